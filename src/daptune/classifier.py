@@ -118,7 +118,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         def loader(part: ImageTable, *, training: bool) -> ImageLoader:
             size = train_config.batch_size if training else self.batch_size
-            crops = Augmentation(scale=method_class.crop_scale)
+            crops = Augmentation(scale=(train_config.min_crop, 1.0), flip=train_config.flip)
             return ImageLoader(
                 part, backbone.preprocess, size, seed=self.seed, augment=training, shuffle=training, augmentation=crops
             )

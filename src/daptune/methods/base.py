@@ -50,8 +50,6 @@ class Method(nn.Module, ABC):
     """Its options, a frozen dataclass."""
     accepts_new_classes: ClassVar[bool] = True
     """Whether what was learned fits other class names."""
-    crop_scale: ClassVar[tuple[float, float]] = (0.08, 1.0)
-    """Area of the random crops that its authors train with, as fractions of the image: for who builds the loader."""
 
     config: MethodConfig
     batch_accuracy: Tensor | None = None

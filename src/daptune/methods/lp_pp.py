@@ -53,7 +53,6 @@ class LPPP(ZeroShot):
     year = 2024
     config_class = LPPPConfig
     accepts_new_classes = False
-    crop_scale = (0.5, 1.0)
     config: LPPPConfig
     weight: Tensor
     bias: Tensor

@@ -52,7 +52,6 @@ class TipAdapter(ZeroShot):
     year = 2022
     config_class = TipAdapterConfig
     accepts_new_classes = False
-    crop_scale = (0.5, 1.0)
     config: TipAdapterConfig
     keys: Tensor
     key_labels: Tensor
