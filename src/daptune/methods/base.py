@@ -54,6 +54,8 @@ class Method(nn.Module, ABC):
     """Area of the random crops that its authors train with, as fractions of the image: for who builds the loader."""
 
     config: MethodConfig
+    started_from: str | None = None
+    """sha256 of the adapter's tensors that learning starts from, for who keeps account; None: the first values."""
     batch_accuracy: Tensor | None = None
     """Share of the last training batch that was classified right, a scalar, for whoever reports progress."""
 
