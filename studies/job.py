@@ -53,7 +53,7 @@ def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
     )
     loader = ImageLoader(
         drawn.train, backbone.preprocess, config.batch_size, seed=job.seed, augment=True, shuffle=True, workers=0,
-        augmentation=Augmentation(scale=(config.min_crop, 1.0), flip=config.flip),
+        augmentation=Augmentation(scale=(config.min_crop, 1.0), flip=config.flip), views=config.views,
     )
     began = time.perf_counter()
     val = None if splits.val is None else sample_fewshot(splits.val, job.shots, job.seed).train

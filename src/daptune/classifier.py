@@ -125,7 +125,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             size = train_config.batch_size if training else self.batch_size
             crops = Augmentation(scale=(train_config.min_crop, 1.0), flip=train_config.flip)
             return ImageLoader(
-                part, backbone.preprocess, size, seed=self.seed, augment=training, shuffle=training, augmentation=crops
+                part, backbone.preprocess, size, seed=self.seed, augment=training, shuffle=training, augmentation=crops,
+                views=train_config.views,
             )
 
         self.history_ = fit_method(

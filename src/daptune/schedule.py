@@ -30,9 +30,11 @@ class TrainConfig:
     """Everything about a run except the method and the data. Raises `TrainingError` on a value that cannot be.
 
     epochs             passes over the training images; None: DEFAULT_EPOCHS
-    batch_size         images in a batch; read by whoever builds the loader, as the next two
+    batch_size         images in a batch; read by whoever builds the loader, as the next three
     min_crop           smallest share of an image's area that a random crop keeps; 0.08 in CoOp and DAPT, 1: no crops
     flip               probability of a left-right flip; 0 where left and right differ (letters, arrows)
+    views              augmented views of an image that epochs show in turn; None: a new one in every epoch. A method
+                       whose image tower learns nothing encodes each of them once
     accumulate         batches whose mean gradient makes one step
     optimizer          "adamw" (betas 0.9, 0.999) or "sgd" (no Nesterov, no dampening)
     lr                 learning rate at its highest; None: DEFAULT_LR of the optimizer
@@ -52,6 +54,7 @@ class TrainConfig:
     batch_size: int = 32
     min_crop: float = 0.5
     flip: float = 0.5
+    views: int | None = None
     accumulate: int = 1
     optimizer: str = "adamw"
     lr: float | None = None
@@ -114,6 +117,7 @@ _LIMITS: dict[str, tuple[type, float, bool]] = {
     "checkpoint_seconds": (float, 0, True),
     "min_crop": (float, 0, False),
     "flip": (float, 0, True),
+    "views": (int, 1, True),
 }
 _SHARES = ("min_crop", "flip")  # at most 1
 

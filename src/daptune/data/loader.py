@@ -48,6 +48,7 @@ class ImageLoader:
     batch_size: images a batch.
     seed: of the order and the augmentation.
     augment: random crop and flip in `epoch`, by `augmentation`; else the evaluation transform.
+    views: so many augmented views of each image, in turn, epoch by epoch; None: a new one in every epoch.
     shuffle: a new order each epoch.
     drop_last: leave out the ragged last batch of an epoch; "auto" does so when the table fills at least one
         batch (dassl/data/data_manager.py).
@@ -69,6 +70,7 @@ class ImageLoader:
         shuffle: bool = False,
         drop_last: bool | Literal["auto"] = "auto",
         augmentation: Augmentation | None = None,
+        views: int | None = None,
         workers: int | None = None,
         cache_bytes: int = 1 << 30,
         max_pixels: int = MAX_PIXELS,
@@ -87,6 +89,7 @@ class ImageLoader:
         self.shuffle = shuffle
         self.drop_last = len(table) >= batch_size if drop_last == "auto" else drop_last
         self.augmentation = augmentation or Augmentation()
+        self.views = views
         self.workers = default_workers() if workers is None else workers
         self.max_pixels = max_pixels
         self._cache = ImageCache(cache_bytes)
@@ -104,10 +107,21 @@ class ImageLoader:
         A pure function of (seed, epoch, batch): a run that goes on in the middle sees what it would have
         seen.
         """
+        return self._batches(self.order(epoch, start_batch), self._view(EPOCH, self.view_of(epoch), self.augment))
+
+    def order(self, epoch: int, start_batch: int = 0) -> npt.NDArray[np.int64]:
+        """The rows of an epoch as `epoch` draws them, from batch `start_batch` on."""
         size = len(self.table)
         order = epoch_order(size, self.seed, epoch) if self.shuffle else np.arange(size)
-        order = order[: self.batches_per_epoch * self.batch_size]
-        return self._batches(order[start_batch * self.batch_size :], self._view(EPOCH, epoch, self.augment))
+        return order[start_batch * self.batch_size : self.batches_per_epoch * self.batch_size]
+
+    def view_of(self, epoch: int) -> int:
+        """The number of the augmented views that an epoch shows."""
+        return epoch if self.views is None else epoch % self.views
+
+    def training_view(self, view: int) -> Iterator[Batch]:
+        """Every image in the table's order, as the epochs of that view show it."""
+        return self._batches(np.arange(len(self.table)), self._view(EPOCH, view, self.augment))
 
     def evaluation(self) -> Iterator[Batch]:
         """Every image in the table's order through the evaluation transform; shapes as in `epoch`."""

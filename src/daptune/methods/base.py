@@ -51,6 +51,9 @@ class Method(nn.Module, ABC):
     accepts_new_classes: ClassVar[bool] = True
     """Whether what was learned fits other class names."""
 
+    trains_on_features: ClassVar[bool] = False
+    """Whether `losses` and `logits` see images through `encode` alone, so that an image may be encoded once a view."""
+
     config: MethodConfig
     started_from: str | None = None
     """sha256 of the adapter's tensors that learning starts from, for who keeps account; None: the first values."""
@@ -88,7 +91,11 @@ class Method(nn.Module, ABC):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit image features, z: (B, 3, R, R) -> (B, D). By default CLIP's own."""
-        return F.normalize(self.clip.encode_image(images), dim=-1)
+        return F.normalize(self.encode(images), dim=-1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """CLIP's own image features, not normalised: (B, 3, R, R) -> (B, D); those (B, D) that it made stay."""
+        return images if images.dim() == 2 else self.clip.encode_image(images)
 
     def logits(self, images: Tensor) -> Tensor:
         """exp(logit_scale) z w^T: (B, 3, R, R) -> (B, C)."""

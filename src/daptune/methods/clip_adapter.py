@@ -38,6 +38,7 @@ class CLIPAdapter(ZeroShot):
     title = "CLIP-Adapter"
     year = 2021
     config_class = CLIPAdapterConfig
+    trains_on_features = True
     config: CLIPAdapterConfig
     down: nn.Parameter
     up: nn.Parameter
@@ -57,6 +58,6 @@ class CLIPAdapter(ZeroShot):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit adapted image features: (B, 3, R, R) -> (B, D)."""
-        f = self.clip.encode_image(images)
+        f = self.encode(images)
         adapted = F.relu(F.linear(F.relu(F.linear(f, self.down)), self.up))
         return F.normalize(self.config.ratio * adapted + (1 - self.config.ratio) * f, dim=-1)

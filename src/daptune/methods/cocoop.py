@@ -42,6 +42,7 @@ class CoCoOp(Method):
     title = "Conditional Context Optimization (CoCoOp)"
     year = 2022
     config_class = CoCoOpConfig
+    trains_on_features = True
     config: CoCoOpConfig
     text_prompt: nn.Parameter
 

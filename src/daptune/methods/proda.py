@@ -55,6 +55,7 @@ class ProDA(Method):
     title = "Prompt Distribution Learning (ProDA)"
     year = 2022
     config_class = ProDAConfig
+    trains_on_features = True
     config: ProDAConfig
 
     def build(self, generator: torch.Generator) -> None:

@@ -40,6 +40,7 @@ class TaskRes(ZeroShot):
     title = "Task Residual Tuning (TaskRes)"
     year = 2023
     config_class = TaskResConfig
+    trains_on_features = True
     accepts_new_classes = False
     config: TaskResConfig
     residual: nn.Parameter

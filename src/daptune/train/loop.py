@@ -21,6 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from daptune import metrics
 from daptune.errors import DataError, TrainingError
 from daptune.schedule import TrainConfig, build_optimizer, learning_rate
+from daptune.train.features import encoded_once
 from daptune.train.history import History, Progress
 from daptune.train.run import Run, identity_of, open_run
 from daptune.train.stopping import StopSignals
@@ -88,13 +89,14 @@ def fit_method(
     if steps == 0:
         raise TrainingError("There is not a single batch to train on; add images or lower batch_size.")
 
+    feed, held_out = encoded_once(method, train), None if val is None else encoded_once(method, val)
     optimizer = build_optimizer(method, config)
     with StopSignals(stop) as signals:
         run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
         try:
             while not run.finished:
                 method.train()
-                for batches in grouped(train, run.epoch, run.step, config.accumulate):
+                for batches in grouped(feed, run.epoch, run.step, config.accumulate):
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(config, run.total_steps, steps, peak=group["peak_lr"])
                     optimizer.zero_grad(set_to_none=True)
@@ -109,7 +111,7 @@ def fit_method(
                         clip_grad_norm_(learned, config.clip_norm)
                     optimizer.step()
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
-                run.end_epoch(None if val is None else evaluate(method, val, after_batch=run.pause))
+                run.end_epoch(None if held_out is None else evaluate(method, held_out, after_batch=run.pause))
             history = run.finish()
         finally:
             method.eval()

@@ -1,0 +1,96 @@
+"""Training on images that are encoded once gives what training on images gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from daptune.clip.backbone import Backbone, load_backbone
+from daptune.data import ImageLoader, read_source
+from daptune.methods import METHODS, Method, make_config
+from daptune.train import TrainConfig, features, fit_method
+from daptune.train.features import EncodedImages, encoded_once
+
+CLASSES = ("cat", "dog", "bird")
+ON_FEATURES = [name for name, method in METHODS.items() if method.trains_on_features]
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return load_backbone("tiny", precision="fp32")
+
+
+@pytest.fixture
+def table(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / name / f"{number}.png")
+    return read_source(tmp_path).train
+
+
+def loader(table, backbone: Backbone, views: int | None = 2, *, augment: bool = True) -> ImageLoader:
+    return ImageLoader(table, backbone.preprocess, 4, seed=3, augment=augment, shuffle=True, views=views, workers=0)
+
+
+def build(name: str, table, backbone: Backbone) -> Method:
+    return METHODS[name](backbone, table.class_names, make_config(name, {}))
+
+
+def learned(name: str, table, backbone: Backbone) -> dict[str, Tensor]:
+    method = build(name, table, backbone)
+    config = TrainConfig(epochs=4, lr=0.01, views=2, batch_size=4)
+    fit_method(method, loader(table, backbone), config, val=loader(table, backbone, augment=False))
+    return method.state_dict()
+
+
+def test_the_methods_with_a_frozen_image_tower_are_these() -> None:
+    assert set(ON_FEATURES) >= {"coop", "cocoop", "kgcoop", "proda", "clip_adapter", "taskres", "tip_adapter_f"}
+    assert not {"vpt", "coop_vpt", "dapt", "ivlp", "maple", "vp", "upt", "mvlpt"} & set(ON_FEATURES)
+
+
+@pytest.mark.parametrize("name", ON_FEATURES)
+def test_the_same_is_learned_as_from_images(name: str, table, backbone: Backbone, monkeypatch) -> None:
+    counts, encode = [], backbone.clip.encode_image
+    monkeypatch.setattr(backbone.clip, "encode_image", lambda x, *a, **k: counts.append(len(x)) or encode(x, *a, **k))
+    fast = learned(name, table, backbone)
+    encoded = sum(counts)
+    counts.clear()
+    monkeypatch.setattr(features, "MOST_BYTES", 0)
+    for key, slow in learned(name, table, backbone).items():
+        torch.testing.assert_close(fast[key], slow, rtol=0, atol=1e-5)
+    assert encoded < sum(counts)
+
+
+def test_each_view_is_encoded_once(table, backbone: Backbone) -> None:
+    seen: list[int] = []
+
+    def encode(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return backbone.clip.encode_image(images)
+
+    images = loader(table, backbone)
+    encoded = EncodedImages(images, encode, torch.device("cpu"))
+    for epoch in range(5):
+        for (z, y), (x, labels) in zip(encoded.epoch(epoch, 1), images.epoch(epoch, 1), strict=True):
+            assert torch.equal(y, labels)
+            torch.testing.assert_close(z, backbone.clip.encode_image(x), rtol=0, atol=1e-5)
+    for (z, y), (x, labels) in zip(encoded.evaluation(), images.evaluation(), strict=True):
+        assert torch.equal(y, labels)
+        torch.testing.assert_close(z, backbone.clip.encode_image(x), rtol=0, atol=1e-5)
+    assert sum(seen) == 3 * len(table)
+
+
+def test_images_stay_where_features_would_not_do(table, backbone: Backbone, monkeypatch) -> None:
+    coop, vpt = build("coop", table, backbone), build("vpt", table, backbone)
+    fresh, returning = loader(table, backbone, None), loader(table, backbone)
+    assert encoded_once(vpt, returning) is returning
+    assert encoded_once(coop, fresh) is fresh
+    assert isinstance(encoded_once(coop, returning), EncodedImages)
+    assert isinstance(encoded_once(coop, loader(table, backbone, None, augment=False)), EncodedImages)
+    monkeypatch.setattr(features, "MOST_BYTES", 100)
+    assert encoded_once(coop, returning) is returning
