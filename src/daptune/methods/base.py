@@ -108,6 +108,16 @@ class Method(nn.Module, ABC):
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Once before the first step, with the images that may be learned from. Closed-form methods end here."""
 
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        """Once after the steps of each epoch, from 1 to `epochs`, before it is validated: for averages over epochs."""
+
+    def running_state(self) -> dict[str, Tensor]:
+        """What `after_epoch` carries from epoch to epoch; checkpoints hold it, `state_dict` (what is saved) does not.
+
+        The tensors themselves: a run that is resumed writes into them.
+        """
+        return {}
+
     def after_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Once after the last step, in evaluation mode, for what is settled when all else is learned."""
 

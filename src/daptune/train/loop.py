@@ -61,7 +61,7 @@ def fit_method(
     """Train `method` in place, on the device where it is, and leave it in evaluation mode.
 
     Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; the others may
-    have an `after_fit`, called when all steps are done.
+    have an `after_epoch`, called before an epoch is validated, and an `after_fit`, called when all steps are done.
 
     val       measured after every epoch; with config.select "best_val" it chooses the epoch. Never the test images.
     run_dir   folder for checkpoint.safetensors and history.jsonl; None: nothing is written
@@ -109,6 +109,7 @@ def fit_method(
                         clip_grad_norm_(learned, config.clip_norm)
                     optimizer.step()
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
+                run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
                 run.end_epoch(None if val is None else evaluate(method, val, after_batch=run.pause))
             history = run.finish()
         finally:
