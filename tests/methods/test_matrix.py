@@ -25,6 +25,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "cocoop": [{"context_init": "", "text_tokens": 2}],
     "ivlp": [{"text_depth": 1, "vision_depth": 1}],
     "maple": [{"prompt_depth": 1}],
+    "promptsrc": [{"text_depth": 1, "vision_depth": 1}, {"average": False, "text_weight": 0}],
     "proda": [{"prompts": 4, "class_position": "end"}],
     "vp": [{"prompt_shape": "fixed_patch"}],
 }

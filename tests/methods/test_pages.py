@@ -14,7 +14,7 @@ from daptune.schedule import TrainConfig
 from .conftest import NAMES
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["kgcoop", "cocoop", "ivlp", "maple", "proda", "vp"]
+PAGES = ["kgcoop", "cocoop", "ivlp", "maple", "proda", "promptsrc", "vp"]
 
 each_page = pytest.mark.parametrize("name", PAGES)
 
@@ -38,6 +38,7 @@ def test_a_page_has_its_method_and_options(name: str) -> None:
     page = page_of(name)
     assert f"(`{name}`)" in page.splitlines()[0]
     counts = {"kgcoop": 2_048, "cocoop": 35_360, "ivlp": 30_720, "maple": 3_555_072, "proda": 262_144, "vp": 69_840}
+    counts |= {"promptsrc": 46_080}
     assert f"{counts[name]:,} numbers" in page
     defaults = page[page.index("Defaults:") :].split("\n\n")[0]
     config = METHODS[name].config_class()
@@ -58,7 +59,7 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
     assert train.optimizer == "sgd" and train.momentum == 0.9 and train.select == "last"
     expected = {
         "kgcoop": (0.002, 128, 100), "cocoop": (0.002, 1, 10), "ivlp": (0.0035, 4, 5), "maple": (0.0035, 4, 5),
-        "proda": (0.001, 32, 200), "vp": (40, 256, 1000),
+        "proda": (0.001, 32, 200), "vp": (40, 256, 1000), "promptsrc": (0.0025, 4, 50),
     }  # fmt: skip
     if dataset == "imagenet":
         expected |= {"maple": (0.0026, 4, 2), "proda": (0.001, 32, 50)}
@@ -68,3 +69,6 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
         assert preset.method.get("dataset") == dataset
     if name == "maple":
         assert preset.method.get("prompt_depth") == (3 if dataset == "imagenet" else None)
+    if name == "promptsrc":
+        expected_average = (45, 5) if dataset == "dtd" else (30, 30)
+        assert (preset.method["average_mean"], preset.method["average_std"]) == expected_average
