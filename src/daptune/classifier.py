@@ -224,7 +224,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             if name not in known:
                 raise TrainingError(f"training has no option {name!r}.{suggest(name, known)}")
         config = make_config(self.method, options)
-        return method_class, config, TrainConfig(**({"seed": self.seed} | training))
+        defaults: dict[str, Any] = {"seed": self.seed}
+        if method_class.default_lr is not None and training.get("optimizer", "adamw") == "adamw":
+            defaults["lr"] = method_class.default_lr
+        return method_class, config, TrainConfig(**(defaults | training))
 
     def _tables(
         self, images: Any, labels: Any, val: ImageTable | None

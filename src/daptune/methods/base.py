@@ -52,6 +52,8 @@ class Method(nn.Module, ABC):
     """Whether what was learned fits other class names."""
     crop_scale: ClassVar[tuple[float, float]] = (0.08, 1.0)
     """Area of the random crops that its authors train with, as fractions of the image: for who builds the loader."""
+    default_lr: ClassVar[float | None] = None
+    """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
 
     config: MethodConfig
     batch_accuracy: Tensor | None = None
