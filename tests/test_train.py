@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_it_is_plain_gradient_descent() -> None:
         epochs=2, optimizer="sgd", lr=0.3, weight_decay=0.01, schedule="cosine_per_epoch", warmup_lr=0.1, accumulate=2,
         clip_norm=0.5,
     )  # fmt: skip
-    quiet = FakeConfig(dropout=0.0)
+    quiet = FakeConfig(dropout=0.0, average=False)
     method, _ = train(method=FakeMethod(quiet), config=config)
 
     other, loader = FakeMethod(quiet), FakeLoader()
@@ -330,3 +331,17 @@ def test_the_method_may_be_any_module(tmp_path: Path) -> None:
     seen: list[Progress] = []
     history = fit_method(Bare(), FakeLoader(), TrainConfig(epochs=2), run_dir=tmp_path, progress=seen.append)  # type: ignore[arg-type]
     assert len(history.rows) == 2 and history.rows[0].accuracy is None and seen[0].accuracy is None
+
+
+def test_after_epoch_comes_once_an_epoch_before_it_is_validated() -> None:
+    method = FakeMethod()
+    validated: list[int] = []
+
+    class Watched(FakeLoader):
+        def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+            validated.append(len(method.settled))
+            return super().evaluation()
+
+    train(method=method, config=TrainConfig(epochs=3), val=Watched(9, seed=1))
+    assert method.settled == [(1, 3), (2, 3), (3, 3)] and validated == [1, 2, 3]
+    torch.testing.assert_close(method.prompt.detach(), method.sum / 6)

@@ -67,10 +67,12 @@ class FakeLoader:
 class FakeConfig:
     dropout: float = 0.3
     inter_weight: float = 0.1
+    average: bool = True
 
 
 class FakeMethod(nn.Module):
-    """Has what can go wrong in resuming: dropout, a buffer that moves with the steps, one that before_fit makes."""
+    """Has what can go wrong in resuming: dropout, a buffer that moves with the steps, one that before_fit makes, and a
+    sum over epochs that takes the place of what was learned after the last one."""
 
     name = "fake"
 
@@ -83,12 +85,24 @@ class FakeMethod(nn.Module):
         self.prompt = nn.Parameter(torch.randn(classes, 3 * SIDE * SIDE, generator=draw) * 0.02)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("prototypes", None, persistent=False)
+        self.register_buffer("sum", torch.zeros_like(self.prompt.detach()), persistent=False)
+        self.settled: list[tuple[int, int]] = []
         self.fitted = 0
 
     def before_fit(self, train: Any, val: Any = None) -> None:
         self.fitted += 1
         images, _ = zip(*train.evaluation(), strict=True)
         self.prototypes = torch.cat(images).mean(0).flatten() + 1e-3 * torch.randn(3 * SIDE * SIDE)
+
+    @torch.no_grad()
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        self.settled.append((epoch, epochs))
+        self.sum += epoch * self.prompt
+        if epoch == epochs and self.config.average:
+            self.prompt.copy_(self.sum / sum(range(1, epochs + 1)))
+
+    def running_state(self) -> dict[str, Tensor]:
+        return {"sum": self.sum}
 
     def logits(self, images: Tensor) -> Tensor:
         x = F.dropout(images.flatten(1) - self.prototypes, self.config.dropout, self.training)

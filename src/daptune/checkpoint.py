@@ -3,6 +3,7 @@
     checkpoint.safetensors
       method/<name>                 learned parameters and persistent buffers
       best/<name>                   the same at the best validation so far, where that is asked for
+      running/<name>                what the method carries from epoch to epoch, such as an average over them
       optimizer/<parameter>/<key>   momentum or moments
       header: daptune = {"format", "identity", "state"} as JSON; sha256 over that JSON and all tensors
 

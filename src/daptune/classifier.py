@@ -117,7 +117,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         given = _integer_labels(labels, self.class_names)
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_ = drawn.train, drawn.val
-        self.backbone_, self.method_, self.train_config_ = backbone, method, train_config.resolved()
+        self.backbone_, self.method_, self.train_config_ = backbone, method, train_config.resolved(method.default_lr)
         if before is not None:
             before(self)
 

@@ -89,12 +89,16 @@ class TrainConfig:
         if self.patience is not None and self.select != "best_val":
             raise TrainingError(f"patience={self.patience} needs select='best_val', not {self.select!r}.")
 
-    def resolved(self) -> Self:
-        """The same with every None that stands for a default filled in: what is written into results."""
+    def resolved(self, adamw_lr: float | None = None) -> Self:
+        """The same with every None that stands for a default filled in: what is written into results.
+
+        `adamw_lr` is a method's own default with AdamW (`Method.default_lr`).
+        """
+        default_lr = adamw_lr if adamw_lr is not None and self.optimizer == "adamw" else DEFAULT_LR[self.optimizer]
         return replace(
             self,
             epochs=DEFAULT_EPOCHS if self.epochs is None else self.epochs,
-            lr=DEFAULT_LR[self.optimizer] if self.lr is None else self.lr,
+            lr=default_lr if self.lr is None else self.lr,
             weight_decay=(
                 DEFAULT_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
             ),

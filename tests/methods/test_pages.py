@@ -14,7 +14,7 @@ from daptune.schedule import TrainConfig
 from .conftest import NAMES
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["kgcoop", "cocoop", "ivlp", "maple", "proda", "vp", "upt", "mvlpt"]
+PAGES = ["clip_lora", "kgcoop", "cocoop", "ivlp", "maple", "proda", "promptsrc", "vp", "upt", "mvlpt"]
 
 each_page = pytest.mark.parametrize("name", PAGES)
 
@@ -39,7 +39,7 @@ def test_a_page_has_its_method_and_options(name: str) -> None:
     assert f"(`{name}`)" in page.splitlines()[0]
     counts = {
         "kgcoop": 2_048, "cocoop": 35_360, "ivlp": 30_720, "maple": 3_555_072, "proda": 262_144, "vp": 69_840,
-        "upt": 566_400, "mvlpt": 566_400,
+        "upt": 566_400, "mvlpt": 566_400, "promptsrc": 46_080, "clip_lora": 184_320,
     }  # fmt: skip
     assert f"{counts[name]:,} numbers" in page
     defaults = page[page.index("Defaults:") :].split("\n\n")[0]
@@ -58,15 +58,17 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
     preset = presets.resolve("paper", name, shots=16, dataset=dataset)
     METHODS[name](vit_b_16, NAMES, make_config(name, preset.method))
     train = TrainConfig(**preset.train)
-    assert train.optimizer == "sgd" and train.momentum == 0.9 and train.select == "last"
+    assert train.optimizer == ("adamw" if name == "clip_lora" else "sgd")
+    assert train.momentum == 0.9 and train.select == "last"
     expected = {
         "kgcoop": (0.002, 128, 100), "cocoop": (0.002, 1, 10), "ivlp": (0.0035, 4, 5), "maple": (0.0035, 4, 5),
         "proda": (0.001, 32, 200), "vp": (40, 256, 1000), "upt": (0.002, 32, 200), "mvlpt": (0.002, 32, 200),
+        "promptsrc": (0.0025, 4, 50), "clip_lora": (0.0002, 32, 348 if dataset == "dtd" else 160),
     }  # fmt: skip
     if dataset == "imagenet":
-        expected |= {"maple": (0.0026, 4, 2), "proda": (0.001, 32, 50)}
+        expected |= {"maple": (0.0026, 4, 2), "proda": (0.001, 32, 50), "clip_lora": (0.0002, 32, 16)}
     assert (train.lr, train.batch_size, train.epochs) == expected[name]
-    assert train.weight_decay == (0 if name == "vp" else 5e-4)
+    assert train.weight_decay == {"vp": 0, "clip_lora": 0.01}.get(name, 5e-4)
     if name == "kgcoop":
         assert preset.method.get("dataset") == dataset
     if name == "maple":
@@ -74,3 +76,18 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
     if name in ("upt", "mvlpt"):
         assert preset.method["class_position"] == "middle"
         assert preset.method.get("official_attention", False) is (name == "mvlpt")
+    if name == "promptsrc":
+        expected_average = (45, 5) if dataset == "dtd" else (30, 30)
+        assert (preset.method["average_mean"], preset.method["average_std"]) == expected_average
+    if name == "clip_lora":
+        assert (train.schedule, train.warmup_epochs) == ("cosine", 0)
+
+
+@pytest.mark.parametrize("dataset", ["eurosat", "dtd", "sun397", "imagenet"])
+@pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
+def test_clip_lora_takes_500_steps_a_shot(dataset: str, shots: int) -> None:
+    """As many passes as that takes: within half a pass, whatever a pass holds (`ImageLoader` drops a ragged batch)."""
+    train = TrainConfig(**presets.resolve("paper", "clip_lora", shots=shots, dataset=dataset).train)
+    images = shots * {"eurosat": 10, "dtd": 47, "sun397": 397, "imagenet": 1000}[dataset]
+    batches = 1 if images < 32 else images // 32
+    assert train.epochs is not None and abs(train.epochs * batches - 500 * shots) <= batches / 2

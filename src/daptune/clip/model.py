@@ -16,6 +16,7 @@ Precision: the residual stream, layer norms and features are float32; `set_preci
 matrices, and with it of the products. Weights are frozen: a linear layer then keeps no input for its backward.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -167,9 +168,14 @@ class Block(nn.Module):
         """Queries, keys, values (parts `first`..`last`) of x (.., L, W), each (.., H, L, W/H)."""
         return self.attn.split(self.attn.project(self.ln_1(x, self.dtype), first, last))
 
+    def output(self, attended: Tensor) -> Tensor:
+        """The output projection of what attention found: (.., L, W) -> (.., L, W)."""
+        projected: Tensor = self.attn.out_proj(attended)
+        return projected
+
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Both residual additions, given what attention found: (.., L, W) and (.., H, L, W/H) -> (.., L, W)."""
-        x = x + self.attn.out_proj(attended.transpose(-3, -2).flatten(-2))
+        x = x + self.output(attended.transpose(-3, -2).flatten(-2))
         return x + self.mlp(self.ln_2(x, self.dtype))
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
@@ -220,7 +226,14 @@ class VisionTower(nn.Module):
         token = self.class_embedding.expand(len(images), 1, -1)
         return torch.cat([token, patches], 1) + self.positional_embedding
 
-    def forward(self, images: Tensor, prompts: Tensor | None = None, *, before_ln_pre: bool = False) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        prompts: Tensor | None = None,
+        *,
+        before_ln_pre: bool = False,
+        through: Sequence[Block] | None = None,
+    ) -> Tensor:
         """(B, 3, R, R) -> (B, D); see `CLIP.encode_image`."""
         x = self.ln_pre(self.embed(images))
         layers: list[Tensor] = []
@@ -229,7 +242,7 @@ class VisionTower(nn.Module):
             # LN acts on each token alone, and attention is blind to the order of tokens that carry no position:
             # "before ln_pre" is an ln_pre of the prompts, and every place in the sequence is the same place
             x = torch.cat([x, self.ln_pre(layers[0]) if before_ln_pre else layers[0]], 1)
-        *blocks, last = self.transformer.blocks
+        *blocks, last = through or self.transformer.blocks
         for depth, block in enumerate(blocks):
             if 0 < depth < len(layers):
                 x = torch.cat([x[:, : -layers[depth].shape[1]], layers[depth]], 1)
@@ -283,19 +296,28 @@ class CLIP(nn.Module):
             matrix.data = matrix.data.to(dtype)
         return self
 
-    def encode_image(self, images: Tensor, prompts: Tensor | None = None, *, before_ln_pre: bool = False) -> Tensor:
+    def encode_image(
+        self,
+        images: Tensor,
+        prompts: Tensor | None = None,
+        *,
+        before_ln_pre: bool = False,
+        through: Sequence[Block] | None = None,
+    ) -> Tensor:
         """Image features, not normalised: (B, 3, R, R) -> (B, D) float32.
 
         `prompts` (J, P, W) for all images or (B, J, P, W), one set an image. The first layer's tokens join the sequence
         beside the class token, after ln_pre (VPT, DAPT) or before it (`before_ln_pre`: MaPLe, PromptSRC); those of
         layer j < J replace the prompts' outputs at the entry of block j.
+
+        `through` are blocks to run through in place of the tower's own (`daptune.clip.lora`).
         """
         if prompts is not None and not 1 <= prompts.shape[-3] <= self.config.vision_layers:
             raise BackboneError(
                 f"prompt depth must be 1 to {self.config.vision_layers} (the vision tower's layers), "
                 f"found {prompts.shape[-3]}."
             )
-        features: Tensor = self.visual(images, prompts, before_ln_pre=before_ln_pre)
+        features: Tensor = self.visual(images, prompts, before_ln_pre=before_ln_pre, through=through)
         return features
 
     def encode_text(self, tokens: Tensor) -> Tensor:

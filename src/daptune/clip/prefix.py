@@ -58,6 +58,20 @@ class Suffixes:
                     f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "
                     "or learn fewer context tokens."
                 )
+        return cls.pack(tokenizer.sot, ids)
+
+    @classmethod
+    def of_texts(cls, tokenizer: "Tokenizer", texts: Sequence[str]) -> tuple[Tensor, "Suffixes"]:
+        """Whole texts, C of them: the ids (M,) that all have in common behind the start, and what follows them."""
+        rows = [row[: int(row.argmax()) + 1].tolist() for row in tokenizer(texts)]  # [SOS .. EOT]
+        common = 1
+        while all(len(row) > common + 1 and row[common] == rows[0][common] for row in rows):
+            common += 1
+        return torch.tensor(rows[0][1:common], dtype=torch.int64), cls.pack(tokenizer.sot, [r[common:] for r in rows])
+
+    @classmethod
+    def pack(cls, sot: int, ids: Sequence[Sequence[int]]) -> "Suffixes":
+        """The suffixes with the ids of each of C classes, EOT included."""
         lines = _pack([len(suffix) for suffix in ids])
         length = max(sum(len(ids[c]) for c in line) for line in lines)
         tokens, owner, positions = (torch.zeros(len(lines), length, dtype=torch.int64) for _ in range(3))
@@ -73,7 +87,7 @@ class Suffixes:
                 ends[c] = k * length + first - 1
         visible = (owner.unsqueeze(2) == owner.unsqueeze(1)).tril()
         ranked, classes = ends.sort()
-        return cls(tokenizer.sot, tokens, positions, visible, ranked, classes.argsort())
+        return cls(sot, tokens, positions, visible, ranked, classes.argsort())
 
 
 def _pack(lengths: list[int]) -> list[list[int]]:
@@ -87,20 +101,30 @@ def _pack(lengths: list[int]) -> list[list[int]]:
     return [line for line in lines if line]
 
 
-def shared_prefix_features(clip: CLIP, context: Tensor, suffixes: Suffixes, deep: Tensor | None = None) -> Tensor:
+def shared_prefix_features(
+    clip: CLIP,
+    context: Tensor,
+    suffixes: Suffixes,
+    deep: Tensor | None = None,
+    *,
+    through: Sequence[Block] | None = None,
+) -> Tensor:
     """Text features, not normalised, of N contexts x C classes: context (N, M, W) -> (N, C, D) float32.
 
     `deep` (J - 1, m, W) or (N, J - 1, m, W), m <= M, replaces the outputs at positions 1..m at the entry of blocks
-    1..J - 1. Many classes run in chunks that the backward recomputes, so that memory does not grow with C.
+    1..J - 1. `through` are blocks to run through in place of the tower's own: common to all classes, they leave the
+    prefix common too. Many classes run in chunks that the backward recomputes, so that memory does not grow with C.
     """
-    prefix = [tensor for pair in _prefix_keys_values(clip, suffixes.sot, context, deep) for tensor in pair]
+    blocks = through or clip.transformer.blocks
+    prefix = [tensor for pair in _prefix_keys_values(clip, blocks, suffixes.sot, context, deep) for tensor in pair]
     start = 1 + context.shape[1]
     count, length = suffixes.tokens.shape
     lines = max(1, model.TEXT_CHUNK_TOKENS // (len(context) * length))
-    recompute = lines < count and torch.is_grad_enabled() and context.requires_grad
+    learned = context.requires_grad or through is not None
+    recompute = lines < count and torch.is_grad_enabled() and learned
 
     def run(first: int, *prefix: Tensor) -> Tensor:
-        return _suffix_features(clip, suffixes, slice(first, first + lines), start, prefix)
+        return _suffix_features(clip, blocks, suffixes, slice(first, first + lines), start, prefix)
 
     parts = [
         checkpoint(run, first, *prefix, use_reentrant=False) if recompute else run(first, *prefix)
@@ -109,12 +133,14 @@ def shared_prefix_features(clip: CLIP, context: Tensor, suffixes: Suffixes, deep
     return torch.cat(parts, 1).index_select(1, suffixes.order.to(context.device))
 
 
-def _prefix_keys_values(clip: CLIP, sot: int, context: Tensor, deep: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+def _prefix_keys_values(
+    clip: CLIP, through: Sequence[Block], sot: int, context: Tensor, deep: Tensor | None
+) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (N, H, 1 + M, W/H) of SOS and context in every layer."""
     sos = clip.token_embedding.weight[sot].expand(len(context), 1, -1)
     x = torch.cat([sos, context], 1) + clip.positional_embedding[: 1 + context.shape[1]]  # (N, 1 + M, W)
     layers = [] if deep is None else list(deep.unbind(-3))
-    *blocks, last = clip.transformer.blocks
+    *blocks, last = through
     found = []
     for depth, block in enumerate(blocks):
         if 0 < depth <= len(layers):
@@ -134,7 +160,9 @@ def _replace(x: Tensor, tokens: Tensor) -> Tensor:
     return torch.cat([x[:, :1], tokens, x[:, 1 + tokens.shape[1] :]], 1)
 
 
-def _suffix_features(clip: CLIP, suffixes: Suffixes, lines: slice, start: int, prefix: Sequence[Tensor]) -> Tensor:
+def _suffix_features(
+    clip: CLIP, through: Sequence[Block], suffixes: Suffixes, lines: slice, start: int, prefix: Sequence[Tensor]
+) -> Tensor:
     """Features (N, C', D) of the C' classes in `lines`, whose suffixes begin at position `start`; `prefix` holds the
     keys and the values of each layer in turn."""
     tokens = suffixes.tokens[lines].to(clip.device)
@@ -145,7 +173,7 @@ def _suffix_features(clip: CLIP, suffixes: Suffixes, lines: slice, start: int, p
 
     x = clip.token_embedding(tokens) + clip.positional_embedding[start + positions]
     x = x.expand(len(prefix[0]), -1, -1, -1)  # (N, K', L, W)
-    *blocks, last = clip.transformer.blocks
+    *blocks, last = through
     for block, key, value in zip(blocks, prefix[::2], prefix[1::2], strict=False):
         x = block.finish(x, _look(block, x, key, value, mask))
     attended = _look(last, x, prefix[-2], prefix[-1], mask).transpose(-3, -2)  # (N, K', L, H, W/H)

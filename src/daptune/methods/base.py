@@ -50,9 +50,10 @@ class Method(nn.Module, ABC):
     """Its options, a frozen dataclass."""
     accepts_new_classes: ClassVar[bool] = True
     """Whether what was learned fits other class names."""
-
     trains_on_features: ClassVar[bool] = False
     """Whether `losses` and `logits` see images through `encode` alone, so that an image may be encoded once a view."""
+    default_lr: ClassVar[float | None] = None
+    """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
 
     config: MethodConfig
     started_from: str | None = None
@@ -114,6 +115,16 @@ class Method(nn.Module, ABC):
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Once before the first step, with the images that may be learned from. Closed-form methods end here."""
+
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        """Once after the steps of each epoch, from 1 to `epochs`, before it is validated: for averages over epochs."""
+
+    def running_state(self) -> dict[str, Tensor]:
+        """What `after_epoch` carries from epoch to epoch; checkpoints hold it, `state_dict` (what is saved) does not.
+
+        The tensors themselves: a run that is resumed writes into them.
+        """
+        return {}
 
     def after_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Once after the last step, in evaluation mode, for what is settled when all else is learned."""

@@ -1,7 +1,8 @@
 """Hand-written prompts for zero-shot CLIP (Radford et al. 2021, arXiv 2103.00020, section 3.1.4).
 
 One template a benchmark data set and the seven of the ensemble, as used by the CoOp family (KaiyangZhou/CoOp
-trainers/zsclip.py, trainers/imagenet_templates.py).
+trainers/zsclip.py, trainers/imagenet_templates.py), and the sixty of PromptSRC (muzairkhattak/PromptSRC
+trainers/imagenet_templates.py), three quarters of OpenAI's eighty for ImageNet.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,25 @@ ENSEMBLE = (
 )
 """The seven templates that OpenAI's notebook selected on ImageNet."""
 
+SIXTY = (
+    "a photo of a {}.", "a photo of the {}.", "a photo of one {}.", "a photo of many {}.", "a photo of my {}.",
+    "a bad photo of a {}.", "a bad photo of the {}.", "a good photo of the {}.", "a photo of a large {}.",
+    "a photo of a nice {}.", "a photo of a weird {}.", "a photo of the cool {}.", "a photo of a clean {}.",
+    "a photo of the clean {}.", "a photo of a dirty {}.", "a photo of the dirty {}.", "a photo of a hard to see {}.",
+    "a photo of the hard to see {}.", "a low resolution photo of a {}.", "a low resolution photo of the {}.",
+    "a bright photo of a {}.", "a bright photo of the {}.", "a dark photo of the {}.", "a blurry photo of a {}.",
+    "a blurry photo of the {}.", "a pixelated photo of a {}.", "a pixelated photo of the {}.",
+    "a jpeg corrupted photo of a {}.", "a cropped photo of a {}.", "a cropped photo of the {}.",
+    "a close-up photo of a {}.", "a close-up photo of the {}.", "a black and white photo of the {}.",
+    "a drawing of a {}.", "a painting of a {}.", "a painting of the {}.", "a sketch of a {}.", "a sketch of the {}.",
+    "a doodle of a {}.", "a doodle of the {}.", "a sculpture of a {}.", "a sculpture of the {}.",
+    "a rendering of a {}.", "a rendering of the {}.", "a rendition of a {}.", "a rendition of the {}.",
+    "a tattoo of a {}.", "graffiti of a {}.", "art of a {}.", "a cartoon {}.", "a embroidered {}.",
+    "the embroidered {}.", "a origami {}.", "the origami {}.", "a plastic {}.", "the plastic {}.", "the toy {}.",
+    "a {} in a video game.", "the {} in a video game.", "itap of the {}.",
+)  # fmt: skip
+"""The sixty templates that PromptSRC's frozen text features average."""
+
 _ALSO = {"dtd": "DescribableTextures", "flowers102": "OxfordFlowers", "pets": "OxfordPets", "cars": "StanfordCars"}
 
 
@@ -65,11 +85,17 @@ def choose_templates(dataset: str = "", ensemble: bool = False) -> tuple[str, ..
 
 @torch.inference_mode(False)  # the result takes part in training later
 @torch.no_grad()
-def template_features(backbone: Backbone, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Zero-shot class weights: the mean over templates of unit text features, made unit again: (C, D)."""
+def template_features(
+    backbone: Backbone, class_names: Sequence[str], templates: Sequence[str], *, unit: bool = True
+) -> Tensor:
+    """Zero-shot class weights: the mean over templates of unit text features, made unit again: (C, D).
+
+    Without `unit` the mean is over features of their own length (PromptSRC).
+    """
     total = torch.zeros((), device=backbone.clip.device)
     for template in templates:
         texts = [template.replace("{}", name.replace("_", " ")) for name in class_names]
         tokens = backbone.tokenizer(texts).to(backbone.clip.device)
-        total = total + F.normalize(backbone.clip.encode_text(tokens), dim=-1)
+        features = backbone.clip.encode_text(tokens)
+        total = total + (F.normalize(features, dim=-1) if unit else features)
     return F.normalize(total / len(templates), dim=-1)

@@ -14,6 +14,7 @@ from typing import Any
 from daptune.errors import MethodError, suggest
 
 PRESETS = ("paper",)
+_ALL_AS_SHOTS = 16  # the shots whose number of steps all images get
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     """The settings of `preset` for a method and a number of shots (None: all images).
 
     `dataset` is the name of a benchmark data set; without it the generic values are taken: loss weights 0.1
-    (the official defaults) and the median learning rate. Raises MethodError for an unknown preset, a data set
-    it does not know, or a method that it has nothing for.
+    (the official defaults), the median learning rate and, where epochs follow from their number, 100 classes.
+    Raises MethodError for an unknown preset, a data set it does not know, or a method that it has nothing for.
     """
     if preset not in PRESETS:
         raise MethodError(f"unknown preset {preset!r}.{suggest(preset, PRESETS)}")
@@ -68,7 +69,12 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     by_shots = recipe.get("epochs_by_shots")  # of its own: then for ImageNet too
     shared = table["epochs_by_dataset"].get(key) or _epochs(table["epochs_by_shots"], shots)
     train["epochs"] = _epochs(by_shots, shots) if by_shots else shared
-    return Preset(method=options, train=train | recipe.get("train", {}) | own.get("train", {}))
+    train |= recipe.get("train", {}) | own.get("train", {})
+    if "steps_per_shot" in recipe:  # as many passes as make so many steps, a pass being its whole batches
+        images = shots or _ALL_AS_SHOTS
+        batches = max(1, images * row["classes"] // train["batch_size"])
+        train["epochs"] = round(recipe["steps_per_shot"] * images / batches)
+    return Preset(method=options, train=train)
 
 
 def _epochs(by_shots: dict[str, int], shots: int | None) -> int:

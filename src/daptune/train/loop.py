@@ -62,7 +62,7 @@ def fit_method(
     """Train `method` in place, on the device where it is, and leave it in evaluation mode.
 
     Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; the others may
-    have an `after_fit`, called when all steps are done.
+    have an `after_epoch`, called before an epoch is validated, and an `after_fit`, called when all steps are done.
 
     val       measured after every epoch; with config.select "best_val" it chooses the epoch. Never the test images.
     run_dir   folder for checkpoint.safetensors and history.jsonl; None: nothing is written
@@ -73,7 +73,7 @@ def fit_method(
     Raises `TrainingError`: loss not finite (the last checkpoint's parameters are put back), disk full, a checkpoint
     that is damaged or of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with the state saved.
     """
-    config = config.resolved()
+    config = config.resolved(getattr(method, "default_lr", None))
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
     device = device_of(method)
@@ -111,6 +111,7 @@ def fit_method(
                         clip_grad_norm_(learned, config.clip_norm)
                     optimizer.step()
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
+                run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
                 run.end_epoch(None if held_out is None else evaluate(method, held_out, after_batch=run.pause))
             history = run.finish()
         finally:

@@ -53,6 +53,7 @@ class State:
     seconds: float = 0.0  # spent in that epoch
     best: list[float] | None = None  # validation [accuracy, -nll] of the best epoch
     best_epoch: int | None = None  # from 1
+    settled: bool = False  # the method's after_epoch was called for the epoch under way
     finished: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -194,11 +195,19 @@ class Run:
                 f"Training was stopped after step {self.total_steps} of {self._all_steps}; {kept}{advice}"
             )
 
+    def settle_epoch(self) -> None:
+        """Call the method's `after_epoch`, and not again where a run goes on that was left while it was validated."""
+        if self._state.settled:
+            return
+        if hook := getattr(self._method, "after_epoch", None):
+            hook(self._state.epoch + 1, self._epochs)
+        self._state.settled = True
+
     def end_epoch(self, measured: "Evaluation | None") -> None:
         """Write the epoch's row, keep its parameters if they are the best so far, save."""
         self._look()
         state, config = self._state, self._config
-        state.epoch, state.step = state.epoch + 1, 0
+        state.epoch, state.step, state.settled = state.epoch + 1, 0, False
         means = {name: total / state.images for name, total in state.sums.items()}
         row = EpochRow(
             epoch=state.epoch,
@@ -275,6 +284,10 @@ class Run:
     def _copy(self) -> dict[str, Tensor]:
         return {name: t.detach().to("cpu", copy=True) for name, t in self._method.state_dict().items()}
 
+    def _running(self) -> dict[str, Tensor]:
+        state: Callable[[], dict[str, Tensor]] = getattr(self._method, "running_state", dict)
+        return state()
+
     def _save(self) -> Checkpoint:
         """The state as it is between two steps, written if there is a folder."""
         self._look()
@@ -284,6 +297,7 @@ class Run:
         state = asdict(self._state) | {"seconds": self._epoch_seconds()}
         checkpoint = Checkpoint(self._identity, state)
         checkpoint.put("method", self._method.state_dict())
+        checkpoint.put("running", self._running())
         checkpoint.put("best", self._best)
         checkpoint.put("optimizer", pack_optimizer(self._optimizer, self._method))
         if self._dir is not None:
@@ -295,6 +309,8 @@ class Run:
         try:
             self._state = State(**copy.deepcopy(checkpoint.state))
             self._method.load_state_dict(checkpoint.section("method"))
+            for name, tensor in self._running().items():
+                tensor.copy_(checkpoint.section("running")[name])
             self._best = checkpoint.section("best")
             unpack_optimizer(checkpoint.section("optimizer"), self._optimizer, self._method)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,111 @@
+"""CLIP-LoRA: low-rank matrices added to the attention of both towers.
+
+Zanella & Ben Ayed, "Low-Rank Few-Shot Adaptation of Vision-Language Models", CVPRW 2024, arXiv 2405.18541, section 3.
+Official: MaxZanella/CLIP-LoRA lora.py, loralib/. The blocks are those of `daptune.clip.lora`.
+
+Differences to the official code: the tower is not changed, nor are low-rank matrices merged into it for evaluation,
+where bf16 would round them away; the start that the templates of all classes have in common is encoded once, and in
+training one dropout mask serves it for all of them; thirds and halves of layers are of any tower.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..clip.lora import MATRICES, LowRank
+from ..clip.model import Transformer
+from ..clip.prefix import Suffixes, shared_prefix_features
+from .base import Method
+from .options import MethodConfig
+from .templates import PLAIN, template_features
+
+ENCODERS = ("both", "text", "vision")
+LAYERS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
+"""Which layers, as sixths of the tower; top3 is beside these."""
+
+
+@dataclass(frozen=True)
+class CLIPLoRAConfig(MethodConfig):
+    """Options of CLIP-LoRA."""
+
+    rank: int = 2
+    """Rank of the matrices that are added, r."""
+    alpha: float = 1.0
+    """They are scaled by alpha / sqrt(r)."""
+    dropout: float = 0.25
+    """Share of their input that is dropped in training."""
+    matrices: tuple[str, ...] = ("q", "k", "v")
+    """Which projections of attention get one: q (query), k (key), v (value), o (output)."""
+    encoder: str = "both"
+    """Which towers: both, text or vision."""
+    layers: str = "all"
+    """Which layers of these: all; bottom, mid or up (a third); half-bottom or half-up; top3."""
+    template: str = PLAIN
+    """The prompt, with one {} for the class name."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("rank", self.rank >= 1, "1 or more")
+        self.require("alpha", self.alpha > 0, "a number above 0")
+        self.require("dropout", 0 <= self.dropout < 1, "0 or more, and less than 1")
+        known = set(self.matrices) <= set(MATRICES) and len(set(self.matrices)) == len(self.matrices) > 0
+        self.require("matrices", known, f"some of {', '.join(MATRICES)}, each once")
+        self.require("encoder", self.encoder in ENCODERS, f"one of {', '.join(ENCODERS)}")
+        self.require("layers", self.layers in (*LAYERS, "top3"), f"one of {', '.join(LAYERS)}, top3")
+        self.require("template", self.template.count("{}") == 1, "one {} in it for the class name")
+
+    def chosen(self, count: int) -> range:
+        """Which layers of a tower of `count` get matrices."""
+        if self.layers == "top3":
+            return range(max(0, count - 3), count)
+        first, last = (round(sixth * count / 6) for sixth in LAYERS[self.layers])
+        return range(first, last)
+
+
+class CLIPLoRA(Method):
+    """W x becomes W x + alpha / sqrt(r) B A dropout(x) in both towers, W frozen, A and B learned."""
+
+    name = "clip_lora"
+    title = "Low-Rank Few-Shot Adaptation (CLIP-LoRA)"
+    year = 2024
+    config_class = CLIPLoRAConfig
+    default_lr = 0.002  # at prompts' 0.01 it learns the images by heart
+    config: CLIPLoRAConfig
+    frozen_features: Tensor | None
+    """Text features (C, D) where the text tower learns nothing; not part of what is saved."""
+
+    def build(self, generator: torch.Generator) -> None:
+        """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
+        texts = [self.config.template.replace("{}", name.replace("_", " ")) for name in self.class_names]
+        self.prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts)
+        self.text_lora = self._low_rank("text", self.clip.transformer, generator)
+        self.vision_lora = self._low_rank("vision", self.clip.visual.transformer, generator)
+        self.register_buffer("frozen_features", None, persistent=False)
+
+    def _low_rank(self, side: str, tower: Transformer, generator: torch.Generator) -> LowRank | None:
+        config, count = self.config, len(tower.blocks)
+        if config.encoder not in ("both", side):
+            return None
+        layers = config.chosen(count)
+        config.require("layers", len(layers) > 0, f"layers that a {side} tower of {count} has")
+        return LowRank(
+            tower, layers, config.matrices, rank=config.rank, alpha=config.alpha, dropout=config.dropout,
+            generator=generator,
+        )  # fmt: skip
+
+    def text_features(self) -> Tensor:
+        """Unit class features of the template: (C, D)."""
+        if self.text_lora is not None:
+            context = self.clip.token_embedding(self.prefix.to(self.clip.device)).unsqueeze(0)  # (1, M, W)
+            through = self.text_lora.blocks(self.clip.transformer)
+            return F.normalize(shared_prefix_features(self.clip, context, self.suffixes, through=through)[0], dim=-1)
+        if self.frozen_features is None:
+            self.frozen_features = template_features(self.backbone, self.class_names, [self.config.template])
+        return self.frozen_features
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit image features: (B, 3, R, R) -> (B, D)."""
+        through = None if self.vision_lora is None else self.vision_lora.blocks(self.clip.visual.transformer)
+        return F.normalize(self.clip.encode_image(images, through=through), dim=-1)

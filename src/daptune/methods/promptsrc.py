@@ -1,0 +1,104 @@
+"""PromptSRC: deep prompts on both sides that are held near the frozen CLIP, and averaged over the epochs.
+
+Khattak, Wasim, Naseer, Khan, Yang & Khan, "Self-regulating Prompts: Foundational Model Adaptation without Forgetting",
+ICCV 2023, arXiv 2307.06948, section 3.2. Official: muzairkhattak/PromptSRC trainers/promptsrc.py. Its prompts are
+those of `daptune.methods.ivlp`, the mean over epochs is `daptune.methods.epoch_average`.
+
+Differences to the official code: prompts alone are averaged, in float32; one frozen CLIP is held, not three; depths
+beyond a tower's layers are an error, where it leaves what is too much unused.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .deep_text_prompts import DeepTextPrompts, check_depth
+from .epoch_average import EpochAverage, EpochAverageConfig
+from .ivlp import IVLP, IVLPConfig
+from .templates import SIXTY, template_features
+from .vision_prompts import initial_vision_prompt
+
+PAPER_DEPTH = 9
+
+
+@dataclass(frozen=True)
+class PromptSRCConfig(EpochAverageConfig, IVLPConfig):
+    """Options of PromptSRC: those of both prompts and their average, and how strongly the frozen CLIP holds them."""
+
+    text_tokens: int = 4
+    """Text prompt tokens a layer, M."""
+    text_depth: int = 0
+    """Layers of the text tower that get tokens of their own; 0: the paper's 9, or every layer where there are fewer."""
+    vision_tokens: int = 4
+    """Visual prompt tokens a layer, P."""
+    vision_depth: int = 0
+    """Layers of the vision tower that get tokens of their own; 0: the paper's 9, or every layer of fewer."""
+    templates: tuple[str, ...] = ()
+    """Prompts of your own that the frozen text features average, each with one {}. Empty: the authors' sixty."""
+    text_weight: float = 25.0
+    """Weight of the distance between learned and frozen text features; 0 leaves it out."""
+    image_weight: float = 10.0
+    """Weight of the distance between learned and frozen image features; 0 leaves it out."""
+    logit_weight: float = 1.0
+    """Weight of the divergence of the learned predictions from the frozen ones; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        good = all(template.count("{}") == 1 for template in self.templates)
+        self.require("templates", good, 'each to hold one {}, as in "a photo of a {}."')
+        for name in ("text_weight", "image_weight", "logit_weight"):
+            self.require(name, getattr(self, name) >= 0, "0 or more")
+
+
+class PromptSRC(EpochAverage, IVLP):
+    """L = L_CE + text_weight |w - w0| + image_weight |z - z0| + logit_weight KL(p0 || p) / C, 0 for the frozen CLIP's.
+
+    |.| is the mean over entries of the absolute value, as is the KL over images.
+    """
+
+    name = "promptsrc"
+    title = "Prompting with Self-regulating Constraints (PromptSRC)"
+    year = 2023
+    config_class = PromptSRCConfig
+    config: PromptSRCConfig
+    frozen_features: Tensor | None
+    """w0 (C, D), computed when first needed; not part of what is saved."""
+
+    def build(self, generator: torch.Generator) -> None:
+        """The text tokens v (J, M, W), the visual tokens u (J, P, W), and room for what is not saved."""
+        depth = self._depth("vision_depth", "vision tower", self.clip.config.vision_layers)
+        self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
+        first = self.prompts.initial(self._depth("text_depth", "text tower", self.clip.config.text_layers), generator)
+        self.text_prompt = nn.Parameter(first)
+        self.vision_prompt = initial_vision_prompt(self.clip, replace(self.config, vision_depth=depth), generator)
+        self.register_buffer("frozen_features", None, persistent=False)
+        self.start_average()
+
+    def _depth(self, option: str, tower: str, layers: int) -> int:
+        unset = f"the paper's {PAPER_DEPTH}" if layers > PAPER_DEPTH else "every layer"
+        asked: int = getattr(self.config, option)
+        return check_depth(option, asked, tower, layers, unset) if asked else min(layers, PAPER_DEPTH)
+
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy, how far text, image features and predictions are from the frozen CLIP's, and the total."""
+        z, w, w0 = self.image_features(images), self.text_features(), self._frozen_text()
+        with torch.no_grad():
+            z0 = F.normalize(self.clip.encode_image(images), dim=-1)
+        logits, frozen = self.scale * z @ w.mT, self.scale * z0 @ w0.mT  # (B, C)
+        log_p, log_p0 = logits.log_softmax(-1), frozen.log_softmax(-1)
+        terms = {
+            "cross_entropy": self.cross_entropy(logits, labels),
+            "text": F.l1_loss(w, w0),
+            "image": F.l1_loss(z, z0),
+            "logit": F.kl_div(log_p, log_p0, reduction="sum", log_target=True) / logits.numel(),
+        }
+        weighted = [getattr(self.config, f"{name}_weight") * terms[name] for name in ("text", "image", "logit")]
+        return {**terms, "total": sum(weighted, terms["cross_entropy"])}
+
+    def _frozen_text(self) -> Tensor:
+        if self.frozen_features is None:
+            templates = self.config.templates or SIXTY
+            self.frozen_features = template_features(self.backbone, self.class_names, templates, unit=False)
+        return self.frozen_features
