@@ -19,6 +19,7 @@ PAGES = [
 ]  # fmt: skip
 WITHOUT_PRESET = {"zero_shot", "linear_probe"}
 
+each_method = pytest.mark.parametrize("name", METHODS)
 each_page = pytest.mark.parametrize("name", PAGES)
 each_preset = pytest.mark.parametrize("name", [name for name in PAGES if name not in WITHOUT_PRESET])
 
@@ -33,13 +34,13 @@ def spans(name: str) -> dict[str, tuple[int, int | None]]:
     return {node.name: (node.lineno, node.end_lineno) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@each_method
 def test_every_method_has_a_page_that_the_table_leads_to(name: str) -> None:
     assert f"(`{name}`)" in page_of(name).splitlines()[0]
     assert f"| [`{name}`]({name}.md) | " in page_of("README")
 
 
-@each_page
+@each_method
 def test_equations_lead_to_their_lines(name: str) -> None:
     named = re.findall(r"`(\w+)`(?: of `(\w+)\.py`)?, lines (\d+)-(\d+)", page_of(name))
     assert named

@@ -50,6 +50,8 @@ class Method(nn.Module, ABC):
     """Its options, a frozen dataclass."""
     accepts_new_classes: ClassVar[bool] = True
     """Whether what was learned fits other class names."""
+    uses_validation: ClassVar[bool] = False
+    """Whether `before_fit` or `after_fit` looks at validation images, where there are any."""
     crop_scale: ClassVar[tuple[float, float]] = (0.08, 1.0)
     """Area of the random crops that its authors train with, as fractions of the image: for who builds the loader."""
 

@@ -48,6 +48,7 @@ class LinearProbe(Method):
     year = 2021
     config_class = LinearProbeConfig
     accepts_new_classes = False
+    uses_validation = True
     config: LinearProbeConfig
     weight: Tensor
     bias: Tensor

@@ -53,6 +53,7 @@ class LPPP(ZeroShot):
     year = 2024
     config_class = LPPPConfig
     accepts_new_classes = False
+    uses_validation = True
     crop_scale = (0.5, 1.0)
     config: LPPPConfig
     weight: Tensor

@@ -52,6 +52,7 @@ class TipAdapter(ZeroShot):
     year = 2022
     config_class = TipAdapterConfig
     accepts_new_classes = False
+    uses_validation = True
     crop_scale = (0.5, 1.0)
     config: TipAdapterConfig
     keys: Tensor
