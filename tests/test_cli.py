@@ -21,9 +21,10 @@ from PIL import Image
 from daptune.adapter import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.cli import console, demo, run
+from daptune.cli.fit import below_zero_shot
 from daptune.cli.methods import summary
 from daptune.cli.predict import expand
-from daptune.cli.training import prompt_text
+from daptune.cli.training import Measured, prompt_text
 from daptune.clip.backbone import load_backbone
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
@@ -97,6 +98,46 @@ def test_fit_as_json(fit: Command, pictures: Path) -> None:
     assert done.json["bytes"] == sum(path.stat().st_size for path in Path("adapter").iterdir())
     assert set(done.json["held_out"]) == {"split", "images", "zero_shot", "coop"}
     assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
+
+
+def test_fit_says_when_the_tuned_method_is_below_zero_shot(
+    fit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures are made up, for on made-up pictures chance decides them."""
+    figures = {"zero_shot": 0.5, "dapt": 0.25}
+
+    def measured(method: Any, *_: Any, **__: Any) -> Measured:
+        return Measured(figures.get(method.name, 0.25), 0.1, 1.0, np.array([0.1, 0.2, 0.3]))
+
+    monkeypatch.setattr("daptune.cli.fit.measure", measured)
+    done = fit(pictures)
+    line = done.err.splitlines()[-1]
+    assert done.code == 0 and line == (
+        "daptune: warning: dapt is right on 25.0 % of the held-out images and zero_shot on 50.0 %: it lost more than "
+        "it learned, and CLIP as it is does better here. Try: more images of each class; --preset paper; --method "
+        "lp_pp or tip_adapter; fewer tokens (--set vision_tokens=4)."
+    )
+    assert done.out.index("macro-F1") < done.out.index("time to learn")
+    found = fit(pictures, "--json")
+    assert found.json["warning"] == line.removeprefix("daptune: warning: ") and "zero_shot" not in found.err
+    warning = fit(pictures, "--json", "--preset", "paper", "--set", "vision_tokens=1").json["warning"]
+    assert warning.endswith("Try: more images of each class; --method lp_pp or tip_adapter.")
+    figures["dapt"] = 0.5
+    assert fit(pictures, "--json").json["warning"] is None
+    figures["zero_shot"] = 0.1
+    assert "zero_shot" not in fit(pictures).err
+
+
+def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
+    low, high = (Measured(accuracy, 0.1, 1.0, np.zeros(3)) for accuracy in (0.2, 0.4))
+    classifier = FewShotClassifier("lp_pp")
+    classifier.method_ = METHODS["lp_pp"](fitted.backbone_, CLASSES)
+    warning = below_zero_shot(classifier, {"zero_shot": high, "lp_pp": low})
+    assert warning is not None and warning.endswith("--preset paper; --method tip_adapter.")
+    assert below_zero_shot(classifier, {"zero_shot": low, "lp_pp": low}) is None
+    assert below_zero_shot(classifier, {"lp_pp": low}) is None
+    classifier.method_ = METHODS["zero_shot"](fitted.backbone_, CLASSES)
+    assert below_zero_shot(classifier, {"zero_shot": low}) is None
 
 
 def test_fit_measures_on_the_test_split(fit: Command, tmp_path: Path) -> None:
