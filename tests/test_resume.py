@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from daptune.checkpoint import read_checkpoint
 from daptune.clip.backbone import Backbone, load_backbone
@@ -26,17 +25,6 @@ from daptune.train import TrainConfig, evaluate, fit_method
 from .train_fakes import CONFIG, ends_like, same, train
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("reference")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(folder)
-    torch.set_num_threads(threads)
-    return folder
 
 
 def run_script(mode: str, folder: Path) -> None:

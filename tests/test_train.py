@@ -17,18 +17,6 @@ from daptune.train import History, Progress, TrainConfig, evaluate, fit_method
 
 from .train_fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
 
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("reference")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(folder)
-    torch.set_num_threads(threads)
-    return folder
-
-
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 
