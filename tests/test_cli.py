@@ -9,23 +9,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from daptune import schedule
 from daptune.adapter import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.cli import console, demo, run
 from daptune.cli.fit import below_zero_shot
 from daptune.cli.methods import summary
+from daptune.cli.options import FitOptions, Precision
 from daptune.cli.predict import expand
 from daptune.cli.training import Measured, prompt_text
 from daptune.clip.backbone import load_backbone
+from daptune.clip.precision import PRECISIONS
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
 from daptune.methods import METHODS
@@ -589,6 +592,15 @@ def test_every_verb_has_help(verb: str, daptune: Command) -> None:
     done = daptune(*([verb] if verb else []), "--help")
     assert done.code == 0 and "Usage: daptune" in done.out and done.err == ""
     assert verb in {"", "pull"} or "--json" in done.out
+
+
+def test_choices_of_the_command_line_are_those_of_the_library() -> None:
+    assert get_args(Precision) == PRECISIONS
+    chosen = get_type_hints(FitOptions)
+    for name in ("optimizer", "select"):
+        assert get_args(get_args(chosen[name])[0]) == schedule._CHOICES[name]
+    training = {field.name for field in fields(schedule.TrainConfig)}
+    assert training & set(chosen) == {"epochs", "lr", "batch_size", "optimizer", "select", "seed"}
 
 
 def test_the_command_and_the_module_are_the_same_program() -> None:

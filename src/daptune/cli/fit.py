@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError
 from daptune.methods import get_method
 from daptune.presets import method_names
+from daptune.train import TrainConfig
 
 FEW_TOKENS = 4
 """Where more tokens than this were learned, fewer are worth a try."""
@@ -91,17 +92,9 @@ def run(folder: Path, options: FitOptions) -> int:
 def make_classifier(options: FitOptions) -> FewShotClassifier:
     """The estimator that the options describe."""
     method_options: dict[str, Any] = dict(key_values(options.set_options))
-    if options.template:
-        fields = {field for field in get_method(options.method).config_class.__dataclass_fields__}
-        if "templates" in fields:
-            method_options["templates"] = options.template
-    training = {
-        "epochs": options.epochs,
-        "lr": options.lr,
-        "batch_size": options.batch_size,
-        "optimizer": options.optimizer,
-        "select": options.select,
-    }
+    if options.template and "templates" in get_method(options.method).config_class.__dataclass_fields__:
+        method_options["templates"] = options.template
+    training = {field.name: getattr(options, field.name, None) for field in fields(TrainConfig)}
     if options.dataset is not None and options.preset is None:
         raise MethodError("--dataset chooses among the settings of a preset; add --preset paper")
     return FewShotClassifier(
