@@ -1,11 +1,12 @@
-"""The defaults study: which learning rate, length, weights and first context serve data of which nothing is known.
+"""The defaults study: which crops, rate, length, weights and first context serve data of which nothing is known.
 
-    python -m studies.defaults --tasks TASKS --out studies/results/defaults.jsonl
+    python -m studies.defaults crops --tasks TASKS --out studies/results/crops.jsonl
+    python -m studies.defaults search --tasks TASKS --out studies/results/defaults.jsonl
 
-Each method gets the same number of configurations, drawn from the same ranges by the same seed; each is trained on
-every task, at 4 and 16 shots, and measured on validation images alone. A configuration's score is its mean gain over
-zero-shot across tasks and shots. Leaving each task out in turn shows whether the choice would have been right for a
-task that did not take part in it.
+`crops` varies the augmentation alone. `search` gives each method the same number of configurations, drawn from the same
+ranges by the same seed. Each run is trained on every task, at 4 and 16 shots, and measured on validation images alone.
+A configuration's score is its mean gain over zero-shot across tasks and shots. Leaving each task out in turn shows
+whether the choice would have been right for a task that did not take part in it.
 """
 
 import argparse
@@ -19,24 +20,27 @@ import numpy as np
 from studies.job import Job
 from studies.runner import run_missing
 
-TASKS = ("demo", "digits", "letters")
+TASKS = ("demo", "contrast", "digits", "letters")
 SHOTS = (4, 16)
+CROPS = ((0.08, 0.5), (0.5, 0.5), (0.5, 0.0), (1.0, 0.5), (1.0, 0.0))  # min_crop, flip
 RANGES: dict[str, list[Any]] = {
-    "lr": [0.002, 0.005, 0.01, 0.02, 0.05],
-    "epochs": [15, 30],
+    "lr": [0.003, 0.01, 0.03],
+    "steps": [100, 300],
     "text_tokens": [4, 16],
     "vision_tokens": [4, 16],
+    "vision_depth": [1, 0],
     "context_init": ["", "a photo of a"],
-    "inter_weight": [0.01, 0.1, 1.0],
+    "inter_weight": [0.01, 0.1, 1.0, 10.0],
     "intra_weight": [0.1, 1.0, 10.0, 100.0],
 }
+WORDS, VISION = ("text_tokens", "context_init"), ("vision_tokens", "vision_depth")
 METHODS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "coop": ("coop", {}, ("text_tokens", "context_init")),
-    "vpt": ("vpt", {}, ("vision_tokens",)),
-    "coop_vpt": ("coop_vpt", {}, ("text_tokens", "context_init", "vision_tokens")),
-    "+inter": ("dapt", {"intra_weight": 0.0}, ("text_tokens", "context_init", "vision_tokens", "inter_weight")),
-    "+intra": ("dapt", {"inter_weight": 0.0}, ("text_tokens", "context_init", "vision_tokens", "intra_weight")),
-    "dapt": ("dapt", {}, ("text_tokens", "context_init", "vision_tokens", "inter_weight", "intra_weight")),
+    "coop": ("coop", {}, WORDS),
+    "vpt": ("vpt", {}, VISION),
+    "coop_vpt": ("coop_vpt", {}, (*WORDS, *VISION)),
+    "+inter": ("dapt", {"intra_weight": 0.0}, (*WORDS, *VISION, "inter_weight")),
+    "+intra": ("dapt", {"inter_weight": 0.0}, (*WORDS, *VISION, "intra_weight")),
+    "dapt": ("dapt", {}, (*WORDS, *VISION, "inter_weight", "intra_weight")),
 }
 
 
@@ -47,19 +51,24 @@ def configurations(label: str, budget: int) -> list[tuple[dict[str, Any], dict[s
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     while len(found) < budget:
         options = {**fixed, **{name: stream.choice(RANGES[name]) for name in searched}}
-        train = {name: stream.choice(RANGES[name]) for name in ("lr", "epochs")}
+        train = {name: stream.choice(RANGES[name]) for name in ("lr", "steps")}
         if (options, train) not in found:
             found.append((options, train))
     return found
 
 
-def jobs(budget: int, seeds: int, tasks: tuple[str, ...] = TASKS) -> list[Job]:
-    """All runs of the study, zero-shot among them."""
+def crop_configurations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The augmentations, with everything else as it is by default."""
+    return [({}, {"lr": 0.01, "steps": 200, "min_crop": share, "flip": flip}) for share, flip in CROPS]
+
+
+def jobs(part: str, budget: int, seeds: int, tasks: tuple[str, ...] = TASKS) -> list[Job]:
+    """All runs of a part, zero-shot among them."""
     found = [Job(task, "zero_shot", shots, 1) for task in tasks for shots in SHOTS]
-    for label, (method, _, _) in METHODS.items():
-        for options, train in configurations(label, budget):
+    for label in ("coop", "coop_vpt") if part == "crops" else METHODS:
+        for options, train in crop_configurations() if part == "crops" else configurations(label, budget):
             found += [
-                Job(task, method, shots, seed, options, train, label)
+                Job(task, METHODS[label][0], shots, seed, options, train, label)
                 for task in tasks
                 for shots in SHOTS
                 for seed in range(1, seeds + 1)
@@ -90,7 +99,7 @@ def report(rows: list[dict[str, Any]], tasks: tuple[str, ...] = TASKS) -> str:
         ranked = sorted(full, key=lambda name: -np.mean(list(full[name].values())))
         lines += [f"\n### {label}", "", "| configuration | mean gain | " + " | ".join(tasks) + " |"]
         lines += ["|---|---|" + "---|" * len(tasks)]
-        for name in [*ranked[:3], ranked[-1]]:
+        for name in ranked[:8]:
             by_task = [100 * np.mean([g for (t, _), g in full[name].items() if t == task]) for task in tasks]
             mean = 100 * np.mean(list(full[name].values()))
             lines.append(f"| {name} | {mean:+.1f} | " + " | ".join(f"{g:+.1f}" for g in by_task) + " |")
@@ -106,13 +115,14 @@ def report(rows: list[dict[str, Any]], tasks: tuple[str, ...] = TASKS) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("crops", "search"))
     parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
     parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
-    parser.add_argument("--budget", type=int, default=10, help="configurations a method")
+    parser.add_argument("--budget", type=int, default=8, help="configurations a method")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    rows = run_missing(jobs(options.budget, options.seeds), options.out, options.tasks, options.processes)
+    rows = run_missing(jobs(options.part, options.budget, options.seeds), options.out, options.tasks, options.processes)
     print(report(rows))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from daptune import METHODS, TrainConfig, fit_method, load_backbone, read_source
-from daptune.data import ImageLoader, ImageTable, sample_fewshot
+from daptune.data import Augmentation, ImageLoader, ImageTable, sample_fewshot
 from daptune.train import evaluate
 
 
@@ -20,6 +20,7 @@ class Job:
     """A method with its options on a few-shot draw of a task.
 
     task     a folder under the tasks' root with train/, val/ and test/; domains are other folders with test/
+    train    fields of TrainConfig; "steps" in place of epochs is rounded to whole passes over the images
     score    "val" leaves the test images alone, so that nothing can be selected on them; "test" also measures test
              and domains
     """
@@ -45,13 +46,14 @@ def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
     backbone = _backbone(backbone_name)
     splits = _splits(root / job.task)
     drawn = sample_fewshot(splits.train, job.shots, job.seed)
-    config = TrainConfig(seed=job.seed, **job.train)
+    config = training(job, len(drawn.train))
     method_class = METHODS[job.method]
     method = method_class(
         backbone, splits.train.class_names, method_class.config_class(**job.options), seed=job.seed
     )
     loader = ImageLoader(
-        drawn.train, backbone.preprocess, config.batch_size, seed=job.seed, augment=True, shuffle=True, workers=0
+        drawn.train, backbone.preprocess, config.batch_size, seed=job.seed, augment=True, shuffle=True, workers=0,
+        augmentation=Augmentation(scale=(config.min_crop, 1.0), flip=config.flip),
     )
     began = time.perf_counter()
     val = None if splits.val is None else sample_fewshot(splits.val, job.shots, job.seed).train
@@ -68,7 +70,6 @@ def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
             right = found["probabilities"].argmax(1) == found["labels"]
             accuracy[name] = float(right.mean())
             correct[name] = "".join("01"[int(r)] for r in right)
-    rows = getattr(history, "epochs", [])
     return {
         **asdict(job),
         "key": job.key,
@@ -77,10 +78,20 @@ def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
         "images": len(drawn.train),
         "learned": method.parameter_count,
         "seconds": round(seconds, 2),
-        "last": rows[-1] if rows else None,
+        "epochs": len(history.rows),
+        "last": history.rows[-1].losses if history.rows else None,
         "backbone": backbone.sha256,
         "split": drawn.train.fingerprint(),
     }
+
+
+def training(job: Job, images: int) -> TrainConfig:
+    """The settings of a run on so many images."""
+    settings = dict(job.train)
+    batch = settings.get("batch_size", TrainConfig().batch_size)
+    if (steps := settings.pop("steps", None)) is not None:
+        settings["epochs"] = max(1, round(steps / max(1, images // batch)))
+    return TrainConfig(seed=job.seed, **settings)
 
 
 @lru_cache(maxsize=1)

@@ -143,6 +143,15 @@ def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> Non
     assert below_zero_shot(classifier, {"zero_shot": low}) is None
 
 
+def test_fit_from_an_adapter(fit: Command, daptune: Command, pictures: Path, adapter: Path) -> None:
+    words = ("--method", "coop_vpt", "--set", "text_tokens=4", "--set", "vision_tokens=4", "--from", adapter)
+    (pictures / "red").rename(pictures / "something else")
+    assert fit(pictures, *words).code == 0
+    record = daptune("show", "adapter", "--json").json["record"]
+    assert record["data"]["started_from"] == daptune("show", adapter, "--json").json["record"]["tensors_sha256"]
+    assert "something else" in record["class_names"]
+
+
 def test_fit_measures_on_the_test_split(fit: Command, tmp_path: Path) -> None:
     for split, count in (("train", 3), ("test", 2)):
         for place, name in enumerate(CLASSES):
@@ -507,6 +516,15 @@ BAD: dict[str, tuple[Bad, str]] = {
     "folder that is no adapter": (plain("show", "."), "is not an adapter"),
     "newer adapter": (newer_adapter, "made by a newer daptune: format 9"),
     "damaged adapter": (damaged_adapter, "is damaged"),
+    "start that is not there": (fitting("--from", "nowhere"), "no adapter at nowhere"),
+    "start of another method": (
+        fitting("--from", "ADAPTER"),
+        "was made with the method 'coop_vpt' and cannot start a fit of 'dapt'",
+    ),
+    "start of other sizes": (
+        fitting("--method", "coop_vpt", "--from", "ADAPTER"),
+        "text_tokens=4 there, 16 here",
+    ),
     "adapter for another backbone": (predicting("--backbone", "OTHER"), "belongs to the backbone"),
     "no images": (plain("predict", "ADAPTER"), "no images given"),
     "empty list of images": (plain("predict", "ADAPTER", "."), "no image files in ."),

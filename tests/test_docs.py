@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import torch
 
 from daptune import load_backbone
+from daptune.adapter import read_record
+from daptune.data.demo import ARCHIVE, demo_styles
 from tests.test_readme import folders  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -17,12 +20,32 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
 
 
+@pytest.fixture
+def tasks(folders: Path) -> Path:  # noqa: F811
+    """Beside the folders of the README two more, of other classes of the demo: animals/ and food/."""
+    of_task = {"animals": ["insect", "mammal", "sea animal"], "food": ["dessert", "fruit"]}
+    with ZipFile(ARCHIVE) as archive:
+        for name in archive.namelist():
+            style, split, label, file = name.split("/")
+            for task in [task for task, labels in of_task.items() if label in labels]:
+                if (style, split) == (demo_styles()[0], "support"):
+                    target = folders / task / label / file
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(archive.read(name))
+    return folders
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_python_runs(page: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_python_runs(page: Path, tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for code in blocks(page):
         exec(compile(code, str(page), "exec"), {"__name__": "docs"})
     if page.stem in ("data", "training"):
         assert capsys.readouterr().out.strip()
+    if page.stem == "mvlpt":
+        start, target = (read_record(tasks / name) for name in ("start", "my-adapter"))
+        assert start.method_config["tasks"] == [3, 2] and len(start.class_names) == 5
+        assert target.data["started_from"] == start.tensors_sha256
+        assert not set(target.class_names) & set(start.class_names)
 
 
 def test_the_example_method_works() -> None:

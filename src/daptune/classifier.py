@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from daptune.adapter import load_adapter, make_record, save_adapter
+from daptune.adapter import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.data.augment import Augmentation
@@ -43,6 +43,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
+    start_from      folder of an adapter of the same method and backbone whose learned tensors training starts from
     preset, dataset "paper": the settings of the official code, for a benchmark data set; options go over them
     precision       of the frozen towers: "auto", "fp32", "bf16", "fp16-faithful"
     device          of torch
@@ -62,6 +63,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         method_options: Mapping[str, Any] | None = None,
         train_options: Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
+        start_from: str | Path | None = None,
         preset: str | None = None,
         dataset: str | None = None,
         precision: str = "auto",
@@ -75,6 +77,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.method_options = method_options
         self.train_options = train_options
         self.class_names = class_names
+        self.start_from = start_from
         self.preset = preset
         self.dataset = dataset
         self.precision = precision
@@ -109,6 +112,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, precision=self.precision, device=self.device)
         method = method_class(backbone, drawn.train.class_names, method_config, seed=self.seed)
+        if self.start_from is not None:
+            start_from(method, self.start_from)
         given = _integer_labels(labels, self.class_names)
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_ = drawn.train, drawn.val
@@ -118,7 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         def loader(part: ImageTable, *, training: bool) -> ImageLoader:
             size = train_config.batch_size if training else self.batch_size
-            crops = Augmentation(scale=method_class.crop_scale)
+            crops = Augmentation(scale=(train_config.min_crop, 1.0), flip=train_config.flip)
             return ImageLoader(
                 part, backbone.preprocess, size, seed=self.seed, augment=training, shuffle=training, augmentation=crops
             )
@@ -132,13 +137,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             resume=resume,
             progress=progress,
         )
+        data: dict[str, Any] = {"fingerprint": drawn.train.fingerprint(), "images": len(drawn.train)}
+        if method.started_from is not None:
+            data["started_from"] = method.started_from
         self.record_ = make_record(
             method,
             backbone,
             train_config=self.train_config_ if self.history_.rows else None,
             shots=self.shots,
             seed=self.seed,
-            data={"fingerprint": drawn.train.fingerprint(), "images": len(drawn.train)},
+            data=data,
             labels=None if given is None else [int(label) for label in given],
         )
         return self
@@ -204,7 +212,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, checked: what `fit` will use.
 
-        Raises MethodError, TrainingError or BackboneError for an unknown name or a value that cannot be.
+        Raises MethodError, TrainingError, BackboneError or AdapterError for an unknown name or a value that cannot be.
         """
         method_class = get_method(self.method)
         if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
@@ -224,6 +232,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             if name not in known:
                 raise TrainingError(f"training has no option {name!r}.{suggest(name, known)}")
         config = make_config(self.method, options)
+        if self.start_from is not None:
+            check_start(self.start_from, self.method)
         return method_class, config, TrainConfig(**({"seed": self.seed} | training))
 
     def _tables(

@@ -30,7 +30,9 @@ class TrainConfig:
     """Everything about a run except the method and the data. Raises `TrainingError` on a value that cannot be.
 
     epochs             passes over the training images; None: DEFAULT_EPOCHS
-    batch_size         images in a batch; read by whoever builds the loader
+    batch_size         images in a batch; read by whoever builds the loader, as the next two
+    min_crop           smallest share of an image's area that a random crop keeps; 0.08 in CoOp and DAPT, 1: no crops
+    flip               probability of a left-right flip; 0 where left and right differ (letters, arrows)
     accumulate         batches whose mean gradient makes one step
     optimizer          "adamw" (betas 0.9, 0.999) or "sgd" (no Nesterov, no dampening)
     lr                 learning rate at its highest; None: DEFAULT_LR of the optimizer
@@ -48,6 +50,8 @@ class TrainConfig:
 
     epochs: int | None = None
     batch_size: int = 32
+    min_crop: float = 0.5
+    flip: float = 0.5
     accumulate: int = 1
     optimizer: str = "adamw"
     lr: float | None = None
@@ -72,6 +76,8 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.name in _LIMITS and value is not None:
                 _require(field.name, value, *_LIMITS[field.name])
+            if field.name in _SHARES and value > 1:
+                raise TrainingError(f"{field.name} must be a share of at most 1, not {value!r}.")
         if self.schedule == "cosine_per_epoch" and self.warmup_epochs != int(self.warmup_epochs):
             raise TrainingError(
                 f"warmup_epochs={self.warmup_epochs} must be whole with schedule='cosine_per_epoch'; "
@@ -106,7 +112,10 @@ _LIMITS: dict[str, tuple[type, float, bool]] = {
     "seed": (int, 0, True),
     "patience": (int, 1, True),
     "checkpoint_seconds": (float, 0, True),
+    "min_crop": (float, 0, False),
+    "flip": (float, 0, True),
 }
+_SHARES = ("min_crop", "flip")  # at most 1
 
 
 def _require(name: str, value: Any, kind: type, low: float, inclusive: bool) -> None:

@@ -47,7 +47,7 @@ def test_backbone_is_frozen_and_known_by_its_file(tmp_path: Path, tensors: dict[
     backbone = load_backbone(str(folder))
     assert backbone.name == str(folder)
     assert backbone.sha256 == hashlib.sha256((folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
-    assert backbone.precision == "fp32"
+    assert backbone.precision == resolve_precision("auto")
     assert backbone.device == torch.device("cpu")
     assert not backbone.clip.training
     assert not any(parameter.requires_grad for parameter in backbone.clip.parameters())
@@ -104,7 +104,6 @@ def test_fp16_faithful(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
 def test_auto_precision(monkeypatch) -> None:
     monkeypatch.setattr(precision_module, "cpu_flags", lambda: frozenset({"sse", "avx512_bf16"}))
     assert resolve_precision("auto", "cpu") == "bf16"
-    assert resolve_precision("auto", "cpu", width=192) == "fp32"
     assert resolve_precision("fp32", "cpu") == "fp32"
     monkeypatch.setattr(precision_module, "cpu_flags", lambda: frozenset({"avx2", "avx512f"}))
     assert resolve_precision("auto", "cpu") == "fp32"

@@ -27,6 +27,8 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "ivlp": [{"text_depth": 1, "vision_depth": 1}],
     "maple": [{"prompt_depth": 1}],
     "proda": [{"prompts": 4, "class_position": "end"}],
+    "upt": [{"official_attention": True, "vision_depth": 1}, {"class_specific": True}],
+    "mvlpt": [{"network": False, "class_position": "middle"}],
     "vp": [{"prompt_shape": "fixed_patch"}],
 }
 """Options beside the defaults that go through the matrix too."""

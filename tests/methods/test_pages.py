@@ -16,6 +16,7 @@ from .conftest import NAMES
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "zero_shot", "linear_probe", "coop", "vpt", "coop_vpt", "dapt", "kgcoop", "cocoop", "ivlp", "maple", "proda", "vp",
+    "upt", "mvlpt",
 ]  # fmt: skip
 WITHOUT_PRESET = {"zero_shot", "linear_probe"}
 
@@ -54,6 +55,7 @@ def test_a_page_has_its_method_and_options(name: str) -> None:
     counts = {
         "zero_shot": 0, "linear_probe": 513, "coop": 8_192, "vpt": 12_288, "coop_vpt": 20_480, "dapt": 20_480,
         "kgcoop": 2_048, "cocoop": 35_360, "ivlp": 30_720, "maple": 3_555_072, "proda": 262_144, "vp": 69_840,
+        "upt": 566_400, "mvlpt": 566_400,
     }  # fmt: skip
     assert f"Learned: {counts[name]:,} numbers" in page
     defaults = page[page.index("Defaults:") :].split("\n\n")[0]
@@ -77,7 +79,7 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
     expected = {
         "coop": (0.002, 32, 200), **dict.fromkeys(("vpt", "coop_vpt", "dapt"), with_vision),
         "kgcoop": (0.002, 128, 100), "cocoop": (0.002, 1, 10), "ivlp": (0.0035, 4, 5), "maple": (0.0035, 4, 5),
-        "proda": (0.001, 32, 200), "vp": (40, 256, 1000),
+        "proda": (0.001, 32, 200), "vp": (40, 256, 1000), "upt": (0.002, 32, 200), "mvlpt": (0.002, 32, 200),
     }  # fmt: skip
     if dataset == "imagenet":
         expected |= {"maple": (0.0026, 4, 2), "proda": (0.001, 32, 50), "coop": (0.002, 32, 50)}
@@ -87,6 +89,9 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
         assert preset.method.get("dataset") == dataset
     if name == "maple":
         assert preset.method.get("prompt_depth") == (3 if dataset == "imagenet" else None)
+    if name in ("upt", "mvlpt"):
+        assert preset.method["class_position"] == "middle"
+        assert preset.method.get("official_attention", False) is (name == "mvlpt")
 
 
 def test_the_settings_of_dapt_by_data_set_are_those_of_the_preset() -> None:

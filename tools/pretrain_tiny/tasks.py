@@ -58,6 +58,22 @@ def demo(folder: Path) -> Task:
     return Task(names, *(part(SOURCE, s) for s in ("support", "validation", "test")), domains=domains)
 
 
+def contrast(folder: Path) -> Task:
+    """Return the demo's classes in its black-and-white style, with the same concepts in the same splits."""
+    concepts, rows = load_concepts(folder)
+    style, pixels = "fluent-emoji-high-contrast", _pixels(folder)
+    row_of = {concepts[index].name: row for row, (of, _, index) in enumerate(rows) if of == style}
+    pictures = [p for p in demo_split(folder) if p.style == SOURCE and p.concept in row_of]
+    names = sorted({p.label for p in pictures})
+
+    def part(split: str) -> Part:
+        chosen = [p for p in pictures if p.split == split]
+        labels = torch.tensor([names.index(p.label) for p in chosen])
+        return Part(torch.from_numpy(pixels[[row_of[p.concept] for p in chosen]]), labels, [p.concept for p in chosen])
+
+    return Task(names, *(part(split) for split in ("support", "validation", "test")))
+
+
 def digits(folder: Path) -> Task:
     """Return scikit-learn's 8x8 handwritten digits, enlarged; 16 a class for support, 30 for validation."""
     data = load_digits()
@@ -96,4 +112,6 @@ def letters(folder: Path) -> Task:
     return Task(names, part(fonts[:5]), part(fonts[5:7]), part(fonts[7:]), template="a photo of the {}.")
 
 
-TASKS: dict[str, Callable[[Path], Task]] = {"demo": demo, "digits": digits, "letters": letters}
+TASKS: dict[str, Callable[[Path], Task]] = {
+    "demo": demo, "contrast": contrast, "digits": digits, "letters": letters,
+}

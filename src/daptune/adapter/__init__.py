@@ -8,6 +8,7 @@ Loading never runs code: safetensors and JSON only. The layout follows PEFT's ad
 """
 
 import hashlib
+import logging
 import platform
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from importlib import metadata
@@ -23,22 +24,25 @@ from daptune.adapter.files import check_target, present, replace_folder
 from daptune.adapter.record import FORMAT_VERSION, AdapterRecord, damaged, read_record
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.errors import AdapterError, BackboneError, MethodError, suggest
-from daptune.methods import METHODS
+from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
 
 __all__ = [
     "FORMAT_VERSION",
     "Adapter",
     "AdapterRecord",
+    "check_start",
     "check_target",
     "load_adapter",
     "make_record",
     "read_record",
     "save_adapter",
+    "start_from",
 ]
 
 TENSOR_FILE = "adapter.safetensors"
 CARD_FILE = "README.md"
+logger = logging.getLogger("daptune")
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,7 @@ def load_adapter(
     tensors = _read_tensors(folder, record)
     if backbone is None:
         backbone = _named_backbone(folder, record, precision, device)
-    if backbone.sha256 != record.backbone["sha256"]:
-        raise AdapterError(
-            f"{folder} belongs to the backbone {record.backbone['name']!r} with sha256 "
-            f"{record.backbone['sha256'][:12]}, but {backbone.name!r} has {backbone.sha256[:12]}; "
-            "load that backbone or fit again"
-        )
+    _check_backbone(folder, record, backbone)
     method = _build(folder, record, backbone)
     method.make_room(tensors)
     expected = {name: list(value.shape) for name, value in method.state_dict().items()}
@@ -151,19 +150,83 @@ def load_adapter(
     return Adapter(method, record, backbone)
 
 
+def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodConfig]:
+    """The record and options of an adapter that a fit of `method` may start from, read before the images are.
+
+    Raises AdapterError for no adapter, one of another method, or one whose tensors belong to its classes.
+    """
+    folder = present(Path(folder))
+    record = read_record(folder)
+    if record.method != method:
+        raise AdapterError(
+            f"{folder} was made with the method {record.method!r} and cannot start a fit of {method!r}; "
+            f"fit {record.method!r}, or start from another adapter"
+        )
+    config = _config(folder, record)
+    if not METHODS[method].accepts_new_classes or config.per_class:
+        raise AdapterError(
+            f"{folder}: what {method!r} learned there belongs to its classes one by one, and no other fit can start "
+            "from it; fit without it"
+        )
+    return record, config
+
+
+def start_from(method: Method, folder: str | Path) -> None:
+    """Give a method that is to be trained the learned tensors of an adapter; its own classes and options stay.
+
+    Raises AdapterError as `check_start`, and where the backbone or a shape differs. Options that differ without a
+    different shape are logged.
+    """
+    folder = present(Path(folder))
+    record, config = check_start(folder, method.name)
+    _check_backbone(folder, record, method.backbone)
+    there, here = _plain(config.for_new_classes()), _plain(method.config.for_new_classes())
+    other = "; ".join(f"{name}={there[name]} there, {here[name]} here" for name in here if there[name] != here[name])
+    tensors = _read_tensors(folder, record)
+    if not tensors:
+        raise AdapterError(f"{folder} holds nothing learned to start from; fit without it")
+    try:
+        method.load_state_dict(tensors)
+    except MethodError as error:
+        raise AdapterError(f"{folder} does not fit: {error} Options: {other or 'the same'}.") from error
+    if other:
+        logger.warning("The start %s was learned with other options: %s.", folder, other)
+    method.started_from = record.tensors_sha256
+
+
+def _check_backbone(folder: Path, record: AdapterRecord, backbone: Backbone) -> None:
+    if backbone.sha256 != record.backbone["sha256"]:
+        raise AdapterError(
+            f"{folder} belongs to the backbone {record.backbone['name']!r} with sha256 "
+            f"{record.backbone['sha256'][:12]}, but {backbone.name!r} has {backbone.sha256[:12]}; "
+            "load that backbone or fit again"
+        )
+
+
 def _build(folder: Path, record: AdapterRecord, backbone: Backbone) -> Method:
-    method_class = METHODS[record.method]
+    config = _config(folder, record)
+    try:
+        return METHODS[record.method](backbone, record.class_names, config)
+    except MethodError as error:
+        raise _unfit(folder, record, error) from error
+
+
+def _config(folder: Path, record: AdapterRecord) -> MethodConfig:
     options = {
         name: tuple(value) if isinstance(value, list) else value for name, value in record.method_config.items()
     }
     try:
-        return method_class(backbone, record.class_names, method_class.config_class(**options))
+        return METHODS[record.method].config_class(**options)
     except (TypeError, MethodError) as error:
-        reason = " ".join(str(error).split())
-        raise AdapterError(
-            f"{folder} does not fit this daptune's method {record.method!r} ({reason}); it was made with daptune "
-            f"{record.versions.get('daptune', 'of an unknown version')}"
-        ) from error
+        raise _unfit(folder, record, error) from error
+
+
+def _unfit(folder: Path, record: AdapterRecord, error: Exception) -> AdapterError:
+    reason = " ".join(str(error).split())
+    return AdapterError(
+        f"{folder} does not fit this daptune's method {record.method!r} ({reason}); it was made with daptune "
+        f"{record.versions.get('daptune', 'of an unknown version')}"
+    )
 
 
 def _named_backbone(folder: Path, record: AdapterRecord, precision: str | None, device: str) -> Backbone:

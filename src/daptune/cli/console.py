@@ -141,6 +141,19 @@ def size_text(count: float) -> str:
     return f"{count:.2f} GB"
 
 
+def shapes_text(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Tensors by name, `text_prompt 16 x 512`; those of a network of more than four by their number."""
+    networks = [name.partition(".")[0] for name in shapes if "." in name]
+    parts = {}
+    for name, shape in shapes.items():
+        network = name.partition(".")[0]
+        if networks.count(network) > 4:
+            parts[network] = f"{network} ({networks.count(network)} tensors)"
+        else:
+            parts[name] = f"{name} {' x '.join(map(str, shape))}"
+    return ", ".join(parts.values())
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}

@@ -104,6 +104,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         seed=options.seed,
         method_options=method_options,
         train_options={name: value for name, value in training.items() if value is not None},
+        start_from=options.start_from,
         preset=options.preset,
         dataset=options.dataset,
         precision=options.precision,

@@ -59,6 +59,8 @@ class FitOptions:
     """Folder that the adapter is written to; an adapter that is there is replaced when the new one is complete."""
     set_options: Annotated[tuple[str, ...], Parameter(name="--set", metavar="OPTION=VALUE")] = ()
     """An option of the method, such as `inter_weight=1`; may be repeated."""
+    start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
+    """Adapter of the same method and backbone, for any classes, whose learned tensors training starts from."""
     epochs: int | None = None
     """Passes over the images."""
     lr: float | None = None

@@ -7,7 +7,7 @@ import torch
 
 from daptune.adapter import Adapter, load_adapter, read_record
 from daptune.adapter.record import AdapterRecord
-from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, size_text
+from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.clip.backbone import load_backbone
 from daptune.errors import BackboneError
 from daptune.methods import Method
@@ -73,14 +73,13 @@ def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
 
 def _about(record: AdapterRecord, files: dict[str, int]) -> dict[str, str]:
     options = ", ".join(f"{name}={value}" for name, value in record.method_config.items()) or "none"
-    tensors = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in record.tensors.items())
     names = ", ".join(record.class_names[:10]) + (", ..." if len(record.class_names) > 10 else "")
     return {
         "method": record.method,
         "options": options,
         "backbone": f"{record.backbone['name']}, sha256 {record.backbone['sha256'][:12]}",
         "classes": f"{len(record.class_names)}: {names}",
-        "learned": tensors or "nothing",
+        "learned": shapes_text(record.tensors) or "nothing",
         "shots": "all images" if record.shots is None else str(record.shots),
         "seed": str(record.seed),
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),

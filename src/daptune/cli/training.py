@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import progress
+from daptune.cli.console import progress, shapes_text
 from daptune.clip.backbone import Backbone
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
@@ -98,7 +98,7 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
     method, backbone, table = classifier.method_, classifier.backbone_, classifier.train_table_
     config = classifier.train_config_
     learned = [(name, value) for name, value in method.named_parameters() if value.requires_grad]
-    shapes = ", ".join(f"{name} {' x '.join(map(str, value.shape))}" for name, value in learned)
+    shapes = shapes_text({name: value.shape for name, value in learned})
     frozen = sum(p.numel() * p.element_size() for p in backbone.clip.parameters())
     counts = table.counts()
     names = ", ".join(table.class_names[:6]) + (", ..." if len(table.class_names) > 6 else "")

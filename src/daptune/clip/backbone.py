@@ -66,7 +66,7 @@ def load_backbone(
         config = replace(config, activation=source.activation)
     if source.preprocess:
         preprocess = Preprocess.from_dict(preprocess.to_dict() | source.preprocess)
-    chosen = resolve_precision(precision, where, width=config.vision_width)
+    chosen = resolve_precision(precision, where)
     tokenizer = _tokenizer(own_tokenizer, config.context_length, config.vocab_size, path)
     with torch.device("meta"):
         clip = CLIP(config)

@@ -1,9 +1,10 @@
 """Which number format the frozen towers run in.
 
 fp32            everywhere
-bf16            the frozen matrices and their products; three times faster where the processor has the instructions
+bf16            the frozen matrices and their products; three times faster where the processor has the instructions,
+                whatever the width of the towers
 fp16-faithful   as the official code of CoOp and DAPT runs, for reproduction
-auto            bf16 where the hardware has it and the towers are wide enough to gain from it, else fp32
+auto            bf16 where the hardware has it, else fp32
 """
 
 from pathlib import Path
@@ -14,11 +15,10 @@ from ..errors import BackboneError, suggest
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16-faithful")
 _CPUINFO = Path("/proc/cpuinfo")
-_NARROWEST = 512  # width of the vision tower from which bf16 products pay for their casts
 
 
-def resolve_precision(precision: str, device: str | torch.device = "cpu", *, width: int = _NARROWEST) -> str:
-    """ "fp32", "bf16" or "fp16-faithful" for a request; `width` W is that of the vision tower, and decides for "auto".
+def resolve_precision(precision: str, device: str | torch.device = "cpu") -> str:
+    """ "fp32", "bf16" or "fp16-faithful" for a request.
 
     Raises BackboneError for an unknown precision.
     """
@@ -26,7 +26,7 @@ def resolve_precision(precision: str, device: str | torch.device = "cpu", *, wid
         raise BackboneError(f"there is no precision {precision!r}.{suggest(precision, PRECISIONS)}")
     if precision != "auto":
         return precision
-    return "bf16" if width >= _NARROWEST and has_native_bf16(torch.device(device)) else "fp32"
+    return "bf16" if has_native_bf16(torch.device(device)) else "fp32"
 
 
 def has_native_bf16(device: torch.device) -> bool:

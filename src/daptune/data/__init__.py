@@ -9,6 +9,7 @@ from daptune.data.augment import Augmentation
 from daptune.data.check import DecodeReport, Unreadable, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot, split_holdout
 from daptune.data.images import MAX_PIXELS, decode
+from daptune.data.join import JoinedTables, join_tables
 from daptune.data.sources import read_source, table_from_lists
 from daptune.data.table import DatasetItem, ImageSource, ImageTable, Splits
 
@@ -25,6 +26,7 @@ __all__ = [
     "ImageLoader",
     "ImageSource",
     "ImageTable",
+    "JoinedTables",
     "Preprocess",
     "Splits",
     "Unreadable",
@@ -32,6 +34,7 @@ __all__ = [
     "decode",
     "drop_unreadable",
     "iter_batches",
+    "join_tables",
     "read_source",
     "sample_fewshot",
     "split_holdout",

@@ -52,10 +52,10 @@ class Method(nn.Module, ABC):
     """Whether what was learned fits other class names."""
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` looks at validation images, where there are any."""
-    crop_scale: ClassVar[tuple[float, float]] = (0.08, 1.0)
-    """Area of the random crops that its authors train with, as fractions of the image: for who builds the loader."""
 
     config: MethodConfig
+    started_from: str | None = None
+    """sha256 of the adapter's tensors that learning starts from, for who keeps account; None: the first values."""
     batch_accuracy: Tensor | None = None
     """Share of the last training batch that was classified right, a scalar, for whoever reports progress."""
 
@@ -164,7 +164,7 @@ class Method(nn.Module, ABC):
                 f"{self.name} learned a tensor for each of its {len(self.class_names)} classes and cannot take "
                 "new class names: fit it again on images of the new classes."
             )
-        other = type(self)(self.backbone, class_names, self.config, seed=self.seed)
+        other = type(self)(self.backbone, class_names, self.config.for_new_classes(), seed=self.seed)
         other.load_state_dict(self.state_dict())
         return other.train(self.training)
 

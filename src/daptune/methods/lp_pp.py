@@ -54,7 +54,6 @@ class LPPP(ZeroShot):
     config_class = LPPPConfig
     accepts_new_classes = False
     uses_validation = True
-    crop_scale = (0.5, 1.0)
     config: LPPPConfig
     weight: Tensor
     bias: Tensor

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from ..errors import MethodError, suggest
 
@@ -26,6 +26,10 @@ class MethodConfig:
     def per_class(self) -> bool:
         """True where the learned tensors belong to the classes one by one, so that new names do not fit them."""
         return False
+
+    def for_new_classes(self) -> Self:
+        """The same options, without what belongs to the classes that they were given for."""
+        return self
 
     def require(self, option: str, holds: bool, expected: str) -> None:
         """Raise the one-line error of an option, unless its value `holds`."""

@@ -53,7 +53,6 @@ class TipAdapter(ZeroShot):
     config_class = TipAdapterConfig
     accepts_new_classes = False
     uses_validation = True
-    crop_scale = (0.5, 1.0)
     config: TipAdapterConfig
     keys: Tensor
     key_labels: Tensor

@@ -68,6 +68,7 @@ def identity_of(
         "method": method.name,
         "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
         "classes": list(getattr(method, "class_names", ())),
+        "start": getattr(method, "started_from", None),
         "backbone": {name: getattr(backbone, name, None) for name in ("sha256", "precision")},
         "train": settings,
         "images": _identity_of_data(train),

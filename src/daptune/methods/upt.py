@@ -1,0 +1,81 @@
+"""UPT: one set of prompts for both towers, which a small Transformer layer makes of tokens that see one another.
+
+Zang, Li, Zhou, Huang & Loy, "Unified Vision and Language Prompt Learning", arXiv 2210.07225, section 3. Official:
+yuhangzang/UPT, which holds no code; the reference is sIncerass/MVLPT trainers/mvlpt.py with both prompts and
+PROJECT_METHOD "transformer". The network and its differences: `daptune.methods.prompt_network`. Places of the tokens:
+`daptune.methods.text_prompts` and `daptune.methods.vision_prompts`.
+
+Differences to the reference: the class name stands behind the context, where the prefix is shared, and not in its
+middle (`class_position=middle`, which `--preset paper` takes).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .base import Method
+from .coop_vpt import CoOpVPTConfig
+from .prompt_network import PromptNetwork
+from .text_prompts import TextPrompts
+from .vision_prompts import initial_vision_prompt, prompted_image_features
+
+
+@dataclass(frozen=True)
+class UPTConfig(CoOpVPTConfig):
+    """Options of UPT: those of both prompts, and of the network between them."""
+
+    text_tokens: int = 4
+    """Context tokens learned in front of the class name, M."""
+    vision_tokens: int = 4
+    """Visual prompt tokens a layer, P."""
+    vision_depth: int = 0
+    """Layers that get visual tokens of their own, J: 0 is every layer, 1 the first alone."""
+    network_width: int = 128
+    """Width of the network, E."""
+    official_attention: bool = False
+    """Let each token attend to itself alone, as the reference does by an exchange of two dimensions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("network_width", self.network_width >= 1, "1 or more")
+
+
+class UPT(Method):
+    """z = image([CLS, u'_1 .. u'_P, patches]), w_c = text([v'_1 .. v'_M, class c, "."]), (v', u') = network(v, u)."""
+
+    name = "upt"
+    title = "Unified Prompt Tuning (UPT)"
+    year = 2022
+    config_class = UPTConfig
+    config: UPTConfig
+    raw_text_prompt: nn.Parameter
+    raw_vision_prompt: nn.Parameter
+
+    def build(self, generator: torch.Generator) -> None:
+        """The tokens v (M, W_text) and u (J, P, W_vision), as CoOp's and VPT's begin, and the network."""
+        sizes = self.clip.config
+        self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
+        self.raw_text_prompt = self.prompts.initial(generator)
+        self.raw_vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
+        network = PromptNetwork(
+            sizes.text_width,
+            sizes.vision_width,
+            self.config.network_width,
+            generator,
+            official_attention=self.config.official_attention,
+        )
+        self.network = network.to(self.clip.device)
+
+    def unified_prompts(self) -> tuple[Tensor, Tensor]:
+        """What enters the towers, v' and u', of the shapes of v and u."""
+        prompts: tuple[Tensor, Tensor] = self.network(self.raw_text_prompt, self.raw_vision_prompt)
+        return prompts
+
+    def text_features(self) -> Tensor:
+        """Class features under the context v': (C, D)."""
+        return self.prompts.features(self.unified_prompts()[0])
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit image features with the tokens u': (B, D)."""
+        return prompted_image_features(self.clip, images, self.unified_prompts()[1], self.config)
