@@ -102,16 +102,3 @@ def fitted(made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]])
 def adapter(fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `fitted` was saved to; not to be changed."""
     return fitted.save(tmp_path_factory.mktemp("saved") / "adapter")
-
-
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of `train_fakes.train` that nothing interrupted, with one thread; not to be changed."""
-    from .train_fakes import train
-
-    folder = tmp_path_factory.mktemp("reference")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(folder)
-    torch.set_num_threads(threads)
-    return folder

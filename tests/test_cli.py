@@ -18,7 +18,6 @@ import pytest
 import torch
 from PIL import Image
 
-from daptune import schedule
 from daptune.adapter import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.cli import console, demo, run
@@ -32,6 +31,7 @@ from daptune.clip.precision import PRECISIONS
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
 from daptune.methods import METHODS
+from daptune.train import schedule
 
 from .conftest import CLASSES, COLOURS, save_picture
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from daptune.adapter import check_target
-from daptune.checkpoint import FILE_NAME
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, percent, print_pairs, say, size_text, warnings_shown
 from daptune.cli.options import FitOptions
@@ -21,6 +20,7 @@ from daptune.errors import DataError, MethodError
 from daptune.methods import get_method
 from daptune.presets import method_names
 from daptune.train import TrainConfig
+from daptune.train.checkpoint import FILE_NAME
 
 FEW_TOKENS = 4
 """Where more tokens than this were learned, fewer are worth a try."""

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daptune.checkpoint import FILE_NAME, read_checkpoint
 from daptune.errors import DataError, Interrupted, TrainingError
-from daptune.schedule import learning_rate
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method
+from daptune.train.checkpoint import FILE_NAME, read_checkpoint
+from daptune.train.schedule import learning_rate
 
-from .train_fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
+from .fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
 
 # --- the loop -------------------------------------------------------------------------------------------------------
 
