@@ -133,6 +133,19 @@ def test_a_folder_is_a_source(made_up_backbone: str, pictures: Path) -> None:
     assert quick(made_up_backbone).fit(read_source(pictures).train).train_table_.counts().tolist() == [2, 2, 2]
 
 
+def test_a_folder_of_test_images_alone_is_scored_and_not_fitted(fitted: FewShotClassifier, pictures: Path) -> None:
+    plain = fitted.score(pictures)
+    (style := pictures.parent / "style").mkdir()
+    pictures.rename(style / "val")
+    assert fitted.score(style) == plain
+    (style / "val").rename(style / "test")
+    assert fitted.score(style) == plain
+    with pytest.raises(DataError, match="found none"):
+        fitted.score(read_source(style, training=False).train)
+    with pytest.raises(DataError, match=r"found test images alone; add a train split, or give .*test itself"):
+        FewShotClassifier(backbone=fitted.backbone_).fit(style)
+
+
 def test_grid_search_and_cross_validation_over_paths(
     made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]]
 ) -> None:

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,10 +20,18 @@ from PIL import Image
 
 from daptune.adapter import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
-from daptune.cli import demo, run
+from daptune.cli import console, demo, run
+from daptune.cli.fit import below_zero_shot
+from daptune.cli.methods import summary
+from daptune.cli.options import FitOptions, Precision
 from daptune.cli.predict import expand
-from daptune.cli.training import prompt_text
+from daptune.cli.training import Measured, prompt_text
+from daptune.clip.backbone import load_backbone
+from daptune.clip.precision import PRECISIONS
+from daptune.data.demo import demo_styles, extract_demo
+from daptune.data.sources import read_source
 from daptune.methods import METHODS
+from daptune.train import schedule
 
 from .conftest import CLASSES, COLOURS, save_picture
 
@@ -94,6 +103,46 @@ def test_fit_as_json(fit: Command, pictures: Path) -> None:
     assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
 
 
+def test_fit_says_when_the_tuned_method_is_below_zero_shot(
+    fit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures are made up, for on made-up pictures chance decides them."""
+    figures = {"zero_shot": 0.5, "dapt": 0.25}
+
+    def measured(method: Any, *_: Any, **__: Any) -> Measured:
+        return Measured(figures.get(method.name, 0.25), 0.1, 1.0, np.array([0.1, 0.2, 0.3]))
+
+    monkeypatch.setattr("daptune.cli.fit.measure", measured)
+    done = fit(pictures)
+    line = done.err.splitlines()[-1]
+    assert done.code == 0 and line == (
+        "daptune: warning: dapt is right on 25.0 % of the held-out images and zero_shot on 50.0 %: it lost more than "
+        "it learned, and CLIP as it is does better here. Try: more images of each class; --preset paper; --method "
+        "lp_pp or tip_adapter; fewer tokens (--set vision_tokens=4)."
+    )
+    assert done.out.index("macro-F1") < done.out.index("time to learn")
+    found = fit(pictures, "--json")
+    assert found.json["warning"] == line.removeprefix("daptune: warning: ") and "zero_shot" not in found.err
+    warning = fit(pictures, "--json", "--preset", "paper", "--set", "vision_tokens=1").json["warning"]
+    assert warning.endswith("Try: more images of each class; --method lp_pp or tip_adapter.")
+    figures["dapt"] = 0.5
+    assert fit(pictures, "--json").json["warning"] is None
+    figures["zero_shot"] = 0.1
+    assert "zero_shot" not in fit(pictures).err
+
+
+def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
+    low, high = (Measured(accuracy, 0.1, 1.0, np.zeros(3)) for accuracy in (0.2, 0.4))
+    classifier = FewShotClassifier("lp_pp")
+    classifier.method_ = METHODS["lp_pp"](fitted.backbone_, CLASSES)
+    warning = below_zero_shot(classifier, {"zero_shot": high, "lp_pp": low})
+    assert warning is not None and warning.endswith("--preset paper; --method tip_adapter.")
+    assert below_zero_shot(classifier, {"zero_shot": low, "lp_pp": low}) is None
+    assert below_zero_shot(classifier, {"lp_pp": low}) is None
+    classifier.method_ = METHODS["zero_shot"](fitted.backbone_, CLASSES)
+    assert below_zero_shot(classifier, {"zero_shot": low}) is None
+
+
 def test_fit_from_an_adapter(fit: Command, daptune: Command, pictures: Path, adapter: Path) -> None:
     words = ("--method", "coop_vpt", "--set", "text_tokens=4", "--set", "vision_tokens=4", "--from", adapter)
     (pictures / "red").rename(pictures / "something else")
@@ -152,6 +201,32 @@ def test_eval(daptune: Command, adapter: Path, pictures: Path) -> None:
     assert daptune("eval", adapter, pictures, "--json").json["accuracy"] == found["accuracy"]
 
 
+def test_eval_of_test_images_alone(fit: Command, daptune: Command, adapter: Path, pictures: Path) -> None:
+    (style := pictures.parent / "style").mkdir()
+    pictures.rename(style / "test")
+    for words in ((), ("--split", "test"), ("--split", "all"), ("--new-classes",)):
+        found = daptune("eval", adapter, style, *words, "--json").json
+        assert found["images"] == 30 and found["split"] == ("all" if "all" in words else "test")
+    (style / "test" / "red" / "0.png").write_bytes(b"no image")
+    done = daptune("eval", adapter, style, "--json")
+    assert done.json["images"] == 29 and "1 of 30 images cannot be read" in done.err
+    done = daptune("eval", adapter, style, "--split", "val")
+    assert done.code == 2 and "has no val images; it has test" in done.err
+    done = fit(style)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert f"found test images alone; add a train split, or give {style / 'test'} itself" in done.err
+
+
+def test_the_styles_of_the_demo_can_be_measured_on(daptune: Command, tmp_path: Path) -> None:
+    style = extract_demo(tmp_path / "demo") / demo_styles()[1]
+    assert [path.name for path in style.iterdir()] == ["test"]
+    backbone = load_backbone("tiny")
+    names = read_source(style, training=False).train.class_names
+    method = METHODS["zero_shot"](backbone, names)
+    folder = save_adapter(tmp_path / "a", method, make_record(method, backbone))
+    assert daptune("eval", folder, style, "--split", "test", "--json").json["accuracy"] > 2 / len(names)
+
+
 def test_eval_on_new_classes(daptune: Command, adapter: Path, pictures: Path) -> None:
     (pictures / "red").rename(pictures / "tomato")
     done = daptune("eval", adapter, pictures)
@@ -206,7 +281,34 @@ def test_methods(daptune: Command, made_up_backbone: str) -> None:
     assert set(rows) >= {"zero_shot", "linear_probe", "coop", "vpt", "coop_vpt", "dapt"}
     assert rows["dapt"]["parameters"] == 16 * 64 + 16 * 64 and rows["dapt"]["parameters_per_class"] == 0
     assert rows["linear_probe"]["parameters_per_class"] == 33 and not rows["linear_probe"]["new_classes"]
-    assert "Distribution-Aware" in daptune("methods", "--backbone", made_up_backbone).out
+    assert "Distribution-Aware" in rows["dapt"]["title"]
+    assert {name for name, row in rows.items() if row["uses_validation"]} >= {"linear_probe", "tip_adapter", "lp_pp"}
+
+
+def test_methods_are_listed_with_what_they_learn_and_need(
+    daptune: Command, made_up_backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PLAIN_WIDTH", 300)
+    lines = daptune("methods", "--backbone", made_up_backbone).out.splitlines()
+    cells = {row[0]: row[1:] for line in lines if len(row := re.split(r"  +", line.strip())) == 6}
+    assert set(cells) == {"name", *METHODS}
+    assert cells["name"] == ["year", "what it learns", "needs", "parameters", "new classes"]
+    assert cells["coop"] == ["2022", "learn the words around the class name", "steps", "1,024", "yes"]
+    assert cells["zero_shot"][2:] == ["no images", "0", "yes"]
+    assert cells["linear_probe"][2:] == ["no steps, validation images", "33 a class", "no"]
+    assert cells["tip_adapter_f"][2:] == ["steps, validation images", "as the images", "no"]
+    assert cells["prototype"][2:] == ["no steps", "32 a class", "no"]
+
+
+def test_a_method_without_a_line_of_its_own_is_listed_by_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, expected in {
+        "X: learns a, and b; the rest, c.\n\nMore: d.": "learns a, and b",
+        "X: learns a.": "learns a",
+        "Learns a.": "CoOp + VPT",
+        None: "CoOp + VPT",
+    }.items():
+        monkeypatch.setattr(sys.modules[METHODS["coop_vpt"].__module__], "__doc__", text)
+        assert summary(METHODS["coop_vpt"]) == expected
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -508,6 +610,15 @@ def test_every_verb_has_help(verb: str, daptune: Command) -> None:
     done = daptune(*([verb] if verb else []), "--help")
     assert done.code == 0 and "Usage: daptune" in done.out and done.err == ""
     assert verb in {"", "pull"} or "--json" in done.out
+
+
+def test_choices_of_the_command_line_are_those_of_the_library() -> None:
+    assert get_args(Precision) == PRECISIONS
+    chosen = get_type_hints(FitOptions)
+    for name in ("optimizer", "select"):
+        assert get_args(get_args(chosen[name])[0]) == schedule._CHOICES[name]
+    training = {field.name for field in fields(schedule.TrainConfig)}
+    assert training & set(chosen) == {"epochs", "lr", "batch_size", "optimizer", "select", "seed"}
 
 
 def test_the_command_and_the_module_are_the_same_program() -> None:

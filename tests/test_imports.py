@@ -12,13 +12,11 @@ import daptune
 SOURCE = Path(daptune.__file__).parent
 
 # room -> the rooms that it may import from; leaves import errors only
-LEAVES = {"errors", "metrics", "presets", "schedule", "checkpoint"}
+LEAVES = {"errors", "metrics", "presets"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "metrics": {"errors"},
     "presets": {"errors"},
-    "schedule": {"errors"},
-    "checkpoint": {"errors"},
     "data": {"errors"},
     "clip": {"errors"},
     "methods": {"clip", *LEAVES},

@@ -187,11 +187,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 yield batch, (logits / temperature).softmax(dim=-1).cpu().numpy()
 
     def score(self, images: Any, labels: Any = None, sample_weight: Any = None) -> float:
-        """Accuracy on labelled images. Without labels, `images` is a source; of one with splits, the test images."""
+        """Accuracy on labelled images. Without labels, `images` is a source: its test images, or all."""
         check_is_fitted(self, "record_")
         if labels is None:
-            splits = read_source(images, label_names=self.method_.class_names)
-            table = splits.test or splits.train
+            splits = read_source(images, label_names=self.method_.class_names, training=False)
+            table = splits.test or splits.whole()
             images, labels = list(table.images), self.classes_[table.labels]
         return float(super().score(images, labels, sample_weight))
 

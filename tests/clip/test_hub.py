@@ -8,7 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
+from daptune.clip.checkpoints import read_checkpoint
 from daptune.clip.hub import TINY, choose, hub_models, locate, pull, resolve
 from daptune.clip.preprocess import Preprocess
 from daptune.errors import BackboneError
@@ -80,7 +84,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path,
 
 
 @pytest.fixture(scope="module")
-def tensors() -> dict[str, object]:
+def tensors() -> dict[str, Tensor]:
     return made_up.make_tensors()
 
 
@@ -200,6 +204,59 @@ def test_paths(tmp_path: Path) -> None:
 
 
 def test_safetensors_come_before_pickles() -> None:
-    files = ["config.json", "pytorch_model.bin", "model.safetensors", "README.md"]
-    assert choose(files, "x") == ["config.json", "model.safetensors"]
-    assert choose(["config.json", "pytorch_model.bin"], "x") == ["config.json", "pytorch_model.bin"]
+    def chosen(*files: str, is_clip: bool = True) -> list[str]:
+        return choose(files, "x", lambda: is_clip)
+
+    theirs, ours = ["config.json", "pytorch_model.bin"], ["open_clip_config.json", "open_clip_pytorch_model.bin"]
+    assert chosen(*theirs, "model.safetensors", "README.md") == ["config.json", "model.safetensors"]
+    assert chosen(*theirs) == theirs and chosen(*theirs, is_clip=False) == theirs  # refused with a sentence when read
+    assert chosen(*theirs, *ours) == ours
+    assert chosen(*theirs, *ours, "model.safetensors") == ["config.json", "model.safetensors"]
+    assert chosen(*theirs, *ours, "model.safetensors", is_clip=False) == ours
+    both = ("model.safetensors", "open_clip_model.safetensors")
+    assert chosen(*theirs, *ours, *both) == ["open_clip_config.json", "open_clip_model.safetensors"]
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = "model.safetensors.index.json"
+    assert chosen(*theirs, *ours, *shards, index) == ["config.json", index, *shards]
+
+
+def test_safetensors_of_transformers_come_before_a_pickle_of_open_clip(hub, tmp_path: Path, tensors) -> None:
+    root, asked = hub
+    repo = made_up.write_openclip(root / "org" / "both", made_up.make_tensors(seed=1), pickled=True)
+    made_up.write_huggingface(repo, tensors)
+    cache = tmp_path / "cache"
+    folder = locate("hf:org/both", cache_dir=cache)
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+    for place in (folder, repo):
+        read = read_checkpoint(place)
+        assert torch.equal(read.tensors["visual.proj"], tensors["visual.proj"])
+        assert [file.name for file in read.files] == ["model.safetensors"]
+    asked.clear()
+    assert locate("hf:org/both", cache_dir=cache) == folder and asked == []
+
+
+@pytest.mark.parametrize("config", ['{"architecture": "vit_base_patch16_clip_224"}', "damaged"])
+def test_timm_files_beside_a_pickle_of_open_clip_are_passed_over(hub, tmp_path: Path, tensors, config: str) -> None:
+    root, asked = hub
+    repo = made_up.write_openclip(root / "org" / "timm", tensors, pickled=True)
+    (repo / "config.json").write_text(config)
+    save_file({"blocks.0.norm1.weight": torch.ones(3)}, repo / "model.safetensors")
+    cache = tmp_path / "cache"
+    folder = locate("hf:org/timm", cache_dir=cache)
+    assert [file.name for file in read_checkpoint(folder).files] == ["open_clip_pytorch_model.bin"]
+    assert [file.name for file in read_checkpoint(repo).files] == ["open_clip_pytorch_model.bin"]
+    assert not (folder / "model.safetensors").exists()
+    asked.clear()
+    assert locate("hf:org/timm", cache_dir=cache) == folder and asked == []
+
+
+def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
+    root, asked = hub
+    repo = made_up.write_openclip(root / "org" / "old", tensors, pickled=True)
+    cache = tmp_path / "cache"
+    folder = locate("hf:org/old", cache_dir=cache)
+    made_up.write_huggingface(repo, tensors)
+    asked.clear()
+    assert locate("hf:org/old", cache_dir=cache) == folder and asked == []
+    assert pull("hf:org/old", cache_dir=cache) == folder
+    assert [file.name for file in read_checkpoint(folder).files] == ["model.safetensors"]

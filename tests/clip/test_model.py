@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -112,6 +113,20 @@ def test_one_prompt_set_an_image_equals_each_alone() -> None:
     together = clip.encode_image(images, prompts)
     alone = torch.cat([clip.encode_image(images[i : i + 1], prompts[i]) for i in range(3)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_in_front_of_the_projection(precision: Literal["fp32", "bf16"]) -> None:
+    clip, images = made_up_clip(), torch.randn(3, 3, 32, 32)
+    prompts = torch.randn(2, 4, 32)
+    pooled = clip.set_precision(precision).encode_image(images, prompts, projected=False)
+    assert pooled.shape == (3, 32) and pooled.dtype == torch.float32
+    bare = made_up_clip()
+    bare.visual.proj.data = torch.eye(32)
+    plain = torch.stack([plain_image(bare, image, prompts, "beside") for image in images])
+    torch.testing.assert_close(pooled, plain, atol=1e-5 if precision == "fp32" else 0.1, rtol=1e-5)
+    projected = (pooled.to(clip.dtype) @ clip.visual.proj).float()
+    torch.testing.assert_close(projected, clip.encode_image(images, prompts), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("chunk", [10_000, 40])

@@ -156,11 +156,39 @@ class TestFolder:
 
     def test_bad_splits(self, tmp_path):
         lay(tmp_path, "test/a/1.png", "test/b/1.png")
-        refuse(tmp_path, "expected train/ beside test/; add it, or give .*test itself")
+        refuse(tmp_path, "expected images to learn from, found test images alone; add a train split, or .*test itself")
         lay(tmp_path, "train/a/1.png", "train/c/1.png")
         refuse(tmp_path, "'b' is not among the 2 classes")
         lay(tmp_path, "val/a/1.png", "valid/a/1.png")
         refuse(tmp_path, "val/ and valid/ are both the val split")
+
+    @pytest.mark.parametrize("kind", ["test", "val"])
+    def test_images_to_measure_on_alone(self, tmp_path, kind):
+        lay(tmp_path, f"{kind}/b_x/1.png", f"{kind}/a/1.png", f"{kind}/a/2.png", "notes.txt")
+        splits = read_source(tmp_path, training=False)
+        assert set(splits.present()) == {kind} and len(splits.train) == 0
+        assert names(splits.present()[kind]) == [("a/1.png", "a"), ("a/2.png", "a"), ("b_x/1.png", "b_x")]
+        assert splits.train.class_names == ("a", "b_x") and len(splits.whole()) == 3
+        known = read_source(tmp_path, training=False, label_names=["c", "b x", "a"]).present()[kind]
+        assert known.labels.tolist() == [2, 2, 1] and known.class_names == ("c", "b x", "a")
+        refuse(tmp_path, "'b_x' is not among the 2 classes", training=False, label_names=["a", "c"])
+        refuse(tmp_path, f"found {kind} images alone", label_names=["c", "b x", "a"])
+
+    def test_val_decides_the_classes_where_train_is_missing(self, tmp_path):
+        lay(tmp_path, "test/b/1.png", "val/a/1.png", "val/b/1.png")
+        splits = read_source(tmp_path, training=False)
+        assert splits.test.class_names == splits.val.class_names == ("a", "b")
+        assert [path for path, _ in names(splits.val)] == ["a/1.png", "b/1.png"]
+        assert list(splits.present()) == ["val", "test"] and len(splits.whole()) == 3
+        message = refuse(tmp_path, "found val and test images alone; add a train split. They can be measured on")
+        assert "itself" not in message
+        lay(tmp_path, "test/c/1.png")
+        refuse(tmp_path, "'c' is not among the 2 classes", training=False)
+
+    def test_a_folder_of_its_own_still_holds_classes(self, tmp_path):
+        lay(tmp_path, "test/deep/1.png", "other/1.png")
+        assert read_source(tmp_path, training=False).train.class_names == ("other", "test")
+        refuse(lay(tmp_path / "one", "test/a/1.png"), "two class folders or more, found only a/", training=False)
 
     def test_an_unreadable_folder(self, tmp_path, monkeypatch):
         """The error is made here, for root may read everything."""
@@ -212,6 +240,19 @@ class TestTable:
         assert names(splits.train) == [("1.png", "x"), ("3.png", "y")]
         assert names(splits.val) == [("2.png", "y")]
         assert names(splits.test) == [("0.png", "y"), ("4.png", "y")]
+
+    def test_a_table_to_measure_on_alone(self, tmp_path):
+        lay(tmp_path, *(f"{i}.png" for i in range(3)))
+        rows = [["2.png", "y", "test"], ["0.png", "y", "val"], ["1.png", "x", "val"]]
+        path = write_csv(tmp_path / "t.csv", [["file", "label", "split"], *rows])
+        refuse(path, "t.csv: expected images to learn from, found val and test images alone")
+        refuse(path, "t.csv, val: 'x' is not among the 1 classes", training=False, label_names=["y"])
+        splits = read_source(path, training=False)
+        assert splits.train.class_names == ("x", "y") and not len(splits.train)
+        assert names(splits.val) == [("0.png", "y"), ("1.png", "x")] and names(splits.test) == [("2.png", "y")]
+        write_csv(path, [["file", "label", "split"], *([a, b, "test"] for a, b, _ in rows)])
+        assert len(read_source(path, training=False).test) == 3
+        assert "itself" not in refuse(path, "found test images alone; add a train split. They")
 
     def test_integer_labels_with_names(self, tmp_path):
         lay(tmp_path, "1.png")
@@ -271,7 +312,7 @@ class TestTable:
             "expected a column for images .* found path, kind",
         )
         refuse(write_csv(path, []), "t.csv is empty")
-        refuse(write_csv(path, [["path", "label"]]), "no row is of the train split")
+        refuse(write_csv(path, [["path", "label"]]), "expected rows below the header, found none")
         refuse(write_csv(path, [["path", "label"], ["1.png"]]), "row 1: expected 2 values .* found 1")
         refuse(write_csv(path, [["path", "label"], ["1.png", ""]]), "row 1: .* found a blank")
         refuse(
@@ -322,13 +363,22 @@ class TestZhou:
         refuse(path, "first image b/2.png is not below .*splits and its sub-folders; give image_root")
         refuse(path, "not below .*nowhere", image_root=tmp_path / "nowhere")
 
+    def test_a_split_file_to_measure_on_alone(self, tmp_path):
+        rows = {"train": [], "val": [["b/2.png", 5, "B"]], "test": [["a/1.png", 2, "A"], ["b/1.png", 5, "B"]]}
+        path = zhou(tmp_path, rows)
+        lay(tmp_path / "images", "a/1.png", "b/1.png", "b/2.png")
+        refuse(path, "found val and test images alone")
+        splits = read_source(path, training=False)
+        assert splits.test.labels.tolist() == [0, 1] and splits.train.class_names == ("A", "B")
+        assert splits.val.root == tmp_path / "images" and len(splits.whole()) == 3
+
     def test_bad_files(self, tmp_path):
         path = zhou(tmp_path, {"train": [["a", 0, "x"], ["b", 0, "y"]]})
         refuse(path, "label 0 is named both 'x' and 'y'")
         refuse(zhou(tmp_path, {"train": [["a", 0, "x_y"], ["b", 1, "x y"]]}), "make the same prompt")
         refuse(zhou(tmp_path, {"train": [["a", 0]]}), "a row of train differs")
         refuse(zhou(tmp_path, {"train": 7}), "a row of train differs")
-        refuse(zhou(tmp_path, {"train": [], "test": [["a", 0, "x"]]}), "the train list is empty")
+        refuse(zhou(tmp_path, {"train": [], "test": []}), "its lists are empty")
         refuse(zhou(tmp_path, {"images": []}), "found no train list")
         path.write_text("{")
         refuse(path, "cannot be read")
@@ -390,6 +440,15 @@ class TestDataset:
         assert splits.val.labels.tolist() == [1] and splits.test is None
         assert "'extra'" in caplog.text
 
+    def test_a_data_set_to_measure_on_alone(self):
+        rows = Rows({"label": ClassLabel("cat", "dog")}, image=pictures(3), label=[1, 0, 1])
+        splits = read_source({"test": rows}, training=False, label_names=["dog", "cat"])
+        assert splits.test.labels.tolist() == [0, 1, 0] and not len(splits.train)
+        unlabelled = Rows({"label": ClassLabel("cat", "dog")}, image=pictures(1), label=[-1])
+        both = {"train": unlabelled, "test": rows}
+        assert read_source(both, training=False).test.labels.tolist() == [1, 0, 1]
+        refuse(both, "found test images alone")
+
     def test_label_names_reorder_the_data_sets_own(self):
         rows = Rows({"label": ClassLabel("cat", "dog")}, image=pictures(2), label=[0, 1])
         assert read_source(rows, label_names=["dog", "wolf", "cat"]).train.labels.tolist() == [2, 0]
@@ -416,7 +475,9 @@ class TestDataset:
             "one label column .* found image, fine, coarse",
         )
         refuse(Rows({}, text=["x"], label=["a"]), "one image column")
-        refuse({"test": Rows({}, image=pictures(1), label=["a"])}, "a train split, found test")
+        refuse({"test": Rows({}, image=pictures(2), label=["a", "b"])}, "the source: .* found test images alone; add a")
+        refuse({"extra": Rows({}, image=pictures(1), label=["a"])}, "a train, val or test split, found extra")
+        refuse({}, "a train, val or test split, found none")
         refuse({"train": [1, 2]}, "data set with rows, columns and a length, found list")
         refuse(Rows({"label": ClassLabel("a", "b")}, image=pictures(1), label=[5]), "integers 0 to 1")
         refuse(Rows({"label": ClassLabel("a", "b")}, image=pictures(2), label=[-1, -1]), "no labels")

@@ -6,7 +6,7 @@ import pytest
 
 from daptune import presets
 from daptune.methods import METHODS, make_config
-from daptune.schedule import TrainConfig
+from daptune.train.schedule import TrainConfig
 
 from .conftest import NAMES
 

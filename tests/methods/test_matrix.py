@@ -1,6 +1,7 @@
 """What every method must do, on a made-up backbone and on the embedded one. A new method is in here by itself."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,22 @@ def test_it_works_in_bf16(name: str, options: dict[str, object], backbone: Any) 
 def test_one_class_is_no_special_case(name: str, options: dict[str, object], backbone: Any) -> None:
     method = METHODS[name](backbone, NAMES[:1], make_config(name, options))
     assert method.logits(shown(backbone).images[:2]).shape == (2, 1)
+
+
+class Watched(Pictures):
+    """Pictures that remember whether they were looked at."""
+
+    seen = False
+
+    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.seen = True
+        yield from super().evaluation()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_whether_validation_images_are_looked_at_is_said(name: str, backbone: Any) -> None:
+    method, known, other = build(name, {}, backbone), shown(backbone), shown(backbone, 2, 5)
+    held_out = Watched(other.images, other.labels)
+    method.before_fit(known, held_out)
+    method.after_fit(known, held_out)
+    assert held_out.seen == method.uses_validation

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daptune.checkpoint import read_checkpoint
+from daptune.train.checkpoint import read_checkpoint
 from daptune.errors import MethodError
 from daptune.methods import METHODS, make_config
 from daptune.methods.promptsrc import PromptSRC

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from daptune import __version__
-from daptune.cli.options import FitOptions, Json, PredictOptions, RunOptions
+from daptune.cli.options import Adapter, FitOptions, Json, PredictOptions, RunOptions
 
 _EPILOGUE = "Every verb has --help. Bad input is one line and exit code 2; add --debug for the traceback."
 
@@ -39,8 +39,6 @@ def demo(*, out: Path = Path("daptune-demo"), epochs: int | None = None, seed: i
         Passes over the images.
     seed
         Draws the images, the first prompts and the order of training.
-    json
-        Print the result as JSON.
     """
     from daptune.cli.demo import run
 
@@ -64,7 +62,7 @@ def fit(folder: Path, /, *, options: FitOptions = _FIT) -> int:
 
 @app.command(name="eval")
 def evaluate(
-    adapter: Path,
+    adapter: Adapter,
     folder: Path,
     /,
     *,
@@ -77,16 +75,12 @@ def evaluate(
 
     Parameters
     ----------
-    adapter
-        Folder that `daptune fit` wrote.
     folder
         Labelled images, as for `daptune fit`; its classes are matched with the adapter's by name.
     split
         Which images; by default `test` where the folder has one, else all.
     new_classes
         Take the class names of the folder instead of the adapter's: the same prompts on other classes.
-    json
-        Print the result as JSON.
     """
     from daptune.cli.evaluate import run
 
@@ -95,7 +89,7 @@ def evaluate(
 
 @app.command
 def predict(
-    adapter: Path,
+    adapter: Adapter,
     /,
     *paths: Annotated[str, Parameter(allow_leading_hyphen=False)],
     predict_options: PredictOptions = _PREDICT,
@@ -107,8 +101,6 @@ def predict(
 
     Parameters
     ----------
-    adapter
-        Folder that `daptune fit` wrote.
     paths
         Files, folders (with all below them), or `-` for a list of files on standard input, one a line.
     """
@@ -125,8 +117,6 @@ def methods(*, backbone: str = "tiny", json: Json = False) -> int:
     ----------
     backbone
         The frozen CLIP to count for.
-    json
-        Print the result as JSON.
     """
     from daptune.cli.methods import run
 
@@ -134,17 +124,13 @@ def methods(*, backbone: str = "tiny", json: Json = False) -> int:
 
 
 @app.command
-def show(adapter: Path, /, *, words: int = 3, json: Json = False) -> int:
+def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
 
     Parameters
     ----------
-    adapter
-        Folder that `daptune fit` wrote.
     words
         Vocabulary words to name for each learned text token; 0 leaves them out.
-    json
-        Print the result as JSON.
     """
     from daptune.cli.show import run
 
@@ -161,8 +147,6 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
         `ViT-B-16/openai` and its like, or `hf:org/repo`.
     revision
         Commit, tag or branch on the hub.
-    json
-        Print the result as JSON.
     """
     from daptune.cli.pull import run
 

@@ -17,7 +17,8 @@ def run(
     """Do it; raises DaptuneError for bad input."""
     classifier = load_with(adapter, options)
     with warnings_shown():
-        splits = read_images(folder, label_names=None if new_classes else classifier.method_.class_names)
+        names = None if new_classes else classifier.method_.class_names
+        splits = read_images(folder, label_names=names, training=False)
         table, name = choose_split(splits, split, folder)
         if len(table) > CHECK_ALL:
             table = readable(table)
@@ -44,15 +45,11 @@ def run(
 
 def choose_split(splits: Splits, split: str | None, folder: Path) -> tuple[ImageTable, str]:
     """The table that is asked for and its name; by default the test images, or all where there are no splits."""
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    present = {name: table for name, table in parts.items() if table is not None}
+    present = splits.present()
     if split is None:
         split = "test" if "test" in present else "all"
     if split == "all":
-        whole, *others = present.values()
-        for table in others:
-            whole = whole + table
-        return whole, "all"
+        return splits.whole(), "all"
     if split not in present:
         raise DataError(f"{folder} has no {split} images; it has {', '.join(present)}. Leave out --split for all.")
     return present[split], split

@@ -3,14 +3,13 @@
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from daptune.adapter import check_target
-from daptune.checkpoint import FILE_NAME
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import emit_json, note, print_pairs, say, size_text, warnings_shown
+from daptune.cli.console import emit_json, note, percent, print_pairs, say, size_text, warnings_shown
 from daptune.cli.options import FitOptions
 from daptune.cli.setup import CHECK_ALL, key_values, read_images, readable
 from daptune.cli.tables import print_comparison, print_extremes
@@ -19,6 +18,14 @@ from daptune.data.fewshot import split_holdout
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError
 from daptune.methods import get_method
+from daptune.presets import method_names
+from daptune.train import TrainConfig
+from daptune.train.checkpoint import FILE_NAME
+
+FEW_TOKENS = 4
+"""Where more tokens than this were learned, fewer are worth a try."""
+SAFER = ("lp_pp", "tip_adapter")
+"""Methods that hold on to zero-shot CLIP's own answer."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,10 @@ def run(folder: Path, options: FitOptions) -> int:
     folder_out = classifier.save(out)
     (run_dir / FILE_NAME).unlink(missing_ok=True)  # finished: the history stays, the next fit begins anew
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
+    warning = below_zero_shot(classifier, rows)
     if options.json:
-        emit_json(
-            {"adapter": str(options.out), "bytes": size, "card": card, **classifier.record_.metrics}
-        )
+        written = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
+        emit_json(written | classifier.record_.metrics)
         return 0
     if images.test is None:
         note("daptune: no images were held out, so nothing was measured; give a test/ folder or more images")
@@ -71,6 +78,8 @@ def run(folder: Path, options: FitOptions) -> int:
         title = f"on {len(images.test)} held-out images ({images.test_name})"
         print_comparison(title, rows)
         print_extremes(names, images.test.counts().tolist(), rows)
+    if warning is not None:
+        note(f"daptune: warning: {warning}")
     print_pairs({"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
@@ -83,17 +92,9 @@ def run(folder: Path, options: FitOptions) -> int:
 def make_classifier(options: FitOptions) -> FewShotClassifier:
     """The estimator that the options describe."""
     method_options: dict[str, Any] = dict(key_values(options.set_options))
-    if options.template:
-        fields = {field for field in get_method(options.method).config_class.__dataclass_fields__}
-        if "templates" in fields:
-            method_options["templates"] = options.template
-    training = {
-        "epochs": options.epochs,
-        "lr": options.lr,
-        "batch_size": options.batch_size,
-        "optimizer": options.optimizer,
-        "select": options.select,
-    }
+    if options.template and "templates" in get_method(options.method).config_class.__dataclass_fields__:
+        method_options["templates"] = options.template
+    training = {field.name: getattr(options, field.name, None) for field in fields(TrainConfig)}
     if options.dataset is not None and options.preset is None:
         raise MethodError("--dataset chooses among the settings of a preset; add --preset paper")
     return FewShotClassifier(
@@ -108,6 +109,24 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         dataset=options.dataset,
         precision=options.precision,
         device=options.device,
+    )
+
+
+def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured]) -> str | None:
+    """The sentence for a method that ends below the classifier that learned nothing; None where it does not."""
+    method = classifier.method_
+    if "zero_shot" not in rows or rows[method.name].accuracy >= rows["zero_shot"].accuracy:
+        return None
+    tuned, plain = (percent(rows[name].accuracy) for name in (method.name, "zero_shot"))
+    advice = ["more images of each class"]
+    if classifier.preset is None and method.name in method_names():
+        advice.append("--preset paper")
+    advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
+    if fewer := [name for name in ("text_tokens", "vision_tokens") if getattr(method.config, name, 1) > FEW_TOKENS]:
+        advice.append(f"fewer tokens ({' '.join(f'--set {name}={FEW_TOKENS}' for name in fewer)})")
+    return (
+        f"{method.name} is right on {tuned} of the held-out images and zero_shot on {plain}: it lost more than it "
+        f"learned, and CLIP as it is does better here. Try: {'; '.join(advice)}."
     )
 
 

@@ -22,7 +22,8 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
     return int(text)
 
 
-Json = Annotated[bool, Parameter(name="--json")]
+Adapter = Annotated[Path, Parameter(help="Folder that `daptune fit` wrote.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
 
 
@@ -44,7 +45,7 @@ class RunOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class FitOptions:
-    """Everything that `daptune fit` takes besides the folder."""
+    """Everything that `daptune fit` takes besides the folder; a field of `TrainConfig`'s name goes to the training."""
 
     method: str = "dapt"
     """What to learn; `daptune methods` lists them."""
@@ -87,7 +88,6 @@ class FitOptions:
     resume: bool = False
     """Go on from the checkpoint of an interrupted run."""
     json: Json = False
-    """Print the result as JSON."""
 
 
 @Parameter(name="*")
@@ -101,5 +101,5 @@ class PredictOptions:
     """JSON lines, or CSV; by default what the name given to --out says, else JSON lines."""
     out: Path | None = None
     """File to write to, as a whole when it is complete; by default standard output."""
-    json: Json = False
+    json: Annotated[bool, Parameter(name="--json")] = False
     """The same as `--format jsonl`."""

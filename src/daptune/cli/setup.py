@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from daptune.adapter import read_record
 from daptune.classifier import FewShotClassifier, load
 from daptune.cli.console import note
@@ -30,43 +28,34 @@ def key_values(words: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def read_images(folder: Path, *, label_names: Sequence[str] | None = None) -> Splits:
-    """Read a source and leave out, with one list on stderr, what cannot be decoded.
+def read_images(folder: Path, *, label_names: Sequence[str] | None = None, training: bool = True) -> Splits:
+    """Read a source as `read_source` and leave out, with one list on stderr, what cannot be decoded.
 
     Raises DataError as `read_source`, and where a class is left without any image to learn from.
     """
-    splits = read_source(folder, label_names=label_names)
+    splits = read_source(folder, label_names=label_names, training=training)
     if splits.ignored:
         names = ", ".join(path.name for path in splits.ignored[:3]) + (", ..." if len(splits.ignored) > 3 else "")
         note(f"daptune: left out {len(splits.ignored)} files that are no images: {names}")
-    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-    if sum(map(len, parts)) > CHECK_ALL:
+    tables, whole = splits.present(), splits.whole()
+    if len(whole) > CHECK_ALL:
         return splits
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole + part
     report = check_readable(whole)
     if not report:
         return splits
     drop_unreadable(whole, report)  # lists them; raises where a class is lost altogether
     bad = {item.index for item in report.unreadable}
-    kept: list[ImageTable] = []
+    kept: dict[str, ImageTable] = {}
     start = 0
-    for part in parts:
-        rest = part.subset(np.array([row for row in range(len(part)) if start + row not in bad], dtype=np.int64))
-        start += len(part)
-        kept.append(rest)
-    lost = (splits.train.counts() > 0) & (kept[0].counts() == 0)
-    if lost.any():
-        name = splits.train.class_names[int(lost.argmax())]
-        raise DataError(f"no training image of {name!r} can be read; replace the files.")
-    found = iter(kept)
-    return Splits(
-        next(found),
-        next(found) if splits.val is not None else None,
-        next(found) if splits.test is not None else None,
-        splits.ignored,
-    )
+    for split, table in tables.items():
+        kept[split] = table.subset([row for row in range(len(table)) if start + row not in bad])
+        start += len(table)
+    if "train" in kept:
+        lost = (splits.train.counts() > 0) & (kept["train"].counts() == 0)
+        if lost.any():
+            name = splits.train.class_names[int(lost.argmax())]
+            raise DataError(f"no training image of {name!r} can be read; replace the files.")
+    return Splits.of({split: table for split, table in kept.items() if len(table)}, splits.ignored)
 
 
 def load_with(adapter: Path, options: RunOptions) -> FewShotClassifier:

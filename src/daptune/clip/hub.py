@@ -12,7 +12,7 @@ network, so that a run neither changes nor fails when the network does; `pull` a
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackboneError
-from .checkpoints import huggingface, openclip
+from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.files import INDEX, files_of
 
 TINY = Path(__file__).with_name("tiny")
@@ -99,11 +99,15 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
         info = HfApi(endpoint=endpoint).model_info(source.repo, revision=source.revision)
-        files = choose([entry.rfilename for entry in info.siblings or ()], source.name)
-        paths = [
-            Path(hf_hub_download(source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=endpoint))
-            for file in files
-        ]
+
+        def fetch(file: str) -> Path:
+            path = hf_hub_download(
+                source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=endpoint
+            )
+            return Path(path)
+
+        names = [entry.rfilename for entry in info.siblings or ()]
+        paths = [fetch(file) for file in choose(names, source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))]
     except GatedRepoError as error:
         raise BackboneError(
             f"{source.repo} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`."
@@ -124,17 +128,16 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
     return paths[0].parent
 
 
-def choose(files: Collection[str], name: str) -> list[str]:
+def choose(files: Collection[str], name: str, is_clip: Callable[[], bool]) -> list[str]:
     """Of a repository's files, those to fetch: the config first, then one layout's weights and what belongs to them.
 
-    Raises BackboneError when there is no CLIP in a layout that can be read.
+    Which layout: `checkpoints.find_layout`. Raises BackboneError when there is no CLIP in one that can be read.
     """
-    for layout in (openclip, huggingface):
-        weights = next((file for file in layout.WEIGHTS if file in files), None)
-        if layout.CONFIG in files and weights:
-            stem = weights.removesuffix(INDEX)
-            shards = [file for file in files if INDEX in weights and _is_shard(file, stem)]
-            return [layout.CONFIG, weights, *sorted(shards), *(file for file in _BESIDE if file in files)]
+    if layout := find_layout(files, is_clip):
+        config, weights = layout
+        stem = weights.removesuffix(INDEX)
+        shards = [file for file in files if INDEX in weights and _is_shard(file, stem)]
+        return [config, weights, *sorted(shards), *(file for file in _BESIDE if file in files)]
     shown = ", ".join(sorted(files)[:5]) or "nothing"
     raise BackboneError(
         f"{name} has no CLIP that can be read: expected open_clip_config.json or config.json with weights beside it, "
@@ -156,16 +159,16 @@ def _cached(source: Source, cache_dir: Path | None) -> Path | None:
         path = try_to_load_from_cache(source.repo, file, cache_dir=cache_dir, revision=source.revision)
         return Path(path) if isinstance(path, str) else None
 
-    for layout in (openclip, huggingface):
-        config = find(layout.CONFIG)
-        weights = next((path for path in map(find, layout.WEIGHTS) if path), None)
-        if config and weights:
-            try:
-                files_of(weights)
-            except BackboneError:
-                return None  # a shard is lacking
-            return config.parent
-    return None
+    names = [name for layout in (openclip, huggingface) for name in (layout.CONFIG, *layout.WEIGHTS)]
+    here = {name: path for name in names if (path := find(name))}
+    layout = find_layout(here, lambda: is_clip_model(here.get(huggingface.CONFIG)))
+    if layout is None:
+        return None
+    try:
+        files_of(here[layout[1]])
+    except BackboneError:
+        return None  # a shard is lacking
+    return here[layout[0]].parent
 
 
 def _offline() -> bool:

@@ -232,9 +232,10 @@ class VisionTower(nn.Module):
         prompts: Tensor | None = None,
         *,
         before_ln_pre: bool = False,
+        projected: bool = True,
         through: Sequence[Block] | None = None,
     ) -> Tensor:
-        """(B, 3, R, R) -> (B, D); see `CLIP.encode_image`."""
+        """(B, 3, R, R) -> (B, D), not `projected` (B, W); see `CLIP.encode_image`."""
         x = self.ln_pre(self.embed(images))
         layers: list[Tensor] = []
         if prompts is not None:
@@ -250,7 +251,8 @@ class VisionTower(nn.Module):
         if len(layers) > len(blocks) > 0:
             x = torch.cat([x[:, : -layers[-1].shape[1]], layers[-1]], 1)
         x = last.read(x, x[:, :1])  # (B, 1, W): only the class token is read
-        return (self.ln_post(x[:, 0], self.proj.dtype) @ self.proj).float()
+        pooled = self.ln_post(x[:, 0], self.proj.dtype)  # (B, W)
+        return (pooled @ self.proj if projected else pooled).float()
 
 
 class CLIP(nn.Module):
@@ -302,9 +304,11 @@ class CLIP(nn.Module):
         prompts: Tensor | None = None,
         *,
         before_ln_pre: bool = False,
+        projected: bool = True,
         through: Sequence[Block] | None = None,
     ) -> Tensor:
-        """Image features, not normalised: (B, 3, R, R) -> (B, D) float32.
+        """Image features, not normalised: (B, 3, R, R) -> (B, D) float32; (B, W), the class token behind ln_post, where
+        they are not `projected` into the joint embedding.
 
         `prompts` (J, P, W) for all images or (B, J, P, W), one set an image. The first layer's tokens join the sequence
         beside the class token, after ln_pre (VPT, DAPT) or before it (`before_ln_pre`: MaPLe, PromptSRC); those of
@@ -317,7 +321,9 @@ class CLIP(nn.Module):
                 f"prompt depth must be 1 to {self.config.vision_layers} (the vision tower's layers), "
                 f"found {prompts.shape[-3]}."
             )
-        features: Tensor = self.visual(images, prompts, before_ln_pre=before_ln_pre, through=through)
+        features: Tensor = self.visual(
+            images, prompts, before_ln_pre=before_ln_pre, projected=projected, through=through
+        )
         return features
 
     def encode_text(self, tokens: Tensor) -> Tensor:

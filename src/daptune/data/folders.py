@@ -24,10 +24,11 @@ def split_kind(name: str) -> str | None:
 
 
 def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Splits:
-    """Read `folder/class/**/image` or `folder/{train,val,test}/class/**/image`.
+    """Read `folder/class/**/image` or `folder/{train,val,test}/class/**/image`; some of the three may be missing.
 
-    A class folder is searched to any depth; hidden files and those of file managers are skipped, other
-    files that are no images come back as `ignored`. Links are followed, each folder once.
+    The first of them that is there decides the classes. A class folder is searched to any depth; hidden files and those
+    of file managers are skipped, other files that are no images come back as `ignored`. Links are followed, each folder
+    once.
     """
     ignored: list[Path] = []
     splits = _split_folders(folder)
@@ -35,13 +36,11 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Split
         return Splits(
             _read_classes(folder, label_names, ignored, whole=label_names is None), ignored=tuple(ignored)
         )
-    train = _read_classes(splits["train"], label_names, ignored, whole=label_names is None)
-    rest = {
-        kind: _read_classes(path, train.class_names, ignored, whole=False)
-        for kind, path in splits.items()
-        if kind != "train"
-    }
-    return Splits(train, rest.get("val"), rest.get("test"), tuple(ignored))
+    tables: dict[str, ImageTable] = {}
+    for kind in (kind for kind in SPLIT_NAMES if kind in splits):
+        tables[kind] = _read_classes(splits[kind], label_names, ignored, whole=label_names is None)
+        label_names = tables[kind].class_names
+    return Splits.of(tables, ignored)
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
@@ -61,8 +60,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     if not splits or ("train" not in splits and others):
         return {}
     if "train" not in splits:
-        found = next(iter(splits.values()))
-        raise DataError(f"{folder}: expected train/ beside {found.name}/; add it, or give {found} itself.")
+        return splits
     alone = len(splits) == 1
     stray = next((child for child in others if alone and any(map(is_image_file, _walk(child)))), None)
     if stray is not None:

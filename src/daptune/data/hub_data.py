@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daptune.data.folders import split_kind
-from daptune.data.names import index_labels, index_splits
+from daptune.data.names import index_labels, index_splits, leading
 from daptune.data.table import DatasetItem, ImageTable, Splits
 from daptune.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from daptune.errors import DataError
@@ -38,16 +38,16 @@ def read_dataset(source: Any, label_names: Sequence[str] | None = None) -> Split
             _log.warning("split %r of the data set is none of train, val, test and was left out", name)
         elif len(part):
             parts[kind] = _plain(part)
-    if "train" not in parts:
-        raise DataError(
-            f"expected a data set with a train split, found {', '.join(map(str, source)) or 'none'}."
-        )
+    if not parts:
+        found = ", ".join(map(str, source)) or "none"
+        raise DataError(f"expected a data set with rows in a train, val or test split, found {found}.")
     columns = {kind: _columns(part) for kind, part in parts.items()}
     labels = {kind: _label_column(parts[kind], columns[kind][1]) for kind in parts}
     labels = {kind: values for kind, values in labels.items() if any(value != -1 for value in values)}
-    if "train" not in labels:
-        raise DataError("the train split has no labels (all are -1); add them first.")
-    own_names = getattr(_features(parts["train"]).get(columns["train"][1]), "names", None)
+    if not labels:
+        raise DataError(f"the {' and '.join(parts)} split has no labels (all are -1); add them first.")
+    lead = leading(labels)
+    own_names = getattr(_features(parts[lead]).get(columns[lead][1]), "names", None)
     if own_names is not None and label_names is not None:  # the integers mean the data set's own names
         labels = {
             kind: [own_names[i] for i in index_labels(values, own_names, where="the data set")[0]]
@@ -63,7 +63,7 @@ def read_dataset(source: Any, label_names: Sequence[str] | None = None) -> Split
         )
         for kind in labels
     }
-    return Splits(tables["train"], tables.get("val"), tables.get("test"))
+    return Splits.of(tables)
 
 
 def _plain(part: Any) -> Any:

@@ -73,15 +73,21 @@ def index_labels(
 def index_splits(
     splits: Mapping[str, Sequence[object]], label_names: Sequence[str] | None, *, where: str
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
-    """The same for the labels of several splits; without label_names, `train` decides the classes."""
-    train, names = index_labels(splits["train"], label_names, where=f"{where}, train")
-    indices = {"train": train}
+    """The same for the labels of several splits; without label_names, `leading` decides the classes."""
+    lead = leading(splits)
+    found, names = index_labels(splits[lead], label_names, where=f"{where}, {lead}")
+    indices = {lead: found}
     for kind, labels in splits.items():
-        if kind != "train":
+        if kind != lead:
             # integers without given names were named by their digits, so that is how they are found again
             known = labels if label_names is not None else [_digits(label) for label in labels]
             indices[kind], _ = index_labels(known, names, where=f"{where}, {kind}")
     return indices, names
+
+
+def leading(splits: Mapping[str, object]) -> str:
+    """The split whose classes are the source's: train, or val where that is missing, or test."""
+    return next(kind for kind in ("train", "val", "test") if kind in splits)
 
 
 def _digits(label: object) -> object:

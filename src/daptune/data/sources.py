@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from daptune.data.folders import read_folder
+from daptune.data.folders import read_folder, split_kind
 from daptune.data.hub_data import is_dataset, read_dataset
 from daptune.data.names import index_labels
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell
@@ -26,15 +26,33 @@ from daptune.errors import DataError
 
 
 def read_source(
-    source: object, *, label_names: Sequence[str] | None = None, image_root: str | Path | None = None
+    source: object,
+    *,
+    label_names: Sequence[str] | None = None,
+    image_root: str | Path | None = None,
+    training: bool = True,
 ) -> Splits:
     """Read any source of labelled images; nothing is decoded, and tables are passed through.
 
     label_names: the class list, when it is known before (an adapter's, or names for integer labels);
         sources with other classes are refused. Without it the source's own, sorted.
     image_root: folder of the images that a split JSON names, where it is not found beside the file.
+    training: there must be images to learn from; without it a source of test images alone will do.
     Raises DataError in one line for whatever is missing or ambiguous.
     """
+    splits = _read(source, label_names, image_root)
+    if training and not len(splits.train) and (others := splits.present()):
+        where = f"{source}" if isinstance(source, str | Path) else "the source"
+        root = next(iter(others.values())).root
+        apart = len(others) == 1 and root is not None and split_kind(root.name) is not None  # a folder of its own
+        raise DataError(
+            f"{where}: expected images to learn from, found {' and '.join(others)} images alone; add a train split"
+            f"{f', or give {root} itself' if apart else ''}. They can be measured on as they are."
+        )
+    return splits
+
+
+def _read(source: object, label_names: Sequence[str] | None, image_root: str | Path | None) -> Splits:
     if isinstance(source, str | Path):
         return _read_path(Path(os.path.expanduser(source)), label_names, image_root)
     if isinstance(source, Splits | ImageTable):

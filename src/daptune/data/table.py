@@ -5,7 +5,7 @@ Nothing is decoded here: an entry is a path, bytes, an image in memory or an add
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,7 @@ class ImageTable:
 class Splits:
     """What a source holds. All three tables share one class list.
 
+    train: empty where a source has images to measure on alone.
     ignored: files that lie among the images and are none (notes, archives), left out.
     """
 
@@ -118,6 +119,22 @@ class Splits:
     val: ImageTable | None = None
     test: ImageTable | None = None
     ignored: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, tables: Mapping[str, ImageTable], ignored: Sequence[Path] = ()) -> "Splits":
+        """From one or more tables by the names train, val and test."""
+        train = tables["train"] if "train" in tables else next(iter(tables.values())).subset([])
+        return cls(train, tables.get("val"), tables.get("test"), tuple(ignored))
+
+    def present(self) -> dict[str, ImageTable]:
+        """The tables that hold images, by name: train, val, test."""
+        tables = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: table for name, table in tables.items() if table is not None and len(table)}
+
+    def whole(self) -> ImageTable:
+        """All images in one table."""
+        first, *others = self.present().values() or [self.train]
+        return sum(others, first)
 
 
 def describe(source: ImageSource) -> str:

@@ -43,8 +43,8 @@ def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Spl
             "the header."
         )
     parts = _group(path, columns[image], columns[label], columns[split] if split is not None else None)
-    if "train" not in parts:
-        raise DataError(f"{path.name}: no row is of the train split; found {', '.join(parts) or 'no rows'}.")
+    if not parts:
+        raise DataError(f"{path.name}: expected rows below the header, found none.")
     return _tables(path, parts, label_names if label_names is not None else names)
 
 
@@ -152,4 +152,4 @@ def _tables(path: Path, parts: dict[str, _Rows], label_names: Sequence[str] | No
     tables = {
         kind: ImageTable(tuple(rows.images), labels[kind], names, path.parent) for kind, rows in parts.items()
     }
-    return Splits(tables["train"], tables.get("val"), tables.get("test"))
+    return Splits.of(tables)

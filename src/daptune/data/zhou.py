@@ -36,17 +36,15 @@ def read_zhou(
 ) -> Splits:
     """Read a split file; image_root defaults to the usual folder beside it that holds the images."""
     parts = {part: rows for part, rows in _load(path).items() if rows}
-    if "train" not in parts:
-        raise DataError(
-            f"{path.name}: the train list is empty; expected [relative path, label, class name] rows."
-        )
+    if not parts:
+        raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
     names = _class_names(path, [row for rows in parts.values() for row in rows])
     numbers = {label: index for index, label in enumerate(sorted(names))}
     ordered = check_class_names(
         [names[label] for label in sorted(names)], fewest=2 if label_names is None else 1
     )
     root = Path(os.path.expanduser(image_root)) if image_root is not None else None
-    root = _image_root(path, [row[0] for row in parts["train"]], root)
+    root = _image_root(path, [row[0] for row in next(iter(parts.values()))], root)
     tables = {}
     for part, rows in parts.items():
         labels = np.array([numbers[label] for _, label, _ in rows], dtype=np.int64)
@@ -54,7 +52,7 @@ def read_zhou(
         if label_names is not None:
             labels, class_names = index_labels([row[2] for row in rows], label_names, where=path.name)
         tables[part] = ImageTable(tuple(root / row[0] for row in rows), labels, class_names, root)
-    return Splits(tables["train"], tables.get("val"), tables.get("test"))
+    return Splits.of(tables)
 
 
 def _load(path: Path) -> dict[str, list[Row]]:

@@ -54,6 +54,8 @@ class Method(nn.Module, ABC):
     """Whether `losses` and `logits` see images through `encode` alone, so that an image may be encoded once a view."""
     default_lr: ClassVar[float | None] = None
     """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
+    uses_validation: ClassVar[bool] = False
+    """Whether `before_fit` or `after_fit` looks at validation images, where there are any."""
 
     config: MethodConfig
     started_from: str | None = None

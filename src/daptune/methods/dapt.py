@@ -10,16 +10,15 @@ float32.
 """
 
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MethodError
-from .base import SupportSet, encode_batches
+from .base import SupportSet
 from .coop_vpt import CoOpVPT, CoOpVPTConfig
 from .losses import inter_dispersion, intra_dispersion
+from .support import check_labels, class_sums, view_features
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,9 @@ class DAPT(CoOpVPT):
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """s_c = mean over the class's images of the unit zero-shot feature, not made unit again."""
-        views = range(self.config.prototype_views)
-        batches = chain.from_iterable(map(train.augmented_view, views)) if views else train.evaluation()
-        features, labels = encode_batches(self.clip.encode_image, batches, self.clip.device)
-        classes = len(self.class_names)
-        counts = labels.bincount(minlength=classes)
-        if len(counts) > classes or not counts.all():
-            at = int(labels.max()) if len(counts) > classes else int(counts.argmin())
-            what = f"label {at}" if at >= classes else f"no image of {self.class_names[at]!r}"
-            raise MethodError(f"dapt expected images of each of its {classes} classes, found {what}: mend the images.")
-        sums = features.new_zeros(classes, features.shape[1]).index_add(0, labels, F.normalize(features, dim=-1))
-        self.prototypes = sums / counts.unsqueeze(1)
+        features, labels = view_features(self.clip, train, self.config.prototype_views, unit=True)
+        counts = check_labels(self.name, labels, self.class_names)
+        self.prototypes = class_sums(features, labels, len(counts)) / counts.unsqueeze(1)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, inter- and intra-dispersion, and their weighted total, all scalars."""

@@ -48,6 +48,7 @@ class LinearProbe(Method):
     year = 2021
     config_class = LinearProbeConfig
     accepts_new_classes = False
+    uses_validation = True
     config: LinearProbeConfig
     weight: Tensor
     bias: Tensor
@@ -62,11 +63,7 @@ class LinearProbe(Method):
 
     def frozen_features(self, images: Tensor) -> Tensor:
         """f: (B, 3, R, R) -> (B, D), or (B, W) in front of the projection."""
-        if self.config.features == "projected":
-            features = self.clip.encode_image(images)
-        else:
-            identity = torch.eye(self.clip.config.vision_width, device=self.clip.device, dtype=self.clip.dtype)
-            features = torch.func.functional_call(self.clip.visual, {"proj": identity}, (images,))
+        features = self.clip.encode_image(images, projected=self.config.features == "projected")
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
     def logits(self, images: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class LPPP(ZeroShot):
     year = 2024
     config_class = LPPPConfig
     accepts_new_classes = False
+    uses_validation = True
     config: LPPPConfig
     weight: Tensor
     bias: Tensor

@@ -52,6 +52,7 @@ class TipAdapter(ZeroShot):
     year = 2022
     config_class = TipAdapterConfig
     accepts_new_classes = False
+    uses_validation = True
     config: TipAdapterConfig
     keys: Tensor
     key_labels: Tensor

@@ -38,6 +38,11 @@ def dataset_names(preset: str = "paper") -> list[str]:
     return sorted(_table(preset)["datasets"])
 
 
+def method_names(preset: str = "paper") -> list[str]:
+    """The methods that the preset has settings for."""
+    return sorted(_table(preset)["methods"])
+
+
 def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None = None) -> Preset:
     """The settings of `preset` for a method and a number of shots (None: all images).
 
@@ -49,7 +54,7 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
         raise MethodError(f"unknown preset {preset!r}.{suggest(preset, PRESETS)}")
     table = _table(preset)
     if method not in table["methods"]:
-        known = ", ".join(sorted(table["methods"]))
+        known = ", ".join(method_names(preset))
         raise MethodError(f"preset {preset!r} has settings for {known}, not for {method!r}; leave out --preset")
     key = None if dataset is None else dataset.lower().replace("-", "_")
     if key is not None and key not in table["datasets"]:

@@ -1,8 +1,8 @@
-"""Training. Reading order: loop.py, the whole of it; run.py, its bookkeeping; then daptune.schedule and .checkpoint."""
+"""Training. Reading order: loop.py, the whole of it; run.py, its bookkeeping; then schedule.py and checkpoint.py."""
 
-from daptune.schedule import TrainConfig
 from daptune.train.history import EpochRow, History, Progress
 from daptune.train.loop import Batches, Evaluation, evaluate, fit_method
+from daptune.train.schedule import TrainConfig
 
 __all__ = [
     "Batches",

@@ -20,10 +20,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from daptune import metrics
 from daptune.errors import DataError, TrainingError
-from daptune.schedule import TrainConfig, build_optimizer, learning_rate
 from daptune.train.features import encoded_once
 from daptune.train.history import History, Progress
 from daptune.train.run import Run, identity_of, open_run
+from daptune.train.schedule import TrainConfig, build_optimizer, learning_rate
 from daptune.train.stopping import StopSignals
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from daptune.checkpoint import (
+from daptune.errors import Interrupted, TrainingError
+from daptune.train.checkpoint import (
     FILE_NAME,
     Checkpoint,
     difference,
@@ -27,9 +28,8 @@ from daptune.checkpoint import (
     unpack_optimizer,
     write_atomically,
 )
-from daptune.errors import Interrupted, TrainingError
-from daptune.schedule import DEFAULT_EPOCHS, TrainConfig, learning_rate
 from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress, json_line
+from daptune.train.schedule import DEFAULT_EPOCHS, TrainConfig, learning_rate
 from daptune.train.stopping import StopSignals
 
 if TYPE_CHECKING:

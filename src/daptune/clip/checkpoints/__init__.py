@@ -10,6 +10,7 @@ Sizes are read from the shapes of the tensors; the config beside them adds what 
 and must agree with the rest.
 """
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from . import huggingface, openclip
 from .files import files_of, read_json, read_tensors
 from .shapes import check, keep_weights, log, refuse_others, sizes
 
-__all__ = ["Checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
 
 _TOKENIZER = "tokenizer.json"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -85,16 +86,42 @@ def _understand(
     return config, tensors, Preprocess(config.image_size)
 
 
+def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[str, str] | None:
+    """Of the names of a folder's files, (config, weights) of the layout to read; None where none is whole.
+
+    Safetensors come before pickles in whatever layout, then open_clip's before transformers'. `is_clip`, asked where
+    both are there, says whether config.json is a CLIPModel's: beside open_clip's files it may be timm's.
+    """
+    found = [
+        (layout.CONFIG, weights)
+        for layout in (openclip, huggingface)
+        if layout.CONFIG in files
+        for weights in layout.WEIGHTS
+        if weights in files
+    ]
+    for config, weights in sorted(found, key=lambda pair: ".safetensors" not in pair[1]):
+        alone = found[0][0] == config  # open_clip's are listed first
+        if config == openclip.CONFIG or alone or is_clip():
+            return config, weights
+    return None
+
+
+def is_clip_model(config: Path | None) -> bool:
+    """Whether a `config.json` can be read and is that of a CLIPModel of transformers."""
+    try:
+        return config is not None and read_json(config).get("model_type") == "clip"
+    except BackboneError:
+        return False
+
+
 def _find_weights(folder: Path) -> Path:
     """The weight file of a folder: by the names of the layout whose config is there, else the only one."""
-    for layout in (openclip, huggingface):
-        if not (folder / layout.CONFIG).is_file():
-            continue
-        for name in layout.WEIGHTS:
-            if (folder / name).is_file():
-                return folder / name
-        if layout is huggingface:
-            huggingface.refuse_model(read_json(folder / layout.CONFIG), str(folder))
+    config = folder / huggingface.CONFIG
+    files = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    if layout := find_layout(files, lambda: is_clip_model(config)):
+        return folder / layout[1]
+    if config.name in files:
+        huggingface.refuse_model(read_json(config), str(folder))
     single = sorted(entry for entry in folder.iterdir() if entry.suffix in _SUFFIXES and entry.is_file())
     if len(single) == 1:
         return single[0]

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from daptune.checkpoint import read_checkpoint
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
@@ -22,26 +20,16 @@ from daptune.errors import Interrupted
 from daptune.methods import METHODS
 from daptune.methods.base import Method
 from daptune.train import TrainConfig, evaluate, fit_method
+from daptune.train.checkpoint import read_checkpoint
 
-from .train_fakes import CONFIG, ends_like, same, train
+from .fakes import CONFIG, ends_like, same, train
 
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("reference")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(folder)
-    torch.set_num_threads(threads)
-    return folder
+ROOT = Path(__file__).parents[2]
 
 
 def run_script(mode: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.train_fakes", mode, str(folder)],
+        [sys.executable, "-m", "tests.train.fakes", mode, str(folder)],
         cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

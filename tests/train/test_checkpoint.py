@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from daptune.checkpoint import (
+from daptune.errors import TrainingError
+from daptune.train.checkpoint import (
     FILE_NAME,
     Checkpoint,
     difference,
@@ -20,7 +21,6 @@ from daptune.checkpoint import (
     unpack_optimizer,
     write_atomically,
 )
-from daptune.errors import TrainingError
 
 
 def example() -> Checkpoint:

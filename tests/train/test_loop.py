@@ -11,24 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daptune.checkpoint import FILE_NAME, read_checkpoint
 from daptune.errors import DataError, Interrupted, TrainingError
-from daptune.schedule import learning_rate
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method
+from daptune.train.checkpoint import FILE_NAME, read_checkpoint
+from daptune.train.schedule import learning_rate
 
-from .train_fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("reference")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(folder)
-    torch.set_num_threads(threads)
-    return folder
-
+from .fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
 
 # --- the loop -------------------------------------------------------------------------------------------------------
 

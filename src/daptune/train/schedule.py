@@ -53,7 +53,7 @@ class TrainConfig:
     epochs: int | None = None
     batch_size: int = 32
     min_crop: float = 0.5
-    flip: float = 0.5
+    flip: float = 0.0
     views: int | None = None
     accumulate: int = 1
     optimizer: str = "adamw"

@@ -1,6 +1,6 @@
 """A method and a loader small enough that a whole run takes milliseconds, for the tests of training.
 
-`python -m tests.train_fakes crash|kill|signal FOLDER` runs training in forked children and ends them in various ways;
+`python -m tests.train.fakes crash|kill|signal FOLDER` runs training in forked children and ends them in various ways;
 the children start in milliseconds because torch is loaded once, before them, and has no threads yet.
 """
 
@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from daptune.checkpoint import FILE_NAME, read_checkpoint
 from daptune.errors import Interrupted
 from daptune.train import History, TrainConfig, fit_method
+from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 
 CLASSES, SIDE = 3, 4
 

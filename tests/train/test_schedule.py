@@ -12,7 +12,7 @@ from torch import nn
 
 from daptune import presets
 from daptune.errors import TrainingError
-from daptune.schedule import (
+from daptune.train.schedule import (
     DEFAULT_EPOCHS,
     DEFAULT_LR,
     DEFAULT_WEIGHT_DECAY,
