@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from daptune.train.checkpoint import read_checkpoint
 from daptune.errors import MethodError
 from daptune.methods import METHODS, make_config
 from daptune.methods.promptsrc import PromptSRC
 from daptune.methods.templates import SIXTY, template_features
 from daptune.train import TrainConfig, fit_method
+from daptune.train.checkpoint import read_checkpoint
 
 from ..clip.test_model import CONFIG, made_up_clip, plain_image, plain_text
 from .conftest import NAMES, MadeUp, Pictures, make_pictures
