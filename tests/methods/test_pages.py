@@ -1,6 +1,5 @@
 """Pages of the methods: their lines of code are where they say, and their commands and presets are good."""
 
-import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from daptune import presets
 from daptune.methods import METHODS, make_config
 from daptune.train.schedule import TrainConfig
+from tools.page_lines import NAMED, renumbered
 
 from .conftest import NAMES
 
@@ -29,12 +29,6 @@ def page_of(name: str) -> str:
     return (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
 
 
-def spans(name: str) -> dict[str, tuple[int, int | None]]:
-    """First and last line of each function of a file."""
-    tree = ast.parse((ROOT / "src" / "daptune" / "methods" / f"{name}.py").read_text("utf-8"))
-    return {node.name: (node.lineno, node.end_lineno) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-
-
 @each_method
 def test_every_method_has_a_page_that_the_table_leads_to(name: str) -> None:
     assert f"(`{name}`)" in page_of(name).splitlines()[0]
@@ -43,10 +37,9 @@ def test_every_method_has_a_page_that_the_table_leads_to(name: str) -> None:
 
 @each_method
 def test_equations_lead_to_their_lines(name: str) -> None:
-    named = re.findall(r"`(\w+)`(?: of `(\w+)\.py`)?, lines (\d+)-(\d+)", page_of(name))
-    assert named
-    for function, file, first, last in named:
-        assert spans(file or name)[function] == (int(first), int(last)), f"{name}.md: {function}"
+    page = page_of(name)
+    assert NAMED.search(page)
+    assert renumbered(page, name) == page, "python tools/page_lines.py mends the numbers"
 
 
 @each_page
