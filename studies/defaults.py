@@ -2,21 +2,21 @@
 
     python -m studies.defaults crops --tasks TASKS --out studies/results/crops.jsonl
     python -m studies.defaults search --tasks TASKS --out studies/results/defaults.jsonl
+    python -m studies.defaults confirm --tasks TASKS --out studies/results/confirm.jsonl
 
 `crops` varies the augmentation alone. `search` gives each method the same number of configurations, drawn from the same
 ranges by the same seed. Each run is trained on every task, at 4 and 16 shots, and measured on validation images alone.
 A configuration's score is its mean gain over zero-shot across tasks and shots. Leaving each task out in turn shows
-whether the choice would have been right for a task that did not take part in it.
+whether the choice would have been right for a task that did not take part in it. `confirm` sets the few configurations
+that the search left side by side, at 1 and 4 shots of another draw.
 """
 
 import argparse
 import random
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from studies.gains import report
 from studies.job import Job
 from studies.runner import run_missing
 
@@ -44,6 +44,18 @@ METHODS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
+CONTEXTS: list[dict[str, Any]] = [{"text_tokens": 16}, {"text_tokens": 4}, {"context_init": "a photo of a"}]
+CONFIRMED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
+    "coop": [
+        ({}, {"lr": 0.01, "epochs": 50}),
+        *((context, {"lr": 0.01, "steps": 300}) for context in CONTEXTS),
+        ({"text_tokens": 4}, {"lr": 0.03, "steps": 300}),
+        ({"context_init": "a photo of a"}, {"lr": 0.01, "steps": 300, "views": 8}),
+    ],
+    "dapt": [(context, {"lr": 0.01, "steps": 300}) for context in CONTEXTS],
+}
+
+
 def configurations(label: str, budget: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """`budget` draws of (method options, training options) for a row of METHODS."""
     _, fixed, searched = METHODS[label]
@@ -62,67 +74,31 @@ def crop_configurations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [({}, {"lr": 0.01, "steps": 200, "min_crop": share, "flip": flip}) for share, flip in CROPS]
 
 
-def jobs(part: str, budget: int, seeds: int, tasks: tuple[str, ...] = TASKS) -> list[Job]:
+def jobs(part: str, budget: int) -> list[Job]:
     """All runs of a part, zero-shot among them."""
-    found = [Job(task, "zero_shot", shots, 1) for task in tasks for shots in SHOTS]
-    for label in ("coop", "coop_vpt") if part == "crops" else METHODS:
-        for options, train in crop_configurations() if part == "crops" else configurations(label, budget):
-            found += [
-                Job(task, METHODS[label][0], shots, seed, options, train, label)
-                for task in tasks
-                for shots in SHOTS
-                for seed in range(1, seeds + 1)
-            ]
+    shots, seeds = ((1, 4), (2,)) if part == "confirm" else (SHOTS, (1,))
+    found = [Job(task, "zero_shot", count, seeds[0]) for task in TASKS for count in shots]
+    if part == "search":
+        compared = {label: (METHODS[label][0], configurations(label, budget)) for label in METHODS}
+    else:
+        crops = {name: (name, crop_configurations()) for name in ("coop", "coop_vpt")}
+        compared = {name: (name, own) for name, own in CONFIRMED.items()} if part == "confirm" else crops
+    for seed in seeds:
+        for label, (method, settings) in compared.items():
+            for options, train in settings:
+                found += [Job(task, method, count, seed, options, train, label) for task in TASKS for count in shots]
     return found
-
-
-def gains(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[tuple[str, int], float]]]:
-    """label -> configuration (as text) -> (task, shots) -> gain over zero-shot, mean over seeds."""
-    zero = {(r["task"], r["shots"]): r["accuracy"]["val"] for r in rows if r["method"] == "zero_shot"}
-    found: dict[str, dict[str, dict[tuple[str, int], list[float]]]] = defaultdict(lambda: defaultdict(dict))
-    for r in rows:
-        if r["method"] != "zero_shot":
-            where = (r["task"], r["shots"])
-            name = " ".join(f"{k}={v}" for k, v in {**r["train"], **r["options"]}.items())
-            found[r["label"]][name].setdefault(where, []).append(r["accuracy"]["val"] - zero[where])
-    return {
-        label: {name: {w: float(np.mean(v)) for w, v in cells.items()} for name, cells in configs.items()}
-        for label, configs in found.items()
-    }
-
-
-def report(rows: list[dict[str, Any]], tasks: tuple[str, ...] = TASKS) -> str:
-    """Markdown: the best configurations of each method, and what leaving a task out would have chosen."""
-    lines = []
-    for label, configs in gains(rows).items():
-        full = {name: cells for name, cells in configs.items() if len(cells) == len(tasks) * len(SHOTS)}
-        ranked = sorted(full, key=lambda name: -np.mean(list(full[name].values())))
-        lines += [f"\n### {label}", "", "| configuration | mean gain | " + " | ".join(tasks) + " |"]
-        lines += ["|---|---|" + "---|" * len(tasks)]
-        for name in ranked[:8]:
-            by_task = [100 * np.mean([g for (t, _), g in full[name].items() if t == task]) for task in tasks]
-            mean = 100 * np.mean(list(full[name].values()))
-            lines.append(f"| {name} | {mean:+.1f} | " + " | ".join(f"{g:+.1f}" for g in by_task) + " |")
-        for task in tasks:
-            others = max(full, key=lambda n: np.mean([g for (t, _), g in full[n].items() if t != task]))
-            own = {n: np.mean([g for (t, _), g in full[n].items() if t == task]) for n in full}
-            lines.append(
-                f"\n{task}, chosen on the other tasks: {100 * own[others]:+.1f}; "
-                f"best of all on it: {100 * max(own.values()):+.1f}."
-            )
-    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("crops", "search"))
+    parser.add_argument("part", choices=("crops", "search", "confirm"))
     parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
     parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
     parser.add_argument("--budget", type=int, default=8, help="configurations a method")
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    rows = run_missing(jobs(options.part, options.budget, options.seeds), options.out, options.tasks, options.processes)
+    rows = run_missing(jobs(options.part, options.budget), options.out, options.tasks, options.processes)
     print(report(rows))
 
 

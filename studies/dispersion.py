@@ -39,16 +39,16 @@ def chosen(search: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {label: row for label, (_, row) in best.items()}
 
 
-def jobs(search: list[dict[str, Any]]) -> list[Job]:
+def jobs(search: list[dict[str, Any]], shots: list[int]) -> list[Job]:
     """All runs, zero-shot and the linear probe among them."""
     settings = chosen(search)
     found = []
     for label in ROWS:
         method = METHODS[label][0] if label in METHODS else label
         options, train = (settings[label][key] if label in METHODS else {} for key in ("options", "train"))
-        for shots in SHOTS:
+        for count in shots:
             for seed in SEEDS:
-                found.append(Job(TASK, method, shots, seed, options, train, label, "test", DOMAINS))
+                found.append(Job(TASK, method, count, seed, options, train, label, "test", DOMAINS))
     return found
 
 
@@ -58,21 +58,21 @@ def hits(rows: list[dict[str, Any]], label: str, shots: int, splits: tuple[str, 
     return np.array([[float(c) for split in splits for c in row["correct"][split]] for row in own])
 
 
-def report(rows: list[dict[str, Any]], search: list[dict[str, Any]]) -> str:
+def report(rows: list[dict[str, Any]], search: list[dict[str, Any]], shots: list[int]) -> str:
     """Markdown: what was chosen, accuracy by shots on test images and on unseen styles, and the differences."""
     lines = ["| method | chosen on validation images |", "|---|---|"]
     for label, row in chosen(search).items():
         lines.append(f"| {label} | {', '.join(f'{k} {v}' for k, v in {**row['train'], **row['options']}.items())} |")
     for title, splits in (("Test images of the source style", ("test",)), ("Unseen styles, together", DOMAINS)):
         lines += ["", f"**{title}**, accuracy in per cent, mean and deviation over {len(SEEDS)} seeds", ""]
-        lines += ["| method | " + " | ".join(f"{s} shots" for s in SHOTS) + " |", "|---" * (len(SHOTS) + 1) + "|"]
+        lines += ["| method | " + " | ".join(f"{s} shots" for s in shots) + " |", "|---" * (len(shots) + 1) + "|"]
         for label in ROWS:
-            cells = [mean_and_deviation(list(hits(rows, label, s, splits).mean(1))) for s in SHOTS]
+            cells = [mean_and_deviation(list(hits(rows, label, s, splits).mean(1))) for s in shots]
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
-        lines += ["", "| difference | " + " | ".join(f"{s} shots" for s in SHOTS) + " |"]
-        lines += ["|---" * (len(SHOTS) + 1) + "|"]
+        lines += ["", "| difference | " + " | ".join(f"{s} shots" for s in shots) + " |"]
+        lines += ["|---" * (len(shots) + 1) + "|"]
         for first, second in PAIRS:
-            shares = [[hits(rows, label, s, splits).mean(0) for label in (second, first)] for s in SHOTS]
+            shares = [[hits(rows, label, s, splits).mean(0) for label in (second, first)] for s in shots]
             spans = [paired_bootstrap(*pair) for pair in shares]
             cells = [f"{100 * d.difference:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})" for d in spans]
             lines.append(f"| {first} - {second} | " + " | ".join(cells) + " |")
@@ -85,9 +85,10 @@ def main() -> None:
     parser.add_argument("--search", type=Path, required=True, help="results of `studies.defaults search`")
     parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
     options = parser.parse_args()
-    search = results(options.search)
-    print(report(run_missing(jobs(search), options.out, options.tasks, options.processes), search))
+    search, shots = results(options.search), options.shots
+    print(report(run_missing(jobs(search, shots), options.out, options.tasks, options.processes), search, shots))
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def test_the_paper_preset(made_up_backbone: str) -> None:
 def test_a_method_may_have_a_learning_rate_of_its_own() -> None:
     def rate(method: str = "clip_lora", preset: str | None = None, **training: object) -> float | None:
         cls, _, config = FewShotClassifier(method, preset=preset, train_options=training).settings()
-        return config.resolved(cls.default_lr).lr
+        return config.resolved(1, cls.default_lr).lr
 
     assert rate() == 0.002 and rate("dapt") == 0.01
     assert rate(lr=0.1) == 0.1 and rate(optimizer="sgd") == 0.002 and rate(preset="paper") == 2e-4

@@ -117,9 +117,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         given = _integer_labels(labels, self.class_names)
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_ = drawn.train, drawn.val
-        self.backbone_, self.method_, self.train_config_ = backbone, method, train_config.resolved(method.default_lr)
-        if before is not None:
-            before(self)
+        self.backbone_, self.method_ = backbone, method
 
         def loader(part: ImageTable, *, training: bool) -> ImageLoader:
             size = train_config.batch_size if training else self.batch_size
@@ -129,9 +127,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 views=train_config.views,
             )
 
+        train = loader(drawn.train, training=True)
+        steps = -(-train.batches_per_epoch // train_config.accumulate)
+        self.train_config_ = train_config.resolved(steps, method.default_lr)
+        if before is not None:
+            before(self)
         self.history_ = fit_method(
             method,
-            loader(drawn.train, training=True),
+            train,
             train_config,
             val=None if drawn.val is None else loader(drawn.val, training=False),
             run_dir=run_dir,

@@ -25,7 +25,7 @@ def chosen(method: str, dataset: str | None, shots: int = 16) -> tuple[Any, Trai
 def test_every_data_set_gives_options_that_the_method_takes(method: str, backbone: Any) -> None:
     for dataset in (None, *presets.dataset_names()):
         options, train = chosen(method, dataset)
-        assert train.resolved().epochs and METHODS[method](backbone, NAMES, options).logits
+        assert train.resolved(1).epochs and METHODS[method](backbone, NAMES, options).logits
         if dataset in FEW_SHOT:
             assert options.dataset == dataset or (method, dataset) == ("taskres", "imagenet")
 

@@ -20,7 +20,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "zero_shot": [{"ensemble": True}],
     "linear_probe": [{"features": "pre_projection", "normalize": True, "refit": True}],
     "coop": [{"class_specific": True}, {"class_position": "middle"}, {"context_init": "a photo of a"}],
-    "vpt": [{"vision_depth": 0}, {"vision_position": "append", "vision_depth": 2}],
+    "vpt": [{"vision_depth": 1}, {"vision_position": "append", "vision_depth": 2}],
     "dapt": [{"inter_weight": 0}, {"intra_weight": 0}, {"prototype_views": 2, "class_specific": True}],
     "kgcoop": [{"class_specific": True, "ensemble": True}],
     "cocoop": [{"context_init": "", "text_tokens": 2}],

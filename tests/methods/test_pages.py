@@ -46,7 +46,7 @@ def test_equations_lead_to_their_lines(name: str) -> None:
 def test_a_page_has_its_method_and_options(name: str) -> None:
     page = page_of(name)
     counts = {
-        "zero_shot": 0, "linear_probe": 513, "coop": 8_192, "vpt": 12_288, "coop_vpt": 20_480, "dapt": 20_480,
+        "zero_shot": 0, "linear_probe": 513, "coop": 8_192, "vpt": 147_456, "coop_vpt": 20_480, "dapt": 20_480,
         "kgcoop": 2_048, "cocoop": 35_360, "ivlp": 30_720, "maple": 3_555_072, "proda": 262_144, "vp": 69_840,
         "upt": 566_400, "mvlpt": 566_400, "promptsrc": 46_080, "clip_lora": 184_320,
     }  # fmt: skip

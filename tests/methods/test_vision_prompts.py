@@ -55,7 +55,7 @@ def test_appended_tokens_are_normal_with_deviation_0_02(backbone: Any) -> None:
 
 @pytest.mark.parametrize(
     ("options", "count"),
-    [({}, 12_288), ({"vision_depth": 0}, 147_456), ({"vision_depth": 12, "vision_tokens": 8}, 73_728)],
+    [({}, 147_456), ({"vision_depth": 1}, 12_288), ({"vision_depth": 12, "vision_tokens": 8}, 73_728)],
 )
 def test_parameter_counts_of_vit_b_16(vit_b_16: Any, options: dict[str, Any], count: int) -> None:
     assert METHODS["vpt"](vit_b_16, NAMES, make_config("vpt", options)).parameter_count == count

@@ -93,7 +93,7 @@ def test_progress_tells_every_step() -> None:
     assert all(p.accuracy is not None and 0 <= p.accuracy <= 1 and p.seconds_left >= 0 for p in seen)
     assert seen[0].val_accuracy is None and seen[-1].val_accuracy is not None
     assert seen[-1].seconds_left == 0
-    assert [p.lr for p in seen] == [learning_rate(CONFIG.resolved(), s, 3) for s in range(9)]
+    assert [p.lr for p in seen] == [learning_rate(CONFIG.resolved(3), s, 3) for s in range(9)]
 
 
 def test_what_the_callback_raises_ends_the_run() -> None:
@@ -127,6 +127,13 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     assert found["accuracy"] == best.val_accuracy and found["nll"] == best.val_nll
     again, history_again = train(tmp_path, val=wrong, config=replace(CONFIG, epochs=9, patience=2), resume=True)
     assert same(again.state_dict(), method.state_dict()) and history_again == history
+
+
+def test_of_many_epochs_about_fifty_are_validated() -> None:
+    _, history = train(config=replace(CONFIG, epochs=70))
+    assert [row.epoch for row in history.rows if row.val_accuracy is not None] == list(range(2, 71, 2))
+    _, history = train(config=replace(CONFIG, epochs=51))
+    assert [row.epoch for row in history.rows if row.val_accuracy is not None] == [*range(2, 51, 2), 51]
 
 
 def test_best_val_needs_validation_images() -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from daptune import presets
 from daptune.errors import TrainingError
 from daptune.train.schedule import (
-    DEFAULT_EPOCHS,
     DEFAULT_LR,
     DEFAULT_WEIGHT_DECAY,
     TrainConfig,
@@ -69,11 +68,16 @@ def test_constant() -> None:
 
 def test_defaults_are_filled_in() -> None:
     for optimizer in ("adamw", "sgd"):
-        config = TrainConfig(optimizer=optimizer).resolved()
-        assert config.epochs == DEFAULT_EPOCHS and config.lr == DEFAULT_LR[optimizer]
+        config = TrainConfig(optimizer=optimizer).resolved(1)
+        assert config.lr == DEFAULT_LR[optimizer]
         assert config.weight_decay == DEFAULT_WEIGHT_DECAY[optimizer]
-        assert config.resolved() == config
-    assert TrainConfig(weight_decay=0, optimizer="sgd").resolved().weight_decay == 0
+        assert config.resolved(7) == config
+    assert TrainConfig(weight_decay=0, optimizer="sgd").resolved(1).weight_decay == 0
+
+
+def test_few_images_are_seen_more_often() -> None:
+    assert [TrainConfig().resolved(steps).epochs for steps in (1, 7, 29, 30, 31, 500)] == [300, 43, 11, 10, 10, 10]
+    assert TrainConfig(epochs=3).resolved(1).epochs == 3
 
 
 def test_the_papers_preset_is_a_configuration() -> None:
@@ -116,11 +120,11 @@ def test_what_cannot_be_is_said_in_one_line(change: dict[str, Any], words: str) 
 def test_optimizers_have_the_papers_settings() -> None:
     module = nn.Linear(2, 2)
     module.bias.requires_grad_(False)
-    sgd = build_optimizer(module, TrainConfig(optimizer="sgd").resolved())
+    sgd = build_optimizer(module, TrainConfig(optimizer="sgd").resolved(1))
     assert isinstance(sgd, torch.optim.SGD)
     group = sgd.param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["nesterov"], group["dampening"]) == (0.9, 5e-4, False, 0)
     assert [id(p) for p in group["params"]] == [id(module.weight)]
-    adamw = build_optimizer(module, replace(TrainConfig(), weight_decay=0.1).resolved())
+    adamw = build_optimizer(module, replace(TrainConfig(), weight_decay=0.1).resolved(1))
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.9, 0.999) and adamw.param_groups[0]["weight_decay"] == 0.1

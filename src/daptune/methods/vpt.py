@@ -18,6 +18,10 @@ from .zero_shot import ZeroShot, ZeroShotConfig
 class VPTConfig(ZeroShotConfig, VisionPromptConfig):
     """Options of VPT: those of its visual tokens and of the frozen text classifier."""
 
+    vision_depth: int = 0
+    """Layers that get tokens of their own, J: 1 is VPT-shallow, 0 is every layer (VPT-deep), which gains more where
+    nothing else is learned (docs/defaults.md)."""
+
 
 class VPT(ZeroShot):
     """z = image([CLS, u_1 .. u_P, patches]) with u learned, at the first layer (shallow) or at each (deep)."""

@@ -1,7 +1,7 @@
 """Training: `fit_method` is the whole of it, one loop in view; `evaluate` measures.
 
-    history = fit_method(method, loader, TrainConfig(epochs=50), run_dir=Path("runs/a"))
-    history = fit_method(method, loader, TrainConfig(epochs=50), run_dir=Path("runs/a"), resume=True)
+    history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"))
+    history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"), resume=True)
 
 A run that is stopped at any moment and resumed ends in the same bits as one that was not (on the same machine with
 the same number of threads). Nothing random has a state that could be lost: the loader is a function of (seed, epoch,
@@ -64,7 +64,8 @@ def fit_method(
     Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; the others may
     have an `after_epoch`, called before an epoch is validated, and an `after_fit`, called when all steps are done.
 
-    val       measured after every epoch; with config.select "best_val" it chooses the epoch. Never the test images.
+    val       measured after every epoch (of very many, after about 50); with config.select "best_val" it chooses the
+              epoch. Never the test images.
     run_dir   folder for checkpoint.safetensors and history.jsonl; None: nothing is written
     resume    go on from the checkpoint in run_dir; from the start if there is none yet
     progress  called after each step (off the CPU: after every few); what it raises ends the run
@@ -73,11 +74,11 @@ def fit_method(
     Raises `TrainingError`: loss not finite (the last checkpoint's parameters are put back), disk full, a checkpoint
     that is damaged or of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with the state saved.
     """
-    config = config.resolved(getattr(method, "default_lr", None))
+    steps = -(-train.batches_per_epoch // config.accumulate)  # per epoch, rounded up
+    config = config.resolved(steps, getattr(method, "default_lr", None))
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
     device = device_of(method)
-    steps = -(-train.batches_per_epoch // config.accumulate)  # per epoch, rounded up
     identity = identity_of(method, train, val, config) if run_dir is not None else {}
     checkpoint = open_run(run_dir, identity, resume=resume)
     with seeded(config.seed, 0, device):
@@ -112,7 +113,8 @@ def fit_method(
                     optimizer.step()
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
                 run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
-                run.end_epoch(None if held_out is None else evaluate(method, held_out, after_batch=run.pause))
+                seen = held_out if run.validates else None
+                run.end_epoch(None if seen is None else evaluate(method, seen, after_batch=run.pause))
             history = run.finish()
         finally:
             method.eval()

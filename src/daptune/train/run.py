@@ -29,7 +29,7 @@ from daptune.train.checkpoint import (
     write_atomically,
 )
 from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress, json_line
-from daptune.train.schedule import DEFAULT_EPOCHS, TrainConfig, learning_rate
+from daptune.train.schedule import TrainConfig, learning_rate
 from daptune.train.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ log = logging.getLogger("daptune")
 
 ACCURACY = "accuracy"  # kept with the loss terms under this name
 LOOK_EVERY = 10  # steps between two looks at the losses off the CPU: each look waits for the device
+VALIDATIONS = 50  # of a run, about: of a few images an epoch is a step or two, and validation would take all the time
 
 
 @dataclass
@@ -131,7 +132,7 @@ class Run:
         self._method, self._optimizer, self._config = method, optimizer, config
         self._steps_per_epoch, self._identity, self._dir = steps_per_epoch, identity, run_dir
         self._progress, self._signals = progress, signals
-        self._epochs, self._peak = int(config.epochs or DEFAULT_EPOCHS), float(config.lr or 0.0)
+        self._epochs, self._peak = int(config.epochs or 0), float(config.lr or 0.0)
         self._all_steps = self._epochs * steps_per_epoch
         self._device = next(p for p in method.parameters() if p.requires_grad).device
         self._state = State()
@@ -168,6 +169,12 @@ class Run:
     def finished(self) -> bool:
         """Whether every epoch is done, or patience has run out."""
         return self._state.finished
+
+    @property
+    def validates(self) -> bool:
+        """Whether the epoch under way is one of those that are validated: about VALIDATIONS of them, and the last."""
+        number = self._state.epoch + 1
+        return number % -(-self._epochs // VALIDATIONS) == 0 or number == self._epochs
 
     def note(self, terms: Mapping[str, Tensor], accuracy: Tensor | None, images: int) -> None:
         """Remember the loss terms and the accuracy (scalars) of a batch of so many images."""
@@ -270,7 +277,7 @@ class Run:
             steps=self._all_steps,
             losses=losses,
             accuracy=state.sums[ACCURACY] / state.images if ACCURACY in state.sums else None,
-            val_accuracy=state.rows[-1]["val_accuracy"] if state.rows else None,
+            val_accuracy=next((v for row in reversed(state.rows) if (v := row["val_accuracy"]) is not None), None),
             lr=self._rate(self.total_steps - 1),
             seconds_left=spent / self._steps_here * (self._all_steps - self.total_steps),
         )

@@ -14,7 +14,7 @@ from daptune.errors import TrainingError, suggest
 
 # What a field left at None becomes (`TrainConfig.resolved`): the values for data of which nothing is known.
 # Those of the papers, with epochs by shots, are a preset (daptune.presets), which fills in the fields by name.
-DEFAULT_EPOCHS = 50
+DEFAULT_STEPS, LEAST_EPOCHS = 300, 10
 DEFAULT_LR = {"adamw": 0.01, "sgd": 0.002}
 DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "sgd": 5e-4}
 
@@ -29,7 +29,7 @@ _CHOICES = {
 class TrainConfig:
     """Everything about a run except the method and the data. Raises `TrainingError` on a value that cannot be.
 
-    epochs             passes over the training images; None: DEFAULT_EPOCHS
+    epochs             passes over the training images; None: as many as make DEFAULT_STEPS steps, at least LEAST_EPOCHS
     batch_size         images in a batch; read by whoever builds the loader, as the next three
     min_crop           smallest share of an image's area that a random crop keeps; 0.08 in CoOp and DAPT, 1: no crops
     flip               probability of a left-right flip; 0 where left and right differ (letters, arrows)
@@ -89,15 +89,16 @@ class TrainConfig:
         if self.patience is not None and self.select != "best_val":
             raise TrainingError(f"patience={self.patience} needs select='best_val', not {self.select!r}.")
 
-    def resolved(self, adamw_lr: float | None = None) -> Self:
+    def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
         """The same with every None that stands for a default filled in: what is written into results.
 
         `adamw_lr` is a method's own default with AdamW (`Method.default_lr`).
         """
+        enough = max(LEAST_EPOCHS, math.ceil(DEFAULT_STEPS / max(1, steps_per_epoch)))
         default_lr = adamw_lr if adamw_lr is not None and self.optimizer == "adamw" else DEFAULT_LR[self.optimizer]
         return replace(
             self,
-            epochs=DEFAULT_EPOCHS if self.epochs is None else self.epochs,
+            epochs=enough if self.epochs is None else self.epochs,
             lr=default_lr if self.lr is None else self.lr,
             weight_decay=(
                 DEFAULT_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
@@ -148,7 +149,7 @@ def learning_rate(
     peak (1 + cos(pi (s - w) / (S - w))) / 2.
     """
     top = float(config.lr if peak is None else peak)  # type: ignore[arg-type]  # resolved: lr is set
-    epochs = int(config.epochs or DEFAULT_EPOCHS)
+    epochs = int(config.epochs or 0)
     if config.schedule == "constant":
         return top
     if config.schedule == "cosine_per_epoch":
