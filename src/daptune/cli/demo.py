@@ -16,7 +16,7 @@ from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
 
 SHOTS = 16
-EPOCHS = 12
+EPOCHS = 10
 """Fewer than the default, so that a minute is enough on two cores."""
 COMPARED = {"coop_vpt": "CoOp + VPT", "dapt": "DAPT"}
 """What is learned, and its name in the table; the last one is saved."""

@@ -1,7 +1,8 @@
 """Training. Reading order: loop.py, the whole of it; run.py, its bookkeeping; then schedule.py and checkpoint.py."""
 
-from daptune.train.history import EpochRow, History, Progress
-from daptune.train.loop import Batches, Evaluation, evaluate, fit_method
+from daptune.train.batches import Batches
+from daptune.train.history import EpochRow, Evaluation, History, Progress
+from daptune.train.loop import evaluate, fit_method
 from daptune.train.schedule import TrainConfig
 
 __all__ = [

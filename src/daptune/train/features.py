@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from daptune.train.batches import Batch, Batches
+
 if TYPE_CHECKING:
     from daptune.methods.base import Method
-    from daptune.train.loop import Batches
 
-Batch = tuple[Tensor, Tensor]
 MOST_BYTES = 1 << 30  # of features; where they would take more, images are encoded anew each time
 
 
@@ -79,7 +79,7 @@ class EncodedImages:
         return self._kept[view]
 
 
-def encoded_once(method: "Method", loader: "Batches") -> "Batches":
+def encoded_once(method: "Method", loader: Batches) -> Batches:
     """The loader, with each image encoded once a view where the method allows it, views return, and features fit."""
     if not (isinstance(loader, Views) and getattr(method, "trains_on_features", False)):
         return loader

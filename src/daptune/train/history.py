@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
+
+import numpy as np
 
 from daptune.errors import TrainingError
 
@@ -39,6 +41,16 @@ class EpochRow:
     val_macro_f1: float | None
     val_nll: float | None
     seconds: float  # wall clock, validation included
+
+
+class Evaluation(TypedDict):
+    """What `evaluate` measures over n images and C classes."""
+
+    accuracy: float
+    macro_f1: float
+    nll: float  # mean negative log-likelihood of the true class, nats
+    probabilities: np.ndarray  # (n, C) float32
+    labels: np.ndarray  # (n,) int64
 
 
 @dataclass(frozen=True)

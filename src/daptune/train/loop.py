@@ -11,42 +11,23 @@ index), dropout of (seed, step), the learning rate of the step. What has a state
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from daptune import metrics
 from daptune.errors import DataError, TrainingError
+from daptune.train.batches import Batch, Batches
 from daptune.train.features import encoded_once
-from daptune.train.history import History, Progress
+from daptune.train.history import Evaluation, History, Progress
 from daptune.train.run import Run, identity_of, open_run
 from daptune.train.schedule import TrainConfig, build_optimizer, learning_rate
 from daptune.train.stopping import StopSignals
 
 if TYPE_CHECKING:
     from daptune.methods.base import Method
-
-Batch = tuple[Tensor, Tensor]  # images (B,3,R,R) float32, labels (B,) int64
-
-
-class Batches(Protocol):
-    """What the loop asks of a loader; `daptune.data.loader.ImageLoader` is one."""
-
-    @property
-    def batches_per_epoch(self) -> int: ...
-
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch from `start_batch` on; nothing but the arguments and the loader's seed decides them."""
-
-    def evaluation(self) -> Iterator[Batch]:
-        """Every image once, in the table's order, without augmentation."""
-
-    def augmented_view(self, view: int) -> Iterator[Batch]:
-        """Every image once, in the table's order, with the augmentation number `view`."""
-
 
 def fit_method(
     method: "Method",
@@ -121,16 +102,6 @@ def fit_method(
     if settle := getattr(method, "after_fit", None):  # optional, as all but before_fit, logits and losses
         settle(train, val)
     return history
-
-
-class Evaluation(TypedDict):
-    """What `evaluate` measures over n images and C classes."""
-
-    accuracy: float
-    macro_f1: float
-    nll: float  # mean negative log-likelihood of the true class, nats
-    probabilities: np.ndarray  # (n, C) float32
-    labels: np.ndarray  # (n,) int64
 
 
 def evaluate(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from daptune.errors import Interrupted, TrainingError
+from daptune.train.batches import Batches
 from daptune.train.checkpoint import (
     FILE_NAME,
     Checkpoint,
@@ -28,13 +29,12 @@ from daptune.train.checkpoint import (
     unpack_optimizer,
     write_atomically,
 )
-from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress, json_line
+from daptune.train.history import HISTORY_NAME, EpochRow, Evaluation, History, Progress, json_line
 from daptune.train.schedule import TrainConfig, learning_rate
 from daptune.train.stopping import StopSignals
 
 if TYPE_CHECKING:
     from daptune.methods.base import Method
-    from daptune.train.loop import Batches, Evaluation
 
 log = logging.getLogger("daptune")
 
@@ -60,7 +60,7 @@ class State:
 
 
 def identity_of(
-    method: "Method", train: "Batches", val: "Batches | None", config: TrainConfig
+    method: "Method", train: Batches, val: Batches | None, config: TrainConfig
 ) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it must share, as JSON values."""
     options, backbone = getattr(method, "config", None), getattr(method, "backbone", None)
@@ -80,7 +80,7 @@ def identity_of(
     return plain
 
 
-def _identity_of_data(loader: "Batches") -> dict[str, Any]:
+def _identity_of_data(loader: Batches) -> dict[str, Any]:
     table = getattr(loader, "table", None)
     return {
         "fingerprint": None if table is None else table.fingerprint(),
@@ -210,7 +210,7 @@ class Run:
             hook(self._state.epoch + 1, self._epochs)
         self._state.settled = True
 
-    def end_epoch(self, measured: "Evaluation | None") -> None:
+    def end_epoch(self, measured: Evaluation | None) -> None:
         """Write the epoch's row, keep its parameters if they are the best so far, save."""
         self._look()
         state, config = self._state, self._config
