@@ -16,7 +16,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from studies.gains import report
+from studies.gains import effects, report
 from studies.job import Job
 from studies.runner import run_missing
 
@@ -49,11 +49,22 @@ CONFIRMED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "coop": [
         ({}, {"lr": 0.01, "epochs": 50}),
         *((context, {"lr": 0.01, "steps": 300}) for context in CONTEXTS),
+        *((CONTEXTS[-1], {"lr": lr, "steps": 300}) for lr in (0.001, 0.003)),
         ({"text_tokens": 4}, {"lr": 0.03, "steps": 300}),
         ({"context_init": "a photo of a"}, {"lr": 0.01, "steps": 300, "views": 8}),
     ],
     "dapt": [(context, {"lr": 0.01, "steps": 300}) for context in (CONTEXTS[0], CONTEXTS[-1])],
 }
+
+
+PROMPTS = {"context": "16 of noise", "vision_tokens": 16, "vision_depth": 1}
+BESIDE: dict[tuple[str, ...], dict[str, Any]] = {  # labels -> the settings that others are set beside
+    ("coop",): {"lr": 0.01, "steps": 300, "context": "16 of noise"},
+    ("vpt",): {"lr": 0.01, "steps": 300, "vision_tokens": 16, "vision_depth": 1},
+    ("coop_vpt", "+inter", "+intra", "dapt"): {
+        "lr": 0.01, "steps": 300, **PROMPTS, "inter_weight": 0.0, "intra_weight": 0.0,
+    },
+}  # fmt: skip
 
 
 def configurations(label: str, budget: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -100,6 +111,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = run_missing(jobs(options.part, options.budget), options.out, options.tasks, options.processes)
     print(report(rows))
+    if options.part == "search":
+        for labels, base in BESIDE.items():
+            print(f"\n**{', '.join(labels)}**\n\n{effects(rows, labels, base)}")
 
 
 if __name__ == "__main__":
