@@ -48,12 +48,12 @@ CONTEXTS: list[dict[str, Any]] = [{"text_tokens": 16}, {"text_tokens": 4}, {"con
 CONFIRMED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "coop": [
         ({}, {"lr": 0.01, "epochs": 50}),
-        *((context, {"lr": 0.01, "steps": 300}) for context in CONTEXTS),
-        *((CONTEXTS[-1], {"lr": lr, "steps": 300}) for lr in (0.001, 0.003)),
-        ({"text_tokens": 4}, {"lr": 0.03, "steps": 300}),
-        ({"context_init": "a photo of a"}, {"lr": 0.01, "steps": 300, "views": 8}),
+        *((context, {"lr": 0.01, "steps": 200}) for context in CONTEXTS),
+        *((CONTEXTS[-1], {"lr": lr, "steps": 200}) for lr in (0.001, 0.003)),
+        ({"text_tokens": 4}, {"lr": 0.03, "steps": 200}),
+        ({"context_init": "a photo of a"}, {"lr": 0.01, "steps": 200, "views": 8}),
     ],
-    "dapt": [(context, {"lr": 0.01, "steps": 300}) for context in (CONTEXTS[0], CONTEXTS[-1])],
+    "dapt": [(context, {"lr": 0.01, "steps": 200}) for context in (CONTEXTS[0], CONTEXTS[-1])],
 }
 
 

@@ -76,7 +76,7 @@ def test_defaults_are_filled_in() -> None:
 
 
 def test_few_images_are_seen_more_often() -> None:
-    assert [TrainConfig().resolved(steps).epochs for steps in (1, 7, 29, 30, 31, 500)] == [300, 43, 11, 10, 10, 10]
+    assert [TrainConfig().resolved(steps).epochs for steps in (1, 7, 19, 20, 21, 500)] == [200, 29, 11, 10, 10, 10]
     assert TrainConfig(epochs=3).resolved(1).epochs == 3
 
 

@@ -14,7 +14,7 @@ from daptune.errors import TrainingError, suggest
 
 # What a field left at None becomes (`TrainConfig.resolved`): the values for data of which nothing is known.
 # Those of the papers, with epochs by shots, are a preset (daptune.presets), which fills in the fields by name.
-DEFAULT_STEPS, LEAST_EPOCHS = 300, 10
+DEFAULT_STEPS, LEAST_EPOCHS = 200, 10
 DEFAULT_LR = {"adamw": 0.01, "sgd": 0.002}
 DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "sgd": 5e-4}
 
