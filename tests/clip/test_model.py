@@ -58,6 +58,11 @@ def plain_norm(norm: torch.nn.LayerNorm, x: Tensor) -> Tensor:
 
 def plain_image(clip: CLIP, image: Tensor, prompts: Tensor | None, where: str) -> Tensor:
     """One image (3, R, R) with prompts (J, P, W) `beside` the class token after ln_pre, or at the `end` before it."""
+    return plain_tokens(clip, image, prompts, where)[0]
+
+
+def plain_tokens(clip: CLIP, image: Tensor, prompts: Tensor | None, where: str) -> Tensor:
+    """The projected feature of every token of the last block, prompts among them: (L, D)."""
     config, tower = clip.config, clip.visual
     side, p = config.image_size // config.patch_size, config.patch_size
     patches = []
@@ -78,7 +83,7 @@ def plain_image(clip: CLIP, image: Tensor, prompts: Tensor | None, where: str) -
             new = (kept[0], prompts[layer], kept[1]) if where == "beside" else (kept[0], prompts[layer])
             x = torch.cat(new)
         x = plain_block(block, x, False, config.activation)
-    return plain_norm(tower.ln_post, x[:1])[0] @ tower.proj
+    return plain_norm(tower.ln_post, x) @ tower.proj
 
 
 def plain_text(clip: CLIP, embeddings: Tensor, eot: int) -> Tensor:
@@ -127,6 +132,21 @@ def test_features_in_front_of_the_projection(precision: Literal["fp32", "bf16"])
     torch.testing.assert_close(pooled, plain, atol=1e-5 if precision == "fp32" else 0.1, rtol=1e-5)
     projected = (pooled.to(clip.dtype) @ clip.visual.proj).float()
     torch.testing.assert_close(projected, clip.encode_image(images, prompts), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_patches_have_features_of_their_own(depth: int) -> None:
+    clip, images = made_up_clip(), torch.randn(3, 3, 32, 32)
+    prompts = torch.randn(depth, 4, 32, requires_grad=True) if depth else None
+    ours = clip.encode_image(images, prompts, before_ln_pre=True, patches=True)
+    plain = torch.stack([plain_tokens(clip, image, prompts, "end") for image in images])[:, : 1 + clip.config.patches]
+    assert ours.shape == (3, 1 + clip.config.patches, 24) and ours.dtype == torch.float32
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours[:, 0], clip.encode_image(images, prompts, before_ln_pre=True))
+    if prompts is not None:
+        (found,) = torch.autograd.grad(ours.pow(3).sum(), prompts)
+        (expected,) = torch.autograd.grad(plain.pow(3).sum(), prompts)
+        torch.testing.assert_close(found / expected.abs().max(), expected / expected.abs().max(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("chunk", [10_000, 40])

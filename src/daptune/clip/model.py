@@ -184,7 +184,7 @@ class Block(nn.Module):
         return self.finish(x, attend(query, key, value, causal=causal))
 
     def read(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The block's output for the tokens `at` (B, 1, W) of x (B, L, W) alone: exact in a last block, which nothing
+        """The block's output for the tokens `at` (B, n, W) of x (B, L, W) alone: exact in a last block, which nothing
         else is read from. `mask` (B, 1, 1, L) is added to the scores."""
         (query,) = self.project(at, 0, 1)
         key, value = self.project(x, 1, 3)
@@ -233,9 +233,10 @@ class VisionTower(nn.Module):
         *,
         before_ln_pre: bool = False,
         projected: bool = True,
+        patches: bool = False,
         through: Sequence[Block] | None = None,
     ) -> Tensor:
-        """(B, 3, R, R) -> (B, D), not `projected` (B, W); see `CLIP.encode_image`."""
+        """(B, 3, R, R) -> (B, D), not `projected` (B, W), with `patches` (B, 1 + G, D); see `CLIP.encode_image`."""
         x = self.ln_pre(self.embed(images))
         layers: list[Tensor] = []
         if prompts is not None:
@@ -250,9 +251,10 @@ class VisionTower(nn.Module):
             x = block(x)
         if len(layers) > len(blocks) > 0:
             x = torch.cat([x[:, : -layers[-1].shape[1]], layers[-1]], 1)
-        x = last.read(x, x[:, :1])  # (B, 1, W): only the class token is read
-        pooled = self.ln_post(x[:, 0], self.proj.dtype)  # (B, W)
-        return (pooled @ self.proj if projected else pooled).float()
+        # only the class token is read, or it and the patches, behind which all prompts stand
+        x = last.read(x, x[:, : len(self.positional_embedding) if patches else 1])
+        normed = self.ln_post(x if patches else x[:, 0], self.proj.dtype)  # (B, 1 + G, W) or (B, W)
+        return (normed @ self.proj if projected else normed).float()
 
 
 class CLIP(nn.Module):
@@ -305,10 +307,12 @@ class CLIP(nn.Module):
         *,
         before_ln_pre: bool = False,
         projected: bool = True,
+        patches: bool = False,
         through: Sequence[Block] | None = None,
     ) -> Tensor:
         """Image features, not normalised: (B, 3, R, R) -> (B, D) float32; (B, W), the class token behind ln_post, where
-        they are not `projected` into the joint embedding.
+        they are not `projected` into the joint embedding. With `patches` (B, 1 + G, D): those of each patch behind that
+        of the class token, by the same norm and projection, which were trained on the class token alone.
 
         `prompts` (J, P, W) for all images or (B, J, P, W), one set an image. The first layer's tokens join the sequence
         beside the class token, after ln_pre (VPT, DAPT) or before it (`before_ln_pre`: MaPLe, PromptSRC); those of
@@ -322,7 +326,7 @@ class CLIP(nn.Module):
                 f"found {prompts.shape[-3]}."
             )
         features: Tensor = self.visual(
-            images, prompts, before_ln_pre=before_ln_pre, projected=projected, through=through
+            images, prompts, before_ln_pre=before_ln_pre, projected=projected, patches=patches, through=through
         )
         return features
 
