@@ -149,6 +149,11 @@ class Method(nn.Module, ABC):
         return self.clip.logit_scale.exp()
 
     @property
+    def encoded_size(self) -> int:
+        """Numbers that `encode` makes of an image."""
+        return self.clip.config.embed_dim
+
+    @property
     def trainable(self) -> bool:
         """Whether there is anything for gradient steps; False for closed-form methods."""
         return any(p.requires_grad for p in self.parameters())

@@ -85,6 +85,6 @@ def encoded_once(method: "Method", loader: Batches) -> Batches:
         return loader
     if loader.augment and loader.views is None:
         return loader
-    if (loader.views or 1) * len(loader.table) * method.clip.config.embed_dim * 4 > MOST_BYTES:
+    if (loader.views or 1) * len(loader.table) * method.encoded_size * 4 > MOST_BYTES:
         return loader
     return EncodedImages(loader, method.encode, method.clip.device)

@@ -1,0 +1,99 @@
+"""Optimal transport between the features of an image and those of several prompts, and the methods that score by it.
+
+Chen, Yao, Song, Li, Rao & Zhang, "PLOT: Prompt Learning with Optimal Transport for Vision-Language Models", ICLR 2023,
+arXiv 2210.01253, section 3; Sinkhorn's iterations: Cuturi, NeurIPS 2013, arXiv 1306.0895. Official: CHENGY12/PLOT,
+`CustomCLIP` of plot-coop/trainers/plot.py and plot-pp/trainers/plotpp.py.
+
+Differences to the official code: each pair of image and class stops by itself, where it stops all of a batch together
+(`official_stop`); it computes in fp16 and answers None where a plan has a NaN, ours is float32 and has none: no
+entry of the kernel is below exp(-2 / regularization), 2e-9 for 0.1.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Method
+from .options import MethodConfig
+
+ITERATIONS, SMALLEST_CHANGE = 100, 1e-2
+
+
+@dataclass(frozen=True)
+class TransportConfig(MethodConfig):
+    """Options of the transport."""
+
+    regularization: float = 0.1
+    """Weight of the plan's entropy, epsilon: smaller ones pair features more strictly, and take more iterations."""
+    official_stop: bool = False
+    """Stop the iterations of a batch when their mean change is small, as the official code does: an image's prediction
+    then depends on its batch. By default each pair of image and class stops by its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # far below, exp(-2 / epsilon) is 0 in float32, and nothing can be divided by it
+        self.require("regularization", self.regularization >= 0.05, "0.05 or more")
+
+
+class TransportMethod(Method):
+    """score_bc = sum over prompts n and parts g of T_ng S_ng, S the cosines, T the plan of least cost 1 - S."""
+
+    config: TransportConfig
+
+    @abstractmethod
+    def image_sets(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands for an image, not normalised: its parts (B, G, D), and the whole of it (B, D)."""
+
+    @abstractmethod
+    def logit_weights(self) -> Tensor:
+        """The class features under each prompt, not normalised: (N, C, D)."""
+
+    def text_features(self) -> Tensor:
+        """The mean of the class features over the prompts, made unit: (C, D)."""
+        return F.normalize(self.logit_weights().mean(0), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """The whole of each image, made unit: (B, D)."""
+        return F.normalize(self.image_sets(images)[1], dim=-1)
+
+    def mixed_logits(self, images: Tensor, global_weight: float) -> Tensor:
+        """exp(logit_scale) (score + global_weight z w^T), z, w being `image_features` and `text_features`: (B, C)."""
+        (parts, whole), text = self.image_sets(images), self.class_text_features()
+        similarity = similarities(F.normalize(parts, dim=-1), F.normalize(text, dim=-1))
+        plan = transport_plan(similarity, self.config.regularization, together=self.config.official_stop)
+        score = (plan * similarity).sum((-2, -1))
+        if global_weight:
+            score = score + global_weight * F.normalize(whole, dim=-1) @ F.normalize(text.mean(0), dim=-1).mT
+        return self.scale * score
+
+
+def similarities(image: Tensor, text: Tensor) -> Tensor:
+    """Cosines S of unit features: image (B, G, D), text (N, C, D) -> (B, C, N, G)."""
+    rows = text.transpose(0, 1).flatten(0, 1)  # (C N, D)
+    return (rows @ image.mT).unflatten(1, (text.shape[1], text.shape[0]))
+
+
+@torch.no_grad()
+def transport_plan(similarity: Tensor, regularization: float, *, together: bool = False) -> Tensor:
+    """The plan T = r_g K_ng c_n, K = exp((S - 1) / regularization), of uniform marginals: S (B, C, N, G) -> the same.
+
+    r = (1 / G) / c K and c = (1 / N) / K r in turn from c = 1, until the mean change of r over g is below 0.01, for
+    each pair (b, c) by itself, or over all where `together`; at most 100 times. The sums over g are 1 / N exactly,
+    those over n are 1 / G as nearly as the iterations got. No gradient: the prompts learn with the plan held fixed.
+    """
+    kernel = ((similarity - 1) / regularization).exp()
+    prompts, parts = kernel.shape[-2:]
+    r, c = kernel.new_ones((*kernel.shape[:-2], parts)), kernel.new_ones(kernel.shape[:-1])
+    moving = torch.ones_like(r[..., 0], dtype=torch.bool)  # (B, C)
+    for _ in range(ITERATIONS):
+        next_r = 1 / parts / (c.unsqueeze(-2) @ kernel).squeeze(-2)  # (B, C, G)
+        next_c = 1 / prompts / (kernel @ next_r.unsqueeze(-1)).squeeze(-1)  # (B, C, N)
+        change = (next_r - r).abs().mean(-1)
+        r, c = (torch.where(moving.unsqueeze(-1), new, old) for new, old in ((next_r, r), (next_c, c)))
+        moving = moving & ((change.mean() if together else change) >= SMALLEST_CHANGE)
+        if not moving.any():
+            break
+    return kernel.mul_(r.unsqueeze(-2)).mul_(c.unsqueeze(-1))
