@@ -9,8 +9,8 @@ from torch import Tensor
 from ..clip.test_model import plain_block, plain_norm
 
 
-def plain_prompted_text(backbone: Any, text: str, layers: Sequence[Tensor]) -> Tensor:
-    """The unit feature (D,) of `text`, padded to 77 tokens, layers[j] (M, W) put at places 1..M before block j."""
+def plain_prompted_text(backbone: Any, text: str, layers: Sequence[Tensor], unit: bool = True) -> Tensor:
+    """The feature (D,) of `text`, padded to 77 tokens, layers[j] (M, W) put at places 1..M before block j."""
     clip = backbone.clip
     ids = backbone.tokenizer([text])[0]
     assert len(ids) == 77
@@ -21,7 +21,7 @@ def plain_prompted_text(backbone: Any, text: str, layers: Sequence[Tensor]) -> T
         x = plain_block(block, x, True, clip.config.activation)
     eot = int(ids.argmax())
     feature = plain_norm(clip.ln_final, x[eot : eot + 1])[0] @ clip.text_projection
-    return feature / feature.norm()
+    return feature / feature.norm() if unit else feature
 
 
 def put(x: Tensor, tokens: Tensor) -> Tensor:

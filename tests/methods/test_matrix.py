@@ -35,6 +35,11 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "upt": [{"official_attention": True, "vision_depth": 1}, {"class_specific": True}],
     "mvlpt": [{"network": False, "class_position": "middle"}],
     "vp": [{"prompt_shape": "fixed_patch"}],
+    "plot": [{"prompts": 1, "global_weight": 0}, {"text_tokens": 2, "regularization": 0.05}],
+    "plot_pp": [
+        {"visual_share": 0, "vision_sets": 1, "phrases": ["a photo of a"]},
+        {"official_phrases": True, "phrases": ["a photo of a", "this is", "this is centered photo of"]},
+    ],
 }
 """Options beside the defaults that go through the matrix too."""
 
@@ -91,6 +96,7 @@ def fitted(name: str, options: dict[str, object], frozen: Any, seed: int = 1) ->
 def test_losses_fall_under_plain_steps(name: str, options: dict[str, object], frozen: Any) -> None:
     method, pictures = build(name, options, frozen).train(), shown(frozen)
     method.before_fit(pictures)
+    method.after_epoch(1, 1)  # what learns in stages is then in the last one
     if not method.trainable:
         assert not list(method.parameters())
         return
@@ -175,6 +181,7 @@ def test_it_works_in_bf16(name: str, options: dict[str, object], backbone: Any) 
     backbone.clip.set_precision("bf16")
     method = build(name, options, backbone)
     method.before_fit(pictures)
+    method.after_epoch(1, 1)
     losses = method.losses(pictures.images, pictures.labels)
     assert all(x.dtype == torch.float32 and x.isfinite() for x in losses.values())
     if method.trainable:
