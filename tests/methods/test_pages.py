@@ -16,7 +16,7 @@ from .conftest import NAMES
 ROOT = Path(__file__).parents[2]
 PAGES = [
     "zero_shot", "linear_probe", "coop", "vpt", "coop_vpt", "dapt", "kgcoop", "cocoop", "ivlp", "maple", "proda", "vp",
-    "upt", "mvlpt", "promptsrc", "clip_lora",
+    "upt", "mvlpt", "promptsrc", "clip_lora", "plot", "plot_pp",
 ]  # fmt: skip
 WITHOUT_PRESET = {"zero_shot", "linear_probe"}
 
@@ -49,6 +49,7 @@ def test_a_page_has_its_method_and_options(name: str) -> None:
         "zero_shot": 0, "linear_probe": 513, "coop": 8_192, "vpt": 147_456, "coop_vpt": 20_480, "dapt": 20_480,
         "kgcoop": 2_048, "cocoop": 35_360, "ivlp": 30_720, "maple": 3_555_072, "proda": 262_144, "vp": 69_840,
         "upt": 566_400, "mvlpt": 566_400, "promptsrc": 46_080, "clip_lora": 184_320,
+        "plot": 32_768, "plot_pp": 14_336,
     }  # fmt: skip
     assert f"Learned: {counts[name]:,} numbers" in page
     defaults = page[page.index("Defaults:") :].split("\n\n")[0]
@@ -75,10 +76,11 @@ def test_the_paper_preset_fits_method_and_training(vit_b_16: Any, name: str, dat
         "kgcoop": (0.002, 128, 100), "cocoop": (0.002, 1, 10), "ivlp": (0.0035, 4, 5), "maple": (0.0035, 4, 5),
         "proda": (0.001, 32, 200), "vp": (40, 256, 1000), "upt": (0.002, 32, 200), "mvlpt": (0.002, 32, 200),
         "promptsrc": (0.0025, 4, 50), "clip_lora": (0.0002, 32, 348 if dataset == "dtd" else 160),
+        "plot": (0.002, 128, 200), "plot_pp": (0.002, 32, 400),
     }  # fmt: skip
     if dataset == "imagenet":
         expected |= {"maple": (0.0026, 4, 2), "proda": (0.001, 32, 50), "clip_lora": (0.0002, 32, 16)}
-        expected |= {"coop": (0.002, 32, 50)}
+        expected |= {"coop": (0.002, 32, 50), "plot": (0.002, 128, 50), "plot_pp": (0.002, 32, 100)}
     assert (train.lr, train.batch_size, train.epochs) == expected[name]
     assert train.weight_decay == {"vp": 0, "clip_lora": 0.01}.get(name, 5e-4)
     if name == "kgcoop":

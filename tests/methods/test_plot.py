@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from daptune import presets
 from daptune.errors import MethodError
 from daptune.methods import METHODS, make_config
 from daptune.methods.plot import PLOT
@@ -102,6 +103,16 @@ def test_first_values_and_counts_of_vit_b_16(backbone: Any, vit_b_16: Any) -> No
     assert make(vit_b_16, prompts=2, text_tokens=4).parameter_count == 4_096
     drawn = make(backbone, prompts=32).text_prompt
     assert drawn.shape == (32, 16, 16) and 0.019 < drawn.std() < 0.021
+
+
+def test_the_preset_adds_the_class_token_on_imagenet_alone_and_has_three_small_batches() -> None:
+    resolved = {name: presets.resolve("paper", "plot", shots=16, dataset=name) for name in presets.dataset_names()}
+    for preset in resolved.values():
+        options = make_config("plot", preset.method)
+        assert (options.prompts, options.text_tokens, options.official_stop) == (4, 16, True)  # type: ignore[attr-defined]
+    assert {name for name, preset in resolved.items() if preset.method["global_weight"]} == {"imagenet"}
+    small = {name for name, preset in resolved.items() if preset.train["batch_size"] == 32}
+    assert small == {"fgvc_aircraft", "oxford_flowers", "stanford_cars"}
 
 
 @pytest.mark.parametrize(

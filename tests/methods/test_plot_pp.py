@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from daptune import presets
 from daptune.errors import Interrupted, MethodError
 from daptune.methods import make_config
 from daptune.methods.plot_pp import PHRASES, PLOTPP
@@ -133,6 +134,18 @@ def test_first_values(backbone: Any) -> None:
 def test_parameter_counts_of_vit_b_16(vit_b_16: Any) -> None:
     assert make(vit_b_16).parameter_count == 8_192 + 6_144
     assert make(vit_b_16, phrases=["a_photo_of"] * 2, vision_sets=1).parameter_count == 2 * 3 * 512 + 2 * 768
+
+
+def test_the_preset_has_phrases_for_each_data_set_and_both_stages_epochs(backbone: Any) -> None:
+    """The first phrase fixes how many tokens are learned, on ImageNet too, where the third is shorter."""
+    tokens = {}
+    for dataset in presets.dataset_names():
+        preset = presets.resolve("paper", "plot_pp", shots=1, dataset=dataset)
+        method = PLOTPP(backbone, NAMES, make_config("plot_pp", preset.method))  # type: ignore[arg-type]
+        tokens[dataset] = method.text_prompt.shape[1]
+        assert preset.train["epochs"] == 100 and method.vision_prompt.shape == (4, 2, 32) and len(method.text_prompt) == 4
+    five = {"dtd", "eurosat", "fgvc_aircraft", "food101", "oxford_flowers", "oxford_pets"}
+    assert tokens == {name: 5 if name in five else 6 if name == "ucf101" else 4 for name in tokens}
 
 
 @pytest.mark.parametrize(
