@@ -143,7 +143,8 @@ def test_the_preset_has_phrases_for_each_data_set_and_both_stages_epochs(backbon
         preset = presets.resolve("paper", "plot_pp", shots=1, dataset=dataset)
         method = PLOTPP(backbone, NAMES, make_config("plot_pp", preset.method))  # type: ignore[arg-type]
         tokens[dataset] = method.text_prompt.shape[1]
-        assert preset.train["epochs"] == 100 and method.vision_prompt.shape == (4, 2, 32) and len(method.text_prompt) == 4
+        assert preset.train["epochs"] == 100
+        assert method.vision_prompt.shape == (4, 2, 32) and len(method.text_prompt) == 4
     five = {"dtd", "eurosat", "fgvc_aircraft", "food101", "oxford_flowers", "oxford_pets"}
     assert tokens == {name: 5 if name in five else 6 if name == "ucf101" else 4 for name in tokens}
 
