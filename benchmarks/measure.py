@@ -78,7 +78,8 @@ def step(side: str, precision: str, classes: int, batch: int) -> Run:
         def losses() -> dict[str, Tensor]:
             return dapt_losses(clip, context, prompts, names, prototypes, images, labels)
     else:
-        method = daptune_dapt(precision, names, prototypes)
+        method = daptune_method("dapt", precision, names, inter_weight=0.1, intra_weight=0.1)
+        method.prototypes = prototypes
         method.text_prompt.data, method.vision_prompt.data = context.detach(), prompts.detach()
         context, prompts = method.text_prompt, method.vision_prompt
 
@@ -95,6 +96,79 @@ def step(side: str, precision: str, classes: int, batch: int) -> Run:
         return {**terms, "context": context.grad, "prompts": prompts.grad}
 
     return run
+
+
+def method_step(side: str, precision: str, method: str, classes: int, batch: int) -> Run:
+    """One whole step of CoCoOp, PLOT or MaPLe: towers, loss, backward, SGD. "network" is all but the contexts.
+
+    The reference of CoCoOp goes image by image, as its official batch of one does. That of PLOT goes context by
+    context, where all would need 18 GB: each one's backward starts from the gradient of the features that the
+    repetition before found, which is this one's too, for the parameters stay. The warm-up finds the first.
+    """
+    names = workload.class_tokens(classes)
+    images, labels = workload.batch(batch, classes)
+    tensors = {name: tensor.requires_grad_() for name, tensor in workload.learned(method).items()}
+    if side == "reference":
+        step = reference_step(method, tensors, names, images, labels)
+    else:
+        ours = daptune_method(method, precision, names)
+        ours.load_state_dict(tensors)
+        tensors = dict(ours.named_parameters())
+
+        def step() -> Tensor:
+            loss = ours.losses(images, labels)["total"]
+            loss.backward()
+            return loss
+
+    optimizer = torch.optim.SGD(tensors.values(), lr=LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
+
+    def run() -> dict[str, Tensor]:
+        optimizer.zero_grad()
+        found = {"total": step()}
+        optimizer.step()
+        gradients = {name: tensor.grad.flatten() for name, tensor in tensors.items() if tensor.grad is not None}
+        found |= {"context": gradients.pop("text_prompt")} if gradients else {}  # PLOT's warm-up has none
+        return found | ({"network": torch.cat(list(gradients.values()))} if gradients else {})
+
+    return run
+
+
+def reference_step(
+    method: str, tensors: dict[str, Tensor], names: list[list[int]], images: Tensor, labels: Tensor, size: Any = None
+) -> Callable[[], Tensor]:
+    """Loss and gradients of a batch by the straightforward algorithm."""
+    from benchmarks import reference
+
+    size = size or workload.VIT_B16
+    clip = reference.ReferenceCLIP(workload.weights(size=size), size)
+    start: Tensor | None = None  # PLOT's gradient of the text features (N, C, D)
+
+    def cocoop() -> Tensor:
+        losses = []
+        for image, label in zip(images.split(1), labels.split(1), strict=True):
+            losses.append(reference.cocoop_loss(clip, tensors, names, image, label) / len(images))
+            losses[-1].backward()
+        return torch.stack(losses).detach().sum()
+
+    def plot() -> Tensor:
+        nonlocal start
+        text = []
+        for n, context in enumerate(tensors["text_prompt"]):
+            features = clip.text_features(context, names)
+            if start is not None:
+                features.backward(start[n])
+            text.append(features.detach())
+        found = torch.stack(text).requires_grad_()
+        loss = reference.plot_loss(clip, found, images, labels)
+        (start,) = torch.autograd.grad(loss, found)
+        return loss.detach()
+
+    def maple() -> Tensor:
+        loss = reference.maple_loss(clip, tensors, names, images, labels)
+        loss.backward()
+        return loss.detach()
+
+    return {"cocoop": cocoop, "plot": plot, "maple": maple}[method]
 
 
 def vision(side: str, precision: str, batch: int, backward: bool) -> Run:
@@ -135,7 +209,7 @@ def daptune_clip(precision: str) -> Any:
     return clip.requires_grad_(False).set_precision(precision)
 
 
-def daptune_dapt(precision: str, names: list[list[int]], prototypes: Tensor) -> Any:
+def daptune_method(method: str, precision: str, names: list[list[int]], **options: Any) -> Any:
     from types import SimpleNamespace
 
     from daptune.methods import METHODS
@@ -147,10 +221,8 @@ def daptune_dapt(precision: str, names: list[list[int]], prototypes: Tensor) -> 
         precision=precision,
         device=torch.device("cpu"),
     )
-    dapt = METHODS["dapt"]
-    method = dapt(backbone, [str(c) for c in range(len(names))], dapt.config_class(inter_weight=0.1, intra_weight=0.1))
-    method.prototypes = prototypes
-    return method.train()
+    kind = METHODS[method]
+    return kind(backbone, [str(c) for c in range(len(names))], kind.config_class(**options)).train()
 
 
 def rate(precision: str, size: int = 2048) -> Run:
@@ -160,7 +232,13 @@ def rate(precision: str, size: int = 2048) -> Run:
     return lambda: {"product": a @ b}
 
 
-ROWS: dict[str, Callable[..., Run]] = {"text": text, "step": step, "vision": vision, "rate": rate}
+ROWS: dict[str, Callable[..., Run]] = {
+    "text": text,
+    "step": step,
+    "method_step": method_step,
+    "vision": vision,
+    "rate": rate,
+}
 
 
 def main() -> None:

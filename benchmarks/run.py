@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+GRADIENTS = ("context", "prompts", "network")
 PIECE = 100  # classes that the reference encodes at a time where all of them do not fit in memory
 
 # row -> what is measured; every row in the precisions named. `reference` overrides the case on the reference's side.
@@ -47,6 +48,23 @@ TABLE: dict[str, dict[str, Any]] = {
     "step-4": {"row": "step", "classes": 100, "batch": 4, "precisions": ("bf16",)},
     "step-8": {"row": "step", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
     "step-32": {"row": "step", "classes": 100, "batch": 32, "precisions": ("bf16",), "reference": {"repeats": 2}},
+    "cocoop-8": {
+        "row": "method_step",
+        "method": "cocoop",
+        "classes": 100,
+        "batch": 8,
+        "precisions": ("fp32", "bf16"),
+        "reference": {"repeats": 1, "warmup": 0},
+    },
+    "plot-8": {
+        "row": "method_step",
+        "method": "plot",
+        "classes": 100,
+        "batch": 8,
+        "precisions": ("fp32", "bf16"),
+        "reference": {"repeats": 1},
+    },
+    "maple-8": {"row": "method_step", "method": "maple", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
 }
 
 
@@ -78,6 +96,10 @@ def useful_operations(case: dict[str, Any]) -> float:
     from benchmarks import workload
 
     size, total = workload.VIT_B16, 0.0
+    # contexts, tokens of each and of frozen words behind it, visual tokens where these learn
+    contexts, words, visual = {"cocoop": (case.get("batch", 1), 4, 0), "plot": (4, 16, 0), "maple": (1, 4, 2)}.get(
+        case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
+    )
 
     def tower(kind: str, tokens: int, pairs: int, read: int) -> float:
         """`tokens` pass the tower, `pairs` (query, key) meet, the last block is read at `read` tokens."""
@@ -87,25 +109,26 @@ def useful_operations(case: dict[str, Any]) -> float:
         return 2 * products + (layers - 1) * 4 * pairs * width  # attention forward: two products
 
     if "classes" in case:
-        prefix = 1 + workload.CONTEXT_TOKENS
+        prefix = 1 + words
         lengths = [len(name) + 2 for name in workload.class_tokens(case["classes"])]
         pairs = prefix * (prefix + 1) // 2 + sum(n * prefix + n * (n + 1) // 2 for n in lengths)
-        total += 2 * tower("text", prefix + sum(lengths), pairs, len(lengths))
+        total += contexts * 2 * tower("text", prefix + sum(lengths), pairs, len(lengths))
     if "batch" in case:
         patches = (size["image_size"] // size["patch_size"]) ** 2
-        length = 1 + workload.VISION_TOKENS + patches
-        passes = 2 if case.get("backward", True) else 1
-        total += passes * case["batch"] * tower("vision", length, length**2, 1)
+        length = 1 + visual + patches
+        passes = 2 if visual and case.get("backward", True) else 1
+        read = 1 + patches if case.get("method") == "plot" else 1
+        total += passes * case["batch"] * tower("vision", length, length**2, read)
         total += case["batch"] * 2 * patches * 3 * size["patch_size"] ** 2 * size["vision_width"]
     return total
 
 
 def differences(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:
-    """Largest difference by tensor: gradients (context, prompts) relative to the reference's largest entry."""
+    """Largest difference by tensor: gradients (of GRADIENTS) relative to the reference's largest entry."""
     found = {}
     for name, value in ours.items():
         if name in reference:
-            scale = np.abs(reference[name]).max() if name in ("context", "prompts") else 1.0
+            scale = np.abs(reference[name]).max() if name in GRADIENTS else 1.0
             found[name] = float(np.abs(value - reference[name]).max() / scale)
     return found
 

@@ -123,6 +123,29 @@ def vision_prompt(seed: int = 3) -> Tensor:
     return torch.empty(VISION_TOKENS, VIT_B16["vision_width"]).uniform_(-bound, bound, generator=random)
 
 
+def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tensor]:
+    """Values for what a method learns, by its own names, at the sizes of its defaults."""
+    text, vision, joint = size["text_width"], size["vision_width"], size["embed_dim"]
+    depth, hidden = min(9, size["text_layers"], size["vision_layers"]), max(joint // 16, 8)
+    shapes = {
+        "cocoop": {
+            "text_prompt": (4, text),
+            "meta_net.linear1.weight": (hidden, joint),
+            "meta_net.linear1.bias": (hidden,),
+            "meta_net.linear2.weight": (text, hidden),
+            "meta_net.linear2.bias": (text,),
+        },
+        "plot": {"text_prompt": (4, 16, text)},
+        "maple": {
+            "text_prompt": (depth, 2, text),
+            "coupling_weight": (depth, vision, text),
+            "coupling_bias": (depth, vision),
+        },
+    }
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.empty(shape).normal_(std=0.02, generator=random) for name, shape in shapes[method].items()}
+
+
 def batch(images: int, classes: int, seed: int = 4) -> tuple[Tensor, Tensor]:
     """(B, 3, R, R) normalised pixels and (B,) labels."""
     random = torch.Generator().manual_seed(seed)

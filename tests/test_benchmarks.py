@@ -1,11 +1,12 @@
 """The yardstick under benchmarks/ computes what daptune computes; the harness measures it in processes of their own."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import reference, run, workload
+from benchmarks import measure, reference, run, workload
 from daptune.clip.model import CLIP, CLIPConfig
 from daptune.methods import METHODS
 
@@ -46,6 +47,31 @@ def test_reference_and_dapt_agree_on_losses_and_gradients() -> None:
         torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max()), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("method", "options"), [("cocoop", {}), ("maple", {}), ("plot", {"official_stop": True, "global_weight": 1.0})]
+)
+def test_steps_of_other_methods_agree_with_the_reference(method: str, options: dict[str, Any]) -> None:
+    state, names = workload.weights(size=SMALL), workload.class_tokens(7)
+    clip = CLIP(CLIPConfig(**SMALL))
+    clip.load_state_dict(state)
+    backbone = SimpleNamespace(clip=clip, tokenizer=workload.MadeUpTokenizer(names))
+    ours = METHODS[method](backbone, [str(c) for c in range(7)], METHODS[method].config_class(**options))
+    tensors = {name: tensor.requires_grad_() for name, tensor in workload.learned(method, SMALL).items()}
+    ours.load_state_dict(tensors)
+    images, labels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(5)
+    found = ours.losses(images, labels)["total"]
+    found.backward()
+    step = measure.reference_step(method, tensors, names, images, labels, SMALL)
+    for _ in range(2):  # the first repetition of PLOT's reference finds where the next one's backward starts
+        for tensor in tensors.values():
+            tensor.grad = None
+        torch.testing.assert_close(found, step(), atol=1e-5, rtol=1e-5)
+    for name, parameter in ours.named_parameters():
+        expected = tensors[name].grad
+        assert expected.any()
+        torch.testing.assert_close(parameter.grad, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+
+
 def test_useful_operations_of_one_image_forward() -> None:
     """Counted by hand for ViT-B/16: 11 whole blocks at 213 tokens, keys and values of the last, its class token."""
     width, tokens = 768, 1 + 16 + 196
@@ -53,6 +79,16 @@ def test_useful_operations_of_one_image_forward() -> None:
     last = 2 * tokens * 2 * width**2 + 2 * 10 * width**2
     patches = 2 * 196 * 3 * 16**2 * width
     assert run.useful_operations({"batch": 1, "backward": False}) == 11 * block + last + patches
+
+
+def test_useful_operations_of_methods_count_contexts_and_what_learns() -> None:
+    """One class: PLOT has four contexts of 16 tokens and reads every patch, CoCoOp one of 4 an image, DAPT one."""
+    text = {m: run.useful_operations({"classes": 1, "method": m, "batch": 0}) for m in ("plot", "cocoop", "maple")}
+    assert text["plot"] == 4 * run.useful_operations({"classes": 1}) and text["cocoop"] == 0 < text["maple"]
+    assert run.useful_operations({"classes": 1, "method": "cocoop", "batch": 8}) > 8 * text["maple"]
+    width, patches = 768, 196
+    images = {m: run.useful_operations({"batch": 1, "method": m}) for m in ("plot", "cocoop")}
+    assert images["plot"] - images["cocoop"] == 2 * patches * 10 * width**2  # queries, output and MLP of the last block
 
 
 @pytest.mark.slow
