@@ -26,7 +26,7 @@ lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (about half an hour)
+bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (about three quarters of an hour)
 	$(BIN)/python -m benchmarks.run
 
 # torch comes with the constraints; what is compared with is put beside it: torchvision's wheel fits another build of torch

@@ -154,7 +154,8 @@ def reference_step(
         nonlocal start
         text = []
         for n, context in enumerate(tensors["text_prompt"]):
-            features = clip.text_features(context, names)
+            with torch.set_grad_enabled(start is not None):
+                features = clip.text_features(context, names)
             if start is not None:
                 features.backward(start[n])
             text.append(features.detach())

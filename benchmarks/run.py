@@ -62,7 +62,7 @@ TABLE: dict[str, dict[str, Any]] = {
         "classes": 100,
         "batch": 8,
         "precisions": ("fp32", "bf16"),
-        "reference": {"repeats": 1},
+        "reference": {"repeats": 2},
     },
     "maple-8": {"row": "method_step", "method": "maple", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
 }

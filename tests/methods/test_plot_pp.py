@@ -105,6 +105,16 @@ def test_the_contexts_wait_for_their_share_of_the_epochs(
     assert not method.visual_stage and set(ends[0]) == {"text_prompt", "vision_prompt"}
 
 
+def test_a_share_that_is_whole_epochs_is_not_one_more(backbone: Any) -> None:
+    method = make(backbone, visual_share=0.7)
+    method.before_fit(make_pictures(4, 1))
+    stages = []
+    for epoch in range(1, 11):
+        stages.append(bool(method.visual_stage))
+        method.after_epoch(epoch, 10)
+    assert stages == [True] * 7 + [False] * 3
+
+
 @pytest.mark.parametrize("after", [0, 5, 6, 7, 8, 10])  # asked after each of 3 steps and each epoch: stage 2 is from 7
 def test_a_run_stopped_in_either_stage_goes_on_to_the_same_bits(backbone: Any, tmp_path: Path, after: int) -> None:
     train, config = make_pictures(4, 3), TrainConfig(epochs=3, lr=0.01, weight_decay=0.1)

@@ -50,8 +50,8 @@ def learned(name: str, table, backbone: Backbone) -> dict[str, Tensor]:
 
 
 def test_the_methods_with_a_frozen_image_tower_are_these() -> None:
-    assert set(ON_FEATURES) >= {"coop", "cocoop", "kgcoop", "proda", "clip_adapter", "taskres", "tip_adapter_f"}
-    assert not {"vpt", "coop_vpt", "dapt", "ivlp", "maple", "vp", "upt", "mvlpt"} & set(ON_FEATURES)
+    assert set(ON_FEATURES) >= {"coop", "cocoop", "kgcoop", "proda", "plot", "clip_adapter", "taskres", "tip_adapter_f"}
+    assert not {"vpt", "coop_vpt", "dapt", "ivlp", "maple", "plot_pp", "vp", "upt", "mvlpt"} & set(ON_FEATURES)
 
 
 @pytest.mark.parametrize("name", ON_FEATURES)
@@ -93,5 +93,9 @@ def test_images_stay_where_features_would_not_do(table, backbone: Backbone, monk
     assert encoded_once(coop, fresh) is fresh
     assert isinstance(encoded_once(coop, returning), EncodedImages)
     assert isinstance(encoded_once(coop, loader(table, backbone, None, augment=False)), EncodedImages)
+    plot = build("plot", table, backbone)
+    assert plot.encoded_size > coop.encoded_size
+    monkeypatch.setattr(features, "MOST_BYTES", 2 * len(table) * coop.encoded_size * 4)
+    assert isinstance(encoded_once(coop, returning), EncodedImages) and encoded_once(plot, returning) is returning
     monkeypatch.setattr(features, "MOST_BYTES", 100)
     assert encoded_once(coop, returning) is returning

@@ -42,7 +42,7 @@ class PLOTPPConfig(TransportConfig):
     vision_tokens: int = 2
     """Visual tokens of a set, P, behind the patches, in front of ln_pre."""
     visual_share: float = 0.5
-    """Share of the epochs that the visual tokens learn alone, the first at least; 0: both learn from the start."""
+    """Share of the epochs, rounded up, that the visual tokens learn alone; 0: both learn from the start."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,7 +123,7 @@ class PLOTPP(TransportMethod):
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """The first stage ends when its share of the epochs is over."""
-        if epoch >= self.config.visual_share * epochs:
+        if epoch >= round(self.config.visual_share * epochs, 6):  # 0.7 * 10 is more than 7
             self.visual_stage.fill_(False)
 
     def running_state(self) -> dict[str, Tensor]:
