@@ -118,12 +118,12 @@ def test_fit_says_when_the_tuned_method_is_below_zero_shot(
     assert done.code == 0 and line == (
         "daptune: warning: dapt is right on 25.0 % of the held-out images and zero_shot on 50.0 %: it lost more than "
         "it learned, and CLIP as it is does better here. Try: more images of each class; --preset paper; --method "
-        "lp_pp or tip_adapter; fewer tokens (--set vision_tokens=4)."
+        "lp_pp or tip_adapter; a gentler start (--set context_init='a photo of a' --lr 0.001)."
     )
     assert done.out.index("macro-F1") < done.out.index("time to learn")
     found = fit(pictures, "--json")
     assert found.json["warning"] == line.removeprefix("daptune: warning: ") and "zero_shot" not in found.err
-    warning = fit(pictures, "--json", "--preset", "paper", "--set", "vision_tokens=1").json["warning"]
+    warning = fit(pictures, "--json", "--preset", "paper", "--set", "context_init=a photo of a").json["warning"]
     assert warning.endswith("Try: more images of each class; --method lp_pp or tip_adapter.")
     figures["dapt"] = 0.5
     assert fit(pictures, "--json").json["warning"] is None

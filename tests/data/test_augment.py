@@ -38,7 +38,7 @@ def torchvision_box(height, width, rng, scale, ratio):
 @settings(deadline=None)  # the machine may be busy
 @given(sides, sides, seeds)
 def test_boxes_are_torchvisions_and_lie_within(width, height, seed):
-    spec = Augmentation()
+    spec = Augmentation(scale=(0.08, 1))
     left, top, right, bottom = crop_box(width, height, generator(seed, EPOCH, 0), spec)
     i, j, h, w = torchvision_box(height, width, generator(seed, EPOCH, 0), spec.scale, spec.ratio)
     assert (left, top, right - left, bottom - top) == (j, i, w, h)
@@ -73,7 +73,7 @@ def smooth_picture() -> Image.Image:
 
 @pytest.mark.parametrize("row", range(8))
 def test_views_are_crop_resize_and_flip(row):
-    image, spec = smooth_picture(), Augmentation(flip=0.5)
+    image, spec = smooth_picture(), Augmentation(scale=(0.08, 1), flip=0.5)
     view = augment(image, 64, generator(3, VIEW, 1, row), spec)
     rng = generator(3, VIEW, 1, row)
     box = crop_box(400, 300, rng, spec)

@@ -22,8 +22,8 @@ from daptune.presets import method_names
 from daptune.train import TrainConfig
 from daptune.train.checkpoint import FILE_NAME
 
-FEW_TOKENS = 4
-"""Where more tokens than this were learned, fewer are worth a try."""
+GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
+"""What served one image a class best in docs/defaults.md."""
 SAFER = ("lp_pp", "tip_adapter")
 """Methods that hold on to zero-shot CLIP's own answer."""
 
@@ -122,8 +122,8 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
     if classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
     advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
-    if fewer := [name for name in ("text_tokens", "vision_tokens") if getattr(method.config, name, 1) > FEW_TOKENS]:
-        advice.append(f"fewer tokens ({' '.join(f'--set {name}={FEW_TOKENS}' for name in fewer)})")
+    if getattr(method.config, "context_init", None) == "":
+        advice.append(GENTLER)
     return (
         f"{method.name} is right on {tuned} of the held-out images and zero_shot on {plain}: it lost more than it "
         f"learned, and CLIP as it is does better here. Try: {'; '.join(advice)}."

@@ -69,6 +69,12 @@ class FitOptions:
     """Images in a step."""
     optimizer: Literal["adamw", "sgd"] | None = None
     """How the prompts are moved."""
+    min_crop: float | None = None
+    """Smallest share of an image that a random crop keeps; 1: no crops."""
+    flip: float | None = None
+    """Probability of a left-right flip, such as 0.5 for photographs; by default none."""
+    views: int | None = None
+    """Augmented views of an image, such as 8, in place of a new one in every epoch: quicker where text alone learns."""
     precision: Precision = "auto"
     """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
     device: str = "cpu"

@@ -1,4 +1,4 @@
-"""The training view of an image: a random crop resized to the backbone's side, flipped half the time.
+"""The training view of an image: a random crop resized to the backbone's side, flipped where asked.
 
 Each view is a pure function of (seed, purpose, pass, row): a counter-based generator (Philox, Salmon et
 al., SC 2011) is set to that point instead of being stepped there, so any image of any pass can be made
@@ -20,14 +20,14 @@ _TRIES = 10
 
 @dataclass(frozen=True)
 class Augmentation:
-    """CoOp's training transform by default (dassl/data/transforms/transforms.py)."""
+    """Crops and flips; CoOp's are scale=(0.08, 1), flip=0.5 (dassl/data/transforms/transforms.py)."""
 
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Area of the crop as a fraction of the image's."""
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Area of the crop as a fraction of the image's. As `TrainConfig`, by the study of docs/defaults.md."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop."""
-    flip: float = 0.5
-    """Probability of a left-right flip."""
+    flip: float = 0.0
+    """Probability of a left-right flip; none, for left and right may differ (letters, arrows)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
