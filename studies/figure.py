@@ -1,4 +1,4 @@
-"""The figure of docs/defaults.md: `python -m studies.figure` (needs matplotlib), from the results that are committed."""
+"""The figure of docs/defaults.md, from the committed results: `python -m studies.figure`; needs matplotlib."""
 
 from pathlib import Path
 
@@ -28,7 +28,8 @@ def main() -> None:
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("points above zero-shot, validation")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, frameon=False, loc="outside lower center", ncols=4)
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, fontsize=9, frameon=False, loc="outside lower center", ncols=4)
     figure.savefig(ROOT / "docs/defaults.svg", metadata={"Date": None})
 
 
