@@ -4,9 +4,10 @@ Bahng, Jahanian, Sankaranarayanan & Isola, "Exploring Visual Prompts for Adaptin
 arXiv 2203.17274, section 3. Official: hjbahng/visual_prompting models/prompters.py, main_clip.py.
 
 The pixels are added to the image as the tower gets it, already normalised, and are not clamped, as in the official
-code. Differences to it: the random patch is drawn in training alone and predictions have it in the top left corner, so
-that they can be repeated; it may stand at the last row and column, which numpy's choice(R - p) leaves out; text
-features are computed once; no epoch is chosen on test images.
+code. Differences to it: the first pixels are 0, so that learning starts from CLIP as it is, where the official noise is
+unlearned in 1,000 epochs (`initial_std=1`); the random patch is drawn in training alone and predictions have it in the
+top left corner, so that they can be repeated; it may stand at the last row and column, which numpy's choice(R - p)
+leaves out; class names keep their "-"; text features are computed once; no epoch is chosen on test images.
 """
 
 from dataclasses import dataclass
@@ -15,28 +16,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .templates import template_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 SHAPES = ("padding", "fixed_patch", "random_patch")
-TEMPLATE = "This is a photo of a {}"  # without a full stop
 SIDES = ("up", "down", "left", "right")
 
 
 @dataclass(frozen=True)
 class VPConfig(ZeroShotConfig):
-    """Options of VP: those of its pixels and of the frozen text classifier.
-
-    Without templates, dataset or ensemble the classifier is the paper's: "This is a photo of a {}", "-" as a space.
-    """
+    """Options of VP: those of its pixels and of the frozen text classifier."""
 
     prompt_shape: str = "padding"
     """padding (a frame), fixed_patch (a square in the top left corner), random_patch (one anywhere, anew each step)."""
     prompt_pixels: int = 0
     """Width of the frame, or side of the patch, p; 0: the paper's 30 in 224, in proportion."""
 
+    initial_std: float = 0.0
+    """Standard deviation of the first pixels, those of the image being about 1: 1 in the official code."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require("initial_std", self.initial_std >= 0, "0 or more")
         self.require("prompt_shape", self.prompt_shape in SHAPES, f"one of {', '.join(SHAPES)}")
         self.require("prompt_pixels", self.prompt_pixels >= 0, "0 (in proportion), 1 pixel or more")
 
@@ -48,10 +48,11 @@ class VP(ZeroShot):
     title = "Visual Prompting (VP)"
     year = 2022
     config_class = VPConfig
+    default_lr = 0.05  # a pixel's unit is large beside a token's: at 0.01 it hardly moves in 200 steps
     config: VPConfig
 
     def build(self, generator: torch.Generator) -> None:
-        """The frame's strips, up and down (3, p, R), left and right (3, R - 2p, p), or the patch (3, p, p): N(0, 1)."""
+        """The frame's strips, up and down (3, p, R), left and right (3, R - 2p, p), or the patch (3, p, p)."""
         super().build(generator)
         side = self.clip.config.image_size
         self.pixels = p = self.config.prompt_pixels or max(1, round(side * 30 / 224))
@@ -60,16 +61,8 @@ class VP(ZeroShot):
         self.config.require("prompt_pixels", p <= most, fits)
         strips = dict(zip(SIDES, [(3, p, side)] * 2 + [(3, side - 2 * p, p)] * 2, strict=True))
         for name, shape in (strips if self.config.prompt_shape == "padding" else {"patch": (3, p, p)}).items():
-            values = torch.randn(shape, generator=generator).to(self.clip.device)
-            self.register_parameter(name, nn.Parameter(values))
-
-    def text_features(self) -> Tensor:
-        """Frozen class weights (C, D)."""
-        config = self.config
-        if self.class_weights is None and not (config.templates or config.dataset or config.ensemble):
-            names = [name.replace("-", " ") for name in self.class_names]
-            self.class_weights = template_features(self.backbone, names, [TEMPLATE])
-        return super().text_features()
+            values = torch.randn(shape, generator=generator) * self.config.initial_std
+            self.register_parameter(name, nn.Parameter(values.to(self.clip.device)))
 
     def pixel_prompt(self, top: int = 0, left: int = 0) -> Tensor:
         """What is added to an image, (3, R, R); a patch has its corner at row `top`, column `left`."""
