@@ -5,7 +5,8 @@
 
 Every method takes the configuration that scored best on the demo's validation images among its equal number in the
 search of `studies.defaults`. Then test images and unseen styles are measured, once: five seeds draw images and prompts,
-1 to 16 shots. A difference is that of what both score on an image, mean over seeds, with the 95 % interval of a paired
+1 to 16 shots. Since configurations differ in more than the losses, "same" rows add the losses to the baseline's own. A
+difference is that of what both score on an image, mean over seeds, with the 95 % interval of a paired
 bootstrap over images; how far seeds differ stands beside each accuracy.
 """
 
@@ -18,13 +19,26 @@ from numpy.typing import NDArray
 
 from daptune.metrics import paired_bootstrap
 from studies.defaults import METHODS
+from studies.gains import settings
 from studies.job import Job, mean_and_deviation
 from studies.runner import results, run_missing
 
 TASK, SHOTS, SEEDS = "demo", (1, 2, 4, 8, 16), (1, 2, 3, 4, 5)
 DOMAINS = ("fluent-emoji", "fluent-emoji-high-contrast", "fxemoji")
-ROWS = ("zero_shot", "linear_probe", *METHODS)
-PAIRS = (("+inter", "coop_vpt"), ("+intra", "coop_vpt"), ("dapt", "coop_vpt"), ("dapt", "coop"), ("dapt", "vpt"))
+SAME = {  # the baseline's own configuration with the losses added, at the weights that did best over the whole search
+    "same +inter": {"inter_weight": 0.1, "intra_weight": 0.0},
+    "same +intra": {"inter_weight": 0.0, "intra_weight": 10.0},
+    "same +both": {"inter_weight": 0.1, "intra_weight": 10.0},
+}
+ROWS = ("zero_shot", "linear_probe", *METHODS, *SAME)
+PAIRS = (
+    *((label, "coop_vpt") for label in SAME),
+    ("+inter", "coop_vpt"),
+    ("+intra", "coop_vpt"),
+    ("dapt", "coop_vpt"),
+    ("dapt", "coop"),
+    ("dapt", "vpt"),
+)
 
 
 def chosen(search: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -41,11 +55,12 @@ def chosen(search: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def jobs(search: list[dict[str, Any]], shots: list[int]) -> list[Job]:
     """All runs, zero-shot and the linear probe among them."""
-    settings = chosen(search)
+    own = {label: (METHODS[label][0], row["options"], row["train"]) for label, row in chosen(search).items()}
+    _, options, train = own["coop_vpt"]
+    own |= {label: ("dapt", options | weights, train) for label, weights in SAME.items()}
     found = []
     for label in ROWS:
-        method = METHODS[label][0] if label in METHODS else label
-        options, train = (settings[label][key] if label in METHODS else {} for key in ("options", "train"))
+        method, options, train = own.get(label, (label, {}, {}))
         for count in shots:
             for seed in SEEDS:
                 found.append(Job(TASK, method, count, seed, options, train, label, "test", DOMAINS))
@@ -62,7 +77,7 @@ def report(rows: list[dict[str, Any]], search: list[dict[str, Any]], shots: list
     """Markdown: what was chosen, accuracy by shots on test images and on unseen styles, and the differences."""
     lines = ["| method | chosen on validation images |", "|---|---|"]
     for label, row in chosen(search).items():
-        lines.append(f"| {label} | {', '.join(f'{k} {v}' for k, v in {**row['train'], **row['options']}.items())} |")
+        lines.append(f"| {label} | {', '.join(f'{k} {v}' for k, v in settings(row).items())} |")
     for title, splits in (("Test images of the source style", ("test",)), ("Unseen styles, together", DOMAINS)):
         lines += ["", f"**{title}**, accuracy in per cent, mean and deviation over {len(SEEDS)} seeds", ""]
         lines += ["| method | " + " | ".join(f"{s} shots" for s in shots) + " |", "|---" * (len(shots) + 1) + "|"]
