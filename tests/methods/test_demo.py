@@ -7,11 +7,16 @@ import pytest
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data import ImageLoader, read_source, sample_fewshot
 from daptune.data.demo import demo_styles, extract_demo
-from daptune.methods import METHODS
+from daptune.methods import METHODS, make_config
 from daptune.train import TrainConfig, evaluate, fit_method
 
 EPOCHS = 6
 """Fewer than the default's 15, so that all methods take minutes; none was chosen by it."""
+SMALLER: dict[str, dict[str, object]] = {
+    "proda": {"prompts": 8, "class_position": "end"},
+    "plot_pp": {"vision_sets": 2},
+}
+"""The two slowest, with a quarter and a half of their prompts."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def zero_shot(tiny: Backbone, pictures: dict[str, Any]) -> float:
 def test_learning_does_not_lose_to_zero_shot(
     name: str, tiny: Backbone, pictures: dict[str, Any], zero_shot: float
 ) -> None:
-    method = METHODS[name](tiny, pictures["names"])
+    method = METHODS[name](tiny, pictures["names"], make_config(name, SMALLER.get(name, {})))
     fit_method(method, pictures["train"], TrainConfig(epochs=EPOCHS, views=2), val=pictures["few"])
     assert zero_shot > 0.4  # of 32 classes
     assert evaluate(method, pictures["held out"])["accuracy"] >= zero_shot
