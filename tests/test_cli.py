@@ -618,7 +618,8 @@ def test_choices_of_the_command_line_are_those_of_the_library() -> None:
     for name in ("optimizer", "select"):
         assert get_args(get_args(chosen[name])[0]) == schedule._CHOICES[name]
     training = {field.name for field in fields(schedule.TrainConfig)}
-    assert training & set(chosen) == {"epochs", "lr", "batch_size", "optimizer", "select", "seed"}
+    augmentation = {"min_crop", "flip", "views"}
+    assert training & set(chosen) == {"epochs", "lr", "batch_size", "optimizer", "select", "seed", *augmentation}
 
 
 def test_the_command_and_the_module_are_the_same_program() -> None:
