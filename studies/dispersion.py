@@ -4,7 +4,7 @@
         --out studies/results/dispersion.jsonl
 
 Every method takes the configuration that scored best on the demo's validation images among its equal number in the
-search of `studies.defaults`. Then test images and unseen styles are measured, once: five seeds draw images and prompts,
+search of `studies.defaults`. Then test images and unseen styles are measured: five seeds draw images and prompts,
 1 to 16 shots. Since configurations differ in more than the losses, "same" rows add the losses to the baseline's own. A
 difference is that of what both score on an image, mean over seeds, with the 95 % interval of a paired
 bootstrap over images; how far seeds differ stands beside each accuracy.

@@ -80,7 +80,7 @@ class FitOptions:
     device: str = "cpu"
     """Device of torch to run on: `cpu`, `cuda`, `mps`."""
     preset: str | None = None
-    """Settings of a publication: `paper` is the official code of DAPT and CoOp."""
+    """Settings of a publication: `paper` is the official code of each method."""
     dataset: str | None = None
     """With --preset: the benchmark data set whose settings to take, such as `eurosat`."""
     holdout: float = 0.2

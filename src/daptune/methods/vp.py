@@ -48,7 +48,7 @@ class VP(ZeroShot):
     title = "Visual Prompting (VP)"
     year = 2022
     config_class = VPConfig
-    default_lr = 0.05  # a pixel's unit is large beside a token's: at 0.01 it hardly moves in 200 steps
+    default_lr = 0.05  # a pixel's unit is large beside a token's
     config: VPConfig
 
     def build(self, generator: torch.Generator) -> None:
