@@ -9,8 +9,8 @@
 ranges by the same seed. Each run is trained on every task, at 4 and 16 shots, and measured on validation images alone.
 A configuration's score is its mean gain over zero-shot across tasks and shots. Leaving each task out in turn shows
 whether the choice would have been right for a task that did not take part in it. `confirm` sets the few configurations
-that the search left side by side, at 1 and 4 shots of another draw. `frame` varies the rate and the length for VP, whose
-pixels have a scale of their own.
+that the search left side by side, at 1 and 4 shots of another draw. `frame` varies the rate and the length for VP,
+whose pixels have a scale of their own, at 16 shots.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def frame_configurations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 def jobs(part: str, budget: int) -> list[Job]:
     """All runs of a part, zero-shot among them."""
-    shots, seed = ((1, 4), 2) if part == "confirm" else (SHOTS, 1)
+    shots, seed = {"confirm": ((1, 4), 2), "frame": ((16,), 1)}.get(part, (SHOTS, 1))
     found = [Job(task, "zero_shot", count, seed) for task in TASKS for count in shots]
     compared = {
         "crops": {name: (name, crop_configurations()) for name in ("coop", "coop_vpt")},

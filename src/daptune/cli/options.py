@@ -67,6 +67,8 @@ class FitOptions:
     """Learning rate at its highest."""
     batch_size: int | None = None
     """Images in a step."""
+    accumulate: int | None = None
+    """Batches whose mean gradient makes one step; they share one pass of the text tower."""
     optimizer: Literal["adamw", "sgd"] | None = None
     """How the prompts are moved."""
     min_crop: float | None = None
@@ -75,6 +77,8 @@ class FitOptions:
     """Probability of a left-right flip, such as 0.5 for photographs; by default none."""
     views: int | None = None
     """Augmented views of an image, such as 8, in place of a new one in every epoch: quicker where text alone learns."""
+    memory: Literal["fast", "low"] | None = None
+    """`low` keeps less of the image tower for its backward and computes it anew: for a larger --batch-size."""
     precision: Precision = "auto"
     """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
     device: str = "cpu"

@@ -9,7 +9,7 @@ index), dropout of (seed, step), the learning rate of the step. What has a state
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def fit_method(
 
     feed, held_out = encoded_once(method, train), None if val is None else encoded_once(method, val)
     optimizer = build_optimizer(method, config)
-    with StopSignals(stop) as signals:
+    with StopSignals(stop) as signals, saving_memory(method, config.memory == "low"):
         run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
         try:
             while not run.finished:
@@ -82,7 +82,7 @@ def fit_method(
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(config, run.total_steps, steps, peak=group["peak_lr"])
                     optimizer.zero_grad(set_to_none=True)
-                    with seeded(config.seed, run.total_steps + 1, device):
+                    with seeded(config.seed, run.total_steps + 1, device), text_once(method, len(batches)):
                         for images, labels in batches:
                             images = images.to(device, non_blocking=True)
                             labels = labels.to(device, non_blocking=True)
@@ -158,6 +158,27 @@ def grouped(loader: Batches, epoch: int, step: int, size: int) -> Iterator[list[
             group = []
     if group:
         yield group
+
+
+def text_once(method: "Method", batches: int) -> AbstractContextManager[None]:
+    """`Method.text_features_once` where a step has several batches."""
+    shared = getattr(method, "text_features_once", None)
+    return shared() if shared is not None and batches > 1 else nullcontext()
+
+
+@contextmanager
+def saving_memory(method: "Method", wanted: bool) -> Iterator[None]:
+    """The method's image tower with `recompute` inside, as it was outside."""
+    backbone = getattr(method, "backbone", None)
+    if not wanted or backbone is None:
+        yield
+        return
+    tower = backbone.clip.visual
+    before, tower.recompute = tower.recompute, True
+    try:
+        yield
+    finally:
+        tower.recompute = before
 
 
 @contextmanager

@@ -64,8 +64,8 @@ def identity_of(
 ) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it must share, as JSON values."""
     options, backbone = getattr(method, "config", None), getattr(method, "backbone", None)
-    # how often to save does not touch the result
-    settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_seconds"}
+    # how often to save, and what to compute anew, does not touch the result
+    settings = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_seconds", "memory")}
     identity = {
         "method": method.name,
         "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
