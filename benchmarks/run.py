@@ -43,8 +43,12 @@ TABLE: dict[str, dict[str, Any]] = {
         "repeats": 1,
         "warmup": 0,
     },
-    "vision-8": {"row": "vision", "batch": 8, "backward": False, "precisions": ("bf16",)},
-    "vision-8-backward": {"row": "vision", "batch": 8, "backward": True, "precisions": ("fp32", "bf16")},
+    **{
+        f"vision-{batch}{'-backward' * backward}": {
+            "row": "vision", "batch": batch, "backward": backward, "precisions": ("fp32", "bf16"),
+        }
+        for backward in (False, True) for batch in (1, 8, 32)
+    },
     "step-4": {"row": "step", "classes": 100, "batch": 4, "precisions": ("fp32", "bf16")},
     "step-8": {"row": "step", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
     "step-32": {
@@ -70,7 +74,12 @@ TABLE: dict[str, dict[str, Any]] = {
         "precisions": ("fp32", "bf16"),
         "reference": {"repeats": 2},
     },
-    "maple-8": {"row": "method_step", "method": "maple", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
+    **{
+        f"{method}-8": {
+            "row": "method_step", "method": method, "classes": 100, "batch": 8, "precisions": ("fp32", "bf16"),
+        }
+        for method in ("coop", "vpt", "maple")
+    },
 }
 
 
@@ -104,9 +113,14 @@ def useful_operations(case: dict[str, Any]) -> float:
 
     size, total = workload.VIT_B16, 0.0
     # contexts, tokens of each and of frozen words behind it, visual tokens where these learn
-    contexts, words, visual = {"cocoop": (case.get("batch", 1), 4, 0), "plot": (4, 16, 0), "maple": (1, 4, 2)}.get(
-        case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
-    )
+    own, both = case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
+    contexts, words, visual = {
+        "coop": (1, workload.CONTEXT_TOKENS, 0),
+        "vpt": (0, 0, workload.VISION_TOKENS),
+        "cocoop": (case.get("batch", 1), 4, 0),
+        "plot": (4, 16, 0),
+        "maple": (1, 4, 2),
+    }.get(own, both)
 
     def tower(kind: str, tokens: int, pairs: int, read: int) -> float:
         """`tokens` pass the tower, `pairs` (query, key) meet, the last block is read at `read` tokens."""

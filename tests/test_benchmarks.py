@@ -48,7 +48,11 @@ def test_reference_and_dapt_agree_on_losses_and_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options"), [("cocoop", {}), ("maple", {}), ("plot", {"official_stop": True, "global_weight": 1.0})]
+    ("method", "options"),
+    [
+        ("coop", {}), ("vpt", {"vision_depth": 1}), ("cocoop", {}), ("maple", {}),
+        ("plot", {"official_stop": True, "global_weight": 1.0}),
+    ],
 )
 def test_steps_of_other_methods_agree_with_the_reference(method: str, options: dict[str, Any]) -> None:
     state, names = workload.weights(size=SMALL), workload.class_tokens(7)
