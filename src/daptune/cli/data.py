@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from daptune.cli.console import emit_json, note, print_pairs, print_table, progress, say
 from daptune.data.benchmarks.check import Report, check
@@ -24,16 +25,14 @@ def run_list(root: Path | None, *, as_json: bool) -> int:
     cells = [
         (
             record.name,
-            f"{record.folder}/",
             "yes" if (place / record.folder).is_dir() else "no",
-            record.classes,
-            *(f"{count:,}" if count else "-" for count in record.counts),
-            record.page,
+            *(f"{count:,}" if count else "-" for count in (record.classes, *record.counts)),
+            urlsplit(record.page).hostname,
         )
         for record in BENCHMARKS.values()
     ]
-    columns = ("name", "folder", "there", "classes", "train", "val", "test", "source")
-    print_table(f"benchmark data sets below {place}", columns, cells, left=3)
+    columns = ("name", "there", "classes", "train", "val", "test", "source")
+    print_table(f"benchmark data sets below {place}", columns, cells, left=2)
     say("daptune data check NAME     what is there of one, against the published counts")
     say("daptune data prepare NAME   fetch what can be fetched")
     say("daptune fit data:NAME       learn from one")
@@ -108,7 +107,7 @@ def _print_report(report: Report) -> None:
     marks = [(entry.path, _mark(entry.present, entry.needed), entry.role) for entry in report.entries]
     print_table(f"{record.name} in {report.folder}", ("expected", "", "what for"), marks, left=3)
     rows: list[tuple[Any, ...]] = [(part, f"{found:,}", f"{count:,}") for part, (found, count) in report.counts.items()]
-    rows.append(("classes", report.classes, record.classes))
+    rows.append(("classes", f"{report.classes:,}", f"{record.classes:,}"))
     print_table("", ("split", "found", "published"), rows)
     if report.missing:
         say(f"{len(report.missing)} images are missing:")

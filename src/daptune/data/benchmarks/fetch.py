@@ -28,12 +28,10 @@ def resolve(address: str) -> str:
     if kind == "drive":
         return f"https://drive.google.com/uc?export=download&id={rest}"
     if kind == "hub":
-        from huggingface_hub import hf_hub_url
-
         place, _, revision = rest.partition("@")
         owner, repo, file = place.split("/", 2)
-        endpoint = os.environ.get("HF_ENDPOINT") or None
-        return hf_hub_url(f"{owner}/{repo}", file, repo_type="dataset", revision=revision or None, endpoint=endpoint)
+        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        return f"{hub.rstrip('/')}/datasets/{owner}/{repo}/resolve/{revision or 'main'}/{file}"
     return address
 
 

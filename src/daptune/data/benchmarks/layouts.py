@@ -202,9 +202,8 @@ def _table(path: Path, *, fewest: int, most: int = 0) -> Iterator[list[str]]:
 def _matlab(path: Path, name: str) -> Any:
     from scipy.io import loadmat  # scikit-learn brings it; only two data sets need it
 
-    try:
-        return loadmat(path)[name]
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere in scipy's reader
-        raise DataError(f"{path} is not a MATLAB file with {name!r} ({error}); fetch it again.") from error
+    with path.open("rb") as file:
+        try:
+            return loadmat(file)[name]
+        except Exception as error:  # a damaged file can fail anywhere in scipy's reader
+            raise DataError(f"{path} is not a MATLAB file with {name!r} ({error}); fetch it again.") from error
