@@ -58,6 +58,8 @@ def read_training_state(path: Path, wanted: Callable[[str], bool]) -> TrainingSt
 def _is_beside(module: str, name: str) -> bool:
     if module in ("builtins", "__builtin__", "collections"):
         return name in _PLAIN
+    if (module, name) == ("_codecs", "encode"):  # how pickles of protocol 2 write the bytes of a number of numpy's
+        return True
     return module.partition(".")[0] in _BESIDE
 
 
