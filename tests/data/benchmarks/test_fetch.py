@@ -40,7 +40,7 @@ def test_a_file_is_fetched_checked_and_told_of(server: FileServer, tmp_path: Pat
 def test_what_broke_off_goes_on_from_there(server: FileServer, tmp_path: Path) -> None:
     server.break_after = 1000
     target = tmp_path / "a.bin"
-    with pytest.raises(DataError, match="broke off .*1000 of 102400 bytes arrived.*the same command goes on"):
+    with pytest.raises(DataError, match=r"broke off .*1000 of 102400 bytes arrived.*the same command goes on"):
         fetch(download(server, hashlib.md5(CONTENT).hexdigest()), target)
     assert not target.exists()
     fetch(download(server, hashlib.md5(CONTENT).hexdigest()), target)
@@ -81,7 +81,7 @@ def test_a_web_page_in_place_of_the_file_is_told(server: FileServer, tmp_path: P
 
 
 def test_an_address_that_does_not_answer_is_one_line(server: FileServer, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="answers 404 Not Found; fetch b.bin by hand"):
+    with pytest.raises(DataError, match=r"answers 404 Not Found; fetch b\.bin by hand"):
         fetch(Download(server.address("b.bin"), "b.bin"), tmp_path / "b.bin")
     server.shutdown()
     server.server_close()
