@@ -64,6 +64,10 @@ def test_prepare_fetches_and_says_what_is_left(
         assert "EuroSAT.zip" in shown.out
         assert "By hand, into" in shown.err  # the split file could not be fetched
         assert "answers 404" in shown.err
+        place = tmp_path / "data" / "eurosat" / "2750" / "Forest"
+        next(place.iterdir()).unlink()
+        assert run(["data", "prepare", "eurosat", "--root", str(tmp_path / "data")]) == 2
+        assert "2750/ was there and may be half unpacked: remove it" in capsys.readouterr().err
         assert run(["data", "prepare", "imagenet", "--root", str(tmp_path / "data"), "--json"]) == 2
         shown = capsys.readouterr()
         assert json.loads(shown.out)["state"] == "absent"

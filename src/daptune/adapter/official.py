@@ -75,7 +75,8 @@ def import_checkpoint(
     made = METHODS[method](backbone, class_names, make_config(method, config | dict(options or {})))
     made.load_state_dict(learned)
     made.requires_grad_(False).eval()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Imported(made, {"imported_from": path.name, "sha256": digest, "epoch": epoch})
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from daptune.cli.console import emit_json, note, print_pairs, print_table, progress, say
 from daptune.data.benchmarks.check import Report, check
 from daptune.data.benchmarks.fetch import Progress
-from daptune.data.benchmarks.prepare import FAILED, Step, prepare
+from daptune.data.benchmarks.prepare import FAILED, THERE, Step, prepare
 from daptune.data.benchmarks.reading import data_root
 from daptune.data.benchmarks.registry import BENCHMARKS, Benchmark, find
 from daptune.errors import DataError
@@ -77,12 +77,16 @@ def run_prepare(name: str, root: Path | None, *, keep: bool, as_json: bool) -> i
 def _by_hand(record: Benchmark, steps: list[Step], report: Report) -> Iterator[str]:
     failed = [step for step in steps if step.outcome == FAILED]
     manual = record.manual if any(entry.needed and not entry.present for entry in report.entries) else ()
-    if failed or manual:
+    broken = [target for step in steps if step.outcome == THERE for _, target in step.download.unpack]
+    broken = broken if report.missing or report.problems else []
+    if failed or manual or broken:
         yield f"By hand, into {report.folder} (see {record.page}):"
     for step in failed:
         yield f"  {step.download.file}: {step.reason}"
     for line in manual:
         yield f"  {line}"
+    for target in broken:
+        yield f"  {target}/ was there and may be half unpacked: remove it, and the same command fetches it again."
 
 
 @contextmanager

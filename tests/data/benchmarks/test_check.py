@@ -6,6 +6,8 @@ import pytest
 from daptune.data.benchmarks import BENCHMARKS
 from daptune.data.benchmarks.check import check
 from daptune.data.benchmarks.layouts import READERS
+from daptune.methods.templates import find_dataset
+from daptune.presets import dataset_names
 
 from .conftest import Small
 
@@ -76,6 +78,12 @@ def test_a_damaged_split_file_is_a_problem(small: Small, tmp_path: Path) -> None
     report = check("dtd", tmp_path)
     assert len(report.problems) == 1
     assert "cannot be read" in report.problems[0]
+
+
+def test_presets_and_templates_know_every_data_set() -> None:
+    assert set(dataset_names()) == set(BENCHMARKS)
+    for record in BENCHMARKS.values():
+        assert find_dataset(record.title) == record.title
 
 
 def test_the_records_are_those_of_the_published_sets() -> None:

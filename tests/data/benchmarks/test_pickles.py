@@ -133,6 +133,19 @@ def test_another_pickle_is_one_line(content: bytes, message: str, tmp_path: Path
         read_pickle(path)
 
 
+def test_two_names_of_one_label_are_refused_and_one_name_of_two_is_told_apart(tmp_path: Path, datum: type) -> None:
+    path = tmp_path / "imagenet" / "split_fewshot" / "shot_1-seed_1.pkl"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "imagenet" / "a.jpg").write_bytes(b"")
+    path.write_bytes(pickle.dumps({"train": [datum("a.jpg", 657, "missile"), datum("b.jpg", 744, "missile")]}))
+    assert read_pickle(path).train.class_names == ("missile", "missile_")
+    path.write_bytes(pickle.dumps({"train": [datum("a.jpg", 0, "cat"), datum("b.jpg", 0, "dog")]}))
+    with pytest.raises(DataError, match="label 0 is named both 'cat' and 'dog'"):
+        read_pickle(path)
+    path.write_bytes(pickle.dumps({"train": [datum("a.jpg", 0, "cat"), datum("/etc/passwd", 1, "dog")]}))
+    assert read_pickle(path).train.images[1] == tmp_path / "imagenet" / "etc" / "passwd"
+
+
 def test_a_path_out_of_the_folder_is_refused(tmp_path: Path, datum: type) -> None:
     path = tmp_path / "a" / "split_fewshot" / "shot_1-seed_1.pkl"
     path.parent.mkdir(parents=True)

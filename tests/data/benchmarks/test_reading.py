@@ -159,11 +159,12 @@ def test_a_missing_image_is_told_before_anything_starts(small: Small, tmp_path: 
         ("oxford_pets", "annotations/test.txt", r"expected annotations/test.txt or split_zhou_OxfordPets.json"),
         ("stanford_cars", "devkit/cars_meta.mat", r"expected devkit/cars_meta.mat or split_zhou"),
         ("fgvc_aircraft", "variants.txt", r"expected variants.txt \(No such file"),
+        ("eurosat", "2750", r"expected 2750 \(No such file"),
     ],
 )
-def test_a_missing_annotation_is_named(name: str, remove: str, message: str, small: Small, tmp_path: Path) -> None:
+def test_a_missing_part_is_named(name: str, remove: str, message: str, small: Small, tmp_path: Path) -> None:
     record, _ = small(name)
-    (tmp_path / record.folder / remove).unlink()
+    (tmp_path / record.folder / remove).rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=message):
         read_benchmark(name, tmp_path)
 

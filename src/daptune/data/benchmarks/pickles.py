@@ -10,9 +10,10 @@ import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from daptune.data.table import ImageTable, Splits
+from daptune.data.benchmarks.layouts import Parts
+from daptune.data.benchmarks.reading import tables_of
+from daptune.data.benchmarks.splits import Row
+from daptune.data.table import Splits
 from daptune.errors import DataError
 
 _LARGEST = 1 << 30  # bytes; ImageNet's whole list is about a tenth of that
@@ -46,23 +47,16 @@ def read_pickle(path: Path, image_root: str | Path | None = None) -> Splits:
     order of their labels. Raises DataError for a pickle of anything else, or whose images are not here.
     """
     parts = _load(path)
-    folder = Path(image_root).expanduser() if image_root is not None else path.resolve().parent.parent
-    names: dict[int, str] = {}
-    for items in parts.values():
-        for _, label, name in items:
-            if names.setdefault(label, name) != name:
-                raise DataError(f"{path}: label {label} is named both {names[label]!r} and {name!r}.")
-    numbers = {label: number for number, label in enumerate(sorted(names))}
-    cut = _depth(path, folder, [file for items in parts.values() for file, _, _ in items])
-    tables = {}
-    for part, items in parts.items():
-        files = tuple(folder.joinpath(*PurePosixPath(file).parts[cut:]) for file, _, _ in items)
-        labels = np.array([numbers[label] for _, label, _ in items], dtype=np.int64)
-        tables[part] = ImageTable(files, labels, tuple(names[label] for label in numbers), folder)
-    return Splits.of(tables)
+    folder = Path(image_root).expanduser() if image_root is not None else path.absolute().parent.parent
+    cut = _depth(path, folder, next(file for rows in parts.values() for file, _, _ in rows))
+    moved = {
+        part: [("/".join(PurePosixPath(file).parts[cut:]).lstrip("/"), label, name) for file, label, name in rows]
+        for part, rows in parts.items()
+    }
+    return tables_of(moved, folder)
 
 
-def _load(path: Path) -> dict[str, list[tuple[str, int, str]]]:
+def _load(path: Path) -> Parts:
     expected = 'expected {"train": [Datum, ...], "val": [Datum, ...]} of CoOp\'s split_fewshot/'
     try:
         if path.stat().st_size > _LARGEST:
@@ -80,7 +74,7 @@ def _load(path: Path) -> dict[str, list[tuple[str, int, str]]]:
     return rows
 
 
-def _row(item: object, kind: type[_Datum]) -> tuple[str, int, str]:
+def _row(item: object, kind: type[_Datum]) -> Row:
     if not isinstance(item, kind):
         raise TypeError(f"found {type(item).__name__} in place of a Datum")
     file, label, name = item._impath, item._label, item._classname
@@ -91,10 +85,10 @@ def _row(item: object, kind: type[_Datum]) -> tuple[str, int, str]:
     return file, label, name
 
 
-def _depth(path: Path, folder: Path, files: list[str]) -> int:
-    """How many parts to cut off the front of every path so that the first of them is found below the folder."""
-    parts = PurePosixPath(files[0]).parts
+def _depth(path: Path, folder: Path, file: str) -> int:
+    """How many parts to cut off the front of the paths so that this one, the first, is found below the folder."""
+    parts = PurePosixPath(file).parts
     for cut in range(len(parts)):
         if folder.joinpath(*parts[cut:]).is_file() and parts[cut] != "/":
             return cut
-    raise DataError(f"{path}: no end of {files[0]} is a file below {folder}; give image_root, the data set's folder.")
+    raise DataError(f"{path}: no end of {file} is a file below {folder}; give image_root, the data set's folder.")

@@ -36,12 +36,12 @@ def read_benchmark(name: str, root: str | Path | None = None) -> Splits:
     record = find(name)
     folder = data_root(root) / record.folder
     parts, drawn = read_rows(record, folder)
-    images = (folder / record.images).resolve()
+    images = (folder / record.images).absolute()
     absent = missing_images(images, [row for rows in parts.values() for row in rows])
     if absent:
         total = sum(map(len, parts.values()))
         raise _half(record, folder, f"{len(absent)} of its {total} images are missing, the first {absent[0]}")
-    splits = _tables(parts, images)
+    splits = tables_of(parts, images)
     classes = len((splits.train if len(splits.train) else splits.whole()).class_names)
     if classes != record.classes:
         raise _half(record, folder, f"expected {record.classes} classes, found {classes}")
@@ -70,7 +70,7 @@ def read_rows(record: Benchmark, folder: Path) -> tuple[Parts, bool]:
     except OSError as error:
         lacking = Path(error.filename or folder)
         inside = lacking.relative_to(folder) if lacking.is_relative_to(folder) else lacking
-        either = f" or {record.split_file}" if record.split_file else ""
+        either = f" or {record.split_file}" if record.split_file and inside.as_posix() in record.notes else ""
         raise _half(record, folder, f"expected {inside}{either} ({error.strerror})") from error
     except DataError:
         raise
@@ -80,15 +80,40 @@ def read_rows(record: Benchmark, folder: Path) -> tuple[Parts, bool]:
 
 def missing_images(root: Path, rows: Iterable[Row]) -> list[str]:
     """Paths of the rows that are no file below root; each folder is listed once."""
-    listings: dict[Path, frozenset[str]] = {}
+    listings: dict[str, frozenset[str]] = {}
     absent = []
     for file, _, _ in rows:
-        place = (root / file).parent
+        place, _, name = file.rpartition("/")
         if place not in listings:
-            listings[place] = frozenset(os.listdir(place)) if place.is_dir() else frozenset()
-        if os.path.basename(file) not in listings[place]:
+            folder = root / place
+            listings[place] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        if name not in listings[place]:
             absent.append(file)
     return absent
+
+
+def tables_of(parts: Parts, root: Path) -> Splits:
+    """Rows as tables of images below root; classes in the order of their labels, which are renumbered without gaps."""
+    names: dict[int, str] = {}
+    for rows in parts.values():
+        for _, label, name in rows:
+            if names.setdefault(label, name) != name:
+                raise DataError(f"label {label} is named both {names[label]!r} and {name!r}; one of the two is wrong.")
+    numbers = {label: number for number, label in enumerate(sorted(names))}
+    class_names = _distinct([names[label] for label in numbers])
+    tables = {
+        part: ImageTable(
+            tuple(root / row[0] for row in rows),
+            np.array([numbers[row[1]] for row in rows], dtype=np.int64),
+            class_names,
+            root,
+        )
+        for part, rows in parts.items()
+        if rows
+    }
+    if not tables:
+        raise DataError(f"{root}: expected images, found none.")
+    return Splits.of(tables)
 
 
 def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
@@ -113,28 +138,6 @@ def _only(table: ImageTable, chosen: Sequence[int]) -> ImageTable:
     numbers[chosen] = np.arange(len(chosen))
     kept = table.subset(np.flatnonzero(numbers[table.labels] >= 0))
     return replace(kept, labels=numbers[kept.labels], class_names=tuple(table.class_names[label] for label in chosen))
-
-
-def _tables(parts: Parts, images: Path) -> Splits:
-    names: dict[int, str] = {}
-    for rows in parts.values():
-        for _, label, name in rows:
-            names.setdefault(label, name)
-    numbers = {label: number for number, label in enumerate(sorted(names))}
-    class_names = _distinct([names[label] for label in numbers])
-    tables = {
-        part: ImageTable(
-            tuple(images / row[0] for row in rows),
-            np.array([numbers[row[1]] for row in rows], dtype=np.int64),
-            class_names,
-            images,
-        )
-        for part, rows in parts.items()
-        if rows
-    }
-    if not tables:
-        raise DataError(f"{images}: expected images, found none.")
-    return Splits.of(tables)
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
