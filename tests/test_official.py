@@ -162,8 +162,32 @@ def test_other_class_names_are_noticed(backbone: Backbone, tmp_path: Path) -> No
 def test_another_backbone_is_noticed(backbone: Backbone, tmp_path: Path, made_up_backbone: str) -> None:
     path = official(tmp_path / "a", coop(backbone))
     other = load_backbone(made_up_backbone, precision="fp32")
-    with pytest.raises(AdapterError, match=r"embeddings of width|cannot be read with this backbone"):
+    with pytest.raises(AdapterError, match=r"embeddings of width 128, .* has 64"):
         import_checkpoint(path, "coop", other, NAMES)
+    with pytest.raises(AdapterError, match=r"embeddings of width 128, .* has 64"):
+        import_checkpoint(official(tmp_path / "b", maple(backbone)), "maple", other, NAMES)
+    state = coop(backbone)
+    state["token_suffix"] = state["token_suffix"] + 0.5
+    with pytest.raises(AdapterError, match="class 0 is 'abyssinian' in the list and cannot be read with this backbone"):
+        import_checkpoint(official(tmp_path / "c", state), "coop", backbone, NAMES)
+
+
+def test_a_name_that_stands_twice_is_told_apart_without_another_prompt(
+    backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ImageNet's list has "missile" twice; to CLIP the two must stay the same."""
+    width = backbone.clip.config.text_width
+    state = {"ctx": noise(4, width), **embedded(backbone, [0] * 4, 4, ("missile", "cat", "missile"))}
+    path, classes = official(tmp_path / "a", state), tmp_path / "classes.txt"
+    classes.write_text("missile\ncat\nmissile\n")
+    out = tmp_path / "adapter"
+    words = ["import", str(path), "--backbone", "tiny", "--precision", "fp32", "--out", str(out), "--json"]
+    assert run([*words, "--classes", str(classes)]) == 0
+    method = daptune.load(out).method_
+    assert method.class_names == ("missile", "cat", "missile_")
+    features = method.text_features()
+    assert torch.allclose(features[0], features[2], atol=1e-5)
+    assert not torch.allclose(features[0], features[1], atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def import_checkpoint(
     learned, config = reader(tensors, path)
     suffix = tensors.get(_SUFFIX)
     if suffix is not None:
-        frozen = _frozen_words(backbone, suffix, config, path) if method == "maple" else []
+        _check_width(backbone, suffix, path)
+        frozen = _frozen_words(backbone, suffix, config["text_tokens"]) if method == "maple" else []
         _check_names(backbone, suffix, class_names, frozen, path)
         if method == "maple" and not frozen:
             config |= {"context_init": ""}
@@ -122,29 +123,30 @@ _READERS = {
 }
 
 
-def _frozen_words(backbone: Backbone, suffix: Tensor, config: Mapping[str, Any], path: Path) -> list[int]:
-    """The words of "a photo of a" behind the learned ones, if every prompt of the checkpoint goes on with them."""
-    words = backbone.tokenizer.encode(_PHRASE)[config["text_tokens"] :]
-    if not words or suffix.dim() != 3 or suffix.shape[1] < len(words):
-        return []
-    return words if _embedded(backbone, suffix[0], words) else []
-
-
-def _check_names(
-    backbone: Backbone, suffix: Tensor, class_names: Sequence[str], frozen: Sequence[int], path: Path
-) -> None:
-    """AdapterError unless the checkpoint's embedded names (C, T, W) are those of the class names on this backbone."""
+def _check_width(backbone: Backbone, suffix: Tensor, path: Path) -> None:
     width = backbone.clip.token_embedding.weight.shape[1]
     if suffix.dim() != 3 or suffix.shape[2] != width:
         raise AdapterError(
             f"{path} was learned with text embeddings of width {suffix.shape[-1]}, {backbone.name!r} has {width}; name "
             "its backbone."
         )
+
+
+def _frozen_words(backbone: Backbone, suffix: Tensor, learned: int) -> list[int]:
+    """The words of "a photo of a" behind the learned ones, if the prompts of the checkpoint go on with them."""
+    words = backbone.tokenizer.encode(_PHRASE)[learned:]
+    return words if len(suffix) and _embedded(backbone, suffix[0], words) else []
+
+
+def _check_names(
+    backbone: Backbone, suffix: Tensor, class_names: Sequence[str], frozen: Sequence[int], path: Path
+) -> None:
+    """AdapterError unless the checkpoint's embedded names (C, T, W) are those of the class names on this backbone."""
     if len(suffix) != len(class_names):
         raise AdapterError(f"{path} has {len(suffix)} classes, {len(class_names)} names were given; give its own list.")
     for place, (name, row) in enumerate(zip(class_names, suffix, strict=True)):
         ids = [*frozen, *backbone.tokenizer.encode(name.replace("_", " ") + "."), backbone.tokenizer.eot]
-        if len(row) < len(ids) or not _embedded(backbone, row, ids):
+        if not _embedded(backbone, row, ids):
             reading = _reading(backbone, row)
             there = f"reads {reading!r} there" if reading else "cannot be read with this backbone"
             raise AdapterError(
@@ -156,7 +158,7 @@ def _check_names(
 def _embedded(backbone: Backbone, row: Tensor, ids: Sequence[int]) -> bool:
     """Whether the first rows of (T, W) are the embeddings of the tokens, up to fp16."""
     own = backbone.clip.token_embedding.weight[list(ids)].float().cpu()
-    return bool(torch.allclose(row[: len(ids)], own, rtol=1e-2, atol=1e-3))
+    return len(row) >= len(ids) and torch.allclose(row[: len(ids)], own, rtol=1e-2, atol=1e-3)
 
 
 def _reading(backbone: Backbone, row: Tensor) -> str:

@@ -9,6 +9,7 @@ from daptune.cli.console import emit_json, print_pairs, say, shapes_text
 from daptune.cli.options import ImportOptions
 from daptune.cli.setup import key_values
 from daptune.clip.backbone import load_backbone
+from daptune.data.benchmarks.reading import distinct_names, read_benchmark
 from daptune.errors import DataError
 
 
@@ -39,8 +40,6 @@ def run(checkpoint: Path, options: ImportOptions) -> int:
 
 def _class_names(options: ImportOptions) -> tuple[str, ...]:
     if options.dataset is not None and options.classes is None:
-        from daptune.data.benchmarks import read_benchmark
-
         return read_benchmark(options.dataset, options.root).whole().class_names
     if options.classes is None or options.dataset is not None:
         raise DataError("give --classes FILE, a class name a line in the order of the labels, or --dataset NAME.")
@@ -48,4 +47,4 @@ def _class_names(options: ImportOptions) -> tuple[str, ...]:
     names = tuple(line for line in map(str.strip, text.splitlines()) if line)
     if not names:
         raise DataError(f"{options.classes}: expected a class name a line, found none.")
-    return names
+    return distinct_names(names)  # ImageNet's own list has two names twice

@@ -100,7 +100,7 @@ def tables_of(parts: Parts, root: Path) -> Splits:
             if names.setdefault(label, name) != name:
                 raise DataError(f"label {label} is named both {names[label]!r} and {name!r}; one of the two is wrong.")
     numbers = {label: number for number, label in enumerate(sorted(names))}
-    class_names = _distinct([names[label] for label in numbers])
+    class_names = distinct_names([names[label] for label in numbers])
     tables = {
         part: ImageTable(
             tuple(root / row[0] for row in rows),
@@ -140,7 +140,7 @@ def _only(table: ImageTable, chosen: Sequence[int]) -> ImageTable:
     return replace(kept, labels=numbers[kept.labels], class_names=tuple(table.class_names[label] for label in chosen))
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names that stand twice made different by underscores, which become blanks in a prompt and then nothing."""
     marked: dict[str, None] = {}  # a set that keeps its order
     for name in names:
