@@ -48,6 +48,8 @@ def official(path: Path, state: dict[str, Tensor], epoch: int = 50) -> Path:
     """What Dassl's save_model writes: the state dict beside an optimizer's and a scheduler's, which holds objects."""
     parameter = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([parameter], lr=0.002, momentum=0.9)
+    parameter.sum().backward()
+    optimizer.step()  # which leaves a momentum, in a dict of another kind whose keys are tensors
     successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
     content = {
         "state_dict": OrderedDict(state),

@@ -45,6 +45,12 @@ class Node:
     def __setstate__(self, state: object) -> None:
         self.attributes = dict(state) if isinstance(state, dict) else {}
 
+    def __setitem__(self, key: object, value: object) -> None:
+        """What a container of its own kind holds is left aside as well."""
+
+    def append(self, value: object) -> None:
+        """The same for a list of its own kind."""
+
 
 class Storage(NamedTuple):
     """One file of raw numbers in the zip."""
