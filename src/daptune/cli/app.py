@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from daptune import __version__
-from daptune.cli.options import Adapter, FitOptions, Json, PredictOptions, RunOptions
+from daptune.cli.options import Adapter, FitOptions, ImportOptions, Json, PredictOptions, RunOptions
 
 _EPILOGUE = "Every verb has --help. Bad input is one line and exit code 2; add --debug for the traceback."
 
@@ -25,6 +25,7 @@ app = App(
 _FIT = FitOptions()
 _RUN = RunOptions()
 _PREDICT = PredictOptions()
+_IMPORT = ImportOptions()
 
 
 @app.command
@@ -53,7 +54,7 @@ def fit(folder: Path, /, *, options: FitOptions = _FIT) -> int:
     ----------
     folder
         One sub-folder of images a class, maybe below `train/`, `val/` and `test/`; or a table (.csv, .tsv, .parquet
-        with path and label), or a `split_zhou_*.json`.
+        with path and label), or a `split_zhou_*.json`, or `data:NAME` for a benchmark data set.
     """
     from daptune.cli.fit import run
 
@@ -151,3 +152,66 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
     from daptune.cli.pull import run
 
     return run(backbone, revision=revision, as_json=json)
+
+
+data = App(name="data", help="The paper's data sets: list them, check a folder, fetch what can be fetched.")
+app.command(data)
+_Root = Annotated[
+    Path | None, Parameter(name="--root", help="Folder of the data sets; by default $DAPTUNE_DATA, else ./data.")
+]
+
+
+@data.command(name="list")
+def data_list(*, root: _Root = None, json: Json = False) -> int:
+    """List the 11 data sets and 4 targets: classes, images by split, where they come from."""
+    from daptune.cli.data import run_list
+
+    return run_list(root, as_json=json)
+
+
+@data.command(name="check")
+def data_check(name: str, /, *, root: _Root = None, json: Json = False) -> int:
+    """Compare a data set's folder with the published one: the tree, what is missing, counts by split.
+
+    Exit code 2 where it is not whole.
+
+    Parameters
+    ----------
+    name
+        As `daptune data list` has it.
+    """
+    from daptune.cli.data import run_check
+
+    return run_check(name, root, as_json=json)
+
+
+@data.command(name="prepare")
+def data_prepare(name: str, /, *, root: _Root = None, keep: bool = False, json: Json = False) -> int:
+    """Fetch a data set as far as it has stable addresses, and say what is left to do by hand.
+
+    What broke off goes on where it stopped; checksums are compared where one was published.
+
+    Parameters
+    ----------
+    name
+        As `daptune data list` has it.
+    keep
+        Leave the archives after they are unpacked.
+    """
+    from daptune.cli.data import run_prepare
+
+    return run_prepare(name, root, keep=keep, as_json=json)
+
+
+@app.command(name="import")
+def import_(checkpoint: Path, /, *, options: ImportOptions = _IMPORT) -> int:
+    """Turn a checkpoint of the official CoOp, DAPT or MaPLe code into an adapter, without running anything in it.
+
+    Parameters
+    ----------
+    checkpoint
+        `model-best.pth.tar` or `model.pth.tar-50`, as Dassl writes it.
+    """
+    from daptune.cli.import_ import run
+
+    return run(checkpoint, options)

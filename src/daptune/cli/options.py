@@ -102,6 +102,32 @@ class FitOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class ImportOptions:
+    """What `daptune import` takes besides the checkpoint."""
+
+    method: str = "coop"
+    """Whose checkpoint it is: `coop`, `dapt` or `maple`."""
+    backbone: str = "ViT-B-16/openai"
+    """The frozen CLIP that it was learned on."""
+    classes: Path | None = None
+    """Text file with a class name a line, in the order of the labels; the names inside the checkpoint are compared."""
+    dataset: str | None = None
+    """In place of --classes: the benchmark data set that it was learned on, read from --root."""
+    root: Path | None = None
+    """Folder of the data sets; by default $DAPTUNE_DATA, else ./data."""
+    out: Path = Path("adapter")
+    """Folder that the adapter is written to."""
+    set_options: Annotated[tuple[str, ...], Parameter(name="--set", metavar="OPTION=VALUE")] = ()
+    """An option of the method that the file does not tell, such as `class_position=middle`; may be repeated."""
+    precision: Precision = "auto"
+    """Of the frozen CLIP; the official code ran in fp16."""
+    device: str = "cpu"
+    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    json: Json = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class PredictOptions:
     """What `daptune predict` takes besides the adapter and the images."""
 
