@@ -104,6 +104,13 @@ def fit_method(
     return history
 
 
+def take_best(method: "Method", history: History, train: Batches, val: Batches) -> None:
+    """Give a method that was trained with select="last" what select="best_val" would have left it with."""
+    method.load_state_dict(history.best)
+    if settle := getattr(method, "after_fit", None):
+        settle(train, val)
+
+
 def evaluate(
     method: "Method", loader: Batches, *, after_batch: Callable[[], None] | None = None
 ) -> Evaluation:

@@ -229,7 +229,7 @@ class Run:
         )
         state.rows.append(asdict(row))
         state.images, state.sums, state.seconds, self._epoch_began = 0, {}, 0.0, time.monotonic()
-        if measured is not None and config.select == "best_val":
+        if measured is not None:
             # among equal accuracies, which are common with few images, the more confident in what is true
             score = [measured["accuracy"], -measured["nll"]]
             if state.best is None or score > state.best:
@@ -244,9 +244,9 @@ class Run:
 
     def finish(self) -> History:
         """Give the method the parameters that were chosen, and tell what happened."""
-        if self._best:
+        if self._best and self._config.select == "best_val":
             self._method.load_state_dict(self._best)
-        return History(tuple(EpochRow(**row) for row in self._state.rows), self._state.best_epoch)
+        return History(tuple(EpochRow(**row) for row in self._state.rows), self._state.best_epoch, self._best)
 
     def _look(self) -> None:
         """Bring the losses noted since the last look to the host, in one transfer; stop if one is not finite."""
