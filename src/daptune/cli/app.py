@@ -124,6 +124,52 @@ def methods(*, backbone: str = "tiny", json: Json = False) -> int:
 
 
 @app.command
+def bench(
+    plan: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    processes: int | None = None,
+    data_root: Path = Path("data"),
+    device: str = "cpu",
+    retry: bool = False,
+    list: bool = False,
+    json: Json = False,
+) -> int:
+    """Run a plan of experiments: methods x data sets x shots x seeds. Stopped at any time, the same command goes on.
+
+    Parameters
+    ----------
+    plan
+        A ready plan, or a .toml file of your own; without one, the ready plans are listed.
+    out
+        Folder of the results; by default `runs/` and the plan's name.
+    executor
+        Processes of this machine, or a Ray cluster.
+    ray_address
+        Of the cluster; without it, the one that this machine belongs to, or a new one here.
+    processes
+        Of this machine; by default as many as cores and memory allow.
+    data_root
+        Folder that the benchmark data sets lie in.
+    device
+        Device of torch to run on: `cpu`, `cuda` (a job a GPU), `mps`.
+    retry
+        Also run what failed before.
+    list
+        Show what is done, failed and missing, and run nothing.
+    """
+    from daptune.cli.bench import run
+
+    return run(
+        plan, out, executor=executor, ray_address=ray_address, processes=processes, data_root=data_root, device=device,
+        retry=retry, listing=list, as_json=json,
+    )  # fmt: skip
+
+
+@app.command
 def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
 

@@ -79,6 +79,8 @@ class FitOptions:
     """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
     device: str = "cpu"
     """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    devices: int = 1
+    """Processes of this machine, a GPU each with `--device cuda`, that share each batch out; also under torchrun."""
     preset: str | None = None
     """Settings of a publication: `paper` is the official code of each method."""
     dataset: str | None = None

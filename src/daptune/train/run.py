@@ -176,9 +176,8 @@ class Run:
         number = self._state.epoch + 1
         return number % -(-self._epochs // VALIDATIONS) == 0 or number == self._epochs
 
-    def note(self, terms: Mapping[str, Tensor], accuracy: Tensor | None, images: int) -> None:
-        """Remember the loss terms and the accuracy (scalars) of a batch of so many images."""
-        terms = terms if accuracy is None else {**terms, ACCURACY: accuracy}
+    def note(self, terms: Mapping[str, Tensor], images: int) -> None:
+        """Remember the loss terms (scalars), and the accuracy as ACCURACY, of a batch of so many images."""
         row = {name: torch.as_tensor(v, device=self._device).detach().float() for name, v in terms.items()}
         self._unseen.append((self.total_steps, images, row))
 
