@@ -32,7 +32,8 @@ def test_a_folder_without_a_test_split_holds_a_fifth_out(pictures: Path) -> None
 
 
 def test_names_and_paths(pictures: Path) -> None:
-    assert not any(map(is_path, known_names())) and {"demo", "demo/fxemoji", "eurosat", "imagenet_a"} <= set(known_names())
+    assert not any(map(is_path, known_names()))
+    assert {"demo", "demo/fxemoji", "eurosat", "imagenet_a"} <= set(known_names())
     assert check_name(str(pictures)) == str(pictures)
     with pytest.raises(DataError, match=r"A folder of your own is written \./pictures"):
         check_name("pictures")

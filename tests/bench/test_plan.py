@@ -26,7 +26,8 @@ def test_experiments_take_what_stands_above_them_and_say_what_differs() -> None:
     text = GOOD + 'train = { lr = 0.1 }\n[[experiments]]\nshots = [2]\n[[experiments]]\nkind = "domain"\n'
     text += 'targets = ["demo/fxemoji"]\nmethods = [{ method = "dapt", label = "own", train = { epochs = 3 } }]\n'
     first, second = parse_plan(text, "two").experiments
-    assert first.kind == "fewshot" and first.shots == (2,) and [row.label for row in first.methods] == ["zero_shot", "dapt"]
+    assert first.kind == "fewshot" and first.shots == (2,)
+    assert [row.label for row in first.methods] == ["zero_shot", "dapt"]
     assert second.kind == "domain" and second.targets == ("demo/fxemoji",) and second.shots == (16,)
     assert second.methods[0].label == "own" and second.methods[0].train == {"lr": 0.1, "epochs": 3}
 
@@ -35,8 +36,9 @@ def test_jobs_that_differ_in_what_is_measured_share_a_training() -> None:
     job = parse_plan(GOOD, "mine").jobs()[1]
     other = replace(job, experiment="domain", label="x", targets=("demo/fxemoji",))
     assert other.training == job.training and other.key != job.key
-    for change in ({"seed": 2}, {"shots": 3}, {"options": {"t": 1.0}}, {"train": {"lr": 1.0}}, {"experiment": "base2new"}):
-        assert replace(job, **change).training != job.training  # type: ignore[arg-type]
+    assert replace(job, experiment="base2new").training != job.training
+    for name, value in {"seed": 2, "shots": 3, "options": {"t": 1.0}, "train": {"lr": 1.0}}.items():
+        assert replace(job, **{name: value}).training != job.training
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_a_plan_is_found_by_name_or_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(GOOD)
     assert find_plan(str(file)).name == "mine" and find_plan(str(file)).text == GOOD
-    with pytest.raises(PlanError, match="no plan 'fewshoot'. Did you mean 'fewshot'"):
+    with pytest.raises(PlanError, match=r"no plan 'fewshoot'\. Did you mean 'fewshot'"):
         find_plan("fewshoot")
     with pytest.raises(PlanError, match=r"none.toml cannot be read \(No such file"):
         find_plan(str(tmp_path / "none.toml"))

@@ -15,7 +15,8 @@ PLAN = parse_plan('name = "mine"\nmethods = ["zero_shot"]\ndatasets = ["demo"]\n
 def write(run: Path, plan: Plan = PLAN, **row: object) -> None:
     with open_results(run, plan, plan.jobs()) as results:
         for job in plan.jobs():
-            results.add({"key": job.key, "plan": plan.name, "status": "done", "seed": job.seed, **row}, {"adapter.json": b"x"})
+            content = {"key": job.key, "plan": plan.name, "status": "done", "seed": job.seed, **row}
+            results.add(content, {"adapter.json": b"x"})
 
 
 def test_rows_are_read_back_and_the_last_of_a_key_counts(tmp_path: Path) -> None:

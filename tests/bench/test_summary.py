@@ -7,7 +7,9 @@ import pytest
 from daptune.bench.summary import accuracy_text, tables
 
 
-def row(label: str, shots: int, seed: int, dataset: str = "a", kind: str = "fewshot", **accuracy: float) -> dict[str, Any]:
+def row(
+    label: str, shots: int, seed: int, dataset: str = "a", kind: str = "fewshot", **accuracy: float
+) -> dict[str, Any]:
     return {
         "status": "done", "experiment": kind, "label": label, "shots": shots, "seed": seed, "dataset": dataset,
         "accuracy": accuracy,

@@ -70,11 +70,11 @@ def test_stopping_both_saves_the_state(made_up_backbone: str, pictures: Path, tm
     command = [sys.executable, "-m", "daptune", *words, "--devices", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     history = tmp_path / "adapter.run" / HISTORY_NAME
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (history.exists() and history.stat().st_size):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 130 and "--resume" in told and told.count("\n") == 1, told
     assert (history.parent / "checkpoint.safetensors").exists()
 

@@ -99,7 +99,7 @@ def _head(job: Job) -> dict[str, Any]:
 
 
 def _scores(job: Job, hits: Hits, skipped: dict[str, str]) -> dict[str, Any]:
-    wanted = {"test", "val", "base", "new", *job.targets}
+    wanted = {"test", "val", *job.targets} | ({"base", "new"} if job.experiment == "base2new" else set())
     own = {name: found for name, found in hits.items() if name in wanted}
     scores: dict[str, Any] = {
         "accuracy": {name: float(found.mean()) for name, found in own.items()},
