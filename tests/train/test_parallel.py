@@ -46,7 +46,8 @@ def _fail() -> int:
 def test_the_command_line(
     made_up_backbone: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shared = ["--backbone", made_up_backbone, "--shots", "3", "--epochs", "3", "--batch-size", "4", "--precision", "fp32"]
+    shared = ["--backbone", made_up_backbone, "--precision", "fp32", "--shots", "3"]
+    shared += ["--epochs", "3", "--batch-size", "4"]
     found = []
     for devices in ("1", "2"):
         out = tmp_path / devices

@@ -97,6 +97,8 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     if options.precision != FitOptions.precision:
         words += ["--precision", options.precision]
     for name, value in train.items():
+        if name == "seed":
+            continue
         words += [f"--{name.replace('_', '-')}", _text(value)]
     for name, value in method.items():
         words += ["--set", f"{name}={_text(value)}"]
