@@ -97,23 +97,25 @@ def silhouette(features: ArrayLike, labels: ArrayLike) -> float:
 
     Rousseeuw, Silhouettes (1987). Distances are Euclidean.
     """
+    y = np.asarray(labels)
+    return float(_silhouettes(features, y).mean()) if (y != y[0]).any() else float("nan")
+
+
+def _silhouettes(features: ArrayLike, labels: ArrayLike) -> Floats:
     z = np.asarray(features, dtype=np.float64)
     _, y = np.unique(np.asarray(labels), return_inverse=True)
     member = np.eye(int(y.max()) + 1)[y]  # (n, C)
     counts = member.sum(axis=0)
-    if len(counts) < 2:
-        return float("nan")
     scores = []
     for rows in np.array_split(np.arange(len(z)), -(-len(z) // 512)):
-        means = np.sqrt(_squares(z[rows], z)) @ member  # (r, C) sums of distances
-        own = y[rows]
-        places = np.arange(len(rows))
-        a = means[places, own] / np.maximum(counts[own] - 1, 1)
-        means = means / counts
+        sums = np.sqrt(_squares(z[rows], z)) @ member  # (r, C) of distances
+        own, places = y[rows], np.arange(len(rows))
+        a = sums[places, own] / np.maximum(counts[own] - 1, 1)
+        means = sums / counts
         means[places, own] = np.inf
         b = means.min(axis=1)
         scores.append(np.where(counts[own] > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-300), 0.0))
-    return float(np.concatenate(scores).mean())
+    return np.concatenate(scores)
 
 
 def _pair_squares(features: ArrayLike) -> Floats:

@@ -10,29 +10,36 @@ import ray
 from ray.cluster_utils import Cluster
 
 from daptune.bench.executors import RayCluster
+from daptune.bench.plan import parse_plan
 from daptune.bench.results import RESULTS
 from daptune.bench.runner import run_plan
 from tests.bench.helpers import small_plan
 
 
 def main(backbone: str, pictures: str, run: str) -> None:
-    plan = small_plan(backbone, Path(pictures))
+    text = small_plan(backbone, Path(pictures)).text.replace("epochs = 2", "epochs = 40")
+    plan = parse_plan(text, "small")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1, include_dashboard=False)
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
     told = {"jobs": len(plan.jobs()), "nodes_before": alive()}
+    over = threading.Event()
 
     def kill() -> None:
         """As soon as both nodes work and a result is there."""
-        while not (results := Path(run, RESULTS)).exists() or not results.stat().st_size or busy_nodes() < 2:
+        results = Path(run, RESULTS)
+        while not over.is_set():
+            if results.exists() and results.stat().st_size and busy_nodes() == 2:
+                told["killed_after"] = results.read_bytes().count(b"\n")
+                cluster.remove_node(second, allow_graceful=False)
+                return
             time.sleep(0.05)
-        told["killed_after"] = results.read_bytes().count(b"\n")
-        cluster.remove_node(second, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
     run_plan(plan, Path(run), root=Path(run), executor=RayCluster(cluster.address))
+    over.set()
     killer.join()
     told["nodes_after"] = alive()
     ray.shutdown()

@@ -1,6 +1,6 @@
 """Jobs on a Ray cluster of two nodes, of which one is killed in the middle.
 
-In a process of its own (ray_cluster.py): Ray leaves threads and sockets behind, which are warnings, and so errors, here.
+In a process of its own (ray_cluster.py): Ray leaves threads and sockets behind, which would be warnings here.
 """
 
 import json

@@ -132,7 +132,7 @@ def bench(
     executor: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     processes: int | None = None,
-    data_root: Path = Path("data"),
+    data_root: Path | None = None,
     device: str = "cpu",
     retry: bool = False,
     list: bool = False,
@@ -153,7 +153,7 @@ def bench(
     processes
         Of this machine; by default as many as cores and memory allow.
     data_root
-        Folder that the benchmark data sets lie in.
+        Folder that the benchmark data sets lie in; by default $DAPTUNE_DATA, else `data`.
     device
         Device of torch to run on: `cpu`, `cuda` (a job a GPU), `mps`.
     retry

@@ -1,5 +1,6 @@
 """`daptune bench`: a plan of experiments, what is missing of it, and a table at the end."""
 
+import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ def run(
     executor: str,
     ray_address: str | None,
     processes: int | None,
-    data_root: Path,
+    data_root: Path | None,
     device: str,
     retry: bool,
     listing: bool,
@@ -49,8 +50,9 @@ def run(
             )  # fmt: skip
             bar.console.print(_line(step), markup=False, soft_wrap=True)
 
+        root = data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
         rows = run_plan(
-            plan, run_dir, root=data_root, executor=workers, device=device, retry=retry, tell=tell
+            plan, run_dir, root=root.expanduser(), executor=workers, device=device, retry=retry, tell=tell
         )
     failures = [row for row in rows if row["status"] == "failed"]
     found = tables(rows)
