@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from daptune.errors import DaptuneError, TrainingError
+from daptune.errors import DaptuneError, Interrupted, TrainingError
 
 T = TypeVar("T")
 GRACE = 10.0
@@ -155,7 +155,9 @@ def launch(devices: int, work: Callable[[], int]) -> int:
                 if wait([pipes[0]], GRACE):
                     answers[0] = _answer(0, pipes[0], processes[0])
                 break
-        first = answers.get(0) or next((a for a in answers.values() if isinstance(a, BaseException)), 0)
+        first = answers[0] if 0 in answers else next(a for a in answers.values() if isinstance(a, BaseException))
+        if received and not isinstance(first, Interrupted):  # before they could save anything
+            raise KeyboardInterrupt
         if isinstance(first, BaseException):
             raise first
         for process in processes:
