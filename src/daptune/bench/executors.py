@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,13 +58,15 @@ class LocalProcesses:
         """As `Executor.run`."""
         waiting = deque(groups)
         limit = min(self.processes or self.fitting(setting.device), len(waiting))
-        memory = available_bytes() if self.processes is None else None  # what is asked for is done
-        threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, default_workers() // max(1, limit))
+        chosen = self.processes is not None or setting.device != "cpu"
+        memory = None if chosen else available_bytes()  # what is asked for is done; a GPU's memory is its own
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(said) if said.isdecimal() else max(1, default_workers() // max(1, limit))
         try:
             while waiting or self._busy:
                 allowed = limit if memory is None else max(1, min(limit, int(memory / (MARGIN * self.peak))))
                 while waiting and len(self._busy) < allowed:
-                    worker = self._idle.pop() if self._idle else _Worker(len(self._busy), setting, threads)
+                    worker = self._idle.pop() if self._idle else _Worker(self._free_number(), setting, threads)
                     worker.give(waiting.popleft())
                     self._busy[worker.connection] = worker
                 for ready in wait(list(self._busy)):
@@ -79,6 +82,10 @@ class LocalProcesses:
                 worker.process.join()
             self._idle, self._busy = [], {}
 
+    def _free_number(self) -> int:
+        taken = {worker.number for worker in self._busy.values()}  # none is idle when one is begun
+        return next(number for number in count() if number not in taken)
+
     @staticmethod
     def fitting(device: str) -> int:
         """Processes for a device: one a core, or one a GPU."""
@@ -90,12 +97,14 @@ class LocalProcesses:
 
 
 class _Worker:
-    """A process that does one group after another."""
+    """A process that does one group after another; its number says which GPU is its own."""
+
+    group: Group
 
     def __init__(self, number: int, setting: Setting, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.group: Group = ()
+        self.number, self.group = number, ()
         self.process = context.Process(target=_serve, args=(theirs, number, setting, threads, os.getpid()), daemon=True)
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
@@ -151,7 +160,7 @@ class RayCluster:
         own = not ray.is_initialized()
         if own:
             try:
-                ray.init(address=self.address, log_to_driver=False, include_dashboard=None if self.address else False)
+                ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
             except (ConnectionError, ValueError) as error:
                 raise PlanError(f"no Ray cluster at {self.address}: {' '.join(str(error).split())}") from error
         gpus = 1 if setting.device.startswith("cuda") else 0

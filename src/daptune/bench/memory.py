@@ -1,7 +1,6 @@
 """How much memory there is, and how much a piece of work took at most. Linux tells all; elsewhere less is known."""
 
 import contextlib
-import resource
 import sys
 from pathlib import Path
 
@@ -26,10 +25,11 @@ def peak_bytes(device: str) -> int:
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = _kilobytes("/proc/self/status", "VmHWM")
-    if peak is not None:
-        return peak
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if peak is not None or sys.platform == "win32":
+        return peak or 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _kilobytes(path: str, key: str) -> int | None:
