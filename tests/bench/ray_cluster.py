@@ -41,6 +41,9 @@ def main(backbone: str, pictures: str, run: str) -> None:
     run_plan(plan, Path(run), root=Path(run), executor=RayCluster(cluster.address))
     over.set()
     killer.join()
+    deadline = time.monotonic() + 60
+    while alive() > 1 and time.monotonic() < deadline:  # it takes a moment until the loss is noted
+        time.sleep(0.1)
     told["nodes_after"] = alive()
     ray.shutdown()
     cluster.shutdown()
