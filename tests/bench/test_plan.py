@@ -55,6 +55,7 @@ def test_jobs_that_differ_in_what_is_measured_share_a_training() -> None:
         ('methods = [{ method = "dapt", option = {} }]\ndatasets = ["demo"]', "Did you mean 'options'?"),
         (GOOD + "train = { eposchs = 3 }", "train has an unknown key 'eposchs'. Did you mean 'epochs'?"),
         (GOOD + 'train = { select = "best_val" }', "both selections are measured"),
+        (GOOD + "train = { steps = 9, epochs = 3 }", "has both steps and epochs"),
         (GOOD + "train = { lr = -1.0 }", "lr must be a number above 0"),
         (GOOD + "shots = [0]", "shots: expected whole numbers of at least 1, found 0"),
         (GOOD + "shots = 4", "shots: expected a list"),

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from daptune.bench.datasets import check_name
+from daptune.clip.precision import PRECISIONS
 from daptune.errors import DaptuneError, PlanError, suggest
 from daptune.methods import get_method, make_config
 from daptune.presets import PRESETS
 from daptune.train import TrainConfig
 
 KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16-faithful")
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,6 @@ class Job:
         """The same for jobs that one training serves: they differ in what is measured or in how they are called."""
         content = {name: value for name, value in asdict(self).items() if name not in _NOT_TRAINED}
         return _digest(content | {"half": self.experiment == "base2new"})
-
-    def __str__(self) -> str:
-        shots = "shot" if self.shots == 1 else "shots"
-        return f"{self.experiment}: {self.label} on {self.dataset}, {self.shots} {shots}, seed {self.seed}"
 
 
 _NOT_TRAINED = ("plan", "experiment", "label", "targets")
@@ -218,6 +214,8 @@ def _row(item: object, train: dict[str, Any], where: str) -> Row:
         raise PlanError(f"{where}: train has no select or seed here; both selections are measured, and seeds = [...]")
     if "steps" in training:
         _whole(training["steps"], 1, f"{where}: steps")
+        if "epochs" in training:
+            raise PlanError(f"{where}: train of {method} has both steps and epochs; keep one of the two")
     TrainConfig(**settings)
     return Row(method, _text(content.get("label", method), f"{where}: label"), options, training)
 
