@@ -605,7 +605,7 @@ def test_a_fault_of_our_own_is_told_apart(daptune: Command, monkeypatch: pytest.
     assert done.code == 1 and done.err.startswith("daptune: error: a fault of daptune: KeyError")
 
 
-@pytest.mark.parametrize("verb", ["", "demo", "fit", "eval", "predict", "methods", "show", "pull"])
+@pytest.mark.parametrize("verb", ["", "demo", "fit", "eval", "predict", "methods", "bench", "tune", "show", "pull"])
 def test_every_verb_has_help(verb: str, daptune: Command) -> None:
     done = daptune(*([verb] if verb else []), "--help")
     assert done.code == 0 and "Usage: daptune" in done.out and done.err == ""

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from daptune import __version__
-from daptune.cli.options import Adapter, FitOptions, ImportOptions, Json, PredictOptions, RunOptions
+from daptune.cli.options import (
+    Adapter,
+    FitOptions,
+    ImportOptions,
+    Json,
+    Precision,
+    PredictOptions,
+    RunOptions,
+    SetOptions,
+    Shots,
+)
 
 _EPILOGUE = "Every verb has --help. Bad input is one line and exit code 2; add --debug for the traceback."
 
@@ -122,6 +132,119 @@ def methods(*, backbone: str = "tiny", json: Json = False) -> int:
     from daptune.cli.methods import run
 
     return run(backbone, as_json=json)
+
+
+@app.command
+def bench(
+    plan: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    processes: int | None = None,
+    data_root: Path | None = None,
+    device: str = "cpu",
+    retry: bool = False,
+    list: bool = False,
+    json: Json = False,
+) -> int:
+    """Run a plan of experiments: methods x data sets x shots x seeds. Stopped at any time, the same command goes on.
+
+    Parameters
+    ----------
+    plan
+        A ready plan, or a .toml file of your own; without one, the ready plans are listed.
+    out
+        Folder of the results; by default `runs/` and the plan's name.
+    executor
+        Processes of this machine, or a Ray cluster.
+    ray_address
+        Of the cluster; without it, the one that this machine belongs to, or a new one here.
+    processes
+        Of this machine; by default as many as cores and memory allow.
+    data_root
+        Folder that the benchmark data sets lie in; by default $DAPTUNE_DATA, else `data`.
+    device
+        Device of torch to run on: `cpu`, `cuda` (a job a GPU), `mps`.
+    retry
+        Also run what failed before.
+    list
+        Show what is done, failed and missing, and run nothing.
+    """
+    from daptune.cli.bench import run
+
+    return run(
+        plan, out, executor=executor, ray_address=ray_address, processes=processes, data_root=data_root, device=device,
+        retry=retry, listing=list, as_json=json,
+    )  # fmt: skip
+
+
+@app.command
+def tune(
+    folder: Path,
+    /,
+    *,
+    method: str = "dapt",
+    backbone: str = "tiny",
+    shots: Shots = 16,
+    seed: int = 1,
+    out: Path = Path("daptune-tune"),
+    trials: int = 30,
+    minutes: float | None = None,
+    folds: int = 3,
+    lr: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    set_options: SetOptions = (),
+    holdout: float = 0.2,
+    precision: Precision = "auto",
+    device: str = "cpu",
+    json: Json = False,
+) -> int:
+    """Search learning rate, epochs, loss weights and numbers of tokens for a folder of images; never on test images.
+
+    Measured on the `val/` images where there are some, else by cross-validation of those that are learned from.
+    Stopped at any time, the same command goes on.
+
+    Parameters
+    ----------
+    folder
+        As for `daptune fit`.
+    method
+        What to learn; `daptune methods` lists them.
+    backbone
+        The frozen CLIP.
+    seed
+        Draws the images, as in `daptune fit`, and what is tried.
+    out
+        Folder of the trials; those that are there count.
+    trials
+        How many settings to try, the defaults among them.
+    minutes
+        Stop after so long, where that is sooner.
+    folds
+        Parts of the cross-validation.
+    lr
+        Keep this learning rate, and search the others.
+    epochs
+        Keep this number of passes over the images.
+    batch_size
+        Images in a step.
+    holdout
+        Part of the images that `daptune fit` will test on, where the folder has no `test/`; it is left alone.
+    precision
+        Of the frozen CLIP.
+    device
+        Device of torch to run on: `cpu`, `cuda`, `mps`.
+    """
+    from daptune.cli.tune import Limits, run
+
+    options = FitOptions(
+        method=method, backbone=backbone, shots=shots, seed=seed, lr=lr, epochs=epochs, batch_size=batch_size,
+        set_options=set_options, holdout=holdout, precision=precision, device=device, json=json,
+    )  # fmt: skip
+    return run(folder, options, Limits(out, trials, minutes, folds))
 
 
 @app.command

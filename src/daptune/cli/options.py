@@ -25,6 +25,18 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
 Adapter = Annotated[Path, Parameter(help="Folder that `daptune fit` wrote.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
+Shots = Annotated[
+    int | None,
+    Parameter(converter=_shots, metavar="K", help="Images of each class to learn from, or `all`."),
+]
+SetOptions = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        metavar="OPTION=VALUE",
+        help="An option of the method, such as `inter_weight=1`; may be repeated.",
+    ),
+]
 
 
 @Parameter(name="*")
@@ -51,14 +63,12 @@ class FitOptions:
     """What to learn; `daptune methods` lists them."""
     backbone: str = "tiny"
     """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
-    shots: Annotated[int | None, Parameter(converter=_shots, metavar="K")] = 16
-    """Images of each class to learn from, or `all`."""
+    shots: Shots = 16
     seed: int = 1
     """Draws the images, the first prompts and the order of training."""
     out: Path = Path("adapter")
     """Folder that the adapter is written to; an adapter that is there is replaced when the new one is complete."""
-    set_options: Annotated[tuple[str, ...], Parameter(name="--set", metavar="OPTION=VALUE")] = ()
-    """An option of the method, such as `inter_weight=1`; may be repeated."""
+    set_options: SetOptions = ()
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Adapter of the same method and backbone, for any classes, whose learned tensors training starts from."""
     epochs: int | None = None
@@ -83,6 +93,8 @@ class FitOptions:
     """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
     device: str = "cpu"
     """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    devices: int = 1
+    """Processes of this machine, a GPU each with `--device cuda`, that share each batch out; also under torchrun."""
     preset: str | None = None
     """Settings of a publication: `paper` is the official code of each method."""
     dataset: str | None = None

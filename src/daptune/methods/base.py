@@ -53,6 +53,8 @@ class Method(nn.Module, ABC):
     """Whether what was learned fits other class names."""
     trains_on_features: ClassVar[bool] = False
     """Whether `losses` and `logits` see images through `encode` alone, so that an image may be encoded once a view."""
+    whole_batch: ClassVar[bool] = False
+    """Whether `losses` couples the images of a batch, so that processes that train together must not share it out."""
     default_lr: ClassVar[float | None] = None
     """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
