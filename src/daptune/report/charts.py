@@ -1,0 +1,76 @@
+"""Bars of differences (the paper's Figure 5): how much better or worse than each of the others, with intervals."""
+
+from daptune.metrics import PairedDifference
+from daptune.report.compare import Board, verdict
+from daptune.report.curves import file_name
+from daptune.report.svg import DOWN, INK, SOFT, UP, WIDTH, Figure, finished, panel
+
+Bars = dict[str, PairedDifference | float]
+"""name -> the difference with its interval, or the plain difference of means where bits are missing; shares."""
+
+
+def difference_figures(board: Board, shots: int) -> list[Figure]:
+    """With one data set a bar for each of the others; with several a panel for each of them, a bar a data set."""
+    if len(board.datasets) == 1:
+        bars = {other: found for other in board.others if (found := _bar(board, other, board.datasets, shots))}
+        title = f"{board.focus} minus each of the others, {board.datasets[0]}, {shots} shots"
+        return [_bars(bars, title, "differences")] if bars else []
+    figures = []
+    for other in board.others:
+        each = {name: found for name in board.datasets if (found := _bar(board, other, (name,), shots))}
+        if not each:
+            continue
+        each = dict(sorted(each.items(), key=lambda item: -_value(item[1])))
+        if len(each) == len(board.datasets) and (mean := _bar(board, other, board.datasets, shots)):
+            each["mean"] = mean
+        figures.append(_bars(each, f"{board.focus} minus {other}, {shots} shots", f"differences-{file_name(other)}"))
+    return figures
+
+
+def _bar(board: Board, other: str, datasets: tuple[str, ...], shots: int) -> PairedDifference | float | None:
+    if (found := board.difference(board.focus, other, datasets, shots)) is not None:
+        return found
+    ours, theirs = (board.mean_over(datasets, label, shots) for label in (board.focus, other))
+    return None if ours is None or theirs is None else ours.mean - theirs.mean
+
+
+def _bars(bars: Bars, title: str, name: str) -> Figure:
+    """Horizontal bars, best on top; filled where the interval leaves zero out, else pale."""
+    with panel(WIDTH, 1.25 + 0.3 * len(bars)) as (drawing, (axes,)):
+        axes.axvline(0, color=SOFT, linewidth=1)
+        ends = []
+        for place, (label, found) in enumerate(reversed(bars.items())):
+            value = 100 * _value(found)
+            colour = UP if value >= 0 else DOWN
+            known = isinstance(found, PairedDifference)
+            clear = isinstance(found, PairedDifference) and verdict(found) != "level"
+            axes.barh(place, value, height=0.62, color=colour, alpha=0.9 if clear else 0.38, linewidth=0)
+            low, high = (100 * found.low, 100 * found.high) if isinstance(found, PairedDifference) else (value, value)
+            if known:
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.1)
+            ends += [low, high, value, 0.0]
+            outer = max(high, value, 0.0) if value >= 0 else min(low, value, 0.0)
+            axes.annotate(
+                f"{value:+.1f}".replace("-", "−"),
+                (outer, place),
+                xytext=(5 if value >= 0 else -5, 0),
+                textcoords="offset points",
+                ha="left" if value >= 0 else "right",
+                va="center",
+                fontsize=9,
+            )
+        room = 0.17 * max(max(ends) - min(ends), 1.0)
+        axes.set_xlim(min(ends) - (room if min(ends) < 0 else 0.2 * room), max(ends) + room)
+        axes.set_ylim(-0.6, len(bars) - 0.4)
+        axes.set_yticks(range(len(bars)), list(reversed(bars)))
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("points of accuracy")
+        words = ", ".join(f"{label} {100 * _value(found):+.1f}" for label, found in bars.items())
+        return finished(drawing, name, f"{title}, in points: {words}")
+
+
+def _value(found: PairedDifference | float) -> float:
+    return found.difference if isinstance(found, PairedDifference) else found
