@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ def line(experiment: str, label: str, dataset: str, shots: int, seed: int, share
         place = int.from_bytes(hashlib.sha256(f"{dataset} {split}".encode()).digest()[:4], "big")
         ease = np.random.default_rng(place).normal(size=IMAGES)
         luck = np.random.default_rng(int(key[:8], 16)).normal(size=IMAGES)
-        score = ease + 0.7 * luck
-        correct[split] = "".join("1" if value else "0" for value in score < np.quantile(score, share))
+        bar = NormalDist(0, 1.49**0.5).inv_cdf(share)
+        correct[split] = "".join("1" if value else "0" for value in ease + 0.7 * luck < bar)
     return {
         "format": 1, "key": key, "status": "done", "plan": "made up", "experiment": experiment,
         "method": "dapt" if label.startswith("+") else label, "label": label, "dataset": dataset, "shots": shots,
         "seed": seed, "options": {}, "train": {}, "method_config": {}, "train_config": {},
-        "backbone": {"name": "tiny", "sha256": "ab" * 32, "precision": "fp32"}, "split_hash": f"{dataset}-{shots}-{seed}",
+        "backbone": {"name": "tiny", "sha256": "ab" * 32, "precision": "fp32"},
+        "split_hash": f"{dataset}-{shots}-{seed}",
         "versions": {"daptune": "0.1", "torch": "2.13.0"}, "class_names": ["one", "two"], "learned": 20480,
         "images": 2 * shots, "epochs": 50,
         "accuracy": {name: bits.count("1") / len(bits) for name, bits in correct.items()} | {"val": 0.5},

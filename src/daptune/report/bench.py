@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daptune.errors import DaptuneError, DataError, suggest
-from daptune.report.charts import difference_figures
+from daptune.report.charts import difference_figures, overview_figure
 from daptune.report.compare import Board, choose_focus
 from daptune.report.curves import fewshot_figures
 from daptune.report.html import Html, tag
@@ -61,11 +61,13 @@ def bench_page(runs: Runs, *, focus: str | None = None, command: Sequence[str] =
     if "ablation" in boards:
         board = boards["ablation"]
         text = "The same prompts with none, one and both of the dispersion losses; all else equal."
-        sections.append(Section("ablation", "What each loss adds", text, tables=[ablation_table(board, board.shots[-1])]))
+        table = ablation_table(board, board.shots[-1])
+        sections.append(Section("ablation", "What each loss adds", text, tables=[table]))
     if "base2new" in boards:
         board = boards["base2new"]
         text = "Learned on the first half of the classes and tested on both halves, each among itself."
-        sections.append(Section("base2new", "Base to new classes", text, tables=[base_to_new_table(board, board.shots[-1])]))
+        table = base_to_new_table(board, board.shots[-1])
+        sections.append(Section("base2new", "Base to new classes", text, tables=[table]))
     sections += _features(boards, note)
     sections += _significance(boards)
     sections.append(_costs(runs, boards))
@@ -88,6 +90,7 @@ def bench_page(runs: Runs, *, focus: str | None = None, command: Sequence[str] =
         says=bench_says(boards, chosen),
         sections=sections,
         facts=facts,
+        overview=overview_figure(boards["fewshot"]) if "fewshot" in boards else None,
     )
 
 
@@ -108,7 +111,8 @@ def _fewshot(board: Board) -> list[Section]:
             f"Points by which {board.focus} is better, at {shots} images a class. Lines are 95 % intervals of a paired "
             "bootstrap over test images; a bar is pale where its interval holds zero."
         )
-        sections.append(Section("differences", f"Against each of the others at {shots} shots", figures=bars, caption=caption))
+        title = f"Against each of the others at {shots} shots"
+        sections.append(Section("differences", title, figures=bars, caption=caption))
     figures = fewshot_figures(board) if len(board.shots) > 1 else []
     caption = (
         "Lines are means over seeds, small points the seeds, bands the 95 % interval of the mean by Student's t (wide "
@@ -120,7 +124,8 @@ def _fewshot(board: Board) -> list[Section]:
             "Accuracy by images a class",
             figures=figures,
             caption=caption if figures else "",
-            tables=shots_tables(board),
+            tables=shots_tables(board)[:1],
+            folded=shots_tables(board)[1:],
         )
     )
     return sections
@@ -161,6 +166,7 @@ def _maps(board: Board, shots: int, note: Note) -> tuple[list[Figure], list[str]
     """Figures, and a sentence for each data set that has none, or whose silhouettes were measured."""
     figures: list[Figure] = []
     lines: list[str] = []
+    without = []
     for dataset in board.datasets[:MOST_MAPS]:
         rows = board.rows(board.focus, dataset, shots)
         if not rows:
@@ -168,7 +174,7 @@ def _maps(board: Board, shots: int, note: Note) -> tuple[list[Figure], list[str]
         first = rows[0]
         folder = first.run / "adapters" / first.key
         if not (folder / "adapter.json").is_file():
-            lines.append(f"Maps of {dataset} are left out: there is no adapter in {folder.parent.name}/{folder.name}.")
+            without.append(dataset)
             continue
         note(f"encoding {dataset}")
         try:
@@ -178,6 +184,8 @@ def _maps(board: Board, shots: int, note: Note) -> tuple[list[Figure], list[str]
             continue
         figures += drawn
         lines.append(line)
+    if without:
+        lines.append(f"Maps of {', '.join(without)} are left out: the runs keep no adapters of {board.focus} there.")
     return figures, lines
 
 
@@ -193,8 +201,8 @@ def _map(result: Result, folder: Path) -> tuple[list[Figure], str]:
     maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]
     figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)
     return figures, (
-        f"{result.dataset}: the silhouette of {len(table)} test images by class (cosine, in all {plain.images.shape[1]} "
-        f"dimensions) is {plain.silhouette():.3f} before and {learned.silhouette():.3f} after."
+        f"{result.dataset}: the silhouette of {len(table)} test images by class (cosine, in all "
+        f"{plain.images.shape[1]} dimensions) is {plain.silhouette():.3f} before and {learned.silhouette():.3f} after."
     )
 
 
@@ -213,25 +221,26 @@ def _significance(boards: dict[str, Board]) -> list[Section]:
     tables = []
     for kind, board in boards.items():
         splits = {"base2new": ("base", "new"), "domain": targets_of(board), "crossdataset": targets_of(board)}
-        if (table := significance_table(board, f"significance-{kind}", splits.get(kind, ("test",)))) is not None:
+        if (table := significance_table(board, kind, splits.get(kind, ("test",)))) is not None:
             tables.append(table)
+    focus = next(iter(boards.values())).focus
     text = (
-        "Two methods are compared on the same images: what counts is where they differ. An interval is about the choice "
-        "of images; seeds are averaged first."
+        f"Points by which {focus} is better on the same images, seeds averaged, with the 95 % interval and two-sided p "
+        "of a paired bootstrap over images (10,000 resamples, seed 0). With many comparisons some are below 0.05 by "
+        "chance; Holm's p is adjusted for their number within a table."
     )
-    return [Section("significance", "Significance", text, tables=tables, folded=True)] if tables else []
+    return [Section("significance", "Significance", text, folded=tables)] if tables else []
 
 
 def _costs(runs: Runs, boards: dict[str, Board]) -> Section:
     tables = [cost_table(Board(runs.results, next(iter(boards.values())).focus))]
     more: list[Html] = [tag("p", line, class_="note") for line in runs.notes]
-    every = all_results_table(boards.values())
-    folded = tag("details", tag("summary", f"{every.caption} ({len(every.rows)} rows)"), every.to_html())
     if runs.failures:
         rows = tuple(text_row(f.label, f.dataset, f.shots, f.seed, f.error) for f in runs.failures)
         failed = Table("failed", "Jobs that failed", ("method", "data set", "shots", "seed", "error"), rows, left=5)
         more.append(failed.to_html())
-    return Section("costs", "Costs and every run", tables=tables, more=[*more, folded])
+    every = all_results_table(boards.values())
+    return Section("costs", "Costs and every run", tables=tables, folded=[every], more=more)
 
 
 def _repeat(runs: Runs, command: Sequence[str]) -> Section:
@@ -263,7 +272,8 @@ def _repeat(runs: Runs, command: Sequence[str]) -> Section:
         except (OSError, UnicodeDecodeError):
             continue
         more.append(tag("details", tag("summary", f"The plan of {run.name}"), tag("pre", tag("code", plan))))
+    folded = []
     if hashes:
-        drawn = Table("splits", "Fingerprint of the images learned from", ("data set", "shots", "seed", "hash"), hashes, 4)
-        more.append(tag("details", tag("summary", f"{drawn.caption} ({len(hashes)} rows)"), drawn.to_html()))
-    return Section("repeat", "To repeat this", tables=[same], more=more)
+        columns = ("data set", "shots", "seed", "hash")
+        folded.append(Table("splits", "Fingerprints of the images learned from", columns, hashes))
+    return Section("repeat", "To repeat this", tables=[same], folded=folded, more=more)

@@ -3,10 +3,40 @@
 from daptune.metrics import PairedDifference
 from daptune.report.compare import Board, verdict
 from daptune.report.curves import file_name
-from daptune.report.svg import DOWN, INK, SOFT, UP, WIDTH, Figure, finished, panel
+from daptune.report.svg import DOWN, INK, SERIES, SOFT, UP, WIDTH, Figure, finished, panel
 
 Bars = dict[str, PairedDifference | float]
 """name -> the difference with its interval, or the plain difference of means where bits are missing; shares."""
+
+
+def overview_figure(board: Board) -> Figure:
+    """Accuracy of each method at the most shots, mean over data sets, the best on top, each seed a small point."""
+    shots = board.shots[-1]
+    found = {label: board.mean_over(board.datasets, label, shots) for label in board.labels}
+    known = sorted(((label, s) for label, s in found.items() if s is not None), key=lambda item: item[1].mean)
+    where = board.datasets[0] if len(board.datasets) == 1 else f"mean of {len(board.datasets)} data sets"
+    with panel(WIDTH, 1.15 + 0.29 * len(known)) as (drawing, (axes,)):
+        for place, (label, summary) in enumerate(known):
+            colour = SERIES[0] if label == board.focus else SOFT
+            values = [100 * value for value in summary.values]
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=3.5, alpha=0.45)
+            axes.plot(100 * summary.mean, place, "|", color=colour, markersize=15, markeredgewidth=3)
+            axes.annotate(
+                f"{100 * summary.mean:.1f}", (100 * summary.mean, place), xytext=(0, 9), textcoords="offset points",
+                ha="center", fontsize=8, color=INK,
+            )  # fmt: skip
+        axes.set_yticks(range(len(known)), [label for label, _ in known])
+        for text in axes.get_yticklabels():
+            text.set(color=INK, fontweight="bold" if text.get_text() == board.focus else "normal")
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(-0.6, len(known) - 0.25)
+        axes.margins(x=0.08)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(f"{shots} images a class, {where}", fontsize=10)
+        axes.set_xlabel("accuracy, %")
+        words = ", ".join(f"{label} {100 * summary.mean:.1f}" for label, summary in reversed(known))
+        return finished(drawing, "overview", f"accuracy in per cent with {shots} images a class, {where}: {words}")
 
 
 def difference_figures(board: Board, shots: int) -> list[Figure]:
@@ -39,7 +69,7 @@ def _bars(bars: Bars, title: str, name: str) -> Figure:
     with panel(WIDTH, 1.25 + 0.3 * len(bars)) as (drawing, (axes,)):
         axes.axvline(0, color=SOFT, linewidth=1)
         ends = []
-        for place, (label, found) in enumerate(reversed(bars.items())):
+        for place, found in enumerate(reversed(bars.values())):
             value = 100 * _value(found)
             colour = UP if value >= 0 else DOWN
             known = isinstance(found, PairedDifference)

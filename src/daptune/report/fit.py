@@ -139,14 +139,14 @@ def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
     matrix = metrics.confusion_matrix(scored.labels, scored.learned.argmax(axis=1), len(names))
     figure = confusion_figure(matrix, names)
     caption = "Blue: right. Orange: wrong. A darker shade is a larger share of the true class; numbers are images."
-    tables = [table for table in (confused_table(matrix, names), class_table(scored.labels, names, scored.found)) if table]
+    pairs, every = confused_table(matrix, names), class_table(scored.labels, names, scored.found)
     return [
         Section(
             "classes",
             "By class",
             figures=[figure] if figure else [],
             caption=caption if figure else "",
-            tables=tables,
+            tables=[pairs, every] if pairs is not None else [every],
         )
     ]
 
@@ -171,7 +171,7 @@ def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
         likely, true = int(said[row]), int(scored.labels[row])
         lines = [f"said with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
         items.append((scored.table.images[row], names[likely], [*lines, _file(scored.table, row)]))
-    text = f"The {len(items)} of {len(wrong)} wrong answers given with most confidence. Some may be wrong labels instead."
+    text = f"Of {len(wrong)} wrong answers, the {len(items)} that were given with most confidence."
     if not items:
         return Section("mistakes", "Most confident mistakes", "There is no wrong answer on these images.")
     return Section("mistakes", "Most confident mistakes", text, more=[gallery(items)])
@@ -197,7 +197,7 @@ def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Sect
 
 def _maps(method: Method, baseline: Method, table: ImageTable, names: Sequence[str]) -> Section:
     plain, learned = encode(baseline, table), encode(method, table)
-    maps = [(baseline.name, plain)] if method.name == baseline.name else [(baseline.name, plain), (method.name, learned)]
+    maps = list({baseline.name: plain, method.name: learned}.items())
     silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps)
     caption = (
         "t-SNE of unit features; neighbours count, distances and the sizes of groups do not. Stars are the classes' "

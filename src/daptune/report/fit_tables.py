@@ -85,7 +85,8 @@ def recorded_class_table(record: AdapterRecord) -> Table | None:
             cells += [share(plain.get(name)), points(value - plain[name]) if name in plain else Cell("–")]
         rows.append(text_row(name, *cells))
     columns = ("class", f"{record.method}, %", *(("zero_shot, %", "difference") if plain else ()))
-    return Table("classes", f"Recall on {held_out.get('images')} held-out images, the worst first", columns, tuple(rows))
+    caption = f"Recall on {held_out.get('images')} held-out images, the worst first"
+    return Table("classes", caption, columns, tuple(rows))
 
 
 def words_table(method: Method) -> Table | None:

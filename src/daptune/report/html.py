@@ -19,10 +19,7 @@ def join(parts: Iterable[str], between: str = "") -> Html:
 
 
 def tag(name: str, /, *children: str, **attributes: str | int | bool | None) -> Html:
-    """One element. `class_` is the attribute class, `data_x` data-x; True writes the name alone, None and False nothing.
-
-    Elements without content (`img`, `meta`) have no end tag when no child is given.
-    """
+    """One element. `class_` is the attribute class, `data_x` data-x; True writes the name alone, None nothing."""
     words = [name]
     for key, value in attributes.items():
         if value is None or value is False:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -26,8 +26,8 @@ class Section:
     """Below the figures, of all of them."""
     tables: Sequence[Table] = ()
     more: Sequence[Html] = ()
-    folded: bool = False
-    """The tables open by a click: long lists."""
+    folded: Sequence[Table] = ()
+    """Tables that open by a click: long lists."""
 
     def to_html(self) -> Html:
         """The section."""
@@ -39,11 +39,8 @@ class Section:
             parts.append(tag("div", *(figure.to_html() for figure in self.figures), class_=wide))
         if self.caption:
             parts.append(tag("p", self.caption, class_="caption"))
-        for table in self.tables:
-            shown = table.to_html()
-            if self.folded:
-                shown = tag("details", tag("summary", f"{table.caption} ({len(table.rows)} rows)"), shown)
-            parts.append(shown)
+        parts += [table.to_html() for table in self.tables]
+        parts += [tag("details", tag("summary", table.caption), table.to_html()) for table in self.folded]
         return tag("section", *parts, *self.more, id=self.anchor)
 
 
@@ -55,8 +52,10 @@ class Page:
     about: str
     says: Sequence[str]
     sections: Sequence[Section]
-    facts: Sequence[tuple[str, str]] = field(default=())
+    facts: Sequence[tuple[str, str]] = ()
     """Short names and values for the head."""
+    overview: Figure | None = None
+    """The result at a glance."""
 
     def to_html(self, files: str) -> Html:
         """The document; `files` is the name of the folder beside it."""
@@ -79,19 +78,19 @@ class Page:
         )
         verdict, *rest = self.says or [""]
         result = tag("p", verdict, class_="verdict") if verdict else Html()
+        glance = tag("div", self.overview.to_html(), class_="glance") if self.overview else Html()
         header = tag(
             "header",
             tag("p", self.about, class_="about"),
             tag("h1", self.title),
-            result,
-            tag("dl", *facts, class_="facts") if facts else Html(),
+            tag("div", tag("div", result, tag("dl", *facts, class_="facts")), glance, class_="result"),
         )
         says = [tag("ul", *(tag("li", line) for line in rest), class_="says")] if rest else []
         summary = tag("section", tag("h2", "What this says"), *says, id="says") if says else Html()
         nav = tag("nav", tag("p", "Contents"), tag("ol", *links), aria_label="Contents")
-        foot = tag("footer", tag("p", f"Every figure (SVG) and table (CSV, LaTeX) is a file in {files}/. Made by daptune."))
-        main = tag("main", header, summary, *(section.to_html() for section in self.sections), foot)
-        body = tag("body", tag("div", nav, main, class_="frame"), tag("script", Html(script)))
+        foot = tag("footer", tag("p", f"Every figure (SVG) and table (CSV, LaTeX) is a file in {files}/."))
+        main = tag("main", summary, *(section.to_html() for section in self.sections), foot)
+        body = tag("body", tag("div", header, nav, main, class_="frame"), tag("script", Html(script)))
         return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
 
 
@@ -105,12 +104,13 @@ def write_page(page: Page, out: Path) -> list[Path]:
         raise DataError(f"--out must name an HTML file, such as report.html; found {str(out)!r}")
     folder = out.with_name(out.stem + "-files")
     content: dict[Path, str] = {}
+    figures = [page.overview] if page.overview else []
     for section in page.sections:
-        for figure in section.figures:
-            content[folder / f"{figure.name}.svg"] = figure.file()
-        for table in section.tables:
+        figures += section.figures
+        for table in (*section.tables, *section.folded):
             content[folder / f"{table.name}.csv"] = table.to_csv()
             content[folder / f"{table.name}.tex"] = table.to_latex()
+    content |= {folder / f"{figure.name}.svg": figure.file() for figure in figures}
     content[out] = page.to_html(folder.name)
     for path, text in content.items():
         temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences that are made from them: also where the method loses, and where nothing is clear."""
+"""What the numbers say, in sentences made from them: also where the method loses, and where nothing is clear."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,8 @@ from daptune.report.compare import Board, harmonic, verdict
 from daptune.report.table import signed
 from daptune.report.tables import targets_of
 
-MEANING = {
-    "ahead": "more than chance in the choice of test images explains",
-    "behind": "more than chance in the choice of test images explains",
-    "level": "no more than chance in the choice of test images may explain",
-}
+MEANING = {"ahead": "clear of zero", "behind": "clear of zero", "level": "which holds zero"}
+"""What a 95 % interval of a difference says."""
 
 
 def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
@@ -31,7 +28,7 @@ def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
     seeds = {result.seed for board in boards.values() for result in board.results}
     few = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     lines.append(
-        f"These are {few}, on {_sets(next(iter(boards.values())))}: intervals tell how the result would move with other "
+        f"These are {few} on {_sets(next(iter(boards.values())))}. Intervals tell how a result would move with other "
         "test images, not with other training images or another backbone."
     )
     return lines
@@ -48,7 +45,7 @@ def _fewshot(board: Board) -> list[str]:
     if not scored:
         return lines
     best = max(scored, key=lambda label: scored[label])
-    lines[0] = lines[0][:-1] + f"; {_against(board, best, shots, scored[best] - ours.mean)}."
+    lines[0] += f" That is {_against(board, best, shots, scored[best] - ours.mean)}."
     if "zero_shot" in scored and best != "zero_shot":
         gain = ours.mean - scored["zero_shot"]
         plain = _percent(scored["zero_shot"])
@@ -68,8 +65,8 @@ def _against(board: Board, best: str, shots: int, gap: float) -> str:
     side = "less" if gap > 0 else "more"
     size = f"{abs(100 * gap):.1f} points {side} than {best}, the best of the others" if gap else f"as much as {best}"
     if found is None:
-        return f"that is {size}"
-    return f"that is {size} (95 % interval {_interval(found)}), {MEANING[verdict(found)]}"
+        return size
+    return f"{size} (95 % interval {_interval(found)}, {MEANING[verdict(found)]})"
 
 
 def _targets(board: Board, kind: str) -> list[str]:
@@ -85,8 +82,8 @@ def _targets(board: Board, kind: str) -> list[str]:
     best = max((label for label in means if label != board.focus), key=lambda label: means[label])
     d = board.difference(board.focus, best, (source,), shots, targets)
     gap = means[board.focus] - means[best]
-    tail = f" (95 % interval {_interval(d)}), {MEANING[verdict(d)]}" if d is not None else ""
-    what = "styles and domains it never learned from" if kind == "domain" else "data sets it never learned from"
+    tail = f" (95 % interval {_interval(d)}, {MEANING[verdict(d)]})" if d is not None else ""
+    what = "domains that it never learned from" if kind == "domain" else "data sets that it never learned from"
     return [
         f"On {what} ({len(targets)}, learned on {source}) it reaches {_percent(means[board.focus])} on average, "
         f"{signed(gap)} points beside {best}, the best of the others{tail}."

@@ -29,7 +29,7 @@ DARK = {"ink": "#e8eaed", "soft": "#a3abb3", "rule": "#3a4047", "face": "#16181b
 }
 MARKERS = "osD^vPX*"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-WIDTH, HEIGHT = 4.9, 3.5
+WIDTH, HEIGHT = 4.4, 3.3
 """Inches of a panel: as wide as a phone, so that its letters stay readable there."""
 
 

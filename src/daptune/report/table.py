@@ -34,13 +34,20 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left: int = 1
+    group: int | None = None
+    """Column whose change begins a new group of rows."""
 
     def to_html(self) -> Html:
         """A table in a frame that scrolls by itself where the page is narrow."""
         head = tag("tr", *(tag("th", name, scope="col", class_=self._side(i)) for i, name in enumerate(self.columns)))
-        body = (tag("tr", *(self._cell(i, cell) for i, cell in enumerate(row))) for row in self.rows)
-        table = tag("table", tag("caption", self.caption), tag("thead", head), tag("tbody", *body))
-        return tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=self.caption)
+        body = []
+        for above, row in zip((None, *self.rows), self.rows, strict=False):
+            new = self.group is not None and above is not None and above[self.group].text != row[self.group].text
+            cells = (self._cell(i, cell) for i, cell in enumerate(row))
+            body.append(tag("tr", *cells, class_="group" if new else None))
+        table = tag("table", tag("thead", head), tag("tbody", *body), aria_label=self.caption)
+        frame = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=self.caption)
+        return tag("div", tag("p", self.caption, class_="caption"), frame, class_="table")
 
     def to_csv(self) -> str:
         """Numbers in full, spreads in columns of their own."""

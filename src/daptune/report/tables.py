@@ -17,6 +17,9 @@ NAMES = {
 """Dispersion measures as columns; the arrow is the side that the losses push to."""
 
 
+TONES = {"ahead": "up", "behind": "down", "level": ""}
+
+
 def shots_tables(board: Board) -> list[Table]:
     """Accuracy by method and shots: of the mean over data sets where there are several, then of each."""
     parts = [("mean", board.datasets)] if len(board.datasets) > 1 else []
@@ -38,28 +41,22 @@ def shots_tables(board: Board) -> list[Table]:
 def significance_table(board: Board, name: str, splits: Sequence[str] = ("test",)) -> Table | None:
     """Each difference to the focus with its interval, p value, and p value adjusted for their number."""
     found = []
-    parts = [(f"mean of {len(board.datasets)}", board.datasets)] if len(board.datasets) > 1 else []
-    parts += [(dataset, (dataset,)) for dataset in board.datasets]
-    for title, datasets in parts:
+    for datasets in _parts(board):
         for shots in board.shots:
-            for other in board.others:
-                for split in splits:
+            for split in splits:
+                for other in board.others:
                     if (d := board.difference(board.focus, other, datasets, shots, (split,))) is not None:
-                        found.append((title if split == "test" else f"{title} on {split}", shots, other, d))
+                        found.append((_title(datasets), split, shots, other, d))
     if not found:
         return None
     rows = []
-    for (title, shots, other, d), adjusted in zip(found, holm([row[3].p_value for row in found]), strict=True):
-        tone = {"ahead": "up", "behind": "down", "level": ""}[verdict(d)]
-        low, high = points(d.low), points(d.high)
+    for (title, split, shots, other, d), adjusted in zip(found, holm([row[-1].p_value for row in found]), strict=True):
+        change = points(d.difference, tone=TONES[verdict(d)])
         p, q = (Cell("< 0.001" if v < 0.001 else f"{v:.3f}", v) for v in (d.p_value, adjusted))
-        rows.append(text_row(other, title, Cell(str(shots), shots), points(d.difference, tone=tone), low, high, p, q))
-    columns = ("compared with", "images of", "shots", f"{board.focus} better by", "from", "to", "p", "p, Holm")
-    caption = (
-        f"Points by which {board.focus} is better, with the 95 % interval and two-sided p of a paired bootstrap over "
-        f"test images (10,000 resamples, seed 0), seeds averaged; Holm's p counts all {len(rows)} comparisons"
-    )
-    return Table(name, caption, columns, tuple(rows), left=2)
+        rows.append(text_row(other, title, split, Cell(str(shots), shots), change, points(d.low), points(d.high), p, q))
+    better = f"{board.focus} better by"
+    columns = ("compared with", "learned on", "images", "shots", better, "from", "to", "p", "p, Holm")
+    return Table(f"significance-{name}", f"{name}: {len(rows)} comparisons", columns, tuple(rows), left=3, group=3)
 
 
 def targets_table(board: Board, name: str, shots: int) -> Table:
@@ -86,34 +83,36 @@ def ablation_table(board: Board, shots: int) -> Table:
     """Accuracy of each combination of losses, and its difference to the first, which has none of them."""
     labels = board.labels
     first = next(label for label in ("coop_vpt", labels[0]) if label in labels)
-    rows = []
-    for label in labels:
-        cells: list[Cell] = []
-        for datasets in _columns(board):
-            cells.append(_cell(board.mean_over(datasets, label, shots)))
-            cells.append(_change(board, label, first, datasets, shots))
-        rows.append(text_row(label, *cells))
-    names = [name for d in _columns(board) for name in (d[0] if len(d) == 1 else "mean", f"change to {first} (95 %)")]
-    caption = f"What each loss adds, {shots} images a class: accuracy, per cent, mean ± deviation over seeds"
-    return Table("ablation", caption, ("losses", *names), mark_best(rows, range(1, len(names) + 1, 2)))
+    rows: list[tuple[Cell, ...]] = []
+    for datasets in _parts(board):
+        block = []
+        for label in labels:
+            accuracy = _cell(board.mean_over(datasets, label, shots))
+            block.append(text_row(label, _title(datasets), accuracy, *_change(board, label, first, datasets, shots)))
+        rows += mark_best(block, (2,))
+    caption = (
+        f"{shots} images a class: accuracy, per cent, mean ± deviation over seeds, and the change to {first} with its "
+        "95 % interval, points"
+    )
+    columns = ("losses", "data set", "accuracy", "change", "from", "to")
+    return Table("ablation", caption, columns, tuple(rows), left=2, group=1)
 
 
 def base_to_new_table(board: Board, shots: int) -> Table:
     """Learned on half of the classes, tested on both halves: a row a data set and method, the mean first."""
     rows: list[tuple[Cell, ...]] = []
-    for datasets in _columns(board):
+    for datasets in _parts(board):
         block = []
         for label in board.labels:
             base, new = (board.mean_over(datasets, label, shots, split) for split in ("base", "new"))
             both = share(harmonic(base.mean, new.mean)) if base is not None and new is not None else Cell("–")
-            name = datasets[0] if len(datasets) == 1 else f"mean of {len(datasets)}"
-            block.append(text_row(label, name, _cell(base), _cell(new), both))
+            block.append(text_row(label, _title(datasets), _cell(base), _cell(new), both))
         rows += mark_best(block, (2, 3, 4))
     caption = (
         f"Base to new, {shots} images of each base class: accuracy, per cent, mean ± deviation over seeds; H is the "
         "harmonic mean of the two means"
     )
-    return Table("base2new", caption, ("method", "data set", "base", "new", "H"), tuple(rows), left=2)
+    return Table("base2new", caption, ("method", "data set", "base", "new", "H"), tuple(rows), left=2, group=1)
 
 
 def dispersion_table(board: Board, shots: int) -> Table | None:
@@ -127,7 +126,8 @@ def dispersion_table(board: Board, shots: int) -> Table | None:
                 cells = [_plain(summary) for summary in summaries]
                 rows.append(text_row(label, dataset, *cells))
     caption = f"Features after learning from {shots} images a class, on test images: mean ± deviation over seeds"
-    return Table("dispersion", caption, ("method", "data set", *NAMES.values()), tuple(rows), left=2) if rows else None
+    columns = ("method", "data set", *NAMES.values())
+    return Table("dispersion", caption, columns, tuple(rows), left=2, group=1) if rows else None
 
 
 def cost_table(board: Board) -> Table:
@@ -167,20 +167,24 @@ def all_results_table(boards: Iterable[Board]) -> Table:
     return Table("results", "Every run: accuracy, per cent", columns, tuple(rows), left=4)
 
 
-def _columns(board: Board) -> list[tuple[str, ...]]:
+def _parts(board: Board) -> list[tuple[str, ...]]:
     """The mean over data sets where there are several, then each."""
     return ([board.datasets] if len(board.datasets) > 1 else []) + [(name,) for name in board.datasets]
 
 
-def _change(board: Board, label: str, first: str, datasets: tuple[str, ...], shots: int) -> Cell:
+def _title(datasets: tuple[str, ...]) -> str:
+    return datasets[0] if len(datasets) == 1 else f"mean of {len(datasets)}"
+
+
+def _change(board: Board, label: str, first: str, datasets: tuple[str, ...], shots: int) -> tuple[Cell, Cell, Cell]:
+    """The difference and its interval; dashes where there is none."""
+    none = Cell("–")
     if label == first:
-        return Cell("–")
+        return none, none, none
     if (d := board.difference(label, first, datasets, shots)) is None:
         ours, theirs = (board.mean_over(datasets, name, shots) for name in (label, first))
-        return Cell("–") if ours is None or theirs is None else points(ours.mean - theirs.mean)
-    tone = {"ahead": "up", "behind": "down", "level": ""}[verdict(d)]
-    shown = points(d.difference, tone=tone)
-    return Cell(f"{shown.text} ({points(d.low).text} to {points(d.high).text})", shown.value, tone=tone)
+        return (none if ours is None or theirs is None else points(ours.mean - theirs.mean)), none, none
+    return points(d.difference, tone=TONES[verdict(d)]), points(d.low), points(d.high)
 
 
 def _cell(summary: Summary | None) -> Cell:
@@ -192,6 +196,7 @@ def _plain(summary: Summary | None) -> Cell:
         return Cell("–")
     known = summary.deviation == summary.deviation
     text = f"{summary.mean:.3f}" + (f" ± {summary.deviation:.3f}" if known else "")
+    text = text.replace("-", "−")
     return Cell(text, summary.mean, summary.deviation if known else None)
 
 
