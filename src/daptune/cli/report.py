@@ -1,6 +1,8 @@
 """`daptune report`: bench runs, or one fit -> one HTML page with its figures and tables beside it."""
 
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from daptune.adapter import AdapterRecord, read_record
@@ -10,12 +12,16 @@ from daptune.cli.evaluate import choose_split
 from daptune.cli.options import RunOptions
 from daptune.cli.setup import load_with, read_images
 from daptune.cli.training import zero_shot
+from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.data.images import decode
+from daptune.data.sources import read_source
+from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
 from daptune.report.bench import bench_page
 from daptune.report.fit import Images, fit_page
 from daptune.report.page import Page, write_page
-from daptune.report.results import RESULTS, is_bench_run, read_runs
+from daptune.report.results import RESULTS, Result, is_bench_run, read_runs
 from daptune.train import History
 from daptune.train.history import HISTORY_NAME
 
@@ -47,7 +53,7 @@ def run(
             if images is not None:
                 raise DataError("--images is for the report of one fit; leave it out for bench runs")
             command += ["--focus", focus] if focus else []
-            page = bench_page(read_runs(benches), focus=focus, command=command, note=tell)
+            page = bench_page(read_runs(benches), focus=focus, find_images=test_images, command=command, note=tell)
         else:
             page = _fit(folders, images, focus, command, options, tell)
         files = write_page(page, out)
@@ -94,6 +100,16 @@ def _fit(
     )
 
 
+def test_images(result: Result) -> ImageTable:
+    """The test images of a result's data set; those of the demo are at hand. Raises DataError for others."""
+    if result.dataset != "demo":
+        raise DataError(f"the images of {result.dataset} are not at hand.")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = extract_demo(scratch) / demo_styles()[0] / "test"
+        table = read_source(folder, label_names=result.class_names).train
+        return replace(table, images=tuple(decode(image) for image in table.images), root=None)
+
+
 def find_fit(folders: Sequence[Path]) -> tuple[Path, History | None]:
     """The adapter's folder, and the history of its run where there is one: in a folder given, or `ADAPTER.run`.
 
@@ -124,7 +140,7 @@ def fit_images(record: AdapterRecord, folder: Path) -> Images:
     if len(train):
         if test is None and (part := record.data.get("holdout")):
             train, test = split_holdout(train, part, record.seed or 0)
-            name = f"{part:.0%} of {folder.name}, held out of training"
+            name = f"{100 * part:.0f} % of {folder.name}, held out of training"
         drawn = sample_fewshot(train, record.shots, record.seed or 0, val=splits.val).train
         if drawn.fingerprint() == record.data.get("fingerprint"):
             remark = "" if test is not None else "No images were held out, so that nothing could be measured."

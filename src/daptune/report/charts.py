@@ -3,7 +3,7 @@
 from daptune.metrics import PairedDifference
 from daptune.report.compare import Board, verdict
 from daptune.report.curves import file_name
-from daptune.report.svg import DOWN, INK, SERIES, SOFT, UP, WIDTH, Figure, finished, panel
+from daptune.report.svg import DOWN, INK, RULE, SERIES, SOFT, UP, WIDTH, Figure, finished, panel
 
 Bars = dict[str, PairedDifference | float]
 """name -> the difference with its interval, or the plain difference of means where bits are missing; shares."""
@@ -19,17 +19,18 @@ def overview_figure(board: Board) -> Figure:
         for place, (label, summary) in enumerate(known):
             colour = SERIES[0] if label == board.focus else SOFT
             values = [100 * value for value in summary.values]
-            axes.plot(values, [place] * len(values), "o", color=colour, markersize=3.5, alpha=0.45)
-            axes.plot(100 * summary.mean, place, "|", color=colour, markersize=15, markeredgewidth=3)
+            axes.axhline(place, color=RULE, linewidth=0.6, zorder=1)
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
+            axes.plot(100 * summary.mean, place, "|", color=colour, markersize=13, markeredgewidth=3)
             axes.annotate(
-                f"{100 * summary.mean:.1f}", (100 * summary.mean, place), xytext=(0, 9), textcoords="offset points",
-                ha="center", fontsize=8, color=INK,
+                f"{100 * summary.mean:.1f}", (1.02, place), xycoords=("axes fraction", "data"), va="center",
+                fontsize=9, fontweight="bold" if label == board.focus else "normal", annotation_clip=False,
             )  # fmt: skip
         axes.set_yticks(range(len(known)), [label for label, _ in known])
         for text in axes.get_yticklabels():
             text.set(color=INK, fontweight="bold" if text.get_text() == board.focus else "normal")
         axes.tick_params(axis="y", length=0)
-        axes.set_ylim(-0.6, len(known) - 0.25)
+        axes.set_ylim(-0.6, len(known) - 0.4)
         axes.margins(x=0.08)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
@@ -43,7 +44,7 @@ def difference_figures(board: Board, shots: int) -> list[Figure]:
     """With one data set a bar for each of the others; with several a panel for each of them, a bar a data set."""
     if len(board.datasets) == 1:
         bars = {other: found for other in board.others if (found := _bar(board, other, board.datasets, shots))}
-        title = f"{board.focus} minus each of the others, {board.datasets[0]}, {shots} shots"
+        title = f"{board.focus} minus each of the others"
         return [_bars(bars, title, "differences")] if bars else []
     figures = []
     for other in board.others:
@@ -53,7 +54,7 @@ def difference_figures(board: Board, shots: int) -> list[Figure]:
         each = dict(sorted(each.items(), key=lambda item: -_value(item[1])))
         if len(each) == len(board.datasets) and (mean := _bar(board, other, board.datasets, shots)):
             each["mean"] = mean
-        figures.append(_bars(each, f"{board.focus} minus {other}, {shots} shots", f"differences-{file_name(other)}"))
+        figures.append(_bars(each, f"{board.focus} minus {other}", f"differences-{file_name(other)}"))
     return figures
 
 
@@ -89,6 +90,8 @@ def _bars(bars: Bars, title: str, name: str) -> Figure:
                 va="center",
                 fontsize=9,
             )
+        if "mean" in bars:
+            axes.axhline(0.5, color=SOFT, linewidth=0.8)
         room = 0.17 * max(max(ends) - min(ends), 1.0)
         axes.set_xlim(min(ends) - (room if min(ends) < 0 else 0.2 * room), max(ends) + room)
         axes.set_ylim(-0.6, len(bars) - 0.4)

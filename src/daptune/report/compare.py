@@ -125,6 +125,10 @@ def verdict(found: PairedDifference) -> str:
     return "ahead" if found.low > 0 else "behind" if found.high < 0 else "level"
 
 
+MEANING = {"ahead": "clear of zero", "behind": "clear of zero", "level": "which holds zero"}
+"""What the interval of a difference with that verdict says."""
+
+
 def choose_focus(results: Sequence[Result], wanted: str | None) -> str:
     """The label that others are held against: the wanted one, `dapt` where it is, else the last in the file."""
     labels = list(dict.fromkeys(result.label for result in results))

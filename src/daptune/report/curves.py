@@ -23,7 +23,7 @@ def _curves(board: Board, title: str, datasets: tuple[str, ...]) -> Figure | Non
     lines = {label: points for label, points in lines.items() if points}
     if not lines:
         return None
-    with panel() as (drawing, (axes,)):
+    with panel(height=3.3 + 0.22 * (-(-len(lines) // 3))) as (drawing, (axes,)):
         places = {shots: place for place, shots in enumerate(board.shots)}
         seen: list[float] = []
         for label, points in lines.items():
@@ -38,7 +38,7 @@ def _curves(board: Board, title: str, datasets: tuple[str, ...]) -> Figure | Non
             axes.plot(x, y, color=colour, marker=marker, linewidth=wide, label=label, zorder=3)
             spans = [mean_interval(summary.values) for summary in points.values()]
             low, high = ([100 * getattr(span, side) for span in spans] for side in ("low", "high"))
-            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.fill_between(x, low, high, color=colour, alpha=0.16 if label == board.focus else 0.07, linewidth=0)
             for place, summary in zip(x, points.values(), strict=True):
                 values = 100 * np.array(summary.values)
                 axes.plot([place] * len(values), values, marker, color=colour, markersize=2.6, alpha=0.55, zorder=2)
@@ -47,7 +47,7 @@ def _curves(board: Board, title: str, datasets: tuple[str, ...]) -> Figure | Non
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.set_xlim(-0.15, len(places) - 0.85)
         axes.set(title=title, xlabel="images a class", ylabel="accuracy, %")
-        axes.legend(loc="best", handlelength=1.6)
+        drawing.legend(loc="outside lower center", ncols=3, handlelength=1.6, columnspacing=1.2)
         best = max(lines, key=lambda label: list(lines[label].values())[-1].mean)
         words = f"{title}: accuracy against images a class for {', '.join(lines)}; highest at the end: {best}"
         return finished(drawing, f"fewshot-{file_name(title)}", words)

@@ -143,12 +143,12 @@ def image_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Fea
             for order, label in enumerate(classes):
                 colour, marker = SERIES[order % len(SERIES)], MARKERS[order % len(MARKERS)]
                 own = flat[: len(some.images)][some.labels == label]
-                axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, linestyle="", label=names[label])
+                axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
                 if some.texts is not None:
                     spot = flat[len(some.images) + order]
                     axes.plot(*spot, "*", color=colour, markersize=13, markeredgecolor=INK, markeredgewidth=0.8)
             _bare(axes, title)
-            drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=1.0)
+            drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=0.8)
             words = f"{title}: map of {len(some.images)} images of {len(classes)} classes"
             figures.append(finished(drawing, f"{name}-images-{place}", words))
     return figures

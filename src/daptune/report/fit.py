@@ -13,6 +13,7 @@ from daptune.adapter import AdapterRecord
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable, describe
 from daptune.methods import Method
+from daptune.report.compare import MEANING, verdict
 from daptune.report.embedding import Features, encode, few, image_figures, text_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
 from daptune.report.fit_tables import (
@@ -23,7 +24,7 @@ from daptune.report.fit_tables import (
     settings_table,
     words_table,
 )
-from daptune.report.html import Html, tag
+from daptune.report.html import tag
 from daptune.report.mislabelled import suspects
 from daptune.report.page import Page, Section
 from daptune.report.table import signed
@@ -198,7 +199,7 @@ def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Sect
 def _maps(method: Method, baseline: Method, table: ImageTable, names: Sequence[str]) -> Section:
     plain, learned = encode(baseline, table), encode(method, table)
     maps = list({baseline.name: plain, method.name: learned}.items())
-    silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps)
+    silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps).replace("-", "−")
     caption = (
         "t-SNE of unit features; neighbours count, distances and the sizes of groups do not. Stars are the classes' "
         "texts; images and texts are centred, each by itself, to share a map. Silhouette of the images by class "
@@ -209,8 +210,8 @@ def _maps(method: Method, baseline: Method, table: ImageTable, names: Sequence[s
 
 
 def _repeat(record: AdapterRecord, command: Sequence[str]) -> Section:
-    more: list[Html] = [tag("pre", tag("code", shlex.join(command)))] if command else []
-    return Section("repeat", "Settings", tables=[settings_table(record)], more=more)
+    typed = tag("pre", tag("code", shlex.join(command))) if command else ""
+    return Section("repeat", "To repeat this", typed, folded=[settings_table(record)])
 
 
 def _says(record: AdapterRecord, scored: Scored | None, images: Images | None) -> list[str]:
@@ -230,10 +231,9 @@ def _says(record: AdapterRecord, scored: Scored | None, images: Images | None) -
     if "zero_shot" in hits and record.method != "zero_shot":
         d = metrics.paired_bootstrap(hits["zero_shot"], own)
         word = "more" if d.difference >= 0 else "less"
-        clear = "" if d.low > 0 or d.high < 0 else ", which chance in the choice of images may explain"
         first += (
             f", {abs(100 * d.difference):.1f} points {word} than CLIP as it is (95 % interval {signed(d.low)} to "
-            f"{signed(d.high)}){clear}"
+            f"{signed(d.high)}, {MEANING[verdict(d)]})"
         )
     recall = metrics.per_class_accuracy(scored.labels, scored.learned.argmax(axis=1), len(record.class_names))
     known = np.flatnonzero(~np.isnan(recall))

@@ -96,10 +96,15 @@ def words_table(method: Method) -> Table | None:
         return None
     rows = []
     for row in found:
-        words = ", ".join(str(word["word"]) for word in row["words"])
+        words = ", ".join(_legible(str(word["word"])) for word in row["words"])
         nearest = float(row["words"][0]["distance"])
         rows.append(text_row(str(row["token"]), words, Cell(f"{nearest:.2f}", nearest)))
     return Table("words", "Words by learned token", ("token", "nearest words", "distance of the first"), tuple(rows), 2)
+
+
+def _legible(word: str) -> str:
+    """A vocabulary entry may be some bytes of a letter."""
+    return word if word and word.isprintable() and "\ufffd" not in word else "(no text)"
 
 
 def settings_table(record: AdapterRecord) -> Table:

@@ -3,12 +3,9 @@
 from collections.abc import Mapping
 
 from daptune.metrics import PairedDifference
-from daptune.report.compare import Board, harmonic, verdict
+from daptune.report.compare import MEANING, Board, harmonic, verdict
 from daptune.report.table import signed
 from daptune.report.tables import targets_of
-
-MEANING = {"ahead": "clear of zero", "behind": "clear of zero", "level": "which holds zero"}
-"""What a 95 % interval of a difference says."""
 
 
 def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
@@ -28,8 +25,8 @@ def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
     seeds = {result.seed for board in boards.values() for result in board.results}
     few = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     lines.append(
-        f"These are {few} on {_sets(next(iter(boards.values())))}. Intervals tell how a result would move with other "
-        "test images, not with other training images or another backbone."
+        f"All of this is from {few} on {_sets(next(iter(boards.values())))}. Intervals tell how a result would move with "
+        "other test images, not with other training images or another backbone."
     )
     return lines
 
@@ -53,9 +50,9 @@ def _fewshot(board: Board) -> list[str]:
     if len(board.shots) > 1:
         each = {s: d for s in board.shots if (d := board.difference(board.focus, best, board.datasets, s))}
         groups = {word: [s for s, d in each.items() if verdict(d) == word] for word in _WORDS}
-        words = [f"{_WORDS[word]} with {_list(group)}" for word, group in groups.items() if group]
+        words = [f"{_WORDS[word]} at {_list(group)}" for word, group in groups.items() if group]
         if words:
-            lines.append(f"Against {best}, {board.focus} is {'; '.join(words)} images a class.")
+            lines.append(f"By images a class, against {best}: {'; '.join(words)}.")
     return lines
 
 
@@ -121,7 +118,7 @@ def _base_to_new(board: Board) -> list[str]:
     return [line + "."]
 
 
-_WORDS = {"ahead": "ahead", "level": "not told apart from it", "behind": "behind"}
+_WORDS = {"ahead": "ahead", "level": "not told apart", "behind": "behind"}
 
 
 def _interval(found: PairedDifference) -> str:

@@ -1,7 +1,7 @@
 """Figures by matplotlib as SVG, once for the page (its colours follow the page, light or dark) and once as a file.
 
-Everything is drawn in the colours of LIGHT. In the page each becomes the CSS variable of its role; a file keeps them
-and carries a rule that swaps them where the reader's system is dark, which programs that know no such rule pass over.
+Everything is drawn in the colours of a light page. In the page each becomes the CSS variable of its role. A file keeps
+them and carries a rule that swaps them where the reader's system is dark; programs that know no such rule pass it over.
 """
 
 import io
@@ -40,7 +40,9 @@ class Figure:
     name: str
     label: str
     svg: str
-    """As matplotlib wrote it, tidied: in the colours of LIGHT."""
+    """As matplotlib wrote it, tidied: in the colours of a light page."""
+    width: float = WIDTH
+    """Inches."""
 
     def inline(self) -> Html:
         """For the page: colours by CSS variables, ids of its own, no address of anything outside."""
@@ -50,7 +52,8 @@ class Figure:
         text = text.replace("xlink:href", "href")
         for role, colour in ROLES.items():
             text = text.replace(colour, f"var(--{role})")
-        return Html(text.replace("<svg", f'<svg role="img" aria-label="{escape(self.label)}"', 1))
+        attributes = f'role="img" aria-label="{escape(self.label)}" style="max-width: {6.2 * self.width:.0f}rem"'
+        return Html(text.replace("<svg", f"<svg {attributes}", 1))
 
     def file(self) -> str:
         """A file by itself; dark where the reader's system is."""
@@ -99,8 +102,10 @@ def finished(drawing: "Drawing", name: str, label: str) -> Figure:
     text = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'url\(#([^)]+)\)', rf"url(#{name}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r"(\d\.\d{2})\d+", r"\1", text)
-    return Figure(name, label, re.sub(r"\s*\n\s*", "\n", text).strip())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # a hundredth of a point is finer than any screen; what stands in a text is said, not drawn
+    lines = [line if "<text" in line else re.sub(r"(\d\.\d{2})\d+", r"\1", line) for line in lines]
+    return Figure(name, label, "\n".join(lines), drawing.get_size_inches()[0])
 
 
 def colour_of(label: str, labels: tuple[str, ...], focus: str) -> tuple[str, str]:

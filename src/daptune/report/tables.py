@@ -69,7 +69,7 @@ def targets_table(board: Board, name: str, shots: int) -> Table:
         means = [np.mean([run.accuracy[t] for t in targets]) for run in runs if all(t in run.accuracy for t in targets)]
         cells = [_cell(board.summary(label, dataset, shots, split)) for split in ("test", *targets)]
         rows.append(text_row(label, *cells, _cell(summarise(map(float, means)))))
-    columns = ("method", f"{dataset} (source)", *targets, "mean of targets")
+    columns = ("method", f"{dataset} (source)", *(t.removeprefix(f"{dataset}/") for t in targets), "mean of targets")
     caption = f"Learned from {shots} images a class of {dataset}: accuracy, per cent, mean ± deviation over seeds"
     return Table(name, caption, columns, mark_best(rows, range(1, len(columns))))
 
