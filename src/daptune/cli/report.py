@@ -20,7 +20,7 @@ from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
 from daptune.report.bench import bench_page
 from daptune.report.fit import Images, fit_page
-from daptune.report.page import Page, write_page
+from daptune.report.page import Page, check_out, write_page
 from daptune.report.results import RESULTS, Result, is_bench_run, read_runs
 from daptune.train import History
 from daptune.train.history import HISTORY_NAME
@@ -39,6 +39,7 @@ def run(
     folders = [folder.expanduser() for folder in folders]
     if not folders:
         raise DataError("nothing to report on; name folders of `daptune bench`, or the folder of one `daptune fit`")
+    check_out(out)
     command = ["daptune", "report", *map(str, folders), "--out", str(out)]
     benches = [folder for folder in folders if is_bench_run(folder)]
     with warnings_shown(), progress(steps=False, warn=False) as bar:

@@ -57,12 +57,12 @@ def bench_page(
     if "ablation" in boards:
         board = boards["ablation"]
         text = "The same prompts with none, one and both of the dispersion losses; all else equal."
-        table = ablation_table(board, board.shots[-1])
+        table = ablation_table(board, board.top_shots)
         sections.append(Section("ablation", "What each loss adds", text, tables=[table]))
     if "base2new" in boards:
         board = boards["base2new"]
         text = "Learned on the first half of the classes and tested on both halves, each among itself."
-        table = base_to_new_table(board, board.shots[-1])
+        table = base_to_new_table(board, board.top_shots)
         sections.append(Section("base2new", "Base to new classes", text, tables=[table]))
     sections += features_section(boards, find_images, note)
     sections += _significance(boards)
@@ -100,7 +100,7 @@ def boards_of(results: Sequence[Result], focus: str) -> dict[str, Board]:
 
 
 def _fewshot(board: Board) -> list[Section]:
-    shots = board.shots[-1]
+    shots = board.top_shots
     sections = []
     if bars := difference_figures(board, shots):
         caption = (
@@ -128,7 +128,7 @@ def _fewshot(board: Board) -> list[Section]:
 
 
 def _targets(board: Board, name: str, title: str) -> Section:
-    source, shots = board.datasets[0], board.shots[-1]
+    source, shots = board.datasets[0], board.top_shots
     text = f"Learned on {source} alone and tested on what was never learned from."
     return Section(name, title, text, tables=[targets_table(board, name, shots)])
 

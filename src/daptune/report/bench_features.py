@@ -25,7 +25,7 @@ FindImages = Callable[[Result], "ImageTable"]
 def features_section(boards: dict[str, Board], find_images: FindImages | None, note: Note) -> list[Section]:
     """Dispersion as measured, and maps where the images can be had again."""
     board = boards.get("fewshot") or next(iter(boards.values()))
-    shots = board.shots[-1]
+    shots = board.top_shots
     table = dispersion_table(board, shots)
     figures, lines = _maps(board, shots, find_images, note)
     if table is None and not figures and not lines:

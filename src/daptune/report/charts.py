@@ -11,7 +11,7 @@ Bars = dict[str, PairedDifference | float]
 
 def overview_figure(board: Board) -> Figure:
     """Accuracy of each method at the most shots, mean over data sets, the best on top, each seed a small point."""
-    shots = board.shots[-1]
+    shots = board.top_shots
     found = {label: board.mean_over(board.datasets, label, shots) for label in board.labels}
     known = sorted(((label, s) for label, s in found.items() if s is not None), key=lambda item: item[1].mean)
     where = board.datasets[0] if len(board.datasets) == 1 else f"mean of {len(board.datasets)} data sets"

@@ -6,7 +6,7 @@ standard deviation beside each mean.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class Board:
 
     results: tuple[Result, ...]
     focus: str
+    _known: dict[tuple[object, ...], PairedDifference | None] = field(default_factory=dict, repr=False, compare=False)
+    """Differences that were asked for before: each is ten thousand resamples."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -57,6 +59,12 @@ class Board:
         """Ascending; zero-shot's own number, which says nothing, is left out where others have one."""
         learned = sorted({r.shots for r in self.results if r.label != "zero_shot"})
         return tuple(learned or sorted({r.shots for r in self.results}))
+
+    @property
+    def top_shots(self) -> int:
+        """The most shots that the focus has results of: of a run that goes on, others may have more."""
+        own = [r.shots for r in self.results if r.label == self.focus and r.shots in self.shots]
+        return max(own, default=self.shots[-1])
 
     def rows(self, label: str, dataset: str, shots: int) -> tuple[Result, ...]:
         """One a seed, by seed. What learns nothing from images is the same for any number of them."""
@@ -84,9 +92,12 @@ class Board:
         self, label: str, other: str, datasets: Sequence[str], shots: int, splits: Sequence[str] = ("test",)
     ) -> PairedDifference | None:
         """How much `label` is better than `other`, mean over data sets and splits; None where bits are missing."""
-        pairs = [self._hits(label, other, dataset, shots, split) for dataset in datasets for split in splits]
-        known = [pair for pair in pairs if pair is not None]
-        return mean_paired_bootstrap(known) if known and len(known) == len(pairs) else None
+        key = (label, other, tuple(datasets), shots, tuple(splits))
+        if key not in self._known:
+            pairs = [self._hits(label, other, dataset, shots, split) for dataset in datasets for split in splits]
+            whole = [pair for pair in pairs if pair is not None]
+            self._known[key] = mean_paired_bootstrap(whole) if whole and len(whole) == len(pairs) else None
+        return self._known[key]
 
     def _hits(
         self, label: str, other: str, dataset: str, shots: int, split: str

@@ -1,6 +1,7 @@
 """A page from its sections: one HTML file that loads nothing, and a folder beside it with figures and tables."""
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Page:
             tag("title", self.title),
             tag("style", Html(style)),
         )
-        verdict, *rest = self.says or [""]
+        verdict, *rest = [line.replace(" %", "\u00a0%") for line in self.says] or [""]
         result = tag("p", verdict, class_="verdict") if verdict else Html()
         glance = tag("div", self.overview.to_html(), class_="glance") if self.overview else Html()
         header = tag(
@@ -94,14 +95,26 @@ class Page:
         return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
 
 
+def check_out(out: Path) -> Path:
+    """The path if a page may be written there; asked before the work. Raises DataError."""
+    out = out.expanduser()
+    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"--out must name an HTML file, such as report.html; found {str(out)!r}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out.parent} cannot be made: {error.strerror}; name another file with --out") from error
+    if not os.access(out.parent, os.W_OK):
+        raise DataError(f"{out.parent} cannot be written to; name another file with --out")
+    return out
+
+
 def write_page(page: Page, out: Path) -> list[Path]:
     """Write the page as `out` and its files into the folder of that name with `-files` behind; returns all paths.
 
     Each file appears under its name when it is complete. Raises DataError where nothing can be written.
     """
-    out = out.expanduser()
-    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
-        raise DataError(f"--out must name an HTML file, such as report.html; found {str(out)!r}")
+    out = check_out(out)
     folder = out.with_name(out.stem + "-files")
     content: dict[Path, str] = {}
     figures = [page.overview] if page.overview else []
@@ -119,7 +132,8 @@ def write_page(page: Page, out: Path) -> list[Path]:
             temporary.write_text(text, "utf-8")
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise DataError(f"{path} cannot be written: {error.strerror}; name another file with --out") from error
     return list(content)
 

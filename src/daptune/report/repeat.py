@@ -14,7 +14,8 @@ def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
     """What to type, and what has to be the same."""
     typed = [f"daptune bench {shlex.quote(str(run / PLAN))} --out {shlex.quote(str(run))}" for run in runs.folders]
     lines = [*typed, shlex.join(command)] if command else typed
-    more = [tag("pre", tag("code", "\n".join(lines)))]
+    typed_text = tag("pre", tag("code", "\n".join(lines)))
+    more = []
     rows = []
     for run in runs.folders:
         digest = hashlib.sha256((run / RESULTS).read_bytes()).hexdigest()
@@ -43,4 +44,4 @@ def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
     if hashes:
         columns = ("data set", "shots", "seed", "hash")
         folded.append(Table("splits", "Fingerprints of the images learned from", columns, hashes))
-    return Section("repeat", "To repeat this", tables=[same], folded=folded, more=more)
+    return Section("repeat", "To repeat this", typed_text, tables=[same], folded=folded, more=more)

@@ -25,14 +25,14 @@ def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
     seeds = {result.seed for board in boards.values() for result in board.results}
     few = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     lines.append(
-        f"All of this is from {few} on {_sets(next(iter(boards.values())))}. Intervals tell how a result would move with "
-        "other test images, not with other training images or another backbone."
+        f"All of this is from {few} on {_sets(next(iter(boards.values())))}. Intervals tell how a result would move "
+        "with other test images, not with other training images or another backbone."
     )
     return lines
 
 
 def _fewshot(board: Board) -> list[str]:
-    shots = board.shots[-1]
+    shots = board.top_shots
     ours = board.mean_over(board.datasets, board.focus, shots)
     if ours is None:
         return []
@@ -51,7 +51,7 @@ def _fewshot(board: Board) -> list[str]:
         each = {s: d for s in board.shots if (d := board.difference(board.focus, best, board.datasets, s))}
         groups = {word: [s for s, d in each.items() if verdict(d) == word] for word in _WORDS}
         words = [f"{_WORDS[word]} at {_list(group)}" for word, group in groups.items() if group]
-        if words:
+        if len(each) > 1:
             lines.append(f"By images a class, against {best}: {'; '.join(words)}.")
     return lines
 
@@ -67,7 +67,7 @@ def _against(board: Board, best: str, shots: int, gap: float) -> str:
 
 
 def _targets(board: Board, kind: str) -> list[str]:
-    targets, shots = targets_of(board), board.shots[-1]
+    targets, shots = targets_of(board), board.top_shots
     source = board.datasets[0]
     means = {}
     for label in board.labels:
@@ -88,7 +88,7 @@ def _targets(board: Board, kind: str) -> list[str]:
 
 
 def _ablation(board: Board) -> list[str]:
-    shots, first = board.shots[-1], "coop_vpt" if "coop_vpt" in board.labels else board.labels[0]
+    shots, first = board.top_shots, "coop_vpt" if "coop_vpt" in board.labels else board.labels[0]
     words = []
     for label in board.labels:
         if label != first and (d := board.difference(label, first, board.datasets, shots)) is not None:
@@ -97,7 +97,7 @@ def _ablation(board: Board) -> list[str]:
 
 
 def _base_to_new(board: Board) -> list[str]:
-    shots, found = board.shots[-1], {}
+    shots, found = board.top_shots, {}
     for label in board.labels:
         base, new = (board.mean_over(board.datasets, label, shots, split) for split in ("base", "new"))
         if base is not None and new is not None:

@@ -52,7 +52,9 @@ class Figure:
         text = text.replace("xlink:href", "href")
         for role, colour in ROLES.items():
             text = text.replace(colour, f"var(--{role})")
-        attributes = f'role="img" aria-label="{escape(self.label)}" style="max-width: {6.2 * self.width:.0f}rem"'
+        least = 4 * self.width if self.width > 1.5 * WIDTH else 0  # a large one scrolls in its frame on a phone
+        size = f"max-width: {6.2 * self.width:.0f}rem; min-width: {least:.0f}rem"
+        attributes = f'role="img" aria-label="{escape(self.label)}" style="{size}"'
         return Html(text.replace("<svg", f"<svg {attributes}", 1))
 
     def file(self) -> str:
