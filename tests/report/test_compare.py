@@ -53,7 +53,7 @@ def test_the_mean_over_data_sets_is_taken_seed_by_seed(board: Board) -> None:
 
 
 def test_zero_shot_stands_for_every_number_of_shots_and_every_seed(board: Board) -> None:
-    assert board.summary("zero_shot", "demo", 16) == board.summary("zero_shot", "demo", 1)
+    assert board.rows("zero_shot", "demo", 16) == board.rows("zero_shot", "demo", 1) != ()
     found = board.difference("dapt", "zero_shot", ("demo",), 16)
     ours, theirs = (board.summary(label, "demo", 16) for label in ("dapt", "zero_shot"))
     assert found is not None and ours is not None and theirs is not None
