@@ -2,14 +2,18 @@
 
 import json
 import re
+import shutil
 import statistics
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
+from daptune.classifier import load
+from daptune.cli.report import fit_images
 from daptune.errors import DataError
 from daptune.report.bench import bench_page
+from daptune.report.bench_features import Sources
 from daptune.report.compare import harmonic
 from daptune.report.results import read_runs
 
@@ -164,3 +168,38 @@ def test_the_benchmark_of_the_paper_stays_below_three_megabytes(tmp_path: Path) 
                     rows.append(line("fewshot", label, dataset, shots, seed, {"test": 0.5}) | {"correct": {}})
     text = bench_page(read_runs([write_run(tmp_path / "run", rows)])).to_html("files")
     assert len(text.encode()) < 2_900_000
+
+
+def test_two_sources_have_a_table_each_and_what_was_skipped_is_said(tmp_path: Path) -> None:
+    rows = []
+    for source, target in (("a", "x"), ("b", "y")):
+        for label in ("coop", "dapt"):
+            rows.append(line("crossdataset", label, source, 16, 1, {"test": 0.5, target: 0.4}))
+    rows[0]["skipped"] = {"z": "it has no images"}
+    page = bench_page(read_runs([write_run(tmp_path / "run", rows)]))
+    section = next(section for section in page.sections if section.anchor == "crossdataset")
+    heads = [table.columns[1:3] for table in section.tables]
+    assert heads == [("a (source)", "x"), ("b (source)", "y")]
+    assert "coop on z: it has no images" in section.to_html()
+    assert sum("that it never learned from" in sentence for sentence in page.says) == 2
+
+
+def test_maps_are_drawn_of_images_at_hand(fitted_folder: Path, tmp_path: Path) -> None:
+    row = line("fewshot", "dapt", "colours", 16, 1, {"test": 0.5})
+    run = write_run(tmp_path / "run", [row])
+    shutil.copytree(fitted_folder / "adapter", run / "adapters" / row["key"])
+    classifier = load(fitted_folder / "adapter")
+    images = fit_images(classifier.record_, fitted_folder / "pictures").train
+    page = bench_page(read_runs([run]), sources=Sources(lambda _: images, lambda _: classifier.method_))
+    section = next(section for section in page.sections if section.anchor == "features")
+    assert [figure.name for figure in section.figures] == [
+        "map-colours-texts-0", "map-colours-texts-1", "map-colours-images-0", "map-colours-images-1",
+    ]  # fmt: skip
+    assert "silhouette of 24 test images" in section.text
+
+    def gone(_: object) -> None:
+        raise DataError("the images of colours are not at hand.")
+
+    page = bench_page(read_runs([run]), sources=Sources(gone, lambda _: classifier.method_))  # type: ignore[arg-type]
+    section = next(section for section in page.sections if section.anchor == "features")
+    assert not section.figures and "Maps of colours are left out: the images of colours" in section.text

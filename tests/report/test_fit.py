@@ -120,3 +120,13 @@ def test_a_confusion_matrix_of_too_many_classes_is_left_to_the_tables() -> None:
     matrix = np.eye(41, dtype=np.int64)
     assert confusion_figure(matrix, [str(n) for n in range(41)]) is None
     assert confusion_figure(matrix[:5, :5], list("abcde")) is not None
+
+
+def test_a_folder_may_be_named_by_a_dot(
+    fitted_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fitted_folder / "adapter.run")
+    folder, history = find_fit([Path(".")])
+    assert folder == fitted_folder / "adapter" and history is not None
+    monkeypatch.chdir(fitted_folder / "adapter")
+    assert find_fit([Path(".")])[1] == history

@@ -158,7 +158,9 @@ def _measure(classifier: FewShotClassifier, images: Images, options: FitOptions)
 def _held_out(images: Images, options: FitOptions) -> dict[str, Any]:
     """What is needed to measure again on the same images: `daptune report` draws them anew."""
     found: dict[str, Any] = {"holdout": options.holdout} if images.test is not None else {}
-    return found | ({"templates": list(options.template)} if options.template else {})
+    if options.template:
+        found["templates"] = list(options.template)
+    return found | ({"dataset": options.dataset} if options.dataset is not None else {})
 
 
 def _metrics(

@@ -19,6 +19,7 @@ from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
 from daptune.report.bench import bench_page
+from daptune.report.bench_features import Sources
 from daptune.report.fit import Images, fit_page
 from daptune.report.page import Page, check_out, write_page
 from daptune.report.results import RESULTS, Result, is_bench_run, read_runs
@@ -54,7 +55,8 @@ def run(
             if images is not None:
                 raise DataError("--images is for the report of one fit; leave it out for bench runs")
             command += ["--focus", focus] if focus else []
-            page = bench_page(read_runs(benches), focus=focus, find_images=test_images, command=command, note=tell)
+            sources = Sources(test_images, lambda folder: load_with(folder, options).method_, options.batch_size or 64)
+            page = bench_page(read_runs(benches), focus=focus, sources=sources, command=command, note=tell)
         else:
             page = _fit(folders, images, focus, command, options, tell)
         files = write_page(page, out)
@@ -97,7 +99,15 @@ def _fit(
         found = fit_images(record, images)
         command += ["--images", str(images)]
     return fit_page(
-        record, method, history=history, images=found, baseline=baseline, name=folder.name, command=command, note=tell
+        record,
+        method,
+        history=history,
+        images=found,
+        baseline=baseline,
+        batch_size=options.batch_size or 64,
+        name=folder.resolve().name,
+        command=command,
+        note=tell,
     )
 
 
@@ -121,12 +131,15 @@ def find_fit(folders: Sequence[Path]) -> tuple[Path, History | None]:
     if strange := [folder for folder in folders if folder not in (*adapters, *runs)]:
         holds = "does not exist" if not strange[0].exists() else f"holds neither {RESULTS} nor {JSON_FILE}"
         raise DataError(f"{strange[0]} {holds}; name a folder of `daptune bench`, or an adapter of `daptune fit`")
-    if not adapters and len(runs) == 1 and (beside := runs[0].with_name(runs[0].name.removesuffix(".run"))) != runs[0]:
+    if not adapters and len(runs) == 1:
+        own = runs[0].resolve()
+        beside = own.with_name(own.name.removesuffix(".run"))
         adapters = [beside] if (beside / JSON_FILE).is_file() else []
     if len(adapters) != 1 or len(runs) > 1:
         found = f"{len(adapters)} adapters and {len(runs)} run folders"
         raise DataError(f"a report is of one fit: expected one adapter, found {found}; name the adapter's folder")
-    own = adapters[0].with_name(adapters[0].name + ".run")
+    own = adapters[0].resolve()
+    own = own.with_name(own.name + ".run")
     place = runs[0] if runs else own if (own / HISTORY_NAME).is_file() else None
     return adapters[0], None if place is None else History.read(place)
 
@@ -141,15 +154,12 @@ def fit_images(record: AdapterRecord, folder: Path) -> Images:
     if len(train):
         if test is None and (part := record.data.get("holdout")):
             train, test = split_holdout(train, part, record.seed or 0)
-            name = f"{100 * part:.0f} % of {folder.name}, held out of training"
+            name = f"{100 * part:.0f} % of {folder.resolve().name}, held out of training"
         drawn = sample_fewshot(train, record.shots, record.seed or 0, val=splits.val).train
         if drawn.fingerprint() == record.data.get("fingerprint"):
             remark = "" if test is not None else "No images were held out, so that nothing could be measured."
             return Images(test, name, drawn, remark)
     test, name = choose_split(splits, None, folder)
-    return Images(
-        test,
-        f"{name} of {folder.name}",
-        None,
-        f"The images of {folder.name} are not those that it was made from; some may be among them all the same.",
-    )
+    called = folder.resolve().name
+    remark = f"The images of {called} are not those that it was made from; some may be among them all the same."
+    return Images(test, f"{name} of {called}", None, remark)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from daptune.errors import DataError, suggest
-from daptune.report.bench_features import FindImages, Note, features_section
+from daptune.report.bench_features import Note, Sources, features_section
 from daptune.report.charts import difference_figures, overview_figure
 from daptune.report.compare import Board, choose_focus
 from daptune.report.curves import fewshot_figures
@@ -33,14 +33,14 @@ def bench_page(
     runs: Runs,
     *,
     focus: str | None = None,
-    find_images: FindImages | None = None,
+    sources: Sources | None = None,
     command: Sequence[str] = (),
     note: Note = str,
 ) -> Page:
     """The page of what the runs hold. `focus` is the label that the others are held against, by default dapt.
 
-    `find_images` gives the test images of a result, for the maps, or raises DataError; `command` is what was typed,
-    for the section on repeating; `note` is told what is being done. Raises DataError for a focus that no result has.
+    Without `sources` there are no maps; `command` is what was typed, for the section on repeating; `note` is told
+    what is being done. Raises DataError for a focus that no result has.
     """
     labels = {result.label for result in runs.results}
     if focus is not None and focus not in labels:
@@ -64,7 +64,7 @@ def bench_page(
         text = "Learned on the first half of the classes and tested on both halves, each among itself."
         table = base_to_new_table(board, board.top_shots)
         sections.append(Section("base2new", "Base to new classes", text, tables=[table]))
-    sections += features_section(boards, find_images, note)
+    sections += features_section(boards, sources, note)
     sections += _significance(boards)
     sections.append(_costs(runs, boards))
     sections.append(repeat_section(runs, command))
@@ -128,9 +128,12 @@ def _fewshot(board: Board) -> list[Section]:
 
 
 def _targets(board: Board, name: str, title: str) -> Section:
-    source, shots = board.datasets[0], board.top_shots
-    text = f"Learned on {source} alone and tested on what was never learned from."
-    return Section(name, title, text, tables=[targets_table(board, name, shots)])
+    text = f"Learned on {', '.join(board.datasets)} alone and tested on what was never learned from."
+    tables = [targets_table(board, name, source) for source in board.datasets]
+    left_out = {
+        f"{result.label} on {target}: {reason}" for result in board.results for target, reason in result.skipped.items()
+    }
+    return Section(name, title, text, tables=tables, more=[tag("p", line, class_="note") for line in sorted(left_out)])
 
 
 def _significance(boards: dict[str, Board]) -> list[Section]:

@@ -1,6 +1,7 @@
 """Features before and after: dispersion as `daptune bench` measured it, and maps where the images can be had again."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,19 +16,28 @@ from daptune.report.tables import dispersion_table
 
 if TYPE_CHECKING:
     from daptune.data.table import ImageTable
+    from daptune.methods import Method
 
 MOST_MAPS = 3
 """Data sets of which maps are drawn."""
 Note = Callable[[str], object]
-FindImages = Callable[[Result], "ImageTable"]
 
 
-def features_section(boards: dict[str, Board], find_images: FindImages | None, note: Note) -> list[Section]:
+@dataclass(frozen=True)
+class Sources:
+    """Where maps come from: the test images of a result, and the method in an adapter folder; both may raise."""
+
+    find_images: Callable[[Result], "ImageTable"]
+    load: Callable[[Path], "Method"]
+    batch_size: int = 64
+
+
+def features_section(boards: dict[str, Board], sources: Sources | None, note: Note) -> list[Section]:
     """Dispersion as measured, and maps where the images can be had again."""
     board = boards.get("fewshot") or next(iter(boards.values()))
     shots = board.top_shots
     table = dispersion_table(board, shots)
-    figures, lines = _maps(board, shots, find_images, note)
+    figures, lines = _maps(board, shots, sources, note)
     if table is None and not figures and not lines:
         return []
     caption = (
@@ -48,13 +58,13 @@ def features_section(boards: dict[str, Board], find_images: FindImages | None, n
 
 
 def _maps(
-    board: Board, shots: int, find_images: FindImages | None, note: Note
+    board: Board, shots: int, sources: Sources | None, note: Note
 ) -> tuple[list[Figure], list[str]]:
     """Figures, and a sentence for each data set that has none, or whose silhouettes were measured."""
     figures: list[Figure] = []
     lines: list[str] = []
     without = []
-    if find_images is None:
+    if sources is None:
         return [], []
     for dataset in board.datasets[:MOST_MAPS]:
         rows = board.rows(board.focus, dataset, shots)
@@ -67,7 +77,7 @@ def _maps(
             continue
         note(f"encoding {dataset}")
         try:
-            drawn, line = _map(first, folder, find_images)
+            drawn, line = _map(first, folder, sources)
         except DaptuneError as error:
             lines.append(f"Maps of {dataset} are left out: {error}")
             continue
@@ -78,13 +88,12 @@ def _maps(
     return figures, lines
 
 
-def _map(result: Result, folder: Path, find_images: FindImages) -> tuple[list[Figure], str]:
-    from daptune.adapter import load_adapter
+def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], str]:
     from daptune.report.embedding import before, encode, few, image_figures, text_figures
 
-    table = few(find_images(result))
-    method = load_adapter(folder).method
-    plain, learned = encode(before(method), table), encode(method, table)
+    table = few(sources.find_images(result))
+    method = sources.load(folder)
+    plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before(method), method))
     name = f"map-{file_name(result.dataset)}"
     maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]
     figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)

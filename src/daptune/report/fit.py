@@ -72,6 +72,7 @@ def fit_page(
     history: History | None = None,
     images: Images | None = None,
     baseline: Method | None = None,
+    batch_size: int = 64,
     name: str = "adapter",
     command: Sequence[str] = (),
     note: Note = str,
@@ -80,7 +81,7 @@ def fit_page(
     scored = None
     if method is not None and images is not None and images.test is not None:
         note("measuring")
-        scored = _score(method, baseline, images.test, record)
+        scored = _score(method, baseline, images.test, record, batch_size)
     sections = []
     if scored is not None:
         sections.append(Section("scores", "Scores", tables=[scores_table(scored.labels, scored.found)]))
@@ -94,10 +95,13 @@ def fit_page(
     if method is not None and images is not None:
         if images.train is not None and baseline is not None:
             note("looking for wrong labels")
-            sections.append(_labels(images.train, encode(baseline, images.train), record.class_names))
+            features = encode(baseline, images.train, batch_size=batch_size)
+            sections.append(_labels(images.train, features, record.class_names))
         if images.test is not None and baseline is not None:
             note("drawing maps")
-            sections.append(_maps(method, baseline, few(images.test), record.class_names))
+            some = few(images.test)
+            maps = {one.name: encode(one, some, batch_size=batch_size) for one in (baseline, method)}
+            sections.append(_maps(list(maps.items()), record.class_names))
     if method is not None and (table := words_table(method)) is not None:
         text = (
             "Vocabulary words nearest to each learned text token. They seldom read as a sentence: tokens move freely "
@@ -118,13 +122,15 @@ def fit_page(
     return Page(f"{record.method} on {len(record.class_names)} classes", f"Report of {name}", says, sections, facts)
 
 
-def _score(method: Method, baseline: Method | None, table: ImageTable, record: AdapterRecord) -> Scored:
+def _score(
+    method: Method, baseline: Method | None, table: ImageTable, record: AdapterRecord, batch_size: int
+) -> Scored:
     found = {}
     for one in (baseline, method):
         if one is None or one.name in found:
             continue
-        p = evaluate(one, ImageLoader(table, one.backbone.preprocess, 64, drop_last=False))["probabilities"]
-        p = p.astype(np.float64)
+        loader = ImageLoader(table, one.backbone.preprocess, batch_size, drop_last=False)
+        p = evaluate(one, loader)["probabilities"].astype(np.float64)
         if one is method and record.temperature != 1:
             p = p ** (1 / record.temperature)
         found[one.name] = p / p.sum(axis=1, keepdims=True)
@@ -139,7 +145,7 @@ def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
     names = record.class_names
     matrix = metrics.confusion_matrix(scored.labels, scored.learned.argmax(axis=1), len(names))
     figure = confusion_figure(matrix, names)
-    caption = "Blue: right. Orange: wrong. A darker shade is a larger share of the true class; numbers are images."
+    caption = "Blue: right. Orange: wrong. The stronger, the larger the share of the true class; numbers are images."
     pairs, every = confused_table(matrix, names), class_table(scored.labels, names, scored.found)
     return [
         Section(
@@ -196,14 +202,12 @@ def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Sect
     return Section("labels", "Training labels to check", text, more=[gallery(items)] if items else [])
 
 
-def _maps(method: Method, baseline: Method, table: ImageTable, names: Sequence[str]) -> Section:
-    plain, learned = encode(baseline, table), encode(method, table)
-    maps = list({baseline.name: plain, method.name: learned}.items())
+def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section:
     silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps).replace("-", "−")
     caption = (
         "t-SNE of unit features; neighbours count, distances and the sizes of groups do not. Stars are the classes' "
         "texts; images and texts are centred, each by itself, to share a map. Silhouette of the images by class "
-        f"(cosine, in all {plain.images.shape[1]} dimensions): {silhouettes}."
+        f"(cosine, in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
     )
     figures = text_figures("map", names, maps) + image_figures("map", names, maps)
     return Section("maps", "Features before and after", figures=figures, caption=caption)

@@ -34,12 +34,12 @@ class Section:
         """The section."""
         parts: list[str] = [tag("h2", self.title)]
         if self.text:
-            parts.append(self.text if isinstance(self.text, Html) else tag("p", self.text))
+            parts.append(self.text if isinstance(self.text, Html) else tag("p", kept(self.text)))
         if self.figures:
             wide = "panels" if len(self.figures) > 1 else "panels one"
             parts.append(tag("div", *(figure.to_html() for figure in self.figures), class_=wide))
         if self.caption:
-            parts.append(tag("p", self.caption, class_="caption"))
+            parts.append(tag("p", kept(self.caption), class_="caption"))
         parts += [table.to_html() for table in self.tables]
         parts += [tag("details", tag("summary", table.caption), table.to_html()) for table in self.folded]
         return tag("section", *parts, *self.more, id=self.anchor)
@@ -77,7 +77,7 @@ class Page:
             tag("title", self.title),
             tag("style", Html(style)),
         )
-        verdict, *rest = [line.replace(" %", "\u00a0%") for line in self.says] or [""]
+        verdict, *rest = [kept(line) for line in self.says] or [""]
         result = tag("p", verdict, class_="verdict") if verdict else Html()
         glance = tag("div", self.overview.to_html(), class_="glance") if self.overview else Html()
         header = tag(
@@ -93,6 +93,11 @@ class Page:
         main = tag("main", summary, *(section.to_html() for section in self.sections), foot)
         body = tag("body", tag("div", header, nav, main, class_="frame"), tag("script", Html(script)))
         return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
+
+
+def kept(text: str) -> str:
+    """The text with its per cent signs beside their numbers where lines break."""
+    return text.replace(" %", "\u00a0%")
 
 
 def check_out(out: Path) -> Path:

@@ -19,7 +19,7 @@ def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
     rows = []
     for run in runs.folders:
         digest = hashlib.sha256((run / RESULTS).read_bytes()).hexdigest()
-        rows.append(text_row(f"sha256 of {run.name}/{RESULTS}", digest))
+        rows.append(text_row(f"sha256 of {run.resolve().name}/{RESULTS}", digest))
     for name, sha in dict.fromkeys((r.backbone.get("name", "?"), r.backbone.get("sha256", "?")) for r in runs.results):
         rows.append(text_row(f"sha256 of backbone {name}", sha))
     precisions = dict.fromkeys(r.backbone.get("precision", "?") for r in runs.results)
@@ -39,7 +39,7 @@ def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
             plan = (run / PLAN).read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        more.append(tag("details", tag("summary", f"The plan of {run.name}"), tag("pre", tag("code", plan))))
+        more.append(tag("details", tag("summary", f"The plan of {run.resolve().name}"), tag("pre", tag("code", plan))))
     folded = []
     if hashes:
         columns = ("data set", "shots", "seed", "hash")

@@ -41,6 +41,8 @@ class Result:
     selected: dict[str, Any] | None = None
     """Of the epoch that validation chose: "epoch", "test", "val"."""
     dispersion: dict[str, float] | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Targets that were not measured, with the reason."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -132,16 +134,20 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "accuracy": dict, "correct": dict, "backbone": dict, "split_hash": str, "versions": dict, "class_names": list,
     "learned": (int, type(None)), "seconds": (int, float, type(None)), "peak_bytes": (int, float, type(None)),
     "selected": (dict, type(None)), "dispersion": (dict, type(None)),
+    "skipped": dict,
 }  # fmt: skip
-_OPTIONAL = {"learned", "seconds", "peak_bytes", "selected", "dispersion", "split_hash", "versions", "correct"}
+_OPTIONAL: dict[str, Any] = {
+    "learned": None, "seconds": None, "peak_bytes": None, "selected": None, "dispersion": None, "split_hash": "",
+    "versions": {}, "correct": {}, "skipped": {},
+}  # fmt: skip
 
 
 def _result(path: Path, number: int, row: Mapping[str, Any], folder: Path) -> Result:
     found: dict[str, Any] = {}
     for name, kind in _KINDS.items():
-        empty: Any = {"split_hash": "", "versions": {}, "correct": {}}.get(name)
-        value = row.get(name, empty) if name in _OPTIONAL else row.get(name)
-        value = empty if value is None and name in _OPTIONAL else value
+        value = row.get(name)
+        if value is None and name in _OPTIONAL:
+            value = _OPTIONAL[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise DataError(f"{path}, line {number}: {name!r} is {str(value)[:40]!r}; not a result of `daptune bench`")
         found[name] = value
@@ -157,7 +163,7 @@ def _result(path: Path, number: int, row: Mapping[str, Any], folder: Path) -> Re
     if not found["key"].isalnum():  # it names a folder
         raise DataError(f"{path}, line {number}: {found['key'][:40]!r} is no key of a job")
     found["class_names"] = tuple(str(name) for name in found["class_names"])
-    for name in ("backbone", "versions"):
+    for name in ("backbone", "versions", "skipped"):
         found[name] = {str(key): str(value) for key, value in found[name].items()}
     return Result(run=folder, **found)
 

@@ -17,7 +17,8 @@ def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
         if kind == "fewshot":
             lines += _fewshot(board)
         elif kind == "domain" or kind == "crossdataset":
-            lines += _targets(board, kind)
+            for source in board.datasets:
+                lines += _targets(board, kind, source)
         elif kind == "ablation":
             lines += _ablation(board)
         elif kind == "base2new":
@@ -66,9 +67,8 @@ def _against(board: Board, best: str, shots: int, gap: float) -> str:
     return f"{size} (95 % interval {_interval(found)}, {MEANING[verdict(found)]})"
 
 
-def _targets(board: Board, kind: str) -> list[str]:
-    targets, shots = targets_of(board), board.top_shots
-    source = board.datasets[0]
+def _targets(board: Board, kind: str, source: str) -> list[str]:
+    targets, shots = targets_of(board, source), board.top_shots
     means = {}
     for label in board.labels:
         found = [board.summary(label, source, shots, target) for target in targets]

@@ -59,10 +59,10 @@ def significance_table(board: Board, name: str, splits: Sequence[str] = ("test",
     return Table(f"significance-{name}", f"{name}: {len(rows)} comparisons", columns, tuple(rows), left=3, group=3)
 
 
-def targets_table(board: Board, name: str, shots: int) -> Table:
+def targets_table(board: Board, name: str, dataset: str) -> Table:
     """Learned on one data set, tested on it and on others: a column each, and the mean over the others."""
-    dataset = board.datasets[0]
-    targets = targets_of(board)
+    shots = board.top_shots
+    targets = targets_of(board, dataset)
     rows = []
     for label in board.labels:
         runs = board.rows(label, dataset, shots)
@@ -71,12 +71,14 @@ def targets_table(board: Board, name: str, shots: int) -> Table:
         rows.append(text_row(label, *cells, _cell(summarise(map(float, means)))))
     columns = ("method", f"{dataset} (source)", *(t.removeprefix(f"{dataset}/") for t in targets), "mean of targets")
     caption = f"Learned from {shots} images a class of {dataset}: accuracy, per cent, mean ± deviation over seeds"
-    return Table(name, caption, columns, mark_best(rows, range(1, len(columns))))
+    file = name if len(board.datasets) == 1 else f"{name}-{_slug(dataset)}"
+    return Table(file, caption, columns, mark_best(rows, range(1, len(columns))))
 
 
-def targets_of(board: Board) -> tuple[str, ...]:
-    """The target data sets of all results, in the order of the first."""
-    return tuple(dict.fromkeys(target for result in board.results for target in result.targets))
+def targets_of(board: Board, dataset: str | None = None) -> tuple[str, ...]:
+    """What was measured beside the data set itself, by all results or by those of one data set."""
+    own = [result for result in board.results if dataset in (None, result.dataset)]
+    return tuple(dict.fromkeys(target for result in own for target in result.targets))
 
 
 def ablation_table(board: Board, shots: int) -> Table:
