@@ -61,4 +61,4 @@ def test_without_matplotlib_one_line_names_the_extra(
     assert "pip install 'daptune[report]'" in refused(capsys, small_run, "--out", tmp_path / "r.html")
     monkeypatch.undo()
     with panel() as (drawing, axes):
-        assert len(axes) == 1 and drawing.axes == axes
+        assert drawing.axes == [axes]

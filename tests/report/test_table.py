@@ -4,7 +4,7 @@ import csv
 import io
 
 from daptune.report.html import Html, escape, join, tag
-from daptune.report.table import Cell, Table, mark_best, points, share, signed, text_row
+from daptune.report.table import Cell, Table, file_name, mark_best, points, share, signed, text_row
 
 ROWS = mark_best(
     [
@@ -36,6 +36,11 @@ def test_latex_escapes_and_sets_the_best_bold() -> None:
     assert lines[0] == "% A caption: 50 \\%" and lines[1] == "\\begin{tabular}{lrr}"
     assert "$<$b$>$\\&\\_\\%\\$ & \\textbf{50.0 $\\pm$ 1.0} & $-$1.2 \\\\" in lines
     assert lines[-1] == "\\end{tabular}"
+
+
+def test_names_of_files_stay_apart() -> None:
+    assert file_name("mean of data sets") == "mean-of-data-sets" and file_name("coop_vpt") == "coop_vpt"
+    assert file_name("./a/b").startswith("--a-b-") and file_name("./a/b") != file_name("./a:b")
 
 
 def test_signs() -> None:

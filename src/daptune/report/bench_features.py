@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from daptune.errors import DaptuneError
 from daptune.report.compare import Board
-from daptune.report.curves import file_name
 from daptune.report.html import tag
 from daptune.report.page import Section
 from daptune.report.results import Result
 from daptune.report.svg import Figure
+from daptune.report.table import file_name
 from daptune.report.tables import dispersion_table
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from daptune.metrics import PairedDifference
 from daptune.report.compare import Board, verdict
-from daptune.report.curves import file_name
 from daptune.report.svg import DOWN, INK, RULE, SERIES, SOFT, UP, WIDTH, Figure, finished, panel
+from daptune.report.table import file_name
 
 Bars = dict[str, PairedDifference | float]
 """name -> the difference with its interval, or the plain difference of means where bits are missing; shares."""
@@ -15,7 +15,7 @@ def overview_figure(board: Board) -> Figure:
     found = {label: board.mean_over(board.datasets, label, shots) for label in board.labels}
     known = sorted(((label, s) for label, s in found.items() if s is not None), key=lambda item: item[1].mean)
     where = board.datasets[0] if len(board.datasets) == 1 else f"mean of {len(board.datasets)} data sets"
-    with panel(WIDTH, 1.15 + 0.29 * len(known)) as (drawing, (axes,)):
+    with panel(WIDTH, 1.15 + 0.29 * len(known)) as (drawing, axes):
         for place, (label, summary) in enumerate(known):
             colour = SERIES[0] if label == board.focus else SOFT
             values = [100 * value for value in summary.values]
@@ -67,7 +67,7 @@ def _bar(board: Board, other: str, datasets: tuple[str, ...], shots: int) -> Pai
 
 def _bars(bars: Bars, title: str, name: str) -> Figure:
     """Horizontal bars, best on top; filled where the interval leaves zero out, else pale."""
-    with panel(WIDTH, 1.25 + 0.3 * len(bars)) as (drawing, (axes,)):
+    with panel(WIDTH, 1.25 + 0.3 * len(bars)) as (drawing, axes):
         axes.axvline(0, color=SOFT, linewidth=1)
         ends = []
         for place, found in enumerate(reversed(bars.values())):

@@ -5,6 +5,7 @@ import numpy as np
 from daptune.metrics import mean_interval
 from daptune.report.compare import Board, Summary
 from daptune.report.svg import SOFT, Figure, colour_of, finished, panel
+from daptune.report.table import file_name
 
 
 def fewshot_figures(board: Board) -> list[Figure]:
@@ -23,7 +24,7 @@ def _curves(board: Board, title: str, datasets: tuple[str, ...]) -> Figure | Non
     lines = {label: points for label, points in lines.items() if points}
     if not lines:
         return None
-    with panel(height=3.3 + 0.22 * (-(-len(lines) // 3))) as (drawing, (axes,)):
+    with panel(height=3.3 + 0.22 * (-(-len(lines) // 3))) as (drawing, axes):
         places = {shots: place for place, shots in enumerate(board.shots)}
         seen: list[float] = []
         for label, points in lines.items():
@@ -51,8 +52,3 @@ def _curves(board: Board, title: str, datasets: tuple[str, ...]) -> Figure | Non
         best = max(lines, key=lambda label: list(lines[label].values())[-1].mean)
         words = f"{title}: accuracy against images a class for {', '.join(lines)}; highest at the end: {best}"
         return finished(drawing, f"fewshot-{file_name(title)}", words)
-
-
-def file_name(title: str) -> str:
-    """A title as the name of a file."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in title.lower())

@@ -112,7 +112,7 @@ def text_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Feat
         if features.texts is None or len(features.texts) < 3:
             continue
         x, y = project(features.texts).T
-        with panel(height=4.2) as (drawing, (axes,)):
+        with panel(height=4.2) as (drawing, axes):
             axes.plot(x, y, "o", color=SERIES[0], markersize=6)
             for label, left, low in zip(names, x, y, strict=True):
                 axes.annotate(
@@ -139,7 +139,7 @@ def image_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Fea
         if some.texts is not None:
             points = np.concatenate([points, _centred(some.texts)[classes]])
         flat = project(points)
-        with panel(height=4.9) as (drawing, (axes,)):
+        with panel(height=4.9) as (drawing, axes):
             for order, label in enumerate(classes):
                 colour, marker = SERIES[order % len(SERIES)], MARKERS[order % len(MARKERS)]
                 own = flat[: len(some.images)][some.labels == label]

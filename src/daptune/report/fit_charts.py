@@ -23,7 +23,7 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
         names.remove("total")
     figures = []
     for name in names:
-        with panel(height=2.9) as (drawing, (axes,)):
+        with panel(height=2.9) as (drawing, axes):
             values = [row.losses.get(name, float("nan")) for row in rows]
             axes.plot(epochs, values, color=SERIES[0])
             axes.set(title=name.replace("_", " "), xlabel="epoch")
@@ -37,7 +37,7 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
     }
     lines = {name: points for name, points in lines.items() if points}
     if lines:
-        with panel(height=2.9) as (drawing, (axes,)):
+        with panel(height=2.9) as (drawing, axes):
             for (name, points), colour in zip(lines.items(), SERIES, strict=False):
                 x, y = zip(*points, strict=True)
                 axes.plot(x, 100 * np.array(y, dtype=float), color=colour, label=name)
@@ -58,7 +58,7 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(4.4 + 0.14 * size, 9.5)
     small = 9.0 if size <= 12 else 7.5
-    with panel(side + 0.8, side + 0.5) as (drawing, (axes,)):
+    with panel(side + 0.8, side + 0.5) as (drawing, axes):
         from matplotlib.patches import Rectangle
 
         for row, column in zip(*np.nonzero(matrix), strict=True):
@@ -95,7 +95,7 @@ def reliability_figures(labels: NDArray[np.int64], found: Mapping[str, Floats]) 
         confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
         which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
         error = expected_calibration_error(labels, p, bins=BINS)
-        with panel(height=4.4) as (drawing, (axes,)):
+        with panel(height=4.4) as (drawing, axes):
             axes.plot([0, 100], [0, 100], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
             for place in range(BINS):
                 inside = which == place

@@ -67,15 +67,14 @@ class Figure:
         style = f"<style>@media (prefers-color-scheme: dark){{svg{{background:{DARK['face']}}}{swap}}}</style>"
         return self.svg.replace("<defs>", f"<title>{escape(self.label)}</title>{style}<defs>", 1)
 
-    def to_html(self, caption: str = "") -> Html:
-        """The figure with what is to be said below it."""
-        parts = [self.inline()] + ([tag("figcaption", caption)] if caption else [])
-        return tag("figure", *parts)
+    def to_html(self) -> Html:
+        """A figure of the page."""
+        return tag("figure", self.inline())
 
 
 @contextmanager
-def panel(width: float = WIDTH, height: float = HEIGHT, columns: int = 1) -> "Iterator[tuple[Drawing, list[Axes]]]":
-    """A drawing with axes side by side, in the style of the report; finish it with `finished` inside.
+def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawing, Axes]]":
+    """A drawing with one pair of axes, in the style of the report; finish it with `finished` inside.
 
     Raises MissingExtraError without matplotlib.
     """
@@ -86,7 +85,7 @@ def panel(width: float = WIDTH, height: float = HEIGHT, columns: int = 1) -> "It
         raise MissingExtraError("figures need matplotlib: pip install 'daptune[report]'") from error
     with matplotlib.rc_context(_STYLE):
         drawing = Drawing(figsize=(width, height), layout="constrained")
-        yield drawing, [drawing.add_subplot(1, columns, place + 1) for place in range(columns)]
+        yield drawing, drawing.add_subplot()
 
 
 def finished(drawing: "Drawing", name: str, label: str) -> Figure:

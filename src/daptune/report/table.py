@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daptune.report.html import Html, tag
 
@@ -21,8 +22,6 @@ class Cell:
     best: bool = False
     tone: str = ""
     """"up" or "down": coloured so, beside the sign that says it."""
-    picture: Html | None = None
-    """What the page shows in place of the text."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,15 @@ class Table:
     def _cell(self, place: int, cell: Cell) -> Html:
         words = [word for word in (self._side(place), "best" if cell.best else "", cell.tone) if word]
         value = None if cell.value is None or math.isnan(cell.value) else f"{cell.value:.6g}"
-        content = cell.picture or cell.text
         if place == 0:
-            return tag("th", content, scope="row", data_v=value)
-        return tag("td", content, class_=" ".join(words) or None, data_v=value)
+            return tag("th", cell.text, scope="row", data_v=value)
+        return tag("td", cell.text, class_=" ".join(words) or None, data_v=value)
+
+
+def file_name(name: str) -> str:
+    """A name of users as a part of a file's: letters and digits stay; a sum tells names apart that lose more."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())
+    return plain if plain == name.lower().replace(" ", "-") else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
 def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
@@ -119,8 +123,7 @@ def mark_best(rows: Sequence[tuple[Cell, ...]], columns: Sequence[int]) -> tuple
             tops[place] = max(values)
     return tuple(
         tuple(
-            Cell(c.text, c.value, c.spread, c.value is not None and c.value == tops.get(i), c.tone, c.picture)
-            for i, c in enumerate(row)
+            replace(cell, best=cell.value is not None and cell.value == tops.get(i)) for i, cell in enumerate(row)
         )
         for row in rows
     )

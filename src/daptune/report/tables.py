@@ -6,7 +6,7 @@ import numpy as np
 
 from daptune.metrics import holm
 from daptune.report.compare import Board, Summary, harmonic, summarise, verdict
-from daptune.report.table import Cell, Table, mark_best, points, share, text_row
+from daptune.report.table import Cell, Table, file_name, mark_best, points, share, text_row
 
 NAMES = {
     "text_distance": "distance between classes' texts ↑",
@@ -34,7 +34,7 @@ def shots_tables(board: Board) -> list[Table]:
         columns = ("method", *(f"{shots} shot{'s' if shots > 1 else ''}" for shots in board.shots))
         title = f"Mean over {len(datasets)} data sets" if name == "mean" else name
         caption = f"{title}: accuracy on test images, per cent, mean ± standard deviation over seeds"
-        tables.append(Table(f"fewshot-{_slug(name)}", caption, columns, mark_best(rows, range(1, len(columns)))))
+        tables.append(Table(f"fewshot-{file_name(name)}", caption, columns, mark_best(rows, range(1, len(columns)))))
     return tables
 
 
@@ -71,7 +71,7 @@ def targets_table(board: Board, name: str, dataset: str) -> Table:
         rows.append(text_row(label, *cells, _cell(summarise(map(float, means)))))
     columns = ("method", f"{dataset} (source)", *(t.removeprefix(f"{dataset}/") for t in targets), "mean of targets")
     caption = f"Learned from {shots} images a class of {dataset}: accuracy, per cent, mean ± deviation over seeds"
-    file = name if len(board.datasets) == 1 else f"{name}-{_slug(dataset)}"
+    file = name if len(board.datasets) == 1 else f"{name}-{file_name(dataset)}"
     return Table(file, caption, columns, mark_best(rows, range(1, len(columns))))
 
 
@@ -200,7 +200,3 @@ def _plain(summary: Summary | None) -> Cell:
     text = f"{summary.mean:.3f}" + (f" ± {summary.deviation:.3f}" if known else "")
     text = text.replace("-", "−")
     return Cell(text, summary.mean, summary.deviation if known else None)
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name.lower())
