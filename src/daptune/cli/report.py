@@ -11,6 +11,7 @@ from daptune.cli.console import emit_json, note, print_pairs, progress, say, siz
 from daptune.cli.evaluate import choose_split
 from daptune.cli.options import RunOptions
 from daptune.cli.setup import load_with, read_images
+from daptune.cli.show import nearest_words
 from daptune.cli.training import zero_shot
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.fewshot import sample_fewshot, split_holdout
@@ -25,6 +26,9 @@ from daptune.report.page import Page, check_out, write_page
 from daptune.report.results import RESULTS, Result, is_bench_run, read_runs
 from daptune.train import History
 from daptune.train.history import HISTORY_NAME
+
+WORDS = 3
+"""Vocabulary words for each learned text token."""
 
 
 def run(
@@ -104,6 +108,7 @@ def _fit(
         history=history,
         images=found,
         baseline=baseline,
+        words=[] if method is None else nearest_words(method, WORDS),
         batch_size=options.batch_size or 64,
         name=folder.resolve().name,
         command=command,

@@ -99,6 +99,6 @@ def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], 
     figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)
     before_after = f"{plain.silhouette():.3f} before and {learned.silhouette():.3f} after".replace("-", "−")
     return figures, (
-        f"{result.dataset}: the silhouette of {len(table)} test images by class (cosine, in all "
+        f"{result.dataset}: the silhouette of {len(table)} test images by class (in all "
         f"{plain.images.shape[1]} dimensions) is {before_after}."
     )

@@ -45,13 +45,13 @@ class Features:
         return Features(self.images[kept], self.labels[kept], self.texts)
 
     def silhouette(self) -> float:
-        """Mean silhouette of the images by class, cosine distance, -1 to 1; NaN where classes are too few."""
+        """Mean silhouette of the images by class, Euclidean, -1 to 1; NaN where classes are too few."""
         from sklearn.metrics import silhouette_score
 
         kinds = len(np.unique(self.labels))
         if not 2 <= kinds < len(self.labels):
             return float("nan")
-        return float(silhouette_score(self.images, self.labels, metric="cosine"))
+        return float(silhouette_score(self.images, self.labels))
 
 
 def encode(method: Method, table: ImageTable, *, batch_size: int = 64, tick: Callable[[], object] = int) -> Features:

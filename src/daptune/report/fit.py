@@ -1,9 +1,10 @@
 """The page of one `daptune fit`: what it learned, where it is wrong, how sure it is, and which labels to look at."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +73,16 @@ def fit_page(
     history: History | None = None,
     images: Images | None = None,
     baseline: Method | None = None,
+    words: Sequence[Mapping[str, Any]] = (),
     batch_size: int = 64,
     name: str = "adapter",
     command: Sequence[str] = (),
     note: Note = str,
 ) -> Page:
-    """The page. Without `method` (its backbone is not at hand) or `images` it has fewer sections, and says so."""
+    """The page. Without `method` (its backbone is not at hand) or `images` it has fewer sections, and says so.
+
+    `baseline` is the zero-shot classifier, `words` are the vocabulary words nearest to each learned text token.
+    """
     scored = None
     if method is not None and images is not None and images.test is not None:
         note("measuring")
@@ -102,12 +107,12 @@ def fit_page(
             some = few(images.test)
             maps = {one.name: encode(one, some, batch_size=batch_size) for one in (baseline, method)}
             sections.append(_maps(list(maps.items()), record.class_names))
-    if method is not None and (table := words_table(method)) is not None:
+    if words:
         text = (
             "Vocabulary words nearest to each learned text token. They seldom read as a sentence: tokens move freely "
             "between words, and a distance near that of any two words says that the nearest word means nothing."
         )
-        sections.append(Section("words", "Words nearest to the prompt", text, tables=[table]))
+        sections.append(Section("words", "Words nearest to the prompt", text, tables=[words_table(words)]))
     sections.append(_repeat(record, command))
     says = _says(record, scored, images)
     if images is None:
@@ -207,7 +212,7 @@ def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section
     caption = (
         "t-SNE of unit features; neighbours count, distances and the sizes of groups do not. Stars are the classes' "
         "texts; images and texts are centred, each by itself, to share a map. Silhouette of the images by class "
-        f"(cosine, in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
+        f"(in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
     )
     figures = text_figures("map", names, maps) + image_figures("map", names, maps)
     return Section("maps", "Features before and after", figures=figures, caption=caption)

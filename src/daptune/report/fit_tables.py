@@ -1,18 +1,16 @@
 """The tables of the report of one fit."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter import AdapterRecord
-from daptune.methods import Method
 from daptune.report.table import Cell, Table, mark_best, points, share, text_row
-from daptune.report.words import nearest_words
 
 MOST_PAIRS = 15
-WORDS = 3
 Floats = NDArray[np.float64]
 
 
@@ -89,13 +87,10 @@ def recorded_class_table(record: AdapterRecord) -> Table | None:
     return Table("classes", caption, columns, tuple(rows))
 
 
-def words_table(method: Method) -> Table | None:
-    """A row a learned text token; None where there is no common text prompt."""
-    found = nearest_words(method, WORDS)
-    if not found:
-        return None
+def words_table(tokens: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a learned text token, from what `daptune show` tells of each: its words, nearest first."""
     rows = []
-    for row in found:
+    for row in tokens:
         words = ", ".join(_legible(str(word["word"])) for word in row["words"])
         nearest = float(row["words"][0]["distance"])
         rows.append(text_row(str(row["token"]), words, Cell(f"{nearest:.2f}", nearest)))
