@@ -15,8 +15,10 @@ from daptune.metrics import (
     accuracy,
     confusion_matrix,
     expected_calibration_error,
+    holm,
     macro_f1,
     mean_interval,
+    mean_paired_bootstrap,
     negative_log_likelihood,
     paired_bootstrap,
     per_class_accuracy,
@@ -107,6 +109,24 @@ def test_bootstrap_p_values() -> None:
     assert paired_bootstrap(same, np.zeros(50)).difference == -1
 
 
+def test_the_bootstrap_of_a_mean_resamples_each_set_by_itself() -> None:
+    rng = np.random.default_rng(3)
+    pairs = [(rng.integers(0, 2, n), rng.integers(0, 2, n)) for n in (40, 90)]
+    found = mean_paired_bootstrap(pairs)
+    means = [
+        np.mean([(b - a)[rng.integers(0, len(a), len(a))].mean() for a, b in pairs]) for _ in range(4000)
+    ]
+    assert found.difference == pytest.approx(np.mean([(b - a).mean() for a, b in pairs]))
+    assert [found.low, found.high] == pytest.approx(list(np.quantile(means, [0.025, 0.975])), abs=0.01)
+    assert mean_paired_bootstrap(pairs[:1]) == paired_bootstrap(*pairs[0])
+
+
+def test_holm_by_hand() -> None:
+    """3 x 0.01, 2 x 0.02, and 0.03 raised to what came before it."""
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -119,6 +139,7 @@ def test_bootstrap_p_values() -> None:
         lambda: mean_interval([]),
         lambda: student_t_quantile(1.0, 3),
         lambda: paired_bootstrap([1, 0], [1]),
+        lambda: mean_paired_bootstrap([]),
     ],
 )
 def test_bad_input_is_one_line(call: object) -> None:

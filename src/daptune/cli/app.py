@@ -121,6 +121,37 @@ def predict(
 
 
 @app.command
+def report(
+    *runs: Annotated[Path, Parameter(allow_leading_hyphen=False)],
+    out: Path = Path("report.html"),
+    images: Path | None = None,
+    focus: str | None = None,
+    options: RunOptions = _RUN,
+    json: Json = False,
+) -> int:
+    """Write a page about bench runs, or about one fit: figures and tables, what they say, and how to repeat it.
+
+    The page is one HTML file that needs no network. Beside it, in a folder of its name with `-files` behind, stand the
+    figures as SVG and the tables as CSV and LaTeX.
+
+    Parameters
+    ----------
+    runs
+        Folders of `daptune bench`, which are put together; or the folder of one adapter.
+    out
+        The page.
+    images
+        For one adapter, the folder that it was fitted from, or other labelled images: to show where it is wrong, how
+        sure it is, and which training labels to check.
+    focus
+        For bench runs, the method that the others are held against; by default `dapt`.
+    """
+    from daptune.cli.report import run
+
+    return run(runs, out=out, images=images, focus=focus, options=options, as_json=json)
+
+
+@app.command
 def methods(*, backbone: str = "tiny", json: Json = False) -> int:
     """List the methods: what each learns, and how many numbers on a backbone.
 

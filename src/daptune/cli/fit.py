@@ -78,7 +78,9 @@ def _run(folder: Path, options: FitOptions) -> int:
         seconds = time.monotonic() - began
         rows = _measure(classifier, images, options)
     names = classifier.method_.class_names
-    classifier.record_ = replace(classifier.record_, metrics=_metrics(rows, images, names, seconds))
+    record = classifier.record_
+    data = record.data | _held_out(images, options)
+    classifier.record_ = replace(record, metrics=_metrics(rows, images, names, seconds), data=data)
     folder_out = classifier.save(out)
     (run_dir / FILE_NAME).unlink(missing_ok=True)  # finished: the history stays, the next fit begins anew
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
@@ -166,6 +168,14 @@ def _measure(classifier: FewShotClassifier, images: Images, options: FitOptions)
         rows["zero_shot"] = measure(baseline, images.test)
     rows[method.name] = measure(method, images.test)
     return rows
+
+
+def _held_out(images: Images, options: FitOptions) -> dict[str, Any]:
+    """What is needed to measure again on the same images: `daptune report` draws them anew."""
+    found: dict[str, Any] = {"holdout": options.holdout} if images.test is not None else {}
+    if options.template:
+        found["templates"] = list(options.template)
+    return found | ({"dataset": options.dataset} if options.dataset is not None else {})
 
 
 def _metrics(

@@ -1,0 +1,170 @@
+"""`daptune report`: bench runs, or one fit -> one HTML page with its figures and tables beside it."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from daptune.adapter import AdapterRecord, read_record
+from daptune.adapter.record import JSON_FILE
+from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text, warnings_shown
+from daptune.cli.evaluate import choose_split
+from daptune.cli.options import RunOptions
+from daptune.cli.setup import load_with, read_images
+from daptune.cli.show import nearest_words
+from daptune.cli.training import zero_shot
+from daptune.data.demo import demo_styles, extract_demo
+from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.data.images import decode
+from daptune.data.sources import read_source
+from daptune.data.table import ImageTable
+from daptune.errors import BackboneError, DaptuneError, DataError
+from daptune.report.bench import bench_page
+from daptune.report.bench_features import Sources
+from daptune.report.fit import Images, fit_page
+from daptune.report.page import Page, check_out, write_page
+from daptune.report.results import RESULTS, Result, is_bench_run, read_runs
+from daptune.train import History
+from daptune.train.history import HISTORY_NAME
+
+WORDS = 3
+"""Vocabulary words for each learned text token."""
+
+
+def run(
+    folders: Sequence[Path],
+    *,
+    out: Path,
+    images: Path | None,
+    focus: str | None,
+    options: RunOptions,
+    as_json: bool,
+) -> int:
+    """Do it; raises DaptuneError for bad input, with nothing written."""
+    folders = [folder.expanduser() for folder in folders]
+    if not folders:
+        raise DataError("nothing to report on; name folders of `daptune bench`, or the folder of one `daptune fit`")
+    check_out(out)
+    command = ["daptune", "report", *map(str, folders), "--out", str(out)]
+    benches = [folder for folder in folders if is_bench_run(folder)]
+    with warnings_shown(), progress(steps=False, warn=False) as bar:
+        task = bar.add_task("report", total=None, note="")
+
+        def tell(what: str) -> None:
+            bar.update(task, note=what)
+
+        if benches:
+            if strange := [folder for folder in folders if folder not in benches]:
+                raise DataError(f"{strange[0]} holds no {RESULTS}, and a fit is not reported together with bench runs")
+            if images is not None:
+                raise DataError("--images is for the report of one fit; leave it out for bench runs")
+            command += ["--focus", focus] if focus else []
+            sources = Sources(test_images, lambda folder: load_with(folder, options).method_, options.batch_size or 64)
+            page = bench_page(read_runs(benches), focus=focus, sources=sources, command=command, note=tell)
+        else:
+            page = _fit(folders, images, focus, command, options, tell)
+        files = write_page(page, out)
+    size = out.expanduser().stat().st_size
+    if as_json:
+        emit_json({"report": str(out), "bytes": size, "files": [str(path) for path in files], "says": list(page.says)})
+        return 0
+    for line in page.says:
+        say(line.replace("[", "\\["))
+    say()
+    print_pairs({"report": f"{out} ({size_text(size)})", "files": f"{len(files) - 1} in {files[0].parent}"})
+    return 0
+
+
+def _fit(
+    folders: Sequence[Path],
+    images: Path | None,
+    focus: str | None,
+    command: list[str],
+    options: RunOptions,
+    tell: Callable[[str], object],
+) -> Page:
+    """The page of the adapter among the folders; a run folder beside it brings its history."""
+    if focus is not None:
+        raise DataError("--focus is for bench runs; leave it out for the report of one fit")
+    folder, history = find_fit(folders)
+    record = read_record(folder)
+    method, baseline, found = None, None, None
+    try:
+        method = load_with(folder, options).method_
+    except DaptuneError as error:
+        if images is not None or not isinstance(error.__cause__, BackboneError):
+            raise
+        note(f"daptune: only what the adapter itself tells is reported: {error}")
+    if method is not None:
+        templates = tuple(record.data.get("templates", ()))
+        baseline = zero_shot(method.backbone, method.class_names, templates, record.data.get("dataset"))
+    if images is not None:
+        tell("reading images")
+        found = fit_images(record, images)
+        command += ["--images", str(images)]
+    return fit_page(
+        record,
+        method,
+        history=history,
+        images=found,
+        baseline=baseline,
+        words=[] if method is None else nearest_words(method, WORDS),
+        batch_size=options.batch_size or 64,
+        name=folder.resolve().name,
+        command=command,
+        note=tell,
+    )
+
+
+def test_images(result: Result) -> ImageTable:
+    """The test images of a result's data set; those of the demo are at hand. Raises DataError for others."""
+    if result.dataset != "demo":
+        raise DataError(f"the images of {result.dataset} are not at hand.")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = extract_demo(scratch) / demo_styles()[0] / "test"
+        table = read_source(folder, label_names=result.class_names).train
+        return replace(table, images=tuple(decode(image) for image in table.images), root=None)
+
+
+def find_fit(folders: Sequence[Path]) -> tuple[Path, History | None]:
+    """The adapter's folder, and the history of its run where there is one: in a folder given, or `ADAPTER.run`.
+
+    Raises DataError where there is no adapter, or more than one.
+    """
+    adapters = [folder for folder in folders if (folder / JSON_FILE).is_file()]
+    runs = [folder for folder in folders if folder not in adapters and (folder / HISTORY_NAME).is_file()]
+    if strange := [folder for folder in folders if folder not in (*adapters, *runs)]:
+        holds = "does not exist" if not strange[0].exists() else f"holds neither {RESULTS} nor {JSON_FILE}"
+        raise DataError(f"{strange[0]} {holds}; name a folder of `daptune bench`, or an adapter of `daptune fit`")
+    if not adapters and len(runs) == 1:
+        own = runs[0].resolve()
+        beside = own.with_name(own.name.removesuffix(".run"))
+        adapters = [beside] if (beside / JSON_FILE).is_file() else []
+    if len(adapters) != 1 or len(runs) > 1:
+        found = f"{len(adapters)} adapters and {len(runs)} run folders"
+        raise DataError(f"a report is of one fit: expected one adapter, found {found}; name the adapter's folder")
+    own = adapters[0].resolve()
+    own = own.with_name(own.name + ".run")
+    place = runs[0] if runs else own if (own / HISTORY_NAME).is_file() else None
+    return adapters[0], None if place is None else History.read(place)
+
+
+def fit_images(record: AdapterRecord, folder: Path) -> Images:
+    """The images of a folder as `fit` used them: those it held out, and those it learned from.
+
+    Where they are other images than the adapter was made from, only its test images, or all, are measured on.
+    """
+    splits = read_images(folder, label_names=record.class_names, training=False)
+    train, test, name = splits.train, splits.test, "test split"
+    if len(train):
+        if test is None and (part := record.data.get("holdout")):
+            train, test = split_holdout(train, part, record.seed or 0)
+            name = f"{100 * part:.0f} % of {folder.resolve().name}, held out of training"
+        drawn = sample_fewshot(train, record.shots, record.seed or 0, val=splits.val).train
+        if drawn.fingerprint() == record.data.get("fingerprint"):
+            remark = "" if test is not None else "No images were held out, so that nothing could be measured."
+            return Images(test, name, drawn, remark)
+    test, name = choose_split(splits, None, folder)
+    called = folder.resolve().name
+    remark = f"The images of {called} are not those that it was made from; some may be among them all the same."
+    return Images(test, f"{name} of {called}", None, remark)

@@ -1,0 +1,162 @@
+"""The page of bench runs: which experiments they hold decides which sections it has."""
+
+from collections.abc import Sequence
+
+from daptune.errors import DataError, suggest
+from daptune.report.bench_features import Note, Sources, features_section
+from daptune.report.charts import difference_figures, overview_figure
+from daptune.report.compare import Board, choose_focus
+from daptune.report.curves import fewshot_figures
+from daptune.report.html import Html, tag
+from daptune.report.page import Page, Section
+from daptune.report.repeat import repeat_section
+from daptune.report.results import Result, Runs
+from daptune.report.says import bench_says
+from daptune.report.table import Table, text_row
+from daptune.report.tables import (
+    ablation_table,
+    all_results_table,
+    base_to_new_table,
+    cost_table,
+    shots_tables,
+    significance_table,
+    targets_of,
+    targets_table,
+)
+
+KINDS = {"comparison": "fewshot"}
+"""Experiments that are shown together with another; what is not known is shown as few-shot learning."""
+ORDER = ("fewshot", "domain", "crossdataset", "ablation", "base2new")
+
+
+def bench_page(
+    runs: Runs,
+    *,
+    focus: str | None = None,
+    sources: Sources | None = None,
+    command: Sequence[str] = (),
+    note: Note = str,
+) -> Page:
+    """The page of what the runs hold. `focus` is the label that the others are held against, by default dapt.
+
+    Without `sources` there are no maps; `command` is what was typed, for the section on repeating; `note` is told
+    what is being done. Raises DataError for a focus that no result has.
+    """
+    labels = {result.label for result in runs.results}
+    if focus is not None and focus not in labels:
+        raise DataError(f"no result is labelled {focus!r}.{suggest(focus, labels)}")
+    chosen = choose_focus(runs.results, focus)
+    boards = boards_of(runs.results, chosen)
+    sections: list[Section] = []
+    if "fewshot" in boards:
+        sections += _fewshot(boards["fewshot"])
+    if "domain" in boards:
+        sections.append(_targets(boards["domain"], "domain", "Other domains"))
+    if "crossdataset" in boards:
+        sections.append(_targets(boards["crossdataset"], "crossdataset", "Other data sets"))
+    if "ablation" in boards:
+        board = boards["ablation"]
+        text = "The same prompts with none, one and both of the dispersion losses; all else equal."
+        table = ablation_table(board, board.top_shots)
+        sections.append(Section("ablation", "What each loss adds", text, tables=[table]))
+    if "base2new" in boards:
+        board = boards["base2new"]
+        text = "Learned on the first half of the classes and tested on both halves, each among itself."
+        table = base_to_new_table(board, board.top_shots)
+        sections.append(Section("base2new", "Base to new classes", text, tables=[table]))
+    sections += features_section(boards, sources, note)
+    sections += _significance(boards)
+    sections.append(_costs(runs, boards))
+    sections.append(repeat_section(runs, command))
+    plans = dict.fromkeys(result.plan for result in runs.results)
+    datasets = list(dict.fromkeys(result.dataset for result in runs.results))
+    where = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
+    others = len(labels) - 1
+    beside = f" beside {others} other{'s' if others != 1 else ''}" if others else ""
+    facts = [
+        ("results", f"{len(runs.results)}" + (f", {len(runs.failures)} failed" if runs.failures else "")),
+        ("methods", str(len(labels))),
+        ("data sets", str(len(datasets))),
+        ("seeds", str(len({result.seed for result in runs.results}))),
+        ("backbone", ", ".join(dict.fromkeys(result.backbone.get("name", "?") for result in runs.results))),
+    ]
+    return Page(
+        title=f"{chosen}{beside} on {where}",
+        about=f"Report of daptune bench {', '.join(plans)}",
+        says=bench_says(boards, chosen),
+        sections=sections,
+        facts=facts,
+        overview=overview_figure(boards["fewshot"]) if "fewshot" in boards else None,
+    )
+
+
+def boards_of(results: Sequence[Result], focus: str) -> dict[str, Board]:
+    """Kind of experiment -> its results, in the order of the page."""
+    kinds: dict[str, list[Result]] = {kind: [] for kind in ORDER}
+    for result in results:
+        kind = KINDS.get(result.experiment, result.experiment)
+        kinds[kind if kind in kinds else "fewshot"].append(result)
+    return {kind: Board(tuple(rows), focus) for kind, rows in kinds.items() if rows}
+
+
+def _fewshot(board: Board) -> list[Section]:
+    shots = board.top_shots
+    sections = []
+    if bars := difference_figures(board, shots):
+        caption = (
+            f"Points by which {board.focus} is better, at {shots} images a class. Lines are 95 % intervals of a paired "
+            "bootstrap over test images; a bar is pale where its interval holds zero."
+        )
+        title = f"Against each of the others at {shots} shots"
+        sections.append(Section("differences", title, figures=bars, caption=caption))
+    figures = fewshot_figures(board) if len(board.shots) > 1 else []
+    caption = (
+        "Lines are means over seeds, small points the seeds, bands the 95 % interval of the mean by Student's t (wide "
+        "with few seeds); the axis is set by what was measured. The dashed line is CLIP without learning."
+    )
+    sections.append(
+        Section(
+            "fewshot",
+            "Accuracy by images a class",
+            figures=figures,
+            caption=caption if figures else "",
+            tables=shots_tables(board)[:1],
+            folded=shots_tables(board)[1:],
+        )
+    )
+    return sections
+
+
+def _targets(board: Board, name: str, title: str) -> Section:
+    text = f"Learned on {', '.join(board.datasets)} alone and tested on what was never learned from."
+    tables = [targets_table(board, name, source) for source in board.datasets]
+    left_out = {
+        f"{result.label} on {target}: {reason}" for result in board.results for target, reason in result.skipped.items()
+    }
+    return Section(name, title, text, tables=tables, more=[tag("p", line, class_="note") for line in sorted(left_out)])
+
+
+def _significance(boards: dict[str, Board]) -> list[Section]:
+    tables = []
+    for kind, board in boards.items():
+        splits = {"base2new": ("base", "new"), "domain": targets_of(board), "crossdataset": targets_of(board)}
+        if (table := significance_table(board, kind, splits.get(kind, ("test",)))) is not None:
+            tables.append(table)
+    focus = next(iter(boards.values())).focus
+    text = (
+        f"Points by which {focus} is better on the same images, seeds averaged, with the 95 % interval and two-sided p "
+        "of a paired bootstrap over images (10,000 resamples, seed 0). With many comparisons some are below 0.05 by "
+        "chance; Holm's p is adjusted for their number within a table."
+    )
+    return [Section("significance", "Significance", text, folded=tables)] if tables else []
+
+
+def _costs(runs: Runs, boards: dict[str, Board]) -> Section:
+    tables = [cost_table(Board(runs.results, next(iter(boards.values())).focus))]
+    more: list[Html] = [tag("p", line, class_="note") for line in runs.notes]
+    if runs.failures:
+        rows = tuple(text_row(f.label, f.dataset, f.shots, f.seed, f.error) for f in runs.failures)
+        failed = Table("failed", "Jobs that failed", ("method", "data set", "shots", "seed", "error"), rows, left=5)
+        more.append(failed.to_html())
+    every = all_results_table(boards.values())
+    return Section("costs", "Costs and every run", tables=tables, folded=[every], more=more)

@@ -1,0 +1,104 @@
+"""Features before and after: dispersion as `daptune bench` measured it, and maps where the images can be had again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daptune.errors import DaptuneError
+from daptune.report.compare import Board
+from daptune.report.html import tag
+from daptune.report.page import Section
+from daptune.report.results import Result
+from daptune.report.svg import Figure
+from daptune.report.table import file_name
+from daptune.report.tables import dispersion_table
+
+if TYPE_CHECKING:
+    from daptune.data.table import ImageTable
+    from daptune.methods import Method
+
+MOST_MAPS = 3
+"""Data sets of which maps are drawn."""
+Note = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where maps come from: the test images of a result, and the method in an adapter folder; both may raise."""
+
+    find_images: Callable[[Result], "ImageTable"]
+    load: Callable[[Path], "Method"]
+    batch_size: int = 64
+
+
+def features_section(boards: dict[str, Board], sources: Sources | None, note: Note) -> list[Section]:
+    """Dispersion as measured, and maps where the images can be had again."""
+    board = boards.get("fewshot") or next(iter(boards.values()))
+    shots = board.top_shots
+    table = dispersion_table(board, shots)
+    figures, lines = _maps(board, shots, sources, note)
+    if table is None and not figures and not lines:
+        return []
+    caption = (
+        "t-SNE of unit features of test images and of the classes' texts. Neighbours count, distances and the sizes of "
+        "groups do not; stars are texts. Images and texts are centred, each by itself, to share a map."
+    )
+    text = tag("p", " ".join(lines)) if lines else ""
+    return [
+        Section(
+            "features",
+            "Features before and after",
+            text,
+            figures=figures,
+            caption=caption if figures else "",
+            tables=[table] if table is not None else [],
+        )
+    ]
+
+
+def _maps(
+    board: Board, shots: int, sources: Sources | None, note: Note
+) -> tuple[list[Figure], list[str]]:
+    """Figures, and a sentence for each data set that has none, or whose silhouettes were measured."""
+    figures: list[Figure] = []
+    lines: list[str] = []
+    without = []
+    if sources is None:
+        return [], []
+    for dataset in board.datasets[:MOST_MAPS]:
+        rows = board.rows(board.focus, dataset, shots)
+        if not rows:
+            continue
+        first = rows[0]
+        folder = first.run / "adapters" / first.key
+        if not (folder / "adapter.json").is_file():
+            without.append(dataset)
+            continue
+        note(f"encoding {dataset}")
+        try:
+            drawn, line = _map(first, folder, sources)
+        except DaptuneError as error:
+            lines.append(f"Maps of {dataset} are left out: {error}")
+            continue
+        figures += drawn
+        lines.append(line)
+    if without:
+        lines.append(f"Maps of {', '.join(without)} are left out: the runs keep no adapters of {board.focus} there.")
+    return figures, lines
+
+
+def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], str]:
+    from daptune.report.embedding import before, encode, few, image_figures, text_figures
+
+    table = few(sources.find_images(result))
+    method = sources.load(folder)
+    plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before(method), method))
+    name = f"map-{file_name(result.dataset)}"
+    maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]
+    figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)
+    before_after = f"{plain.silhouette():.3f} before and {learned.silhouette():.3f} after".replace("-", "−")
+    return figures, (
+        f"{result.dataset}: the silhouette of {len(table)} test images by class (in all "
+        f"{plain.images.shape[1]} dimensions) is {before_after}."
+    )

@@ -1,0 +1,148 @@
+"""What results say together: means over seeds, means over data sets, and differences with their significance.
+
+A difference is that of what two methods score on the same images, mean over the seeds that both have; its interval and
+p value come from the paired bootstrap over those images (`daptune.metrics`). How far seeds differ is told by the
+standard deviation beside each mean.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daptune.metrics import PairedDifference, mean_paired_bootstrap
+from daptune.report.results import Result
+
+BASELINES = ("zero_shot", "linear_probe")
+"""Come first wherever methods are listed."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation over seeds (NaN for one seed) of a share."""
+
+    mean: float
+    deviation: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The results of one kind of experiment, with the method that the others are held against."""
+
+    results: tuple[Result, ...]
+    focus: str
+    _known: dict[tuple[object, ...], PairedDifference | None] = field(default_factory=dict, repr=False, compare=False)
+    """Differences that were asked for before: each is ten thousand resamples."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Zero-shot and the linear probe, then as they first appear in the results, the focus last."""
+        seen = dict.fromkeys(result.label for result in self.results)
+        first = [label for label in BASELINES if label in seen and label != self.focus]
+        middle = [label for label in seen if label not in (*first, self.focus)]
+        return (*first, *middle, *([self.focus] if self.focus in seen else []))
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The labels without the focus."""
+        return tuple(label for label in self.labels if label != self.focus)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """In the order in which they first appear."""
+        return tuple(dict.fromkeys(result.dataset for result in self.results))
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """Ascending; zero-shot's own number, which says nothing, is left out where others have one."""
+        learned = sorted({r.shots for r in self.results if r.label != "zero_shot"})
+        return tuple(learned or sorted({r.shots for r in self.results}))
+
+    @property
+    def top_shots(self) -> int:
+        """The most shots that the focus has results of: of a run that goes on, others may have more."""
+        own = [r.shots for r in self.results if r.label == self.focus and r.shots in self.shots]
+        return max(own, default=self.shots[-1])
+
+    def rows(self, label: str, dataset: str, shots: int) -> tuple[Result, ...]:
+        """One a seed, by seed. What learns nothing from images is the same for any number of them."""
+        own = [r for r in self.results if r.label == label and r.dataset == dataset]
+        found = [r for r in own if r.shots == shots]
+        if not found and label == "zero_shot":
+            found = own
+        return tuple({r.seed: r for r in sorted(found, key=lambda r: r.seed)}.values())
+
+    def summary(self, label: str, dataset: str, shots: int, split: str = "test") -> Summary | None:
+        """Accuracy over seeds; None where there is none."""
+        rows = self.rows(label, dataset, shots)
+        return summarise([row.accuracy[split] for row in rows if split in row.accuracy])
+
+    def mean_over(self, datasets: Sequence[str], label: str, shots: int, split: str = "test") -> Summary | None:
+        """Mean over data sets, each the same weight, seed by seed; None where one is missing."""
+        by_seed: dict[int, list[float]] = {}
+        for dataset in datasets:
+            for row in self.rows(label, dataset, shots):
+                if split in row.accuracy:
+                    by_seed.setdefault(row.seed, []).append(row.accuracy[split])
+        return summarise([float(np.mean(v)) for _, v in sorted(by_seed.items()) if len(v) == len(datasets)])
+
+    def difference(
+        self, label: str, other: str, datasets: Sequence[str], shots: int, splits: Sequence[str] = ("test",)
+    ) -> PairedDifference | None:
+        """How much `label` is better than `other`, mean over data sets and splits; None where bits are missing."""
+        key = (label, other, tuple(datasets), shots, tuple(splits))
+        if key not in self._known:
+            pairs = [self._hits(label, other, dataset, shots, split) for dataset in datasets for split in splits]
+            whole = [pair for pair in pairs if pair is not None]
+            self._known[key] = mean_paired_bootstrap(whole) if whole and len(whole) == len(pairs) else None
+        return self._known[key]
+
+    def _hits(
+        self, label: str, other: str, dataset: str, shots: int, split: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Share of the common seeds that are right on each image, (n,), of `other` and of `label`."""
+        bits: list[dict[int, str]] = []
+        for name in (other, label):
+            rows = self.rows(name, dataset, shots)
+            bits.append({row.seed: row.correct[split] for row in rows if row.correct.get(split)})
+        if "zero_shot" in (label, other):  # one run of it stands for every seed
+            plain = 0 if other == "zero_shot" else 1
+            if bits[plain]:
+                bits[plain] |= {seed: next(iter(bits[plain].values())) for seed in bits[1 - plain].keys() - bits[plain]}
+        seeds = sorted(bits[0].keys() & bits[1].keys())
+        if not seeds or len({len(bits[side][seed]) for side in (0, 1) for seed in seeds}) != 1:
+            return None
+        first, second = (np.mean([[int(b) for b in side[seed]] for seed in seeds], axis=0) for side in bits)
+        return first, second
+
+
+def summarise(values: Iterable[float]) -> Summary | None:
+    """Mean and sample deviation; None of nothing."""
+    x = tuple(values)
+    if not x:
+        return None
+    return Summary(float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else float("nan"), x)
+
+
+def harmonic(base: float, new: float) -> float:
+    """The harmonic mean of two shares, as base-to-new is summed up; 0 where one is."""
+    return 2 * base * new / (base + new) if base > 0 and new > 0 else 0.0
+
+
+def verdict(found: PairedDifference) -> str:
+    """ahead, behind, or level: where the 95 % interval does not tell the two apart."""
+    return "ahead" if found.low > 0 else "behind" if found.high < 0 else "level"
+
+
+MEANING = {"ahead": "clear of zero", "behind": "clear of zero", "level": "which holds zero"}
+"""What the interval of a difference with that verdict says."""
+
+
+def choose_focus(results: Sequence[Result], wanted: str | None) -> str:
+    """The label that others are held against: the wanted one, `dapt` where it is, else the last in the file."""
+    labels = list(dict.fromkeys(result.label for result in results))
+    if wanted is not None:
+        return wanted
+    return "dapt" if "dapt" in labels else labels[-1]

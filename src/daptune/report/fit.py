@@ -1,0 +1,267 @@
+"""The page of one `daptune fit`: what it learned, where it is wrong, how sure it is, and which labels to look at."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daptune import metrics
+from daptune.adapter import AdapterRecord
+from daptune.data.loader import ImageLoader
+from daptune.data.table import ImageTable, describe
+from daptune.methods import Method
+from daptune.report.compare import MEANING, verdict
+from daptune.report.embedding import Features, encode, few, image_figures, text_figures
+from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
+from daptune.report.fit_tables import (
+    class_table,
+    confused_table,
+    recorded_class_table,
+    scores_table,
+    settings_table,
+    words_table,
+)
+from daptune.report.html import tag
+from daptune.report.mislabelled import suspects
+from daptune.report.page import Page, Section
+from daptune.report.table import signed
+from daptune.report.thumbnails import gallery
+from daptune.train import History, evaluate
+
+MOST_PICTURES = 12
+"""Thumbnails in a gallery."""
+Floats = NDArray[np.float64]
+Note = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What to measure on, and the images that were learned from where they are known to be the same."""
+
+    test: ImageTable | None
+    test_name: str
+    train: ImageTable | None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the method and zero-shot CLIP answer on the n test images: probabilities (n, C), labels (n,)."""
+
+    table: ImageTable
+    found: dict[str, Floats]
+    """Name -> probabilities; zero-shot first, the method last."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.table.labels
+
+    @property
+    def learned(self) -> Floats:
+        """Of the method."""
+        return list(self.found.values())[-1]
+
+
+def fit_page(
+    record: AdapterRecord,
+    method: Method | None,
+    *,
+    history: History | None = None,
+    images: Images | None = None,
+    baseline: Method | None = None,
+    words: Sequence[Mapping[str, Any]] = (),
+    batch_size: int = 64,
+    name: str = "adapter",
+    command: Sequence[str] = (),
+    note: Note = str,
+) -> Page:
+    """The page. Without `method` (its backbone is not at hand) or `images` it has fewer sections, and says so.
+
+    `baseline` is the zero-shot classifier, `words` are the vocabulary words nearest to each learned text token.
+    """
+    scored = None
+    if method is not None and images is not None and images.test is not None:
+        note("measuring")
+        scored = _score(method, baseline, images.test, record, batch_size)
+    sections = []
+    if scored is not None:
+        sections.append(Section("scores", "Scores", tables=[scores_table(scored.labels, scored.found)]))
+    if history is not None and history.rows:
+        caption = "Means over the training images of an epoch, as they were then: augmented, prompts still moving."
+        sections.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
+    sections += _classes(record, scored)
+    if scored is not None:
+        sections.append(_calibration(scored))
+        sections.append(_mistakes(scored, record.class_names))
+    if method is not None and images is not None:
+        if images.train is not None and baseline is not None:
+            note("looking for wrong labels")
+            features = encode(baseline, images.train, batch_size=batch_size)
+            sections.append(_labels(images.train, features, record.class_names))
+        if images.test is not None and baseline is not None:
+            note("drawing maps")
+            some = few(images.test)
+            maps = {one.name: encode(one, some, batch_size=batch_size) for one in (baseline, method)}
+            sections.append(_maps(list(maps.items()), record.class_names))
+    if words:
+        text = (
+            "Vocabulary words nearest to each learned text token. They seldom read as a sentence: tokens move freely "
+            "between words, and a distance near that of any two words says that the nearest word means nothing."
+        )
+        sections.append(Section("words", "Words nearest to the prompt", text, tables=[words_table(words)]))
+    sections.append(_repeat(record, command))
+    says = _says(record, scored, images)
+    if images is None:
+        says.append("Mistakes, calibration, maps and labels to check need the pictures: add --images FOLDER.")
+    facts = [
+        ("method", record.method),
+        ("backbone", record.backbone["name"]),
+        ("classes", str(len(record.class_names))),
+        ("images learned from", str(record.data.get("images", "?"))),
+        ("seed", str(record.seed)),
+    ]
+    return Page(f"{record.method} on {len(record.class_names)} classes", f"Report of {name}", says, sections, facts)
+
+
+def _score(
+    method: Method, baseline: Method | None, table: ImageTable, record: AdapterRecord, batch_size: int
+) -> Scored:
+    found = {}
+    for one in (baseline, method):
+        if one is None or one.name in found:
+            continue
+        loader = ImageLoader(table, one.backbone.preprocess, batch_size, drop_last=False)
+        p = evaluate(one, loader)["probabilities"].astype(np.float64)
+        if one is method and record.temperature != 1:
+            p = p ** (1 / record.temperature)
+        found[one.name] = p / p.sum(axis=1, keepdims=True)
+    return Scored(table, found)
+
+
+def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
+    """Confusions and a row a class; from the record alone where the images are not at hand."""
+    if scored is None:
+        table = recorded_class_table(record)
+        return [Section("classes", "By class", tables=[table])] if table is not None else []
+    names = record.class_names
+    matrix = metrics.confusion_matrix(scored.labels, scored.learned.argmax(axis=1), len(names))
+    figure = confusion_figure(matrix, names)
+    caption = "Blue: right. Orange: wrong. The stronger, the larger the share of the true class; numbers are images."
+    pairs, every = confused_table(matrix, names), class_table(scored.labels, names, scored.found)
+    return [
+        Section(
+            "classes",
+            "By class",
+            figures=[figure] if figure else [],
+            caption=caption if figure else "",
+            tables=[pairs, every] if pairs is not None else [every],
+        )
+    ]
+
+
+def _calibration(scored: Scored) -> Section:
+    text = (
+        "How often an answer is right that is given with so much confidence. On the dashed line, confidence is to be "
+        "believed; below it, answers are surer than they should be. Larger points are more images. ECE, the expected "
+        "calibration error (15 bins), is the mean length of the orange lines, weighted by images."
+    )
+    return Section("calibration", "Calibration", text, figures=reliability_figures(scored.labels, scored.found))
+
+
+def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
+    """The wrong answers that were given with most confidence."""
+    p = scored.learned
+    said = p.argmax(axis=1)
+    wrong = np.flatnonzero(said != scored.labels)
+    order = wrong[np.argsort(-p[wrong, said[wrong]], kind="stable")][:MOST_PICTURES]
+    items = []
+    for row in order.tolist():
+        likely, true = int(said[row]), int(scored.labels[row])
+        lines = [f"said with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
+        items.append((scored.table.images[row], names[likely], [*lines, _file(scored.table, row)]))
+    text = f"Of {len(wrong)} wrong answers, the {len(items)} that were given with most confidence."
+    if not items:
+        return Section("mistakes", "Most confident mistakes", "There is no wrong answer on these images.")
+    return Section("mistakes", "Most confident mistakes", text, more=[gallery(items)])
+
+
+def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Section:
+    """Training images that look like another class than theirs."""
+    found = suspects(features.images, table.labels, len(names))
+    text = (
+        f"{len(found)} of the {len(table)} training images look more like another class than like their own. Each is "
+        "judged by the nearest class mean of the frozen CLIP's features with the image itself left out, and suspected "
+        "by the rule of confident learning (Northcutt et al. 2021). Where CLIP cannot tell two classes apart, right "
+        "labels are suspected too: look before you change one."
+    )
+    items = []
+    for one in found[:MOST_PICTURES]:
+        lines = [f"labelled {names[one.given]}", f"{100 * one.p_likely:.0f} % against {100 * one.p_given:.0f} %"]
+        items.append((table.images[one.row], f"looks like {names[one.likely]}", [*lines, _file(table, one.row)]))
+    if (table.counts() == 1).any():
+        text += " Classes with one image cannot be judged."
+    return Section("labels", "Training labels to check", text, more=[gallery(items)] if items else [])
+
+
+def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section:
+    silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps).replace("-", "−")
+    caption = (
+        "t-SNE of unit features; neighbours count, distances and the sizes of groups do not. Stars are the classes' "
+        "texts; images and texts are centred, each by itself, to share a map. Silhouette of the images by class "
+        f"(in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
+    )
+    figures = text_figures("map", names, maps) + image_figures("map", names, maps)
+    return Section("maps", "Features before and after", figures=figures, caption=caption)
+
+
+def _repeat(record: AdapterRecord, command: Sequence[str]) -> Section:
+    typed = tag("pre", tag("code", shlex.join(command))) if command else ""
+    return Section("repeat", "To repeat this", typed, folded=[settings_table(record)])
+
+
+def _says(record: AdapterRecord, scored: Scored | None, images: Images | None) -> list[str]:
+    lines = [images.remark] if images is not None and images.remark else []
+    if scored is None:
+        held_out = record.metrics.get("held_out", {})
+        own, plain = (held_out.get(name, {}).get("accuracy") for name in (record.method, "zero_shot"))
+        if own is None:
+            return [f"{record.method} learned {len(record.class_names)} classes; nothing was measured.", *lines]
+        first = f"{record.method} is right on {100 * own:.1f} % of {held_out.get('images')} held-out images"
+        beside = f"; CLIP as it is on {100 * plain:.1f} %" if plain is not None and record.method != "zero_shot" else ""
+        return [f"{first}{beside}, as measured when it was made.", *lines]
+    hits = {name: (p.argmax(axis=1) == scored.labels).astype(float) for name, p in scored.found.items()}
+    own = hits[record.method]
+    where = f"{len(own)} images ({images.test_name})" if images is not None else f"{len(own)} images"
+    first = f"{record.method} is right on {100 * own.mean():.1f} % of {where}"
+    if "zero_shot" in hits and record.method != "zero_shot":
+        d = metrics.paired_bootstrap(hits["zero_shot"], own)
+        word = "more" if d.difference >= 0 else "less"
+        first += (
+            f", {abs(100 * d.difference):.1f} points {word} than CLIP as it is (95 % interval {signed(d.low)} to "
+            f"{signed(d.high)}, {MEANING[verdict(d)]})"
+        )
+    recall = metrics.per_class_accuracy(scored.labels, scored.learned.argmax(axis=1), len(record.class_names))
+    known = np.flatnonzero(~np.isnan(recall))
+    worst = known[np.argsort(recall[known], kind="stable")][:3]
+    listed = ", ".join(f"{record.class_names[place]} ({100 * recall[place]:.0f} %)" for place in worst)
+    error = metrics.expected_calibration_error(scored.labels, scored.learned)
+    surer = scored.learned.max(axis=1).mean() - own.mean()
+    tendency = "surer than it is right" if surer > 0 else "less sure than it is right"
+    return [
+        first + ".",
+        f"It knows these classes worst: {listed}.",
+        f"Its confidence is off by {100 * error:.1f} points on average; on the whole it is {tendency}.",
+        *lines,
+    ]
+
+
+def _file(table: ImageTable, row: int) -> str:
+    """The path below the folder of the images: what is needed to find it again."""
+    source = table.images[row]
+    if isinstance(source, Path) and table.root is not None and source.is_relative_to(table.root):
+        return source.relative_to(table.root).as_posix()
+    return describe(source)

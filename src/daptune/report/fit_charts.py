@@ -1,0 +1,111 @@
+"""Figures of one fit: losses, the confusion matrix, and the reliability diagram."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daptune.metrics import expected_calibration_error
+from daptune.report.svg import FACE, INK, RULE, SERIES, SOFT, Figure, finished, panel
+from daptune.train import EpochRow
+
+BINS = 15
+MOST_CLASSES = 40
+"""That a confusion matrix of this size can show with names."""
+Floats = NDArray[np.float64]
+
+
+def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
+    """A panel for each loss term, means over an epoch, and one for accuracy."""
+    epochs = [row.epoch for row in rows]
+    names = list(rows[0].losses)
+    if len(names) == 2:  # the total is the one term
+        names.remove("total")
+    figures = []
+    for name in names:
+        with panel(height=2.9) as (drawing, axes):
+            values = [row.losses.get(name, float("nan")) for row in rows]
+            axes.plot(epochs, values, color=SERIES[0])
+            axes.set(title=name.replace("_", " "), xlabel="epoch")
+            words = f"{name} falls from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
+            if values[-1] >= values[0]:
+                words = f"{name} goes from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
+            figures.append(finished(drawing, f"loss-{name.replace('_', '-')}", words))
+    lines = {
+        "training batches": [(row.epoch, row.accuracy) for row in rows if row.accuracy is not None],
+        "validation": [(row.epoch, row.val_accuracy) for row in rows if row.val_accuracy is not None],
+    }
+    lines = {name: points for name, points in lines.items() if points}
+    if lines:
+        with panel(height=2.9) as (drawing, axes):
+            for (name, points), colour in zip(lines.items(), SERIES, strict=False):
+                x, y = zip(*points, strict=True)
+                axes.plot(x, 100 * np.array(y, dtype=float), color=colour, label=name)
+            axes.set(title="accuracy, %", xlabel="epoch")
+            axes.legend(loc="lower right")
+            figures.append(finished(drawing, "accuracy", f"accuracy by epoch of {' and '.join(lines)}"))
+    return figures
+
+
+def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure | None:
+    """Rows are true classes, columns the predicted ones, shades the share of the row; None for too many classes.
+
+    Right answers and mistakes have colours of their own, so that a rare mistake is seen.
+    """
+    size = len(names)
+    if size > MOST_CLASSES:
+        return None
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(4.4 + 0.14 * size, 9.5)
+    small = 9.0 if size <= 12 else 7.5
+    with panel(side + 0.8, side + 0.5) as (drawing, axes):
+        from matplotlib.patches import Rectangle
+
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            colour = SERIES[0] if row == column else SERIES[1]
+            share = float(shares[row, column])
+            axes.add_patch(
+                Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=0.15 + 0.8 * share, linewidth=0)
+            )
+            strong = share > 0.55
+            axes.annotate(
+                str(matrix[row, column]), (column, row), ha="center", va="center", fontsize=small - 0.5,
+                color=FACE if strong else INK,
+            )  # fmt: skip
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="predicted", ylabel="true", aspect="equal")
+        shown = [name if len(name) <= 22 else name[:21] + "…" for name in names]
+        axes.set_xticks(range(size), shown, rotation=90, fontsize=small)
+        axes.set_yticks(range(size), shown, fontsize=small)
+        axes.set_xticks(np.arange(size) - 0.5, minor=True)
+        axes.set_yticks(np.arange(size) - 0.5, minor=True)
+        axes.tick_params(which="both", length=0)
+        axes.grid(visible=False)
+        axes.grid(which="minor", color=RULE, linewidth=0.4)
+        right = int(np.trace(matrix))
+        return finished(drawing, "confusion", f"confusion matrix: {right} of {int(matrix.sum())} images are right")
+
+
+def reliability_figures(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> list[Figure]:
+    """A diagram for each of name -> probabilities (n, C): accuracy against confidence in 15 bins of equal width.
+
+    Guo et al. 2017, figure 1. A point's size is how many images are in its bin.
+    """
+    figures = []
+    for name, p in found.items():
+        confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+        which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        error = expected_calibration_error(labels, p, bins=BINS)
+        with panel(height=4.4) as (drawing, axes):
+            axes.plot([0, 100], [0, 100], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
+            for place in range(BINS):
+                inside = which == place
+                if inside.any():
+                    x, y = 100 * confidence[inside].mean(), 100 * right[inside].mean()
+                    axes.plot([x, x], [x, y], color=SERIES[1], linewidth=1.6, alpha=0.7)
+                    size = 3 + 13 * (inside.mean()) ** 0.5
+                    axes.plot(x, y, "o", color=SERIES[0], markersize=size, alpha=0.85, markeredgewidth=0)
+            axes.set(xlim=(0, 101), ylim=(-3, 103), xlabel="confidence, %", ylabel="accuracy, %", aspect="equal")
+            axes.set_title(f"{name}: ECE {100 * error:.1f} points")
+            words = f"reliability of {name}: expected calibration error {100 * error:.1f} points"
+            figures.append(finished(drawing, f"reliability-{name.replace('_', '-')}", words))
+    return figures

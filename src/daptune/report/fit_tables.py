@@ -1,0 +1,119 @@
+"""The tables of the report of one fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daptune import metrics
+from daptune.adapter import AdapterRecord
+from daptune.report.table import Cell, Table, mark_best, points, share, text_row
+
+MOST_PAIRS = 15
+Floats = NDArray[np.float64]
+
+
+def scores_table(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> Table:
+    """Accuracy, macro-F1, log-likelihood and calibration of each name -> probabilities (n, C)."""
+    rows = []
+    for name, p in found.items():
+        said = p.argmax(axis=1)
+        nll = metrics.negative_log_likelihood(labels, p)
+        error = metrics.expected_calibration_error(labels, p)
+        scores = share(metrics.accuracy(labels, said)), share(metrics.macro_f1(labels, said))
+        rows.append(text_row(name, *scores, Cell(f"{nll:.3f}", nll), Cell(f"{100 * error:.1f}", 100 * error)))
+    columns = ("method", "accuracy, %", "macro-F1, %", "negative log-likelihood, nats ↓", "ECE, points ↓")
+    return Table("scores", f"On {len(labels)} images", columns, mark_best(rows, (1, 2)))
+
+
+def class_table(labels: NDArray[np.int64], names: Sequence[str], found: Mapping[str, Floats]) -> Table:
+    """A row a class that has images, the worst first: of the last of `found`, with the first's recall beside."""
+    size = len(names)
+    matrices = [metrics.confusion_matrix(labels, p.argmax(axis=1), size) for p in found.values()]
+    matrix = matrices[-1]
+    counts, said, right = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
+    plain = matrices[0].diagonal() / np.maximum(counts, 1) if len(found) > 1 else None
+    rows = []
+    for c in sorted(np.flatnonzero(counts).tolist(), key=lambda c: (right[c] / counts[c], c)):
+        recall, f1 = right[c] / counts[c], 2 * right[c] / (counts[c] + said[c])
+        precision = right[c] / said[c] if said[c] else float("nan")
+        wrong = matrix[c].copy()
+        wrong[c] = 0
+        taken = names[int(wrong.argmax())] if wrong.any() else "–"
+        cells = [share(float(value)) for value in (recall, precision, f1)]
+        if plain is not None:
+            change = float(recall - plain[c])
+            tone = "up" if change > 0 else "down" if change < 0 else ""
+            cells += [share(float(plain[c])), points(change, tone=tone)]
+        rows.append(text_row(names[c], taken, Cell(str(counts[c]), int(counts[c])), *cells))
+    columns = ["class", "most taken for", "images", "recall, %", "precision, %", "F1, %"]
+    if plain is not None:
+        columns += [f"{next(iter(found))} recall, %", "change of recall"]
+    return Table("classes", "Every class, the worst first", tuple(columns), tuple(rows), left=2)
+
+
+def confused_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Table | None:
+    """The pairs of classes that are most often taken for each other."""
+    both = matrix + matrix.T
+    pairs = [(int(both[a, b]), a, b) for a in range(len(names)) for b in range(a + 1, len(names)) if both[a, b] > 1]
+    if not pairs:
+        return None
+    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+    rows = [
+        text_row(names[a], names[b], Cell(str(count), count), Cell(str(matrix[a, b]), int(matrix[a, b])))
+        for count, a, b in pairs[:MOST_PAIRS]
+    ]
+    columns = ("class", "and class", "mistakes", "first taken for second")
+    caption = f"Pairs most often taken for each other, {len(rows)} of {len(pairs)} with more than one mistake"
+    return Table("confused", caption, columns, tuple(rows), left=2)
+
+
+def recorded_class_table(record: AdapterRecord) -> Table | None:
+    """What `fit` measured by class and left in the record."""
+    held_out = record.metrics.get("held_out", {})
+    own = held_out.get(record.method, {}).get("per_class")
+    if not isinstance(own, dict) or not own:
+        return None
+    plain = held_out.get("zero_shot", {}).get("per_class", {}) if record.method != "zero_shot" else {}
+    rows = []
+    for name, value in sorted(own.items(), key=lambda item: (item[1], item[0])):
+        cells = [share(value)]
+        if plain:
+            cells += [share(plain.get(name)), points(value - plain[name]) if name in plain else Cell("–")]
+        rows.append(text_row(name, *cells))
+    columns = ("class", f"{record.method}, %", *(("zero_shot, %", "difference") if plain else ()))
+    caption = f"Recall on {held_out.get('images')} held-out images, the worst first"
+    return Table("classes", caption, columns, tuple(rows))
+
+
+def words_table(tokens: Sequence[Mapping[str, Any]]) -> Table:
+    """A row a learned text token, from what `daptune show` tells of each: its words, nearest first."""
+    rows = []
+    for row in tokens:
+        words = ", ".join(_legible(str(word["word"])) for word in row["words"])
+        nearest = float(row["words"][0]["distance"])
+        rows.append(text_row(str(row["token"]), words, Cell(f"{nearest:.2f}", nearest)))
+    return Table("words", "Words by learned token", ("token", "nearest words", "distance of the first"), tuple(rows), 2)
+
+
+def _legible(word: str) -> str:
+    """A vocabulary entry may be some bytes of a letter."""
+    return word if word and word.isprintable() and "\ufffd" not in word else "(no text)"
+
+
+def settings_table(record: AdapterRecord) -> Table:
+    """Everything that was resolved when it was made."""
+    values = {
+        "method": record.method,
+        **{f"option {name}": value for name, value in record.method_config.items()},
+        **{f"training {name}": value for name, value in record.train_config.items()},
+        "shots": "all" if record.shots is None else record.shots,
+        "seed": record.seed,
+        **{f"backbone {name}": value for name, value in record.backbone.items()},
+        **{f"data {name}": value for name, value in record.data.items()},
+        "sha256 of the learned tensors": record.tensors_sha256,
+        **{f"version of {name}": value for name, value in record.versions.items()},
+    }
+    rows = tuple(text_row(name, str(value)) for name, value in values.items())
+    return Table("settings", "What a repetition must share", ("what", "value"), rows, left=2)

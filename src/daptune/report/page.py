@@ -1,0 +1,156 @@
+"""A page from its sections: one HTML file that loads nothing, and a folder beside it with figures and tables."""
+
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from daptune.errors import DataError
+from daptune.report.html import Html, tag
+from daptune.report.svg import DARK, ROLES, Figure
+from daptune.report.table import Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: `text` first, then figures side by side where there is room, then the rest in order."""
+
+    anchor: str
+    title: str
+    text: str = ""
+    figures: Sequence[Figure] = ()
+    caption: str = ""
+    """Below the figures, of all of them."""
+    tables: Sequence[Table] = ()
+    more: Sequence[Html] = ()
+    folded: Sequence[Table] = ()
+    """Tables that open by a click: long lists."""
+
+    def to_html(self) -> Html:
+        """The section."""
+        parts: list[str] = [tag("h2", self.title)]
+        if self.text:
+            parts.append(self.text if isinstance(self.text, Html) else tag("p", kept(self.text)))
+        if self.figures:
+            wide = "panels" if len(self.figures) > 1 else "panels one"
+            parts.append(tag("div", *(figure.to_html() for figure in self.figures), class_=wide))
+        if self.caption:
+            parts.append(tag("p", kept(self.caption), class_="caption"))
+        parts += [table.to_html() for table in self.tables]
+        parts += [tag("details", tag("summary", table.caption), table.to_html()) for table in self.folded]
+        return tag("section", *parts, *self.more, id=self.anchor)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report. `says` is what its numbers say in words, the first sentence the result itself."""
+
+    title: str
+    about: str
+    says: Sequence[str]
+    sections: Sequence[Section]
+    facts: Sequence[tuple[str, str]] = ()
+    """Short names and values for the head."""
+    overview: Figure | None = None
+    """The result at a glance."""
+
+    def to_html(self, files: str) -> Html:
+        """The document; `files` is the name of the folder beside it."""
+        style = _style()
+        script = _resource("sort.js")
+        policy = (
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+            f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        )
+        links = [tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in self.sections]
+        facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in self.facts]
+        head = tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=policy),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", self.title),
+            tag("style", Html(style)),
+        )
+        verdict, *rest = [kept(line) for line in self.says] or [""]
+        result = tag("p", verdict, class_="verdict") if verdict else Html()
+        glance = tag("div", self.overview.to_html(), class_="glance") if self.overview else Html()
+        header = tag(
+            "header",
+            tag("p", self.about, class_="about"),
+            tag("h1", self.title),
+            tag("div", tag("div", result, tag("dl", *facts, class_="facts")), glance, class_="result"),
+        )
+        says = [tag("ul", *(tag("li", line) for line in rest), class_="says")] if rest else []
+        summary = tag("section", tag("h2", "What this says"), *says, id="says") if says else Html()
+        nav = tag("nav", tag("p", "Contents"), tag("ol", *links), aria_label="Contents")
+        foot = tag("footer", tag("p", f"Every figure (SVG) and table (CSV, LaTeX) is a file in {files}/."))
+        main = tag("main", summary, *(section.to_html() for section in self.sections), foot)
+        body = tag("body", tag("div", header, nav, main, class_="frame"), tag("script", Html(script)))
+        return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
+
+
+def kept(text: str) -> str:
+    """The text with its per cent signs beside their numbers where lines break."""
+    return text.replace(" %", "\u00a0%")
+
+
+def check_out(out: Path) -> Path:
+    """The path if a page may be written there; asked before the work. Raises DataError."""
+    out = out.expanduser()
+    if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"--out must name an HTML file, such as report.html; found {str(out)!r}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out.parent} cannot be made: {error.strerror}; name another file with --out") from error
+    if not os.access(out.parent, os.W_OK):
+        raise DataError(f"{out.parent} cannot be written to; name another file with --out")
+    return out
+
+
+def write_page(page: Page, out: Path) -> list[Path]:
+    """Write the page as `out` and its files into the folder of that name with `-files` behind; returns all paths.
+
+    Each file appears under its name when it is complete. Raises DataError where nothing can be written.
+    """
+    out = check_out(out)
+    folder = out.with_name(out.stem + "-files")
+    content: dict[Path, str] = {}
+    figures = [page.overview] if page.overview else []
+    for section in page.sections:
+        figures += section.figures
+        for table in (*section.tables, *section.folded):
+            content[folder / f"{table.name}.csv"] = table.to_csv()
+            content[folder / f"{table.name}.tex"] = table.to_latex()
+    content |= {folder / f"{figure.name}.svg": figure.file() for figure in figures}
+    content[out] = page.to_html(folder.name)
+    for path, text in content.items():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, "utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise DataError(f"{path} cannot be written: {error.strerror}; name another file with --out") from error
+    return list(content)
+
+
+def _style() -> str:
+    def values(colours: dict[str, str]) -> str:
+        return "".join(f"--{role}:{colour};" for role, colour in colours.items())
+
+    light, dark = values(ROLES), values(DARK)
+    dark_rule = f"@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}"  # paper is white
+    return f":root{{{light}}}{dark_rule}\n{_resource('page.css')}"
+
+
+def _resource(name: str) -> str:
+    return resources.files("daptune.report").joinpath(name).read_text("utf-8")

@@ -1,0 +1,151 @@
+"""Figures by matplotlib as SVG, once for the page (its colours follow the page, light or dark) and once as a file.
+
+Everything is drawn in the colours of a light page. In the page each becomes the CSS variable of its role. A file keeps
+them and carries a rule that swaps them where the reader's system is dark; programs that know no such rule pass it over.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daptune.errors import MissingExtraError
+from daptune.report.html import Html, escape, tag
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+INK, SOFT, RULE, FACE = "#1b1f24", "#5c6670", "#d5dade", "#fefefe"
+SERIES = ("#0067a5", "#c24a00", "#007f5c", "#a6518f", "#9a6a00", "#3b8fc4", "#6b6b00", "#7a52c7")
+"""Okabe and Ito's hues, darkened to 4.5 : 1 on white where they were paler; told apart by colour-blind readers too."""
+UP, DOWN = SERIES[0], SERIES[1]
+DARK_SERIES = ("#58b0ea", "#ff8a47", "#3ec79a", "#e09ad0", "#e5b13c", "#9ccff2", "#c9c94f", "#b79df2")
+ROLES = {"ink": INK, "soft": SOFT, "rule": RULE, "face": FACE} | {f"s{i}": c for i, c in enumerate(SERIES)}
+DARK = {"ink": "#e8eaed", "soft": "#a3abb3", "rule": "#3a4047", "face": "#16181b"} | {
+    f"s{i}": c for i, c in enumerate(DARK_SERIES)
+}
+MARKERS = "osD^vPX*"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+WIDTH, HEIGHT = 4.4, 3.3
+"""Inches of a panel: as wide as a phone, so that its letters stay readable there."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A finished figure. `name` is its file name without ending, `label` what a screen reader says."""
+
+    name: str
+    label: str
+    svg: str
+    """As matplotlib wrote it, tidied: in the colours of a light page."""
+    width: float = WIDTH
+    """Inches."""
+
+    def inline(self) -> Html:
+        """For the page: colours by CSS variables, ids of its own, no address of anything outside."""
+        text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", self.svg)
+        text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+        text = text.replace("xlink:href", "href")
+        for role, colour in ROLES.items():
+            text = text.replace(colour, f"var(--{role})")
+        least = 4 * self.width if self.width > 1.5 * WIDTH else 0  # a large one scrolls in its frame on a phone
+        size = f"max-width: {6.2 * self.width:.0f}rem; min-width: {least:.0f}rem"
+        attributes = f'role="img" aria-label="{escape(self.label)}" style="{size}"'
+        return Html(text.replace("<svg", f"<svg {attributes}", 1))
+
+    def file(self) -> str:
+        """A file by itself; dark where the reader's system is."""
+        swap = "".join(
+            f'[style*="fill: {light}"]{{fill:{DARK[role]}!important}}'
+            f'[style*="stroke: {light}"]{{stroke:{DARK[role]}!important}}'
+            for role, light in ROLES.items()
+        )
+        style = f"<style>@media (prefers-color-scheme: dark){{svg{{background:{DARK['face']}}}{swap}}}</style>"
+        return self.svg.replace("<defs>", f"<title>{escape(self.label)}</title>{style}<defs>", 1)
+
+    def to_html(self) -> Html:
+        """A figure of the page."""
+        return tag("figure", self.inline())
+
+
+@contextmanager
+def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawing, Axes]]":
+    """A drawing with one pair of axes, in the style of the report; finish it with `finished` inside.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure as Drawing
+    except ImportError as error:
+        raise MissingExtraError("figures need matplotlib: pip install 'daptune[report]'") from error
+    with matplotlib.rc_context(_STYLE):
+        drawing = Drawing(figsize=(width, height), layout="constrained")
+        yield drawing, drawing.add_subplot()
+
+
+def finished(drawing: "Drawing", name: str, label: str) -> Figure:
+    """The SVG of a drawing: the same text for the same numbers."""
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+        drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    text = re.sub(r"font: ([^;\"']*?)([\d.]+px) [^;\"]*", rf"font: \1\2 {FONT}", text)
+    text = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'url\(#([^)]+)\)', rf"url(#{name}-\1)", text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # a hundredth of a point is finer than any screen; what stands in a text is said, not drawn
+    lines = [line if "<text" in line else re.sub(r"(\d\.\d{2})\d+", r"\1", line) for line in lines]
+    return Figure(name, label, "\n".join(lines), drawing.get_size_inches()[0])
+
+
+def colour_of(label: str, labels: tuple[str, ...], focus: str) -> tuple[str, str]:
+    """(colour, marker) of a method: the focus has the first, zero-shot is grey, the others in their order."""
+    if label == focus:
+        return SERIES[0], MARKERS[0]
+    if label == "zero_shot":
+        return SOFT, "_"
+    place = 1 + [name for name in labels if name not in (focus, "zero_shot")].index(label)
+    return SERIES[1 + (place - 1) % (len(SERIES) - 1)], MARKERS[1 + (place - 1) % (len(MARKERS) - 1)]
+
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": RULE,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "axes.unicode_minus": True,
+}

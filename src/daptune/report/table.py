@@ -1,0 +1,149 @@
+"""A table once, written three ways: HTML for the page, CSV for a program, LaTeX for a paper."""
+
+import csv
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from daptune.report.html import Html, tag
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a reader sees, and the number behind it."""
+
+    text: str
+    value: float | None = None
+    """In the unit of the column; CSV has it in full and the page sorts by it."""
+    spread: float | None = None
+    """Standard deviation over seeds; a column of its own in CSV."""
+    best: bool = False
+    tone: str = ""
+    """"up" or "down": coloured so, beside the sign that says it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`name` is the file name without ending; the first `left` columns hold text, the others numbers."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    left: int = 1
+    group: int | None = None
+    """Column whose change begins a new group of rows."""
+
+    def to_html(self) -> Html:
+        """A table in a frame that scrolls by itself where the page is narrow."""
+        head = tag("tr", *(tag("th", name, scope="col", class_=self._side(i)) for i, name in enumerate(self.columns)))
+        body = []
+        for above, row in zip((None, *self.rows), self.rows, strict=False):
+            new = self.group is not None and above is not None and above[self.group].text != row[self.group].text
+            cells = (self._cell(i, cell) for i, cell in enumerate(row))
+            body.append(tag("tr", *cells, class_="group" if new else None))
+        table = tag("table", tag("thead", head), tag("tbody", *body), aria_label=self.caption)
+        frame = tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=self.caption)
+        return tag("div", tag("p", self.caption, class_="caption"), frame, class_="table")
+
+    def to_csv(self) -> str:
+        """Numbers in full, spreads in columns of their own."""
+        spread = [any(row[i].spread is not None for row in self.rows) for i in range(len(self.columns))]
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        pairs = zip(self.columns, spread, strict=True)
+        writer.writerow([name for column, both in pairs for name in ((column, f"{column} sd") if both else (column,))])
+        for row in self.rows:
+            line: list[str] = []
+            for cell, both in zip(row, spread, strict=True):
+                line.append(cell.text if cell.value is None else _full(cell.value))
+                line += [_full(cell.spread)] if both else []
+            writer.writerow(line)
+        return stream.getvalue()
+
+    def to_latex(self) -> str:
+        """A tabular with the rules of the booktabs package, the best of a column bold."""
+        sides = "l" * self.left + "r" * (len(self.columns) - self.left)
+        lines = [f"% {_latex(self.caption)}", f"\\begin{{tabular}}{{{sides}}}", "\\toprule", _row(self.columns)]
+        lines.append("\\midrule")
+        for row in self.rows:
+            lines.append(_row([cell.text for cell in row], [cell.best for cell in row]))
+        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+    def _side(self, place: int) -> str | None:
+        return None if place < self.left else "n"
+
+    def _cell(self, place: int, cell: Cell) -> Html:
+        words = [word for word in (self._side(place), "best" if cell.best else "", cell.tone) if word]
+        value = None if cell.value is None or math.isnan(cell.value) else f"{cell.value:.6g}"
+        if place == 0:
+            return tag("th", cell.text, scope="row", data_v=value)
+        return tag("td", cell.text, class_=" ".join(words) or None, data_v=value)
+
+
+def file_name(name: str) -> str:
+    """A name of users as a part of a file's: letters and digits stay; a sum tells names apart that lose more."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())
+    return plain if plain == name.lower().replace(" ", "-") else f"{plain}-{zlib.crc32(name.encode()):08x}"
+
+
+def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
+    """A row; plain text becomes a cell."""
+    return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
+
+
+def share(value: float | None, spread: float | None = None) -> Cell:
+    """A share as per cent: `54.4 ± 1.8`; nothing known is a dash."""
+    if value is None or math.isnan(value):
+        return Cell("–")
+    known = spread is not None and not math.isnan(spread)
+    text = f"{100 * value:.1f} ± {100 * spread:.1f}" if known and spread is not None else f"{100 * value:.1f}"
+    return Cell(text, 100 * value, 100 * spread if known and spread is not None else None)
+
+
+def points(value: float, *, tone: str = "") -> Cell:
+    """A difference of shares in points with its sign: `+1.2`."""
+    return Cell(signed(value), 100 * value, tone=tone)
+
+
+def signed(value: float) -> str:
+    """0.012 -> `+1.2`, in points; a true minus sign."""
+    text = f"{100 * value:+.1f}"
+    return ("±0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−")
+
+
+def mark_best(rows: Sequence[tuple[Cell, ...]], columns: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
+    """The rows with the highest value of each of `columns` marked; equal ones alike."""
+    tops = {}
+    for place in columns:
+        values = [value for row in rows if (value := row[place].value) is not None]
+        if len(values) > 1:
+            tops[place] = max(values)
+    return tuple(
+        tuple(
+            replace(cell, best=cell.value is not None and cell.value == tops.get(i)) for i, cell in enumerate(row)
+        )
+        for row in rows
+    )
+
+
+def _full(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(round(value, 6))
+
+
+def _row(texts: Sequence[str], bold: Sequence[bool] = ()) -> str:
+    cells = [_latex(text) for text in texts]
+    cells = [f"\\textbf{{{c}}}" if b else c for c, b in zip(cells, bold, strict=True)] if bold else cells
+    return " & ".join(cells) + " \\\\"
+
+
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))

@@ -1,0 +1,132 @@
+"""The page of one fit: figures agree with predictions made anew, wrong labels are found, names are text."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import daptune
+from daptune.adapter import read_record
+from daptune.cli import run
+from daptune.cli.report import find_fit, fit_images
+from daptune.errors import DataError
+from daptune.metrics import expected_calibration_error
+from daptune.report.fit_charts import confusion_figure
+
+from .reading import Elements, outside, table
+
+
+def test_scores_and_classes_are_those_of_the_held_out_images(fit_report: Path, fitted_folder: Path) -> None:
+    classifier = daptune.load(fitted_folder / "adapter")
+    images = fit_images(classifier.record_, fitted_folder / "pictures")
+    assert images.test is not None and images.train is not None and len(images.test) == 6
+    p, labels = classifier.predict_proba(images.test), images.test.labels
+    scores = {row["method"]: row for row in table(fit_report, "scores")}
+    right = 100 * (p.argmax(axis=1) == labels).mean()
+    assert float(scores["dapt"]["accuracy, %"]) == pytest.approx(right, abs=1e-3)
+    recorded = classifier.record_.metrics["held_out"]
+    for name in ("dapt", "zero_shot"):
+        assert float(scores[name]["accuracy, %"]) == pytest.approx(100 * recorded[name]["accuracy"], abs=1e-3)
+    error = 100 * expected_calibration_error(labels, p)
+    assert float(scores["dapt"]["ECE, points ↓"]) == pytest.approx(error, abs=1e-3)
+    by_class = {row["class"]: row for row in table(fit_report, "classes")}
+    for name, value in recorded["dapt"]["per_class"].items():
+        assert float(by_class[name]["recall, %"]) == pytest.approx(100 * value, abs=1e-3)
+
+
+def test_the_images_learned_from_are_known_by_their_fingerprint(fitted_folder: Path, pictures: Path) -> None:
+    record = read_record(fitted_folder / "adapter")
+    images = fit_images(record, fitted_folder / "pictures")
+    assert images.train is not None and images.train.fingerprint() == record.data["fingerprint"]
+    with pytest.raises(DataError, match="red"):
+        fit_images(record, pictures)
+
+
+def test_other_images_are_measured_on_and_said_to_be_other(fitted_folder: Path, tmp_path: Path) -> None:
+    record = read_record(fitted_folder / "adapter")
+    for name in record.class_names:
+        (tmp_path / "other" / name).mkdir(parents=True)
+        (tmp_path / "other" / name / "x.png").write_bytes(
+            (fitted_folder / "pictures" / name / "9.png").read_bytes()
+        )
+    images = fit_images(record, tmp_path / "other")
+    assert images.train is None and images.test is not None and len(images.test) == 3
+    assert "not those that it was made from" in images.remark
+
+
+def test_the_wrong_labels_are_shown(fit_report: Path, fitted_folder: Path) -> None:
+    text = fit_report.read_text("utf-8")
+    part = text[text.index('id="labels"') : text.index('id="maps"')]
+    record = read_record(fitted_folder / "adapter")
+    images = fit_images(record, fitted_folder / "pictures")
+    assert images.train is not None
+    learned = {Path(str(image)).relative_to(fitted_folder / "pictures").as_posix() for image in images.train.images}
+    planted = learned & {f"{record.class_names[1]}/0.png", f"{record.class_names[1]}/1.png"}
+    assert planted and all(name in part for name in planted)
+    assert part.count("data:image/webp;base64,") == part.count("<img")
+
+
+def test_the_page_is_sound_small_and_alone(fit_report: Path) -> None:
+    text = fit_report.read_text("utf-8")
+    elements = Elements(text)
+    assert elements.errors == [] and outside(text) == [] and len(text.encode()) < 3_000_000
+    assert [name for name, _ in elements.found].count("script") == 1
+    assert any("<script>alert(1)<&>" in part for part in elements.text)
+    sections = re.findall(r'<section id="([^"]+)"', text)
+    assert sections[1:] == [
+        "scores", "training", "classes", "calibration", "mistakes", "labels", "maps", "words", "repeat",
+    ]  # fmt: skip
+
+
+def test_without_images_it_tells_what_the_adapter_tells(fitted_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert run(["report", str(fitted_folder / "adapter.run"), "--out", str(out)]) == 0
+    text = out.read_text("utf-8")
+    assert "add --images FOLDER" in text and 'id="training"' in text and 'id="calibration"' not in text
+    recorded = read_record(fitted_folder / "adapter").metrics["held_out"]["dapt"]["per_class"]
+    for row in table(out, "classes"):
+        assert float(row["dapt, %"]) == pytest.approx(100 * recorded[row["class"]], abs=1e-3)
+
+
+def test_the_history_is_found_beside_the_adapter_or_named(fitted_folder: Path, tmp_path: Path) -> None:
+    folder, history = find_fit([fitted_folder / "adapter"])
+    assert folder == fitted_folder / "adapter" and history is not None and len(history.rows) == 3
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in (fitted_folder / "adapter").iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    assert find_fit([moved])[1] is None
+    assert find_fit([moved, fitted_folder / "adapter.run"])[1] == history
+
+
+def test_without_the_backbone_the_record_is_reported(
+    fitted_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "adapter"
+    moved.mkdir()
+    for path in (fitted_folder / "adapter").iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    content = json.loads((moved / "adapter.json").read_text())
+    content["backbone"]["name"] = str(tmp_path / "gone.pt")
+    (moved / "adapter.json").write_text(json.dumps(content))
+    assert run(["report", str(moved), "--out", str(tmp_path / "r.html")]) == 0
+    assert "only what the adapter itself tells" in capsys.readouterr().err
+    assert run(["report", str(moved), "--out", str(tmp_path / "r.html"), "--images", str(tmp_path)]) == 2
+
+
+def test_a_confusion_matrix_of_too_many_classes_is_left_to_the_tables() -> None:
+    matrix = np.eye(41, dtype=np.int64)
+    assert confusion_figure(matrix, [str(n) for n in range(41)]) is None
+    assert confusion_figure(matrix[:5, :5], list("abcde")) is not None
+
+
+def test_a_folder_may_be_named_by_a_dot(
+    fitted_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fitted_folder / "adapter.run")
+    folder, history = find_fit([Path(".")])
+    assert folder == fitted_folder / "adapter" and history is not None
+    monkeypatch.chdir(fitted_folder / "adapter")
+    assert find_fit([Path(".")])[1] == history
