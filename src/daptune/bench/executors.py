@@ -1,5 +1,6 @@
 """Who runs the jobs: processes of this machine, or the nodes of a Ray cluster."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -111,7 +112,8 @@ class _Worker:
 
     def give(self, group: Group) -> None:
         self.group = group
-        self.connection.send(group)
+        with contextlib.suppress(OSError):  # it died idle: `take` will tell
+            self.connection.send(group)
 
     def take(self) -> list[Outcome]:
         try:
