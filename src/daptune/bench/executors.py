@@ -162,7 +162,8 @@ class RayCluster:
         own = not ray.is_initialized()
         if own:
             try:
-                ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+                quiet = {"log_to_driver": False, "logging_level": "WARNING", "include_dashboard": False}
+                ray.init(address=self.address, **quiet)
             except (ConnectionError, ValueError) as error:
                 raise PlanError(f"no Ray cluster at {self.address}: {' '.join(str(error).split())}") from error
         gpus = 1 if setting.device.startswith("cuda") else 0
