@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_search_goes_on_where_it_was_stopped(made_up_backbone: str, pictures: 
     assert seen[0].is_default and seen[0].accuracy is not None
     later: list[TrialRow] = []
     rows = run_search(search, tmp_path / "run", trials=4, tell=later.append)
-    assert len(rows) == 4 and [row.number for row in later] == [2, 3]
+    assert len(rows) == 4 and [row.number for row in later] == [3, 4]
     assert run_search(search, tmp_path / "run", trials=4, tell=later.append) == rows and len(later) == 2
     scores = [row.accuracy for row in rows if row.accuracy is not None]
     assert scores == sorted(scores, reverse=True) and any(row.is_default for row in rows)
@@ -130,3 +131,11 @@ def test_bad_input(made_up_backbone: str, pictures: Path, capsys: pytest.Capture
         prepare(unfitted(made_up_backbone), table, None, folds=1)
     assert cli(["tune", str(pictures), "--trials", "0"]) == 2
     assert "--trials and --minutes must be above 0" in capsys.readouterr().err
+
+
+def test_a_search_ends_in_time(made_up_backbone: str, pictures: Path, tmp_path: Path) -> None:
+    search = prepare(unfitted(made_up_backbone), read_source(pictures).train, None, folds=2)
+    began = time.monotonic()
+    rows = run_search(search, tmp_path / "run", trials=10_000, minutes=1 / 60)
+    assert 1 <= len(rows) < 1000 and time.monotonic() - began < 30
+    assert any(row.is_default and row.accuracy is not None for row in rows)

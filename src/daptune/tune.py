@@ -62,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """How a trial ended. accuracy is None where it was given up."""
+    """How a trial ended; numbers are from 1. accuracy is None where it was given up."""
 
     number: int
     params: dict[str, Any]
@@ -284,7 +284,7 @@ def _rows(study: Any, search: Search) -> list[TrialRow]:
 def _row(trial: Any, search: Search) -> TrialRow:
     complete = trial.state.name == "COMPLETE"
     return TrialRow(
-        trial.number,
+        trial.number + 1,
         dict(trial.params),
         float(trial.value) if complete else None,
         trial.user_attrs.get("nll") if complete else None,

@@ -36,6 +36,16 @@ def test_a_table_at_the_end_and_failures_told(plan: tuple[Path, Path], capsys: p
     assert states == {"zero_shot": (1, 0, 0), "wild": (0, 1, 0), "coop_vpt": (1, 0, 0)}
 
 
+def test_stopped_by_hand_it_says_how_to_go_on(
+    plan: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, run = plan
+    monkeypatch.setattr("daptune.cli.bench.LocalProcesses", lambda processes: InThisProcess(stop_after=1))
+    assert cli(["bench", str(file), "--out", str(run)]) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"daptune: stopped; what is done is in {run}, and the same command goes on."
+
+
 def test_the_ready_plans_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["bench"]) == 0
     assert {"fewshot", "demo", "base2new"} <= set(capsys.readouterr().out.split())

@@ -1,5 +1,6 @@
 """Who runs the jobs: processes of this machine, or the nodes of a Ray cluster."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -111,7 +112,8 @@ class _Worker:
 
     def give(self, group: Group) -> None:
         self.group = group
-        self.connection.send(group)
+        with contextlib.suppress(OSError):  # it died idle: `take` will tell
+            self.connection.send(group)
 
     def take(self) -> list[Outcome]:
         try:
@@ -160,7 +162,8 @@ class RayCluster:
         own = not ray.is_initialized()
         if own:
             try:
-                ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+                quiet = {"log_to_driver": False, "logging_level": "WARNING", "include_dashboard": False}
+                ray.init(address=self.address, **quiet)
             except (ConnectionError, ValueError) as error:
                 raise PlanError(f"no Ray cluster at {self.address}: {' '.join(str(error).split())}") from error
         gpus = 1 if setting.device.startswith("cuda") else 0

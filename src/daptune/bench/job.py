@@ -61,8 +61,8 @@ def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
 def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] | None) -> list[Outcome]:
     job = jobs[0]
     forget_peak(device)
+    splits, tests = _images(job, root)  # before the backbone, which may be a long download
     backbone = _backbone(job.backbone, job.precision, device)
-    splits, tests = _images(job, root)
     classifier = _classifier(job, splits, backbone)
     began = time.perf_counter()
     classifier.fit(splits, progress=None if stop is None else _ender(stop))

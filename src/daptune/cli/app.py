@@ -174,7 +174,7 @@ def bench(
     executor: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     processes: int | None = None,
-    data_root: Path | None = None,
+    data_root: Annotated[Path | None, Parameter(name=("--data-root", "--root"))] = None,
     device: str = "cpu",
     retry: bool = False,
     list: bool = False,

@@ -12,7 +12,7 @@ from daptune.bench.results import RESULTS, read_results
 from daptune.bench.runner import Step, run_plan
 from daptune.bench.summary import Table, tables
 from daptune.cli.console import emit_json, note, percent, print_table, progress, say
-from daptune.errors import PlanError
+from daptune.errors import Interrupted, PlanError
 
 
 def run(
@@ -51,9 +51,12 @@ def run(
             bar.console.print(_line(step), markup=False, soft_wrap=True)
 
         root = data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
-        rows = run_plan(
-            plan, run_dir, root=root.expanduser(), executor=workers, device=device, retry=retry, tell=tell
-        )
+        try:
+            rows = run_plan(
+                plan, run_dir, root=root.expanduser(), executor=workers, device=device, retry=retry, tell=tell
+            )
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"stopped; what is done is in {run_dir}, and the same command goes on.") from error
     failures = [row for row in rows if row["status"] == "failed"]
     found = tables(rows)
     if as_json:

@@ -45,8 +45,8 @@ def run(folder: Path, options: FitOptions, limits: Limits) -> int:
         task = bar.add_task("tune", total=limits.trials, note="trial 1: the defaults")
 
         def tell(row: TrialRow) -> None:
-            bar.update(task, completed=row.number + 1, note=f"trial {row.number + 2}")
-            bar.console.print(f"trial {row.number + 1}: {_score(row)}, {_values(row)}", markup=False, soft_wrap=True)
+            bar.update(task, completed=row.number, note=f"trial {row.number + 1}")
+            bar.console.print(f"trial {row.number}: {_score(row)}, {_values(row)}", markup=False, soft_wrap=True)
 
         rows = run_search(search, limits.out.expanduser(), trials=limits.trials, minutes=limits.minutes, tell=tell)
     if not rows or rows[0].accuracy is None:
@@ -66,7 +66,7 @@ def run(folder: Path, options: FitOptions, limits: Limits) -> int:
         return 0
     names = [setting.name for setting in search.settings]
     cells = [
-        (row.number + 1, _score(row), *(f"{row.params[name]:.3g}" for name in names), "defaults" * row.is_default)
+        (row.number, _score(row), *(f"{row.params[name]:.3g}" for name in names), "defaults" * row.is_default)
         for row in (*rows[:SHOWN], *(row for row in rows[SHOWN:] if row.is_default))
     ]
     print_table(f"{len(rows)} trials, the best first, on {search.how}", ("trial", "accuracy", *names, ""), cells)
@@ -94,8 +94,9 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     words += ["--shots", "all" if options.shots is None else str(options.shots), "--seed", str(options.seed)]
     if options.holdout != FitOptions.holdout:
         words += ["--holdout", str(options.holdout)]
-    if options.precision != FitOptions.precision:
-        words += ["--precision", options.precision]
+    for name in ("precision", "device"):
+        if (value := getattr(options, name)) != getattr(FitOptions, name):
+            words += [f"--{name}", value]
     for name, value in train.items():
         if name == "seed":
             continue
