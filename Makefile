@@ -20,13 +20,13 @@ demo: $(STAMP)  ## set up and run the main job on the embedded backbone and pict
 test: $(DEV_STAMP)  ## set up and run ruff, mypy and pytest
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (about three quarters of an hour)
+bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (about three quarters of an hour; without bfloat16, float32 alone)
 	$(BIN)/python -m benchmarks.run
 
 # torch comes with the constraints; what is compared with is put beside it: torchvision's wheel fits another build of torch

@@ -99,7 +99,7 @@ def step(side: str, precision: str, classes: int, batch: int) -> Run:
 
 
 def method_step(side: str, precision: str, method: str, classes: int, batch: int) -> Run:
-    """One whole step of CoCoOp, PLOT or MaPLe: towers, loss, backward, SGD. "network" is all but the contexts.
+    """One whole step of a method that is not DAPT: towers, loss, backward, SGD. "network" is all but the contexts.
 
     The reference of CoCoOp goes image by image, as its official batch of one does. That of PLOT goes context by
     context, where all would need 18 GB: each one's backward starts from the gradient of the features that the
@@ -111,7 +111,7 @@ def method_step(side: str, precision: str, method: str, classes: int, batch: int
     if side == "reference":
         step = reference_step(method, tensors, names, images, labels)
     else:
-        ours = daptune_method(method, precision, names)
+        ours = daptune_method(method, precision, names, **workload.OPTIONS.get(method, {}))
         ours.load_state_dict(tensors)
         tensors = dict(ours.named_parameters())
 
@@ -164,12 +164,21 @@ def reference_step(
         (start,) = torch.autograd.grad(loss, found)
         return loss.detach()
 
-    def maple() -> Tensor:
-        loss = reference.maple_loss(clip, tensors, names, images, labels)
+    def vpt() -> Tensor:
+        loss = reference.vpt_loss(clip, tensors, frozen, images, labels)
         loss.backward()
         return loss.detach()
 
-    return {"cocoop": cocoop, "plot": plot, "maple": maple}[method]
+    def as_it_is() -> Tensor:
+        whole = {"coop": reference.coop_loss, "maple": reference.maple_loss}[method]
+        loss = whole(clip, tensors, names, images, labels)
+        loss.backward()
+        return loss.detach()
+
+    if method == "vpt":  # "a photo of a" in front of the name
+        with torch.no_grad():
+            frozen = clip.text_features(torch.zeros(0, size["text_width"]), names, words=4)
+    return {"cocoop": cocoop, "plot": plot, "vpt": vpt}.get(method, as_it_is)
 
 
 def vision(side: str, precision: str, batch: int, backward: bool) -> Run:

@@ -43,11 +43,21 @@ TABLE: dict[str, dict[str, Any]] = {
         "repeats": 1,
         "warmup": 0,
     },
-    "vision-8": {"row": "vision", "batch": 8, "backward": False, "precisions": ("bf16",)},
-    "vision-8-backward": {"row": "vision", "batch": 8, "backward": True, "precisions": ("fp32", "bf16")},
-    "step-4": {"row": "step", "classes": 100, "batch": 4, "precisions": ("bf16",)},
+    **{
+        f"vision-{batch}{'-backward' * backward}": {
+            "row": "vision", "batch": batch, "backward": backward, "precisions": ("fp32", "bf16"),
+        }
+        for backward in (False, True) for batch in (1, 8, 32)
+    },
+    "step-4": {"row": "step", "classes": 100, "batch": 4, "precisions": ("fp32", "bf16")},
     "step-8": {"row": "step", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
-    "step-32": {"row": "step", "classes": 100, "batch": 32, "precisions": ("bf16",), "reference": {"repeats": 2}},
+    "step-32": {
+        "row": "step",
+        "classes": 100,
+        "batch": 32,
+        "precisions": ("fp32", "bf16"),
+        "reference": {"repeats": 2},
+    },
     "cocoop-8": {
         "row": "method_step",
         "method": "cocoop",
@@ -64,11 +74,17 @@ TABLE: dict[str, dict[str, Any]] = {
         "precisions": ("fp32", "bf16"),
         "reference": {"repeats": 2},
     },
-    "maple-8": {"row": "method_step", "method": "maple", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
+    **{
+        f"{method}-8": {
+            "row": "method_step", "method": method, "classes": 100, "batch": 8, "precisions": ("fp32", "bf16"),
+        }
+        for method in ("coop", "vpt", "maple")
+    },
 }
 
 
-settings: dict[str, Any] = {}  # what every case of this run shares: "threads"; "clock" picks the seconds that count
+# what every case of this run shares: "threads"; "clock" picks the seconds that count; "precisions" those measured
+settings: dict[str, Any] = {}
 
 
 def measure(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -97,9 +113,14 @@ def useful_operations(case: dict[str, Any]) -> float:
 
     size, total = workload.VIT_B16, 0.0
     # contexts, tokens of each and of frozen words behind it, visual tokens where these learn
-    contexts, words, visual = {"cocoop": (case.get("batch", 1), 4, 0), "plot": (4, 16, 0), "maple": (1, 4, 2)}.get(
-        case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
-    )
+    own, both = case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
+    contexts, words, visual = {
+        "coop": (1, workload.CONTEXT_TOKENS, 0),
+        "vpt": (0, 0, workload.VISION_TOKENS),
+        "cocoop": (case.get("batch", 1), 4, 0),
+        "plot": (4, 16, 0),
+        "maple": (1, 4, 2),
+    }.get(own, both)
 
     def tower(kind: str, tokens: int, pairs: int, read: int) -> float:
         """`tokens` pass the tower, `pairs` (query, key) meet, the last block is read at `read` tokens."""
@@ -144,7 +165,7 @@ def machine(repeats: int) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [text.split(":")[1].strip() for text in lines if text.startswith("model name")]
         found["processor"] = names[0] if names else found["processor"]
-    for precision in ("fp32", "bf16"):
+    for precision in settings["precisions"]:
         seconds = measure({"row": "rate", "precision": precision, "repeats": 4 * repeats, "warmup": 3})[0]["seconds"]
         found[f"{precision}_gflops"] = 2 * 2048**3 / min(seconds) / 1e9
         found[f"{precision}_gflops_median"] = 2 * 2048**3 / statistics.median(seconds) / 1e9
@@ -182,7 +203,7 @@ def benchmark(name: str, repeats: int, rates: dict[str, Any], only_ours: bool) -
     if override is not None and not only_ours:
         reference = measure({**case, "side": "reference", "precision": "fp32", **override})
     rows = []
-    for precision in precisions:
+    for precision in (each for each in precisions if each in settings["precisions"]):
         result, tensors = measure({**case, "side": "daptune", "precision": precision})
         median = statistics.median(result["seconds"])
         row = {"name": name, "precision": precision, "ours": result}
@@ -205,6 +226,12 @@ def full_pass_memory(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if row["name"] == "text-1000":
                 row["reference"] = {**row["reference"], "one_pass_gb": large + 900 * (large - small) / 90}
+
+
+def native_precisions() -> list[str]:
+    from daptune.clip.precision import resolve_precision
+
+    return ["fp32", "bf16"] if resolve_precision("auto") == "bf16" else ["fp32"]
 
 
 def line(row: dict[str, Any]) -> str:
@@ -244,13 +271,15 @@ def main() -> None:
         default="wall",
         help="'processor' with --threads 1 compares on a machine that others use too",
     )
+    parser.add_argument("--precisions", help="fp32,bf16 (default: bf16 only where the processor has its instructions)")
     parser.add_argument("--ours", action="store_true", help="leave the reference out")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results)")
     options = parser.parse_args()
     chosen = options.only.split(",") if options.only else [*TABLE, "start-up"]
     if unknown := set(chosen) - {*TABLE, "start-up"}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join([*TABLE, 'start-up'])}")
-    settings.update(threads=options.threads, clock=options.clock)
+    precisions = options.precisions.split(",") if options.precisions else native_precisions()
+    settings.update(threads=options.threads, clock=options.clock, precisions=precisions)
     about = machine(options.repeats) | settings
     rows: list[dict[str, Any]] = []
     for name in chosen:
@@ -259,8 +288,9 @@ def main() -> None:
         else:
             rows += benchmark(name, options.repeats, about, options.ours)
     print(
-        f"{about['processor']}, {about['cores']} cores: {about['fp32_gflops']:.0f} GFLOP/s fp32, "
-        f"{about['bf16_gflops']:.0f} bf16 (products of 2048 x 2048 matrices, best of the run)\n"
+        f"{about['processor']}, {about['cores']} cores: "
+        + ", ".join(f"{about[f'{name}_gflops']:.0f} GFLOP/s {name}" for name in precisions)
+        + " (products of 2048 x 2048 matrices, best of the run)\n"
     )
     stamp = datetime.now(UTC)
     processor = "-".join(about["processor"].lower().split())

@@ -28,6 +28,7 @@ VIT_B16 = {
 }
 SOT, EOT, DOT, X = 49406, 49407, 269, 343  # ids of CLIP's vocabulary: <start>, <end>, ".", and CoOp's placeholder "x"
 CONTEXT_TOKENS = VISION_TOKENS = 16
+OPTIONS = {"vpt": {"vision_depth": 1}}  # method -> what its row has in place of its defaults: the tokens of DAPT
 
 
 def weights(seed: int = 0, size: dict = VIT_B16) -> dict[str, Tensor]:
@@ -124,7 +125,7 @@ def vision_prompt(seed: int = 3) -> Tensor:
 
 
 def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tensor]:
-    """Values for what a method learns, by its own names, at the sizes of its defaults."""
+    """Values for what a method learns, by its own names, at the sizes of its defaults and OPTIONS."""
     text, vision, joint = size["text_width"], size["vision_width"], size["embed_dim"]
     depth, hidden = min(9, size["text_layers"], size["vision_layers"]), max(joint // 16, 8)
     shapes = {
@@ -135,6 +136,8 @@ def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tenso
             "meta_net.linear2.weight": (text, hidden),
             "meta_net.linear2.bias": (text,),
         },
+        "coop": {"text_prompt": (CONTEXT_TOKENS, text)},
+        "vpt": {"vision_prompt": (VISION_TOKENS, vision)},
         "plot": {"text_prompt": (4, 16, text)},
         "maple": {
             "text_prompt": (depth, 2, text),

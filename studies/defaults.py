@@ -3,12 +3,14 @@
     python -m studies.defaults crops --tasks TASKS --out studies/results/crops.jsonl
     python -m studies.defaults search --tasks TASKS --out studies/results/defaults.jsonl
     python -m studies.defaults confirm --tasks TASKS --out studies/results/confirm.jsonl
+    python -m studies.defaults frame --tasks TASKS --out studies/results/frame.jsonl
 
 `crops` varies the augmentation alone. `search` gives each method the same number of configurations, drawn from the same
 ranges by the same seed. Each run is trained on every task, at 4 and 16 shots, and measured on validation images alone.
 A configuration's score is its mean gain over zero-shot across tasks and shots. Leaving each task out in turn shows
 whether the choice would have been right for a task that did not take part in it. `confirm` sets the few configurations
-that the search left side by side, at 1 and 4 shots of another draw.
+that the search left side by side, at 1 and 4 shots of another draw. `frame` varies the rate and the length for VP,
+whose pixels have a scale of their own, at 16 shots.
 """
 
 import argparse
@@ -82,14 +84,20 @@ def crop_configurations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [({}, {"lr": 0.01, "steps": 200, "min_crop": share, "flip": flip}) for share, flip in CROPS]
 
 
+def frame_configurations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rates of VP's pixels, at the default length, and one of them over a quarter of it."""
+    return [({}, {"lr": lr, "steps": steps}) for lr, steps in ((0.05, 200), (0.01, 200), (0.002, 200), (0.01, 50))]
+
+
 def jobs(part: str, budget: int) -> list[Job]:
     """All runs of a part, zero-shot among them."""
-    shots, seed = ((1, 4), 2) if part == "confirm" else (SHOTS, 1)
+    shots, seed = {"confirm": ((1, 4), 2), "frame": ((16,), 1)}.get(part, (SHOTS, 1))
     found = [Job(task, "zero_shot", count, seed) for task in TASKS for count in shots]
     compared = {
         "crops": {name: (name, crop_configurations()) for name in ("coop", "coop_vpt")},
         "search": {label: (METHODS[label][0], configurations(label, budget)) for label in METHODS},
         "confirm": {"coop": ("coop", CONFIRMED)},
+        "frame": {"vp": ("vp", frame_configurations())},
     }[part]
     for label, (method, settings) in compared.items():
         for options, train in settings:
@@ -99,7 +107,7 @@ def jobs(part: str, budget: int) -> list[Job]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("crops", "search", "confirm"))
+    parser.add_argument("part", choices=("crops", "search", "confirm", "frame"))
     parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
     parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
     parser.add_argument("--budget", type=int, default=8, help="configurations a method")

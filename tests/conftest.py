@@ -8,6 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # several processes share the cores
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
+
 CLASSES = ("blue_thing", "green thing", "red")
 COLOURS = {"blue_thing": (40, 60, 200), "green thing": (50, 190, 70), "red": (200, 40, 40)}
 

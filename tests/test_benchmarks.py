@@ -48,7 +48,11 @@ def test_reference_and_dapt_agree_on_losses_and_gradients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options"), [("cocoop", {}), ("maple", {}), ("plot", {"official_stop": True, "global_weight": 1.0})]
+    ("method", "options"),
+    [
+        ("coop", {}), ("vpt", {"vision_depth": 1}), ("cocoop", {}), ("maple", {}),
+        ("plot", {"official_stop": True, "global_weight": 1.0}),
+    ],
 )
 def test_steps_of_other_methods_agree_with_the_reference(method: str, options: dict[str, Any]) -> None:
     state, names = workload.weights(size=SMALL), workload.class_tokens(7)
@@ -93,7 +97,7 @@ def test_useful_operations_of_methods_count_contexts_and_what_learns() -> None:
 
 @pytest.mark.slow
 def test_harness_measures_a_row_in_processes_of_its_own() -> None:
-    run.settings.update(threads=1, clock="processor")
+    run.settings.update(threads=1, clock="processor", precisions=["fp32", "bf16"])
     rates = {"fp32_gflops": 100.0, "bf16_gflops": 100.0}
     rows = run.benchmark("text-10", 1, rates, only_ours=False)
     assert [row["precision"] for row in rows] == ["fp32", "bf16"]

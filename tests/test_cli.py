@@ -605,7 +605,7 @@ def test_a_fault_of_our_own_is_told_apart(daptune: Command, monkeypatch: pytest.
     assert done.code == 1 and done.err.startswith("daptune: error: a fault of daptune: KeyError")
 
 
-@pytest.mark.parametrize("verb", ["", "demo", "fit", "eval", "predict", "methods", "show", "pull"])
+@pytest.mark.parametrize("verb", ["", "demo", "fit", "eval", "predict", "methods", "bench", "tune", "show", "pull"])
 def test_every_verb_has_help(verb: str, daptune: Command) -> None:
     done = daptune(*([verb] if verb else []), "--help")
     assert done.code == 0 and "Usage: daptune" in done.out and done.err == ""
@@ -615,11 +615,12 @@ def test_every_verb_has_help(verb: str, daptune: Command) -> None:
 def test_choices_of_the_command_line_are_those_of_the_library() -> None:
     assert get_args(Precision) == PRECISIONS
     chosen = get_type_hints(FitOptions)
-    for name in ("optimizer", "select"):
+    for name in ("optimizer", "select", "memory"):
         assert get_args(get_args(chosen[name])[0]) == schedule._CHOICES[name]
     training = {field.name for field in fields(schedule.TrainConfig)}
     augmentation = {"min_crop", "flip", "views"}
-    assert training & set(chosen) == {"epochs", "lr", "batch_size", "optimizer", "select", "seed", *augmentation}
+    memory = {"batch_size", "accumulate", "memory"}
+    assert training & set(chosen) == {"epochs", "lr", "optimizer", "select", "seed", *memory, *augmentation}
 
 
 def test_the_command_and_the_module_are_the_same_program() -> None:

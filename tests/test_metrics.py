@@ -1,5 +1,6 @@
 """Measures against scikit-learn and scipy, and against what they must be on made-up data."""
 
+import math
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as oracle
 
+from daptune import metrics
 from daptune.errors import DataError
 from daptune.metrics import (
     accuracy,
@@ -149,3 +151,48 @@ def test_bad_input_is_one_line(call: object) -> None:
 def test_it_needs_numpy_alone() -> None:
     code = "import sys, daptune.metrics; sys.exit(any(m in sys.modules for m in ('torch', 'scipy', 'sklearn')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- how features spread --------------------------------------------------------------------------------------------
+
+
+def features(seed: int, count: int, size: int = 5) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(count, size))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_spread_of_text_features_against_plain_loops() -> None:
+    w = features(0, 7)
+    pairs = [(w[i] - w[j]) @ (w[i] - w[j]) for i in range(7) for j in range(i)]
+    assert metrics.text_distance(w) == pytest.approx(sum(d**0.5 for d in pairs) / 21)
+    assert metrics.uniformity(w) == pytest.approx(math.log(sum(math.exp(-2 * d) for d in pairs) / 21))
+    assert metrics.uniformity(np.eye(4)) == pytest.approx(-4)
+    assert metrics.text_distance(np.eye(4)) == pytest.approx(2**0.5)
+    assert metrics.text_distance(w[[0, 0]]) == pytest.approx(0, abs=1e-7)
+    assert math.isnan(metrics.text_distance(w[:1])) and math.isnan(metrics.uniformity(w[:1]))
+
+
+def test_distance_to_prototypes_against_plain_loops() -> None:
+    z, s, y = features(1, 9), 0.7 * features(2, 3), [0, 1, 2] * 3
+    expected = sum(math.dist(image, s[label]) for image, label in zip(z, y, strict=True)) / 9
+    assert metrics.prototype_distance(z, y, s) == pytest.approx(expected)
+
+
+def test_silhouette_against_plain_loops() -> None:
+    z, y = features(3, 1100), np.random.default_rng(4).integers(0, 4, 1100) * 3  # more than a block; labels with gaps
+    y[0] = 100  # alone in its class
+    chosen = [0, 1, 17, 600, 1099]
+    expected = []
+    for i in chosen:
+        means = {
+            label: np.mean([math.dist(z[i], z[j]) for j in np.flatnonzero(y == label) if j != i] or [0.0])
+            for label in np.unique(y)
+        }
+        a, b = means.pop(y[i]), min(means.values())
+        expected.append(0.0 if (y == y[i]).sum() == 1 else (b - a) / max(a, b))
+    found = metrics._silhouettes(z, y)
+    assert found[chosen] == pytest.approx(expected)
+    assert metrics.silhouette(z, y) == pytest.approx(found.mean())
+    apart = np.array([[0.0], [0.1], [5.0], [5.2]])
+    assert metrics.silhouette(apart, [0, 0, 1, 1]) > 0.9 > 0 > metrics.silhouette(apart, [0, 1, 0, 1])
+    assert math.isnan(metrics.silhouette(z, np.zeros(len(z), int)))

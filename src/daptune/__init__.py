@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from daptune.adapter import Adapter, load_adapter, save_adapter
     from daptune.classifier import FewShotClassifier, load
     from daptune.clip.backbone import Backbone, load_backbone
+    from daptune.data.benchmarks import read_benchmark
     from daptune.data.sources import read_source
     from daptune.methods import METHODS
     from daptune.train import TrainConfig, fit_method
@@ -34,6 +35,7 @@ _LAZY = {
     "load": "daptune.classifier",
     "load_adapter": "daptune.adapter",
     "load_backbone": "daptune.clip.backbone",
+    "read_benchmark": "daptune.data.benchmarks",
     "read_source": "daptune.data.sources",
     "save_adapter": "daptune.adapter",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "load",
     "load_adapter",
     "load_backbone",
+    "read_benchmark",
     "read_source",
     "save_adapter",
 ]

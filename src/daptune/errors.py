@@ -7,6 +7,7 @@
     ├── AdapterError        a saved adapter: damaged, newer, or of another backbone
     ├── TrainingError       training cannot go on; the last good state is kept
     │   └── Interrupted     asked to stop; go on with --resume
+    ├── PlanError           a plan of runs, or the folder of its results
     └── MissingExtraError   an optional package is not installed
 
 Each message is one line: what was expected, what was found, what to type next.
@@ -42,6 +43,10 @@ class TrainingError(DaptuneError):
 
 class Interrupted(TrainingError):
     """Training was asked to stop and has saved its state; `--resume` goes on from there."""
+
+
+class PlanError(DaptuneError):
+    """A plan of runs asks for what there is not, or the folder holds the results of another one."""
 
 
 class MissingExtraError(DaptuneError):

@@ -70,6 +70,66 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, b
     return float(np.abs(gaps).sum() / len(y))
 
 
+def text_distance(text_features: ArrayLike) -> float:
+    """Mean Euclidean distance of the unordered pairs of (C, D) features; NaN for one class."""
+    return float(np.sqrt(_pair_squares(text_features)).mean()) if len(np.asarray(text_features)) > 1 else float("nan")
+
+
+def uniformity(features: ArrayLike, *, t: float = 2.0) -> float:
+    """log of the mean over unordered pairs of exp(-t d^2), (C, D): the lower, the more evenly spread; NaN for one.
+
+    Wang & Isola, Understanding Contrastive Representation Learning (ICML 2020), equation 2.
+    """
+    if len(np.asarray(features)) < 2:
+        return float("nan")
+    return float(np.log(np.exp(-t * _pair_squares(features)).mean()))
+
+
+def prototype_distance(features: ArrayLike, labels: ArrayLike, prototypes: ArrayLike) -> float:
+    """Mean Euclidean distance of image features (n, D) to the prototype (C, D) of their class (n,)."""
+    z, s = np.asarray(features, dtype=np.float64), np.asarray(prototypes, dtype=np.float64)
+    return float(np.linalg.norm(z - s[np.asarray(labels)], axis=1).mean())
+
+
+def silhouette(features: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over images (n, D) of (b - a) / max(a, b): a the mean distance to the other images of its class, b that to
+    the nearest other class. An image alone in its class counts 0; NaN for a single class.
+
+    Rousseeuw, Silhouettes (1987). Distances are Euclidean.
+    """
+    y = np.asarray(labels)
+    return float(_silhouettes(features, y).mean()) if (y != y[0]).any() else float("nan")
+
+
+def _silhouettes(features: ArrayLike, labels: ArrayLike) -> Floats:
+    z = np.asarray(features, dtype=np.float64)
+    _, y = np.unique(np.asarray(labels), return_inverse=True)
+    member = np.eye(int(y.max()) + 1)[y]  # (n, C)
+    counts = member.sum(axis=0)
+    scores = []
+    for rows in np.array_split(np.arange(len(z)), -(-len(z) // 512)):
+        sums = np.sqrt(_squares(z[rows], z)) @ member  # (r, C) of distances
+        own, places = y[rows], np.arange(len(rows))
+        a = sums[places, own] / np.maximum(counts[own] - 1, 1)
+        means = sums / counts
+        means[places, own] = np.inf
+        b = means.min(axis=1)
+        scores.append(np.where(counts[own] > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-300), 0.0))
+    return np.concatenate(scores)
+
+
+def _pair_squares(features: ArrayLike) -> Floats:
+    x = np.asarray(features, dtype=np.float64)
+    pairs: Floats = _squares(x, x)[np.triu_indices(len(x), 1)]
+    return pairs
+
+
+def _squares(a: Floats, b: Floats) -> Floats:
+    """|a_i - b_j|^2, (n, m); what rounding makes negative is 0."""
+    found: Floats = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A mean and its confidence interval. With one value only, low and high are NaN: one run tells no spread."""

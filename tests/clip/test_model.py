@@ -188,3 +188,25 @@ def test_frozen_weights_get_no_gradient_and_bad_depth_is_one_line() -> None:
         clip.encode_image(torch.zeros(1, 3, 32, 32), torch.zeros(4, 1, 32))
     with pytest.raises(BackboneError, match="not a multiple"):
         replace(CONFIG, vision_heads=5)
+
+
+def test_recomputed_blocks_keep_less_and_give_the_same_bits() -> None:
+    clip = made_up_clip(replace(CONFIG, vision_layers=6))
+    images, prompts = torch.randn(4, 3, 32, 32), torch.randn(6, 3, 32, requires_grad=True)
+    kept: dict[bool, int] = {}
+    gradients = []
+    for recompute in (False, True):
+        clip.visual.recompute = recompute
+        held: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        weights = {p.untyped_storage().data_ptr() for p in clip.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = clip.encode_image(images, prompts)
+            kept[recompute] = sum(size for place, size in held.items() if place not in weights)
+        gradients += torch.autograd.grad(features.square().sum(), prompts)
+    assert torch.equal(*gradients)
+    assert kept[True] < kept[False] / 2

@@ -106,3 +106,9 @@ def test_lines_hold_every_suffix_once_and_little_padding(line: int, monkeypatch:
 def test_a_name_too_long_is_one_line() -> None:
     with pytest.raises(BackboneError, match="'abcdefghijklmno' takes 17 tokens, but 14 of the backbone's 20"):
         Suffixes.build(LetterTokenizer(), ["abcdefghijklmno"], 5)  # type: ignore[arg-type]
+
+
+def test_a_context_that_fills_the_backbone_is_one_line() -> None:
+    with pytest.raises(BackboneError, match=r"17 context tokens leave no room .* 20: learn 16 or fewer"):
+        Suffixes.build(LetterTokenizer(), ["a"], 17)  # type: ignore[arg-type]
+    assert Suffixes.build(LetterTokenizer(), ["a"], 16) is not None  # type: ignore[arg-type]

@@ -179,3 +179,25 @@ def test_a_copy_learns_on_its_own(backbone: MadeUp) -> None:
     with torch.no_grad():
         twin.text_prompt.add_(1)
     assert not torch.equal(twin.text_prompt, method.text_prompt)
+
+
+def test_the_text_tower_runs_once_for_the_batches_of_a_step(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = METHODS["coop"](backbone, NAMES).train()
+    counted = Counted(method.text_features)
+    monkeypatch.setattr(method, "text_features", counted)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % len(NAMES)
+    with method.text_features_once():
+        for part in (slice(0, 4), slice(4, 8)):
+            method.losses(images[part], labels[part])["total"].backward()
+        assert counted.calls == 1 and method.text_prompt.grad is None
+    assert method.text_prompt.grad.any()
+    method.losses(images, labels)
+    assert counted.calls == 2
+
+
+def test_nothing_goes_back_when_a_batch_of_the_step_fails(backbone: Any) -> None:
+    method = METHODS["coop"](backbone, NAMES).train()
+    with pytest.raises(RuntimeError, match="stop"), method.text_features_once():
+        method.losses(torch.randn(4, 3, 32, 32), torch.arange(4))["total"].backward()
+        raise RuntimeError("stop")
+    assert method.text_prompt.grad is None and method.class_text_features().requires_grad

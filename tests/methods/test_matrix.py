@@ -193,6 +193,33 @@ def test_it_works_in_bf16(name: str, options: dict[str, object], backbone: Any) 
 
 
 @each_method
+def test_batches_of_one_step_share_the_text_and_blocks_may_be_computed_anew(
+    name: str, options: dict[str, object], backbone: Any
+) -> None:
+    options = options | ({"dropout": 0.0} if name == "clip_lora" else {})  # its draws would be fewer
+    method, pictures = build(name, options, backbone).train(), shown(backbone)
+    method.before_fit(pictures)
+    if not method.trainable:
+        return
+
+    def gradients() -> list[Tensor]:
+        method.zero_grad()
+        torch.manual_seed(0)
+        for images, labels in pictures.epoch(0):
+            method.losses(images, labels)["total"].backward()
+        return [p.grad.clone() for p in method.parameters() if p.grad is not None]
+
+    expected = gradients()
+    with method.text_features_once():
+        shared = gradients()
+    shared = [p.grad.clone() for p in method.parameters() if p.grad is not None]  # with what the end has added
+    backbone.clip.visual.recompute = True
+    for found in (shared, gradients()):
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5 * max(1.0, float(b.abs().max())), rtol=1e-4)
+
+
+@each_method
 def test_one_class_is_no_special_case(name: str, options: dict[str, object], backbone: Any) -> None:
     method = METHODS[name](backbone, NAMES[:1], make_config(name, options))
     assert method.logits(shown(backbone).images[:2]).shape == (2, 1)

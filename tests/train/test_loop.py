@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from daptune.errors import DataError, Interrupted, TrainingError
-from daptune.train import History, Progress, TrainConfig, evaluate, fit_method
+from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 from daptune.train.schedule import learning_rate
 
@@ -127,6 +127,19 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     assert found["accuracy"] == best.val_accuracy and found["nll"] == best.val_nll
     again, history_again = train(tmp_path, val=wrong, config=replace(CONFIG, epochs=9, patience=2), resume=True)
     assert same(again.state_dict(), method.state_dict()) and history_again == history
+
+
+def test_the_best_epoch_is_told_beside_the_last() -> None:
+    """One training, both selections: what `take_best` leaves is what select="best_val" ends with."""
+    wrong = FakeLoader(9, seed=1)
+    wrong.labels = (wrong.labels + 1) % 3
+    last, history = train(val=wrong, config=replace(CONFIG, epochs=9, select="last"))
+    plain, _ = train(config=replace(CONFIG, epochs=9, select="last"))
+    chosen, other = train(val=wrong, config=replace(CONFIG, epochs=9, select="best_val"))
+    assert same(last.state_dict(), plain.state_dict()) and history.best_epoch == other.best_epoch
+    assert not same(last.state_dict(), chosen.state_dict())
+    take_best(last, history, wrong, wrong)  # type: ignore[arg-type]
+    assert same(last.state_dict(), chosen.state_dict())
 
 
 def test_of_many_epochs_about_fifty_are_validated() -> None:

@@ -11,6 +11,11 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the count of numbers.
     """
     names = ", ".join(record.class_names[:20]) + (" ..." if len(record.class_names) > 20 else "")
+    imported = record.data.get("imported_from")
+    made = "Learned with official code and imported into" if imported else "Learned with"
+    origin = [f"| images a class | {'all' if record.shots is None else record.shots} |", f"| seed | {record.seed} |"]
+    if imported:
+        origin = [f"| imported from | {_cell(str(imported))}, epoch {record.data.get('epoch') or 'unknown'} |"]
     lines = [
         "---",
         "library_name: daptune",
@@ -20,7 +25,7 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         "",
         f"# {title} for {len(record.class_names)} classes",
         "",
-        f"Learned with daptune (`pip install daptune`): {parameters:,} numbers in {size / 1000:.0f} kB "
+        f"{made} daptune (`pip install daptune`): {parameters:,} numbers in {size / 1000:.0f} kB "
         f"that adapt the frozen `{record.backbone['name']}`.",
         "",
         "| | |",
@@ -28,8 +33,7 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         f"| method | {record.method} |",
         f"| backbone | {record.backbone['name']} (sha256 {record.backbone['sha256'][:16]}...) |",
         f"| classes | {_cell(names)} |",
-        f"| images a class | {'all' if record.shots is None else record.shots} |",
-        f"| seed | {record.seed} |",
+        *origin,
         *(f"| {_cell(name)} | {_cell(_number(value))} |" for name, value in _flat(record.metrics)),
         "",
         "## Use",

@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from daptune.methods import get_method
 from daptune.presets import method_names
 from daptune.train import TrainConfig
 from daptune.train.checkpoint import FILE_NAME
+from daptune.train.parallel import Ranks, joined, launch
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """What served one image a class best in docs/defaults.md."""
@@ -40,12 +42,25 @@ class Images:
 
 def run(folder: Path, options: FitOptions) -> int:
     """Do it; raises DaptuneError for bad input, Interrupted when stopped."""
+    if options.devices < 1:
+        raise DataError(f"--devices must be at least 1; found {options.devices}")
+    if options.devices > 1:
+        return launch(options.devices, partial(run, folder, replace(options, devices=1)))
+    with joined(options.device) as device:
+        return _run(folder, replace(options, device=device))
+
+
+def _run(folder: Path, options: FitOptions) -> int:
     out = check_target(options.out)
     run_dir = (options.run_dir or out.with_name(out.name + ".run")).expanduser()
     if not 0 <= options.holdout < 1:
         raise DataError(f"--holdout must be a part between 0 and 1, such as 0.2; found {options.holdout}")
     classifier = make_classifier(options)
     classifier.settings()  # a mistyped option is told before the images are read
+    if not Ranks().first:  # it helps to train, and that is all
+        images = _images(folder, options)
+        classifier.fit(images.train, val=images.val, run_dir=run_dir, resume=options.resume)
+        return 0
     with warnings_shown():
         images = _images(folder, options)
         card: dict[str, str] = {}

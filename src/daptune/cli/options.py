@@ -25,6 +25,18 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
 Adapter = Annotated[Path, Parameter(help="Folder that `daptune fit` wrote.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
+Shots = Annotated[
+    int | None,
+    Parameter(converter=_shots, metavar="K", help="Images of each class to learn from, or `all`."),
+]
+SetOptions = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        metavar="OPTION=VALUE",
+        help="An option of the method, such as `inter_weight=1`; may be repeated.",
+    ),
+]
 
 
 @Parameter(name="*")
@@ -51,14 +63,12 @@ class FitOptions:
     """What to learn; `daptune methods` lists them."""
     backbone: str = "tiny"
     """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
-    shots: Annotated[int | None, Parameter(converter=_shots, metavar="K")] = 16
-    """Images of each class to learn from, or `all`."""
+    shots: Shots = 16
     seed: int = 1
     """Draws the images, the first prompts and the order of training."""
     out: Path = Path("adapter")
     """Folder that the adapter is written to; an adapter that is there is replaced when the new one is complete."""
-    set_options: Annotated[tuple[str, ...], Parameter(name="--set", metavar="OPTION=VALUE")] = ()
-    """An option of the method, such as `inter_weight=1`; may be repeated."""
+    set_options: SetOptions = ()
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Adapter of the same method and backbone, for any classes, whose learned tensors training starts from."""
     epochs: int | None = None
@@ -67,6 +77,8 @@ class FitOptions:
     """Learning rate at its highest."""
     batch_size: int | None = None
     """Images in a step."""
+    accumulate: int | None = None
+    """Batches whose mean gradient makes one step; they share one pass of the text tower."""
     optimizer: Literal["adamw", "sgd"] | None = None
     """How the prompts are moved."""
     min_crop: float | None = None
@@ -75,10 +87,14 @@ class FitOptions:
     """Probability of a left-right flip, such as 0.5 for photographs; by default none."""
     views: int | None = None
     """Augmented views of an image, such as 8, in place of a new one in every epoch: quicker where text alone learns."""
+    memory: Literal["fast", "low"] | None = None
+    """`low` keeps less of the image tower for its backward and computes it anew: for a larger --batch-size."""
     precision: Precision = "auto"
     """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
     device: str = "cpu"
     """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    devices: int = 1
+    """Processes of this machine, a GPU each with `--device cuda`, that share each batch out; also under torchrun."""
     preset: str | None = None
     """Settings of a publication: `paper` is the official code of each method."""
     dataset: str | None = None
@@ -93,6 +109,32 @@ class FitOptions:
     """Folder of checkpoints and history; by default the adapter's folder with `.run` behind it."""
     resume: bool = False
     """Go on from the checkpoint of an interrupted run."""
+    json: Json = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ImportOptions:
+    """What `daptune import` takes besides the checkpoint."""
+
+    method: str = "coop"
+    """Whose checkpoint it is: `coop`, `dapt` or `maple`."""
+    backbone: str = "ViT-B-16/openai"
+    """The frozen CLIP that it was learned on."""
+    classes: Path | None = None
+    """Text file with a class name a line, in the order of the labels; the names inside the checkpoint are compared."""
+    dataset: str | None = None
+    """In place of --classes: the benchmark data set that it was learned on, read from --root."""
+    root: Path | None = None
+    """Folder of the data sets; by default $DAPTUNE_DATA, else ./data."""
+    out: Path = Path("adapter")
+    """Folder that the adapter is written to."""
+    set_options: Annotated[tuple[str, ...], Parameter(name="--set", metavar="OPTION=VALUE")] = ()
+    """An option of the method that the file does not tell, such as `class_position=middle`; may be repeated."""
+    precision: Precision = "auto"
+    """Of the frozen CLIP; the official code ran in fp16."""
+    device: str = "cpu"
+    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
     json: Json = False
 
 

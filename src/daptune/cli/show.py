@@ -80,11 +80,16 @@ def _about(record: AdapterRecord, files: dict[str, int]) -> dict[str, str]:
         "backbone": f"{record.backbone['name']}, sha256 {record.backbone['sha256'][:12]}",
         "classes": f"{len(record.class_names)}: {names}",
         "learned": shapes_text(record.tensors) or "nothing",
-        "shots": "all images" if record.shots is None else str(record.shots),
-        "seed": str(record.seed),
+        **_origin(record),
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),
         "made with": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }
+
+
+def _origin(record: AdapterRecord) -> dict[str, str]:
+    if imported := record.data.get("imported_from"):
+        return {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
+    return {"shots": "all images" if record.shots is None else str(record.shots), "seed": str(record.seed)}
 
 
 def _content(record: AdapterRecord) -> dict[str, Any]:

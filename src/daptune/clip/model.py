@@ -207,6 +207,9 @@ class Transformer(nn.Module):
 class VisionTower(nn.Module):
     """Vision transformer with room for prompts (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117)."""
 
+    recompute = False
+    """Keep a block's input alone for the backward, and compute the block anew there: less memory, a forward more."""
+
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         width = config.vision_width
@@ -248,7 +251,7 @@ class VisionTower(nn.Module):
         for depth, block in enumerate(blocks):
             if 0 < depth < len(layers):
                 x = torch.cat([x[:, : -layers[depth].shape[1]], layers[depth]], 1)
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute and x.requires_grad else block(x)
         if len(layers) > len(blocks) > 0:
             x = torch.cat([x[:, : -layers[-1].shape[1]], layers[-1]], 1)
         # only the class token is read, or it and the patches, behind which all prompts stand

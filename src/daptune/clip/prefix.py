@@ -51,6 +51,11 @@ class Suffixes:
         """Tokenise `name.` for each class (underscores read as spaces, as CoOp does) behind `context_tokens` = M."""
         ids = [[*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot] for name in class_names]
         room = tokenizer.context_length - 1 - context_tokens
+        if room < 3:  # a word, the full stop and the end: no name is to blame
+            raise BackboneError(
+                f"{context_tokens} context tokens leave no room for class names in the backbone's "
+                f"{tokenizer.context_length}: learn {tokenizer.context_length - 4} or fewer."
+            )
         for name, suffix in zip(class_names, ids, strict=True):
             if len(suffix) > room:
                 raise BackboneError(

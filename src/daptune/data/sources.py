@@ -5,6 +5,8 @@ a folder or file with CoOp's split_zhou_*.json                      zhou.py
 .csv .tsv .parquet with the columns path and label (and split)      tabular.py
 a Hugging Face style data set, or a dict of splits                  hub_data.py
 (images, labels): paths, PIL images, uint8 arrays; names or integers
+data:NAME, a benchmark data set below $DAPTUNE_DATA or ./data       benchmarks/
+shot_<k>-seed_<s>.pkl, the draw of an official run                  benchmarks/pickles.py
 """
 
 import os
@@ -16,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from daptune.data.benchmarks.pickles import read_pickle
+from daptune.data.benchmarks.reading import read_benchmark
 from daptune.data.folders import read_folder, split_kind
 from daptune.data.hub_data import is_dataset, read_dataset
 from daptune.data.names import index_labels
@@ -23,6 +27,8 @@ from daptune.data.table import ImageSource, ImageTable, Splits, image_cell
 from daptune.data.tabular import TABLE_SUFFIXES, read_table_file
 from daptune.data.zhou import find_split_file, read_zhou
 from daptune.errors import DataError
+
+BENCHMARK = "data:"
 
 
 def read_source(
@@ -53,6 +59,8 @@ def read_source(
 
 
 def _read(source: object, label_names: Sequence[str] | None, image_root: str | Path | None) -> Splits:
+    if isinstance(source, str | Path) and str(source).startswith(BENCHMARK):
+        return _with_names(read_benchmark(str(source).removeprefix(BENCHMARK)), label_names, source)
     if isinstance(source, str | Path):
         return _read_path(Path(os.path.expanduser(source)), label_names, image_root)
     if isinstance(source, Splits | ImageTable):
@@ -104,6 +112,8 @@ def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | 
     if not path.exists():
         raise DataError(f"no folder or file at {path}; give a folder with one sub-folder of images a class.")
     suffix = path.suffix.lower()
+    if suffix == ".pkl":
+        return _with_names(read_pickle(path, image_root), label_names, path)
     if suffix == ".json":
         return read_zhou(path, image_root, label_names)
     if suffix in TABLE_SUFFIXES:
@@ -112,6 +122,29 @@ def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | 
         f"{path.name} is neither a folder nor a .csv, .tsv, .parquet or .json file; unpack archives, "
         "and save spreadsheets as CSV with the columns path,label."
     )
+
+
+def _with_names(splits: Splits, label_names: Sequence[str] | None, source: object) -> Splits:
+    """The same images with labels that count in label_names, which must hold every class exactly as it is written.
+
+    Names that CLIP reads alike are no error here: ImageNet has some.
+    """
+    own = splits.whole().class_names
+    if label_names is None or tuple(label_names) == own:
+        return splits
+    places = {name: place for place, name in enumerate(label_names)}
+    lacking = [name for name in own if name not in places]
+    if lacking:
+        raise DataError(
+            f"{source}: {len(lacking)} of its {len(own)} classes, the first {lacking[0]!r}, are not among the "
+            f"{len(places)} classes asked for; measure with its own class names (--new-classes)."
+        )
+    numbers = np.array([places[name] for name in own], dtype=np.int64)
+    tables = {
+        part: ImageTable(table.images, numbers[table.labels], tuple(label_names), table.root)
+        for part, table in splits.present().items()
+    }
+    return Splits.of(tables)
 
 
 def _common_folder(sources: Sequence[ImageSource]) -> Path | None:

@@ -35,7 +35,7 @@ def read_zhou(
     path: Path, image_root: str | Path | None = None, label_names: Sequence[str] | None = None
 ) -> Splits:
     """Read a split file; image_root defaults to the usual folder beside it that holds the images."""
-    parts = {part: rows for part, rows in _load(path).items() if rows}
+    parts = {part: rows for part, rows in load_rows(path).items() if rows}
     if not parts:
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
     names = _class_names(path, [row for rows in parts.values() for row in rows])
@@ -55,7 +55,8 @@ def read_zhou(
     return Splits.of(tables)
 
 
-def _load(path: Path) -> dict[str, list[Row]]:
+def load_rows(path: Path) -> dict[str, list[Row]]:
+    """The lists of a split file as they stand; DataError for anything else."""
     expected = 'expected {"train": [[path, label, class name], ...], "val": ..., "test": ...}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

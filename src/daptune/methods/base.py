@@ -7,6 +7,7 @@ Shape letters are those of `daptune.clip.model`.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -52,6 +53,8 @@ class Method(nn.Module, ABC):
     """Whether what was learned fits other class names."""
     trains_on_features: ClassVar[bool] = False
     """Whether `losses` and `logits` see images through `encode` alone, so that an image may be encoded once a view."""
+    whole_batch: ClassVar[bool] = False
+    """Whether `losses` couples the images of a batch, so that processes that train together must not share it out."""
     default_lr: ClassVar[float | None] = None
     """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
@@ -83,6 +86,7 @@ class Method(nn.Module, ABC):
         self.config = config
         self.seed = seed
         self._cached: tuple[list[Tensor], Tensor] | None = None
+        self._shared: list[Tensor] | None = None
         self.build(torch.Generator().manual_seed(seed))
 
     def build(self, generator: torch.Generator) -> None:
@@ -168,7 +172,14 @@ class Method(nn.Module, ABC):
         return self.text_features()
 
     def class_text_features(self) -> Tensor:
-        """`logit_weights`, (C, D), once for as long as nothing is learned: in eval mode without gradients."""
+        """`logit_weights`, (C, D), once for as long as nothing is learned: in eval mode without gradients.
+
+        What `losses` reads, so that the batches of one step share them (`text_features_once`)."""
+        if self._shared is not None:
+            if not self._shared:
+                weights = self.logit_weights()
+                self._shared += [weights, weights.detach().requires_grad_(weights.requires_grad)]
+            return self._shared[1]
         if self.training or torch.is_grad_enabled():
             return self.logit_weights()
         learned = list(self.state_dict().values())
@@ -176,6 +187,21 @@ class Method(nn.Module, ABC):
         if self._cached is None or not all(map(torch.equal, self._cached[0], learned)):
             self._cached = [tensor.clone() for tensor in learned], self.logit_weights()
         return self._cached[1]
+
+    @contextmanager
+    def text_features_once(self) -> Iterator[None]:
+        """Inside, the losses of several batches share one forward of the text tower, and at the end one backward.
+
+        Exact, because nothing is learned between them: each batch's backward adds to the gradient of the class
+        features, and the sum goes back through the tower when the last one is done.
+        """
+        self._shared = []
+        try:
+            yield
+            if self._shared and (gradient := self._shared[1].grad) is not None:
+                self._shared[0].backward(gradient)
+        finally:
+            self._shared = None
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
         """A new method of the same kind with the same learned tensors and other class names.

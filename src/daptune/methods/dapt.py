@@ -70,7 +70,7 @@ class DAPT(CoOpVPT):
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, inter- and intra-dispersion, and their weighted total, all scalars."""
         z = self.image_features(images)  # (B, D)
-        w = self.text_features()  # (C, D)
+        w = self.class_text_features()  # (C, D)
         s = self._prototypes_of(labels, z)  # (B, D)
         terms = {
             "cross_entropy": self.cross_entropy(self.scale * z @ w.mT, labels),

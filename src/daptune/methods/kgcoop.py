@@ -57,7 +57,7 @@ class KgCoOp(CoOp):
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, the distance from what CLIP knows, and their weighted total, all scalars."""
-        w = self.text_features()  # (C, D)
+        w = self.class_text_features()  # (C, D)
         terms = {
             "cross_entropy": self.cross_entropy(self.scale * self.image_features(images) @ w.mT, labels),
             "knowledge": 1 - F.cosine_similarity(w, self._knowledge(), dim=-1).mean(),

@@ -83,7 +83,7 @@ class PromptSRC(EpochAverage, IVLP):
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, how far text, image features and predictions are from the frozen CLIP's, and the total."""
-        z, w, w0 = self.image_features(images), self.text_features(), self._frozen_text()
+        z, w, w0 = self.image_features(images), self.class_text_features(), self._frozen_text()
         with torch.no_grad():
             z0 = F.normalize(self.clip.encode_image(images), dim=-1)
         logits, frozen = self.scale * z @ w.mT, self.scale * z0 @ w0.mT  # (B, C)

@@ -2,7 +2,7 @@
 
 from daptune.train.batches import Batches
 from daptune.train.history import EpochRow, Evaluation, History, Progress
-from daptune.train.loop import evaluate, fit_method
+from daptune.train.loop import evaluate, fit_method, take_best
 from daptune.train.schedule import TrainConfig
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "TrainConfig",
     "evaluate",
     "fit_method",
+    "take_best",
 ]

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
 import numpy as np
+from torch import Tensor
 
 from daptune.errors import TrainingError
 
@@ -58,7 +59,9 @@ class History:
     """What happened in a run. Empty for methods that do not train by gradient."""
 
     rows: tuple[EpochRow, ...] = ()
-    best_epoch: int | None = None  # with select="best_val": whose parameters the method has now; from 1
+    best_epoch: int | None = None  # of the best validation, from 1; its parameters stay with select="best_val" alone
+    best: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """What the method had learned by then, for `take_best`; empty without validation images."""
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:

@@ -9,7 +9,7 @@ index), dropout of (seed, step), the learning rate of the step. What has a state
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from daptune.errors import DataError, TrainingError
 from daptune.train.batches import Batch, Batches
 from daptune.train.features import encoded_once
 from daptune.train.history import Evaluation, History, Progress
-from daptune.train.run import Run, identity_of, open_run
+from daptune.train.parallel import Ranks
+from daptune.train.run import ACCURACY, Run, identity_of, open_run
 from daptune.train.schedule import TrainConfig, build_optimizer, learning_rate
 from daptune.train.stopping import StopSignals
 
@@ -52,6 +53,8 @@ def fit_method(
     progress  called after each step (off the CPU: after every few); what it raises ends the run
     stop      asked after each step; true is like SIGINT: the state is saved and `Interrupted` raised
 
+    Where processes train together (parallel.py), all call this; the first one writes and tells.
+
     Raises `TrainingError`: loss not finite (the last checkpoint's parameters are put back), disk full, a checkpoint
     that is damaged or of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with the state saved.
     """
@@ -59,11 +62,14 @@ def fit_method(
     config = config.resolved(steps, getattr(method, "default_lr", None))
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
-    device = device_of(method)
+    device, ranks = device_of(method), Ranks()
     identity = identity_of(method, train, val, config) if run_dir is not None else {}
-    checkpoint = open_run(run_dir, identity, resume=resume)
+    checkpoint = ranks.from_first(lambda: open_run(run_dir, identity, resume=resume))
+    if not ranks.first:
+        run_dir = progress = None
     with seeded(config.seed, 0, device):
         method.before_fit(train, val)  # when resuming too: it may prepare more than the checkpoint holds
+    ranks.begin_alike((*method.parameters(), *method.buffers()))
     learned = [p for p in method.parameters() if p.requires_grad]
     if not learned:
         method.eval()
@@ -73,7 +79,8 @@ def fit_method(
 
     feed, held_out = encoded_once(method, train), None if val is None else encoded_once(method, val)
     optimizer = build_optimizer(method, config)
-    with StopSignals(stop) as signals:
+    together = getattr(method, "whole_batch", False)
+    with StopSignals(stop, agree=ranks.any) as signals, saving_memory(method, config.memory == "low"):
         run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
         try:
             while not run.finished:
@@ -82,26 +89,38 @@ def fit_method(
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(config, run.total_steps, steps, peak=group["peak_lr"])
                     optimizer.zero_grad(set_to_none=True)
-                    with seeded(config.seed, run.total_steps + 1, device):
-                        for images, labels in batches:
+                    with seeded(config.seed, run.total_steps + 1, device), text_once(method, len(batches)):
+                        for batch in batches:
+                            images, labels, weight = ranks.share(*batch, whole=together)
                             images = images.to(device, non_blocking=True)
                             labels = labels.to(device, non_blocking=True)
                             terms = method.losses(images, labels)
-                            (terms["total"] / len(batches)).backward()
-                            run.note(terms, getattr(method, "batch_accuracy", None), len(labels))
+                            (terms["total"] * (weight / len(batches))).backward()
+                            if (accuracy := getattr(method, "batch_accuracy", None)) is not None:
+                                terms = {**terms, ACCURACY: accuracy}
+                            run.note(ranks.mean(terms, weight), len(batch[1]))
+                    ranks.add_gradients(learned)
                     if config.clip_norm is not None:
                         clip_grad_norm_(learned, config.clip_norm)
                     optimizer.step()
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
                 run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
                 seen = held_out if run.validates else None
-                run.end_epoch(None if seen is None else evaluate(method, seen, after_batch=run.pause))
+                found = None if seen is None else evaluate(method, seen, after_batch=run.pause)
+                run.end_epoch(ranks.from_first(lambda found=found: found))  # type: ignore[misc]
             history = run.finish()
         finally:
             method.eval()
     if settle := getattr(method, "after_fit", None):  # optional, as all but before_fit, logits and losses
         settle(train, val)
     return history
+
+
+def take_best(method: "Method", history: History, train: Batches, val: Batches) -> None:
+    """Give a method that was trained with select="last" what select="best_val" would have left it with."""
+    method.load_state_dict(history.best)
+    if settle := getattr(method, "after_fit", None):
+        settle(train, val)
 
 
 def evaluate(
@@ -158,6 +177,27 @@ def grouped(loader: Batches, epoch: int, step: int, size: int) -> Iterator[list[
             group = []
     if group:
         yield group
+
+
+def text_once(method: "Method", batches: int) -> AbstractContextManager[None]:
+    """`Method.text_features_once` where a step has several batches."""
+    shared = getattr(method, "text_features_once", None)
+    return shared() if shared is not None and batches > 1 else nullcontext()
+
+
+@contextmanager
+def saving_memory(method: "Method", wanted: bool) -> Iterator[None]:
+    """The method's image tower with `recompute` inside, as it was outside."""
+    backbone = getattr(method, "backbone", None)
+    if not wanted or backbone is None:
+        yield
+        return
+    tower = backbone.clip.visual
+    before, tower.recompute = tower.recompute, True
+    try:
+        yield
+    finally:
+        tower.recompute = before
 
 
 @contextmanager

@@ -64,8 +64,8 @@ def identity_of(
 ) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it must share, as JSON values."""
     options, backbone = getattr(method, "config", None), getattr(method, "backbone", None)
-    # how often to save does not touch the result
-    settings = {name: value for name, value in asdict(config).items() if name != "checkpoint_seconds"}
+    # how often to save, and what to compute anew, does not touch the result
+    settings = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_seconds", "memory")}
     identity = {
         "method": method.name,
         "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
@@ -176,9 +176,8 @@ class Run:
         number = self._state.epoch + 1
         return number % -(-self._epochs // VALIDATIONS) == 0 or number == self._epochs
 
-    def note(self, terms: Mapping[str, Tensor], accuracy: Tensor | None, images: int) -> None:
-        """Remember the loss terms and the accuracy (scalars) of a batch of so many images."""
-        terms = terms if accuracy is None else {**terms, ACCURACY: accuracy}
+    def note(self, terms: Mapping[str, Tensor], images: int) -> None:
+        """Remember the loss terms (scalars), and the accuracy as ACCURACY, of a batch of so many images."""
         row = {name: torch.as_tensor(v, device=self._device).detach().float() for name, v in terms.items()}
         self._unseen.append((self.total_steps, images, row))
 
@@ -229,7 +228,7 @@ class Run:
         )
         state.rows.append(asdict(row))
         state.images, state.sums, state.seconds, self._epoch_began = 0, {}, 0.0, time.monotonic()
-        if measured is not None and config.select == "best_val":
+        if measured is not None:
             # among equal accuracies, which are common with few images, the more confident in what is true
             score = [measured["accuracy"], -measured["nll"]]
             if state.best is None or score > state.best:
@@ -244,9 +243,9 @@ class Run:
 
     def finish(self) -> History:
         """Give the method the parameters that were chosen, and tell what happened."""
-        if self._best:
+        if self._best and self._config.select == "best_val":
             self._method.load_state_dict(self._best)
-        return History(tuple(EpochRow(**row) for row in self._state.rows), self._state.best_epoch)
+        return History(tuple(EpochRow(**row) for row in self._state.rows), self._state.best_epoch, self._best)
 
     def _look(self) -> None:
         """Bring the losses noted since the last look to the host, in one transfer; stop if one is not finite."""

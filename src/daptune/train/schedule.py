@@ -22,6 +22,7 @@ _CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "cosine_per_epoch", "constant"),
     "select": ("last", "best_val"),
+    "memory": ("fast", "low"),
 }
 
 
@@ -35,7 +36,7 @@ class TrainConfig:
     flip               probability of a left-right flip; 0 where left and right differ (letters, arrows)
     views              augmented views of an image that epochs show in turn; None: a new one in every epoch. A method
                        whose image tower learns nothing encodes each of them once
-    accumulate         batches whose mean gradient makes one step
+    accumulate         batches whose mean gradient makes one step; they share one pass of the text tower
     optimizer          "adamw" (betas 0.9, 0.999) or "sgd" (no Nesterov, no dampening)
     lr                 learning rate at its highest; None: DEFAULT_LR of the optimizer
     weight_decay       None: DEFAULT_WEIGHT_DECAY of the optimizer; it acts on prompts too, as in CoOp and DAPT
@@ -47,6 +48,7 @@ class TrainConfig:
     seed               order and augmentation of images, dropout; at least 0
     select             "last": parameters of the last step; "best_val": of the epoch with the best validation accuracy
     patience           with "best_val": stop after so many epochs without a better one; None: never
+    memory             "low": the image tower keeps less for its backward and computes it anew, to the same result
     checkpoint_seconds time between two checkpoints within an epoch; the end of an epoch always has one
     """
 
@@ -67,6 +69,7 @@ class TrainConfig:
     seed: int = 1
     select: str = "last"
     patience: int | None = None
+    memory: str = "fast"
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:

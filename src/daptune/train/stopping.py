@@ -11,11 +11,11 @@ class StopSignals:
     """Within it, SIGINT and SIGTERM ask for a stop instead of ending the process; a second SIGINT ends at once.
 
     Handlers can be set in the main thread only; elsewhere nothing but `also` is asked. A signal that was ignored
-    before (nohup) stays ignored.
+    before (nohup) stays ignored. `agree` settles the answer among processes that train together.
     """
 
-    def __init__(self, also: Callable[[], bool] | None = None) -> None:
-        self._also = also
+    def __init__(self, also: Callable[[], bool] | None = None, agree: Callable[[bool], bool] = bool) -> None:
+        self._also, self._agree = also, agree
         self._received = False
         self._previous: dict[int, Any] = {}
 
@@ -40,4 +40,4 @@ class StopSignals:
     @property
     def asked(self) -> bool:
         """Whether somebody wants the run to stop."""
-        return self._received or (self._also is not None and self._also())
+        return self._agree(self._received or (self._also is not None and self._also()))

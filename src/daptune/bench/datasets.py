@@ -1,0 +1,84 @@
+"""What a plan calls a data set -> its Splits: `demo`, `demo/<style>`, a benchmark's name, or the path of a folder."""
+
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+
+from daptune.data.demo import ARCHIVE, demo_styles
+from daptune.data.fewshot import split_holdout
+from daptune.data.names import index_labels
+from daptune.data.sources import read_source
+from daptune.data.table import ImageTable, Splits
+from daptune.errors import DataError, suggest
+from daptune.presets import dataset_names
+
+DEMO = "demo"
+HOLDOUT = 0.2
+"""Part of the images that is held out for testing where a folder has no test split: that of `daptune fit`."""
+_SPLITS = {"support": "train", "validation": "val", "test": "test"}
+
+
+def known_names() -> list[str]:
+    """Every name that is no path."""
+    return [DEMO, *(f"{DEMO}/{style}" for style in demo_styles()), *dataset_names()]
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is that of a folder or file: it has a slash, or begins with a dot or `~`."""
+    return name not in known_names() and (name.startswith((".", "~")) or "/" in name or "\\" in name)
+
+
+def check_name(name: str) -> str:
+    """The name. Raises DataError where there is no data set of that name, or nothing at that path."""
+    if is_path(name):
+        if not Path(name).expanduser().exists():
+            raise DataError(f"no data set at {name!r}; known by name are {', '.join(known_names())}")
+    elif name not in known_names():
+        raise DataError(
+            f"there is no data set {name!r}.{suggest(name, known_names())} A folder of your own is written ./{name}"
+        )
+    return name
+
+
+@lru_cache(maxsize=16)
+def read_dataset(name: str, root: Path) -> Splits:
+    """The images of a data set; `root` is the folder that the benchmark data sets lie in. Raises DataError."""
+    if name == DEMO:
+        return _demo(demo_styles()[0])
+    if not is_path(name) and name.startswith(DEMO):
+        return _demo(name.removeprefix(f"{DEMO}/"))
+    if not is_path(name):
+        found: Splits = benchmarks().read_benchmark(name, root)
+        return found
+    splits = read_source(Path(name).expanduser(), training=False)
+    if splits.test is None and len(splits.train):
+        train, test = split_holdout(splits.train, HOLDOUT, 1)
+        return Splits(train, splits.val, test, splits.ignored)
+    return splits
+
+
+def benchmarks() -> Any:
+    """The module of the benchmark data sets, loaded when one is asked for."""
+    return import_module("daptune.data.benchmarks")
+
+
+def _demo(style: str) -> Splits:
+    """A style of the pictures in the package, from the archive as it is: the same everywhere, and nothing is written.
+
+    All styles have the class list of the first.
+    """
+    source = demo_styles()[0]
+    with ZipFile(ARCHIVE) as archive:
+        entries = sorted(name for name in archive.namelist() if name.count("/") == 3 and not name.endswith("/"))
+        names = sorted({entry.split("/")[2] for entry in entries if entry.startswith(f"{source}/support/")})
+        tables = {}
+        for part, split in _SPLITS.items():
+            own = [entry for entry in entries if entry.startswith(f"{style}/{part}/")]
+            if own:
+                labels, class_names = index_labels([entry.split("/")[2] for entry in own], names)
+                tables[split] = ImageTable(tuple(map(archive.read, own)), labels.astype(np.int64), class_names)
+    return Splits.of(tables)

@@ -1,0 +1,190 @@
+"""Who runs the jobs: processes of this machine, or the nodes of a Ray cluster."""
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from daptune.bench.job import Outcome, failed, run_jobs
+from daptune.bench.memory import available_bytes
+from daptune.bench.plan import Job
+from daptune.data.parallel import default_workers
+from daptune.errors import Interrupted, MissingExtraError, PlanError
+
+Group = Sequence[Job]
+"""Jobs that share a training."""
+FIRST_GUESS = 2 * 10**9
+"""Bytes that a job is taken to need until one has told."""
+MARGIN = 1.25
+RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the jobs find what they need."""
+
+    root: Path
+    device: str = "cpu"
+
+
+class Executor(Protocol):
+    """Runs groups of jobs, in any order."""
+
+    def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
+        """Each group once, when it is done; closing the iterator ends what is under way."""
+
+
+@dataclass
+class LocalProcesses:
+    """Processes of this machine, begun afresh (spawn), as many as `processes`, cores and memory allow.
+
+    A process that dies, for want of memory or by a crash, costs its own jobs alone.
+    """
+
+    processes: int | None = None
+    peak: int = FIRST_GUESS
+    """The most memory that a job has been seen to take, in bytes."""
+    _busy: dict[Connection, "_Worker"] = field(default_factory=dict, init=False)
+    _idle: list["_Worker"] = field(default_factory=list, init=False)
+
+    def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
+        """As `Executor.run`."""
+        waiting = deque(groups)
+        limit = min(self.processes or self.fitting(setting.device), len(waiting))
+        chosen = self.processes is not None or setting.device != "cpu"
+        memory = None if chosen else available_bytes()  # what is asked for is done; a GPU's memory is its own
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(said) if said.isdecimal() else max(1, default_workers() // max(1, limit))
+        try:
+            while waiting or self._busy:
+                allowed = limit if memory is None else max(1, min(limit, int(memory / (MARGIN * self.peak))))
+                while waiting and len(self._busy) < allowed:
+                    worker = self._idle.pop() if self._idle else _Worker(self._free_number(), setting, threads)
+                    worker.give(waiting.popleft())
+                    self._busy[worker.connection] = worker
+                for ready in wait(list(self._busy)):
+                    worker = self._busy.pop(ready)  # type: ignore[call-overload]
+                    outcomes = worker.take()
+                    if worker.process.is_alive():
+                        self._idle.append(worker)
+                    self.peak = max(self.peak, *(outcome.row.get("peak_bytes", 0) for outcome in outcomes))
+                    yield worker.group, outcomes
+        finally:
+            for worker in (*self._idle, *self._busy.values()):
+                worker.process.kill()
+                worker.process.join()
+            self._idle, self._busy = [], {}
+
+    def _free_number(self) -> int:
+        taken = {worker.number for worker in self._busy.values()}  # none is idle when one is begun
+        return next(number for number in count() if number not in taken)
+
+    @staticmethod
+    def fitting(device: str) -> int:
+        """Processes for a device: one a core, or one a GPU."""
+        if device.startswith("cuda"):
+            import torch
+
+            return max(1, torch.cuda.device_count()) if device == "cuda" else 1
+        return default_workers() if device == "cpu" else 1
+
+
+class _Worker:
+    """A process that does one group after another; its number says which GPU is its own."""
+
+    group: Group
+
+    def __init__(self, number: int, setting: Setting, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.number, self.group = number, ()
+        self.process = context.Process(target=_serve, args=(theirs, number, setting, threads, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+
+    def give(self, group: Group) -> None:
+        self.group = group
+        self.connection.send(group)
+
+    def take(self) -> list[Outcome]:
+        try:
+            outcomes: list[Outcome] = self.connection.recv()
+            return outcomes
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+            hint = "; out of memory? Take fewer --processes" if code == -signal.SIGKILL else ""
+            return failed(self.group, f"its process ended {ended}{hint}")
+
+
+def _serve(connection: Connection, number: int, setting: Setting, threads: int, parent: int) -> None:
+    """The life of a process: it ends with its parent, also where that is killed, in the middle of a training."""
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    warnings.filterwarnings("ignore", module="sklearn")  # of few images a class, which is what is asked for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    torch.set_num_threads(threads)
+    device = setting.device
+    if device == "cuda":
+        device = f"cuda:{number % max(1, torch.cuda.device_count())}"
+    with threadpool_limits(threads):
+        while True:
+            try:
+                group = connection.recv()
+                connection.send(run_jobs(group, setting.root, device, stop=lambda: os.getppid() != parent))
+            except (EOFError, OSError, Interrupted):
+                return
+
+
+@dataclass
+class RayCluster:
+    """The nodes of a Ray cluster, a core a job. The data sets must lie at the same place on each.
+
+    A job whose node is lost is begun again on another, up to RETRIES times.
+    """
+
+    address: str | None = None
+
+    def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
+        """As `Executor.run`."""
+        ray = _ray()
+        own = not ray.is_initialized()
+        if own:
+            try:
+                ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
+            except (ConnectionError, ValueError) as error:
+                raise PlanError(f"no Ray cluster at {self.address}: {' '.join(str(error).split())}") from error
+        gpus = 1 if setting.device.startswith("cuda") else 0
+        remote = ray.remote(run_jobs).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+        pending: dict[Any, Group] = {
+            remote.remote(list(group), setting.root.absolute(), setting.device): group for group in groups
+        }
+        try:
+            while pending:
+                done, _ = ray.wait(list(pending), num_returns=1)
+                group = pending.pop(done[0])
+                try:
+                    yield group, ray.get(done[0])
+                except ray.exceptions.RayError as error:
+                    yield group, failed(group, f"Ray gave it up: {error}")
+        finally:
+            if own:
+                ray.shutdown()
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("a Ray cluster needs ray: pip install 'daptune[cluster]'") from error
+    return ray

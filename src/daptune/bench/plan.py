@@ -1,0 +1,264 @@
+"""A plan: TOML -> frozen dataclasses -> jobs. Whatever is misspelt is told before anything runs.
+
+    name = "mine"
+    backbone = "tiny"
+    methods = ["zero_shot", "dapt", { method = "dapt", label = "+inter", options = { intra_weight = 0.0 } }]
+    datasets = ["demo", "./pictures"]
+    shots = [1, 4, 16]
+
+Several `[[experiments]]` may stand in one plan; what is said above them holds for each that does not say otherwise.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from daptune.bench.datasets import check_name
+from daptune.clip.precision import PRECISIONS
+from daptune.errors import DaptuneError, PlanError, suggest
+from daptune.methods import get_method, make_config
+from daptune.presets import PRESETS
+from daptune.train import TrainConfig
+
+KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of results: a method with its options on a few-shot draw of a data set.
+
+    options  fields of the method's config          train    fields of TrainConfig, and `steps` in place of `epochs`
+    targets  data sets that are measured on besides the test images
+    """
+
+    plan: str
+    experiment: str
+    method: str
+    label: str
+    dataset: str
+    shots: int
+    seed: int
+    backbone: str
+    precision: str
+    preset: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Names the job by its content."""
+        return _digest(asdict(self))
+
+    @property
+    def training(self) -> str:
+        """The same for jobs that one training serves: they differ in what is measured or in how they are called."""
+        content = {name: value for name, value in asdict(self).items() if name not in _NOT_TRAINED}
+        return _digest(content | {"half": self.experiment == "base2new"})
+
+
+_NOT_TRAINED = ("plan", "experiment", "label", "targets")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method under a label of its own."""
+
+    method: str
+    label: str
+    options: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Rows x data sets x shots x seeds, and what they are measured on."""
+
+    kind: str
+    methods: tuple[Row, ...]
+    datasets: tuple[str, ...]
+    shots: tuple[int, ...]
+    seeds: tuple[int, ...]
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is to be run. `text` is the TOML that it was read from."""
+
+    name: str
+    backbone: str
+    precision: str
+    preset: str | None
+    experiments: tuple[Experiment, ...]
+    text: str = field(default="", repr=False, compare=False)
+
+    def jobs(self) -> list[Job]:
+        """Every job once, the fewest shots of an experiment first."""
+        jobs = [
+            Job(
+                self.name, part.kind, row.method, row.label, dataset, shots, seed, self.backbone, self.precision,
+                self.preset, row.options, row.train, tuple(name for name in part.targets if name != dataset),
+            )
+            for part in self.experiments
+            for shots, dataset, row, seed in product(sorted(part.shots), part.datasets, part.methods, part.seeds)
+        ]  # fmt: skip
+        return list({job.key: job for job in jobs}.values())
+
+
+_EXPERIMENT = {item.name for item in fields(Experiment)} | {"train"}
+_PLAN = {"name", "backbone", "precision", "preset", "experiments"} | _EXPERIMENT
+_ROW = {item.name for item in fields(Row)}
+
+
+def ready_plans() -> dict[str, str]:
+    """Name -> TOML of the plans that come with the package."""
+    folder = files("daptune.bench").joinpath("plans")
+    found = sorted((path for path in folder.iterdir() if path.name.endswith(".toml")), key=lambda path: path.name)
+    return {path.name.removesuffix(".toml"): path.read_text("utf-8") for path in found}
+
+
+def find_plan(name: str) -> Plan:
+    """A ready plan by its name, or the plan in a file. Raises PlanError, one line, for whatever is not right."""
+    ready = ready_plans()
+    if name in ready:
+        return parse_plan(ready[name], name)
+    path = Path(name).expanduser()
+    if path.suffix != ".toml" and not path.is_file():
+        raise PlanError(f"there is no plan {name!r}.{suggest(name, ready)} A plan of your own is a .toml file.")
+    try:
+        return parse_plan(path.read_text("utf-8"), path.stem)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def parse_plan(text: str, name: str) -> Plan:
+    """The plan in a TOML text; `name` is taken where it has none. Raises PlanError."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"plan {name} is not TOML: {error}") from error
+    try:
+        return _plan(content, text, name)
+    except PlanError:
+        raise
+    except DaptuneError as error:
+        raise PlanError(f"plan {name}: {error}") from error
+
+
+def _plan(content: dict[str, Any], text: str, name: str) -> Plan:
+    where = f"plan {name}"
+    _known(content, _PLAN, where)
+    shared = {key: value for key, value in content.items() if key in _EXPERIMENT}
+    parts = content.get("experiments", [{}])
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        raise PlanError(f"{where}: experiments are tables, written [[experiments]]; found {parts!r}")
+    found = []
+    for number, part in enumerate(parts, 1):
+        place = f"{where}, experiment {number}"
+        _known(part, _EXPERIMENT, place)
+        found.append(_experiment(shared | part, place))
+    preset = content.get("preset")
+    if preset is not None:
+        _one_of(preset, PRESETS, f"{where}: preset")
+    return Plan(
+        name=_text(content.get("name", name), f"{where}: name"),
+        backbone=_text(content.get("backbone", "tiny"), f"{where}: backbone"),
+        precision=_one_of(content.get("precision", "auto"), PRECISIONS, f"{where}: precision"),
+        preset=preset,
+        experiments=tuple(found),
+        text=text,
+    )
+
+
+def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
+    for key in ("methods", "datasets"):
+        if key not in content:
+            raise PlanError(f"{where} names no {key}; add a line such as {key} = [...]")
+    train = _table(content.get("train", {}), f"{where}: train")
+    methods = tuple(_row(item, train, where) for item in _list(content["methods"], f"{where}: methods"))
+    labels = [row.label for row in methods]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise PlanError(f"{where}: two methods are called {twice!r}; give one of them a label of its own")
+    sets, targets = (
+        tuple(check_name(_text(item, where)) for item in _list(content.get(key, []), where, empty=key == "targets"))
+        for key in ("datasets", "targets")
+    )
+    return Experiment(
+        kind=_one_of(content.get("kind", "fewshot"), KINDS, f"{where}: kind"),
+        methods=methods,
+        datasets=sets,
+        shots=_numbers(content.get("shots", [16]), 1, f"{where}: shots"),
+        seeds=_numbers(content.get("seeds", [1]), 0, f"{where}: seeds"),
+        targets=targets,
+    )
+
+
+def _row(item: object, train: dict[str, Any], where: str) -> Row:
+    content = {"method": item} if isinstance(item, str) else _table(item, f"{where}: methods")
+    _known(content, _ROW, f"{where}: methods")
+    method = _text(content.get("method"), f"{where}: method")
+    get_method(method)
+    options = _table(content.get("options", {}), f"{where}: options of {method}")
+    make_config(method, options)
+    training = train | _table(content.get("train", {}), f"{where}: train of {method}")
+    settings = {name: value for name, value in training.items() if name != "steps"}
+    _known(settings, {item.name for item in fields(TrainConfig)} | {"steps"}, f"{where}: train")
+    if "select" in settings or "seed" in settings:
+        raise PlanError(f"{where}: train has no select or seed here; both selections are measured, and seeds = [...]")
+    if "steps" in training:
+        _whole(training["steps"], 1, f"{where}: steps")
+        if "epochs" in training:
+            raise PlanError(f"{where}: train of {method} has both steps and epochs; keep one of the two")
+    TrainConfig(**settings)
+    return Row(method, _text(content.get("label", method), f"{where}: label"), options, training)
+
+
+def _known(content: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            raise PlanError(f"{where} has an unknown key {key!r}.{suggest(key, known)}")
+
+
+def _one_of(value: Any, known: Sequence[str], where: str) -> str:
+    if value not in known:
+        raise PlanError(f"{where} {value!r} is not known.{suggest(str(value), known)}")
+    return str(value)
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise PlanError(f"{where}: expected a name in quotes, found {value!r}")
+    return value
+
+
+def _table(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise PlanError(f"{where}: expected a table such as {{ lr = 0.01 }}, found {value!r}")
+    return value
+
+
+def _list(value: object, where: str, *, empty: bool = False) -> list[Any]:
+    if not isinstance(value, list) or not (value or empty):
+        raise PlanError(f"{where}: expected a list such as [1, 2], found {value!r}")
+    return value
+
+
+def _numbers(value: object, low: int, where: str) -> tuple[int, ...]:
+    return tuple(_whole(item, low, where) for item in _list(value, where))
+
+
+def _whole(value: object, low: int, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise PlanError(f"{where}: expected whole numbers of at least {low}, found {value!r}")
+    return value
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,132 @@
+"""`daptune bench`: a plan of experiments, what is missing of it, and a table at the end."""
+
+import os
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from daptune.bench.executors import Executor, LocalProcesses, RayCluster
+from daptune.bench.plan import Plan, find_plan, ready_plans
+from daptune.bench.results import RESULTS, read_results
+from daptune.bench.runner import Step, run_plan
+from daptune.bench.summary import Table, tables
+from daptune.cli.console import emit_json, note, percent, print_table, progress, say
+from daptune.errors import PlanError
+
+
+def run(
+    name: str | None,
+    out: Path | None,
+    *,
+    executor: str,
+    ray_address: str | None,
+    processes: int | None,
+    data_root: Path | None,
+    device: str,
+    retry: bool,
+    listing: bool,
+    as_json: bool,
+) -> int:
+    """Do it; raises PlanError for a plan, or a folder, that is not as it should be."""
+    if name is None:
+        return _list_plans(as_json)
+    if processes is not None and processes < 1:
+        raise PlanError(f"--processes must be at least 1; found {processes}")
+    if executor != "ray" and ray_address is not None:
+        raise PlanError("--ray-address names a Ray cluster; add --executor ray")
+    plan = find_plan(name)
+    run_dir = (out or Path("runs") / plan.name).expanduser()
+    if listing:
+        return _list_jobs(plan, run_dir, as_json)
+    workers: Executor = RayCluster(ray_address) if executor == "ray" else LocalProcesses(processes)
+    with progress(steps=False) as bar:
+        task = bar.add_task(f"bench {plan.name}: starting", total=None, note="")
+
+        def tell(step: Step) -> None:
+            bar.update(
+                task, description=f"bench {plan.name} {step.done}/{step.total}", total=step.total, completed=step.done,
+                note=f"{_time(step.seconds_left)} left",
+            )  # fmt: skip
+            bar.console.print(_line(step), markup=False, soft_wrap=True)
+
+        root = data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
+        rows = run_plan(
+            plan, run_dir, root=root.expanduser(), executor=workers, device=device, retry=retry, tell=tell
+        )
+    failures = [row for row in rows if row["status"] == "failed"]
+    found = tables(rows)
+    if as_json:
+        emit_json(_json(plan, run_dir, rows, found))
+    else:
+        _print(found)
+        say(f"{len(rows) - len(failures)} results in {run_dir / RESULTS}")
+    if failures:
+        again = shlex.join(["daptune", "bench", name, *(("--out", str(out)) if out else ()), "--retry"])
+        first = failures[0]
+        note(f"daptune: {len(failures)} of {len(rows)} jobs failed, first {_where(first)}: {first['error']}")
+        note(f"daptune: once that is mended: {again}")
+    return 2 if failures else 0
+
+
+def _list_plans(as_json: bool) -> int:
+    about = {name: text.partition("\n")[0].lstrip("# ").rstrip() for name, text in ready_plans().items()}
+    if as_json:
+        emit_json(about)
+        return 0
+    print_table("ready plans", ("plan", "what it is"), list(about.items()), left=2)
+    say("daptune bench PLAN runs one; a plan of your own is a .toml file: docs/reproduce.md")
+    return 0
+
+
+def _list_jobs(plan: Plan, run_dir: Path, as_json: bool) -> int:
+    there = {row["key"]: row["status"] for row in read_results(run_dir)} if (run_dir / RESULTS).exists() else {}
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for job in plan.jobs():
+        place = counts.setdefault((job.experiment, job.dataset, job.label), Counter())
+        place[there.get(job.key, "missing")] += 1
+    states = ("done", "failed", "missing")
+    cells = [(*place, *(found[state] for state in states)) for place, found in counts.items()]
+    if as_json:
+        names = ("experiment", "dataset", "label", *states)
+        emit_json([dict(zip(names, cell, strict=True)) for cell in cells])
+        return 0
+    print_table(f"{plan.name} in {run_dir}", ("experiment", "data set", "method", *states), cells, left=3)
+    return 0
+
+
+def _print(found: list[Table]) -> None:
+    for table in found:
+        print_table(f"{table.title}: accuracy in %, mean and deviation over seeds", table.columns, table.cells)
+
+
+def _line(step: Step) -> str:
+    row = step.row
+    if row["status"] == "failed":
+        what = f"failed: {row['error']}"
+    else:
+        scores = ", ".join(f"{name} {percent(value)}" for name, value in row["accuracy"].items())
+        what = f"{scores} ({row['seconds']:.0f} s)"
+    return f"{step.done}/{step.total} {_where(row)}: {what}; {_time(step.seconds_left)} left"
+
+
+def _where(row: dict[str, Any]) -> str:
+    shots = "1 shot" if row["shots"] == 1 else f"{row['shots']} shots"
+    return f"{row['experiment']}, {row['label']} on {row['dataset']}, {shots}, seed {row['seed']}"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _json(plan: Plan, run_dir: Path, rows: list[dict[str, Any]], found: list[Table]) -> dict[str, Any]:
+    failures = [row for row in rows if row["status"] == "failed"]
+    return {
+        "plan": plan.name,
+        "run": str(run_dir),
+        "done": len(rows) - len(failures),
+        "failed": [{"job": _where(row), "error": row["error"]} for row in failures],
+        "tables": [{"title": t.title, "columns": t.columns, "cells": t.cells} for t in found],
+    }

@@ -1,0 +1,50 @@
+"""`daptune import`: a checkpoint of official code -> an adapter."""
+
+import shlex
+from pathlib import Path
+
+from daptune.adapter import check_target, make_record, save_adapter
+from daptune.adapter.official import import_checkpoint
+from daptune.cli.console import emit_json, print_pairs, say, shapes_text
+from daptune.cli.options import ImportOptions
+from daptune.cli.setup import key_values
+from daptune.clip.backbone import load_backbone
+from daptune.data.benchmarks.reading import distinct_names, read_benchmark
+from daptune.errors import DataError
+
+
+def run(checkpoint: Path, options: ImportOptions) -> int:
+    """Do it; raises DaptuneError for bad input."""
+    out = check_target(options.out)
+    names = _class_names(options)
+    backbone = load_backbone(options.backbone, precision=options.precision, device=options.device)
+    imported = import_checkpoint(checkpoint, options.method, backbone, names, key_values(options.set_options))
+    method = imported.method
+    folder = save_adapter(out, method, make_record(method, backbone, data=imported.source))
+    shapes = {name: list(tensor.shape) for name, tensor in method.state_dict().items()}
+    if options.json:
+        emit_json({"adapter": str(folder), "method": method.name, "classes": len(names), "tensors": shapes})
+        return 0
+    print_pairs(
+        {
+            "checkpoint": checkpoint,
+            "method": method.title,
+            "classes": len(names),
+            "learned": shapes_text(shapes),
+            "adapter": folder,
+        }
+    )
+    say(f"\nNext:\n  daptune eval {shlex.quote(str(folder))} FOLDER   measure on labelled images")
+    return 0
+
+
+def _class_names(options: ImportOptions) -> tuple[str, ...]:
+    if options.dataset is not None and options.classes is None:
+        return read_benchmark(options.dataset, options.root).whole().class_names
+    if options.classes is None or options.dataset is not None:
+        raise DataError("give --classes FILE, a class name a line in the order of the labels, or --dataset NAME.")
+    text = options.classes.expanduser().read_text(encoding="utf-8")
+    names = tuple(line for line in map(str.strip, text.splitlines()) if line)
+    if not names:
+        raise DataError(f"{options.classes}: expected a class name a line, found none.")
+    return distinct_names(names)  # ImageNet's own list has two names twice

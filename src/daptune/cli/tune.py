@@ -1,0 +1,117 @@
+"""`daptune tune`: settings for a user's own images, and the command that learns with them."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, progress, say, warnings_shown
+from daptune.cli.fit import make_classifier
+from daptune.cli.options import FitOptions
+from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.data.sources import read_source
+from daptune.data.table import ImageTable
+from daptune.errors import DataError
+from daptune.tune import BEST, Search, TrialRow, prepare, run_search, split_params
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is searched, and where it is kept."""
+
+    out: Path
+    trials: int
+    minutes: float | None
+    folds: int
+
+
+def run(folder: Path, options: FitOptions, limits: Limits) -> int:
+    """Do it; raises DaptuneError for bad input, Interrupted when stopped."""
+    if limits.trials < 1 or (limits.minutes is not None and limits.minutes <= 0):
+        raise DataError(f"--trials and --minutes must be above 0; found {limits.trials} and {limits.minutes}")
+    classifier = make_classifier(options)
+    classifier.settings()  # a mistyped option is told before the images are read
+    with warnings_shown():
+        search = prepare(classifier, *images(folder, options), folds=limits.folds)
+    if not options.json:
+        print_pairs(
+            {
+                "searched": ", ".join(setting.name for setting in search.settings),
+                "measured on": search.how + "; no test image is looked at",
+            }
+        )
+    with progress(steps=False) as bar:
+        task = bar.add_task("tune", total=limits.trials, note="trial 1: the defaults")
+
+        def tell(row: TrialRow) -> None:
+            bar.update(task, completed=row.number + 1, note=f"trial {row.number + 2}")
+            bar.console.print(f"trial {row.number + 1}: {_score(row)}, {_values(row)}", markup=False, soft_wrap=True)
+
+        rows = run_search(search, limits.out.expanduser(), trials=limits.trials, minutes=limits.minutes, tell=tell)
+    if not rows or rows[0].accuracy is None:
+        note("daptune: no trial was finished; give more --minutes and type the same command again")
+        return 0
+    command = fit_command(folder, options, search, rows[0])
+    if options.json:
+        emit_json(
+            {
+                "best": {"accuracy": rows[0].accuracy, "params": rows[0].params},
+                "default_accuracy": next((row.accuracy for row in rows if row.is_default), None),
+                "measured": search.how,
+                "trials": len(rows),
+                "command": command,
+            }
+        )
+        return 0
+    names = [setting.name for setting in search.settings]
+    cells = [
+        (row.number + 1, _score(row), *(f"{row.params[name]:.3g}" for name in names), "defaults" * row.is_default)
+        for row in (*rows[:SHOWN], *(row for row in rows[SHOWN:] if row.is_default))
+    ]
+    print_table(f"{len(rows)} trials, the best first, on {search.how}", ("trial", "accuracy", *names, ""), cells)
+    say(f"The best is in {limits.out / BEST}. Among many trials the best looks better than it is: measure it once, by")
+    say(f"  {command}")
+    return 0
+
+
+def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | None]:
+    """What may be searched on: the draw that `daptune fit` learns from, and the validation split. Never test images,
+    nor those that `fit` would hold out."""
+    if not 0 <= options.holdout < 1:
+        raise DataError(f"--holdout must be a part between 0 and 1, such as 0.2; found {options.holdout}")
+    splits = read_source(folder)
+    train = splits.train
+    if splits.test is None and options.holdout:
+        train, _ = split_holdout(train, options.holdout, options.seed)
+    return sample_fewshot(train, options.shots, options.seed).train, splits.val
+
+
+def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow) -> str:
+    """What to type to learn with the settings of a trial, on the same draw of images."""
+    method, train = split_params(search, row.params)
+    words = ["daptune", "fit", str(folder), "--method", options.method, "--backbone", options.backbone]
+    words += ["--shots", "all" if options.shots is None else str(options.shots), "--seed", str(options.seed)]
+    if options.holdout != FitOptions.holdout:
+        words += ["--holdout", str(options.holdout)]
+    if options.precision != FitOptions.precision:
+        words += ["--precision", options.precision]
+    for name, value in train.items():
+        if name == "seed":
+            continue
+        words += [f"--{name.replace('_', '-')}", _text(value)]
+    for name, value in method.items():
+        words += ["--set", f"{name}={_text(value)}"]
+    return shlex.join(words)
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _score(row: TrialRow) -> str:
+    return "given up" if row.accuracy is None else percent(row.accuracy)
+
+
+def _values(row: TrialRow) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in row.params.items())

@@ -1,0 +1,73 @@
+"""A training checkpoint of Dassl: the learned tensors of its state dict, and nothing of the objects beside them.
+
+KaiyangZhou/Dassl.pytorch, dassl/engine/trainer.py (`save_model`), writes {"state_dict", "epoch", "optimizer",
+"scheduler", "val_result"}. The scheduler holds whole objects, for which `torch.load(weights_only=True)` refuses the
+file; here they become empty nodes, and only the tensors that are asked for are read.
+"""
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ...errors import BackboneError
+from .files import read_tensors
+from .unpickle import View, materialise, unpickle
+
+# what optimizers, schedulers and figures of a run are made of; none of it is looked at
+_BESIDE = ("torch", "dassl", "numpy")
+_PLAIN = {"dict", "list", "tuple", "set", "int", "float", "object", "defaultdict"}
+_ADVICE = "which no checkpoint of prompts needs: it was not opened."
+
+
+class TrainingState(NamedTuple):
+    """Tensors by their name in the state dict, and the epoch after which they were saved (None: not said)."""
+
+    tensors: dict[str, Tensor]
+    epoch: int | None
+
+
+def read_training_state(path: Path, wanted: Callable[[str], bool]) -> TrainingState:
+    """The tensors whose names are wanted. A leading "module." is taken off every name first.
+
+    A file that is no zip (PyTorch before 1.6, safetensors) is read whole as `files.read_tensors` does. Raises
+    BackboneError for a file that asks for anything besides tensors and a run's own objects, or is damaged.
+    """
+    if not path.is_file():
+        raise BackboneError(f"there is no file {str(path)!r}; give a checkpoint such as model.pth.tar-50.")
+    if not zipfile.is_zipfile(path):
+        found, _ = read_tensors(path)
+        return TrainingState({name: tensor for name, tensor in found.items() if wanted(name)}, None)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content, folder = unpickle(archive, path, _is_beside, _ADVICE)
+            views, epoch = _state_dict(content)
+            storages: dict[str, Tensor] = {}
+            tensors = {
+                name: materialise(view, archive, folder, storages) for name, view in views.items() if wanted(name)
+            }
+    except BackboneError:
+        raise
+    except Exception as error:  # a crafted or damaged pickle can fail in any way; none of them has run code
+        raise BackboneError(f"{path} is no checkpoint, or damaged ({type(error).__name__}: {error}).") from error
+    return TrainingState(tensors, epoch)
+
+
+def _is_beside(module: str, name: str) -> bool:
+    if module in ("builtins", "__builtin__", "collections"):
+        return name in _PLAIN
+    if (module, name) == ("_codecs", "encode"):  # how pickles of protocol 2 write the bytes of a number of numpy's
+        return True
+    return module.partition(".")[0] in _BESIDE
+
+
+def _state_dict(content: Any) -> tuple[dict[str, View], int | None]:
+    if not isinstance(content, Mapping):
+        raise TypeError(f"expected a state dict, found {type(content).__name__}")
+    epoch = content.get("epoch")
+    inside = content.get("state_dict")
+    named = inside if isinstance(inside, Mapping) else content
+    views = {str(name).removeprefix("module."): view for name, view in named.items() if isinstance(view, View)}
+    return views, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None

@@ -1,0 +1,130 @@
+"""One file over http: resumed where it broke off, checked, and in its place only when it is whole."""
+
+import hashlib
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any
+
+from daptune.data.benchmarks.registry import Download
+from daptune.errors import DataError
+
+BLOCK = 1 << 20
+TIMEOUT = 60  # seconds without a byte
+_AGENT = "daptune"  # some of the servers refuse Python's own name
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and those of the whole file, None where the server does not say."""
+
+
+def resolve(address: str) -> str:
+    """The http address behind `drive:ID` or `hub:ORG/REPO/FILE[@REVISION]`; others as they are."""
+    kind, _, rest = address.partition(":")
+    if kind == "drive":
+        return f"https://drive.google.com/uc?export=download&id={rest}"
+    if kind == "hub":
+        place, _, revision = rest.partition("@")
+        owner, repo, file = place.split("/", 2)
+        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        return f"{hub.rstrip('/')}/datasets/{owner}/{repo}/resolve/{revision or 'main'}/{file}"
+    return address
+
+
+def fetch(download: Download, target: Path, progress: Progress | None = None) -> Path:
+    """Fetch into `target` and return it; a file that is there with the right md5 (or none known) is kept.
+
+    What has arrived waits in `target.part`, and the next call asks for the rest alone if the file on the server is
+    still the same. Raises DataError in one line: no network, an error of the server, a web page in place of the file,
+    a full disk, a wrong md5 (the file is removed then).
+    """
+    if target.is_file() and (not download.md5 or _md5(target) == download.md5):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    url = resolve(download.address)
+    try:
+        _receive(url, part, progress)
+    except urllib.error.HTTPError as error:
+        raise DataError(f"{url} answers {error.code} {error.reason}; fetch {target.name} by hand.") from error
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{url} broke off or cannot be reached ({reason}); the same command goes on from there."
+        ) from error
+    if download.md5 and (found := _md5(part)) != download.md5:
+        part.unlink()
+        raise DataError(f"{url}: expected md5 {download.md5}, found {found}; the file was removed. Fetch it again.")
+    os.replace(part, target)
+    _mark(part).unlink(missing_ok=True)
+    return target
+
+
+def _receive(url: str, part: Path, progress: Progress | None) -> None:
+    headers = {"User-Agent": _AGENT, "Accept-Encoding": "identity"}
+    have = part.stat().st_size if part.is_file() else 0
+    if have and (validator := _validator(part)):
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            whole = error.code == 416 and error.headers.get("Content-Range", "").endswith(f"/{have}")
+        if whole:  # nothing is left to ask for
+            return
+        raise
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise DataError(f"{url} sends a web page in place of {part.stem}; open it in a browser.")
+        resumed = response.status == 206
+        start = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdecimal() else None
+        _refuse_full_disk(part, total, start)
+        if not resumed:
+            _mark(part).write_text(json.dumps({"validator": _same(response.headers)}), encoding="utf-8")
+        with part.open("ab" if resumed else "wb") as file:
+            _copy(response, file, start, total, progress)
+        if total is not None and part.stat().st_size != total:
+            raise ConnectionError(f"{part.stat().st_size} of {total} bytes arrived")
+
+
+def _copy(response: IO[bytes], file: IO[bytes], done: int, total: int | None, progress: Progress | None) -> None:
+    while block := response.read(BLOCK):
+        file.write(block)
+        done += len(block)
+        if progress is not None:
+            progress(done, total)
+
+
+def _same(headers: Any) -> str | None:
+    """What tells the server that it is still the same file: a strong ETag, or the date."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _mark(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _validator(part: Path) -> str | None:
+    try:
+        found = json.loads(_mark(part).read_text(encoding="utf-8"))["validator"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _refuse_full_disk(part: Path, total: int | None, start: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - start > free:
+        raise DataError(f"{part.parent} has {free >> 20} MiB free, {part.stem} needs {(total - start) >> 20} MiB.")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

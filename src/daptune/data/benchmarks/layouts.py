@@ -1,0 +1,209 @@
+"""One small reader a layout: a data set's folder -> rows (path below the image folder, label, class name) by split.
+
+Layouts, label orders and changes to class names are those of KaiyangZhou/CoOp, datasets/*.py; where a split has to be
+drawn, `splits` does. Files of a folder are taken in sorted order.
+"""
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from daptune.data.benchmarks.registry import Benchmark
+from daptune.data.benchmarks.splits import SEED, Row, split_thirds, split_trainval
+from daptune.data.formats import SUFFIXES
+from daptune.errors import DataError
+
+Parts = dict[str, list[Row]]
+
+IGNORED = {"BACKGROUND_Google", "Faces_easy"}  # of Caltech101
+RENAMED = {
+    "caltech101": {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"},
+    "eurosat": {
+        "AnnualCrop": "Annual Crop Land",
+        "HerbaceousVegetation": "Herbaceous Vegetation Land",
+        "Highway": "Highway or Road",
+        "Industrial": "Industrial Buildings",
+        "Pasture": "Pasture Land",
+        "PermanentCrop": "Permanent Crop Land",
+        "Residential": "Residential Buildings",
+        "SeaLake": "Sea or Lake",
+    },
+}
+CLASSNAMES = "classnames.txt"
+
+
+def class_folders(folder: Path, record: Benchmark) -> Parts:
+    """A folder a class, labels in sorted order (Caltech101, Food101, DTD, EuroSAT)."""
+    renamed = RENAMED.get(record.name, {})
+    names = [name for name in folders_in(folder / record.images) if name not in IGNORED]
+    groups = {
+        (label, renamed.get(name, name)): [f"{name}/{file}" for file in images_in(folder / record.images / name)]
+        for label, name in enumerate(names)
+    }
+    return split_thirds(groups, random.Random(SEED))
+
+
+def pets(folder: Path, record: Benchmark) -> Parts:
+    """`annotations/trainval.txt` and `test.txt`: name, label from 1, species, number; the breed is in the name."""
+
+    def rows(file: str) -> Iterator[Row]:
+        for name, label, *_ in _table(folder / file, fewest=2):
+            yield f"{name}.jpg", int(label) - 1, name.rpartition("_")[0].lower()
+
+    return _with_val(rows(record.notes[0]), rows(record.notes[1]))
+
+
+def cars(folder: Path, record: Benchmark) -> Parts:
+    """Annotations in MATLAB files; the year goes from the end of the class name to its front."""
+    train_file, meta_file, test_file = (folder / name for name in record.notes)
+    names = [str(cell[0]) for cell in _matlab(meta_file, "class_names")[0]]
+
+    def rows(file: Path, part: str) -> Iterator[Row]:
+        for entry in _matlab(file, "annotations")[0]:
+            label = int(entry["class"][0, 0]) - 1
+            model, _, year = names[label].rpartition(" ")
+            yield f"{part}/{entry['fname'][0]}", label, f"{year} {model}"
+
+    return _with_val(rows(train_file, "cars_train"), rows(test_file, "cars_test"))
+
+
+def flowers(folder: Path, record: Benchmark) -> Parts:
+    """`imagelabels.mat`: the label, from 1, of image_00001.jpg and so on; names in `cat_to_name.json`."""
+    labels_file, names_file = (folder / name for name in record.notes)
+    names = json.loads(names_file.read_text(encoding="utf-8"))
+    groups: dict[tuple[int, str], list[str]] = {}
+    for place, label in enumerate(_matlab(labels_file, "labels")[0].tolist(), 1):
+        groups.setdefault((int(label) - 1, str(names[str(label)])), []).append(f"image_{place:05d}.jpg")
+    return split_thirds(groups, random.Random(SEED))
+
+
+def aircraft(folder: Path, record: Benchmark) -> Parts:
+    """`variants.txt`, and for each split lines of image and variant: the maker's own train, val and test."""
+    variants_file, *split_files = (folder / name for name in record.notes)
+    labels = {name: label for label, name in enumerate(_lines(variants_file))}
+    parts: Parts = {}
+    for part, file in zip(("train", "val", "test"), split_files, strict=True):
+        pairs = (line.partition(" ") for line in _lines(file))
+        parts[part] = [(f"{image}.jpg", labels[name], name) for image, _, name in pairs]
+    return parts
+
+
+def sun(folder: Path, record: Benchmark) -> Parts:
+    """`ClassName.txt` and partition 1. `/a/athletic_field/outdoor` is called "outdoor athletic_field"."""
+    classes_file, *split_files = (folder / name for name in record.notes)
+    labels = {line[1:]: label for label, line in enumerate(_lines(classes_file))}
+
+    def rows(file: Path) -> Iterator[Row]:
+        for line in _lines(file):
+            place = line[1:].rpartition("/")[0]
+            yield line[1:], labels[place], " ".join(reversed(place.split("/")[1:]))
+
+    return _with_val(rows(split_files[0]), rows(split_files[1]))
+
+
+def ucf(folder: Path, record: Benchmark) -> Parts:
+    """List 1 of the videos' own splits, for their middle frames: `ApplyEyeMakeup/v.avi` -> `Apply_Eye_Makeup/v.jpg`."""
+    classes_file, *split_files = (folder / name for name in record.notes)
+    labels = {name: int(number) - 1 for number, name in _table(classes_file, fewest=2)}
+
+    def rows(file: Path) -> Iterator[Row]:
+        for video, *_ in _table(file, fewest=1):
+            action, _, name = video.partition("/")
+            words = "_".join(re.findall("[A-Z][^A-Z]*", action))
+            yield f"{words}/{name.replace('.avi', '.jpg')}", labels[action], words
+
+    return _with_val(rows(split_files[0]), rows(split_files[1]))
+
+
+def imagenet(folder: Path, record: Benchmark) -> Parts:
+    """`images/train` and `images/val`, a folder a wnid; val is the test set, as everywhere in this field."""
+    place = folder / record.images
+    return {part: wnid_rows(place, name, folder) for part, name in (("train", "train"), ("test", "val"))}
+
+
+def wnids(folder: Path, record: Benchmark) -> Parts:
+    """A folder a wnid, test images alone; labels count the folders that are there (200 in ImageNet-A and -R)."""
+    return {"test": wnid_rows(folder / record.images, "", folder)}
+
+
+def numbered(folder: Path, record: Benchmark) -> Parts:
+    """Folders 0 to 999, test images alone: the number is the line in `classnames.txt` (ImageNetV2)."""
+    names = list(class_names(folder).values())
+    place = folder / record.images
+    return {
+        "test": [
+            (f"{number}/{file}", int(number), names[int(number)])
+            for number in sorted(folders_in(place), key=int)
+            for file in images_in(place / number)
+        ]
+    }
+
+
+READERS: dict[str, Callable[[Path, Benchmark], Parts]] = {
+    reader.__name__: reader
+    for reader in (class_folders, pets, cars, flowers, aircraft, sun, ucf, imagenet, wnids, numbered)
+}
+
+
+def wnid_rows(place: Path, part: str, folder: Path) -> list[Row]:
+    """Rows of the folders in `place/part`, each named by its wnid, labelled in sorted order."""
+    names = class_names(folder)
+    inside = f"{part}/" if part else ""
+    return [
+        (f"{inside}{wnid}/{file}", label, names[wnid])
+        for label, wnid in enumerate(folders_in(place / part))
+        for file in images_in(place / part / wnid)
+    ]
+
+
+def class_names(folder: Path) -> dict[str, str]:
+    """wnid -> name: of `classnames.txt` in the folder, of that in imagenet/ beside it, or of the list kept here."""
+    candidates = (folder / CLASSNAMES, folder.parent / "imagenet" / CLASSNAMES)
+    own = Path(__file__).with_name("imagenet_classnames.txt")
+    found = next((path for path in candidates if path.is_file()), own)
+    return dict(_table(found, fewest=2, most=2))
+
+
+def folders_in(place: Path) -> list[str]:
+    """Names of the visible sub-folders, sorted."""
+    with os.scandir(place) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def images_in(place: Path) -> list[str]:
+    """Names of the visible image files, sorted; told by suffix, for ImageNet has more than a million."""
+    with os.scandir(place) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    return sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
+
+
+def _with_val(trainval: Iterator[Row], test: Iterator[Row]) -> Parts:
+    train, val = split_trainval(trainval, random.Random(SEED))
+    return {"train": train, "val": val, "test": list(test)}
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()) if line]
+
+
+def _table(path: Path, *, fewest: int, most: int = 0) -> Iterator[list[str]]:
+    """The words of each line; with `most`, the last takes the rest of the line."""
+    for number, line in enumerate(_lines(path), 1):
+        words = line.split(" ", most - 1) if most else line.split(" ")
+        if len(words) < fewest:
+            raise DataError(f"{path}, line {number}: expected {fewest} words or more, found {line!r}.")
+        yield words
+
+
+def _matlab(path: Path, name: str) -> Any:
+    from scipy.io import loadmat  # scikit-learn brings it; only two data sets need it
+
+    with path.open("rb") as file:
+        try:
+            return loadmat(file)[name]
+        except Exception as error:  # a damaged file can fail anywhere in scipy's reader
+            raise DataError(f"{path} is not a MATLAB file with {name!r} ({error}); fetch it again.") from error

@@ -1,0 +1,154 @@
+"""A benchmark data set -> `Splits`, and its classes in two halves."""
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from daptune.data.benchmarks.layouts import READERS, Parts
+from daptune.data.benchmarks.registry import Benchmark, find
+from daptune.data.benchmarks.splits import SEED, Row
+from daptune.data.table import ImageTable, Splits
+from daptune.data.zhou import load_rows
+from daptune.errors import DataError
+
+ROOT_VARIABLE = "DAPTUNE_DATA"
+_log = logging.getLogger("daptune")
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder that holds the data sets: `root`, else $DAPTUNE_DATA, else ./data."""
+    return Path(root or os.environ.get(ROOT_VARIABLE) or "data").expanduser()
+
+
+def read_benchmark(name: str, root: str | Path | None = None) -> Splits:
+    """Read a data set by its name from `root/<its folder>`; nothing is decoded.
+
+    Class names are those of the official code; one that stands twice (ImageNet's "missile") gets an underscore, which
+    prompts do not show. The targets have test images alone, and ImageNet no val: official code tests on what it
+    validates on. Raises DataError in one line for an unknown name, and where a part is missing; an image count other
+    than the published one is a warning.
+    """
+    record = find(name)
+    folder = data_root(root) / record.folder
+    parts, drawn = read_rows(record, folder)
+    images = (folder / record.images).absolute()
+    absent = missing_images(images, [row for rows in parts.values() for row in rows])
+    if absent:
+        total = sum(map(len, parts.values()))
+        raise _half(record, folder, f"{len(absent)} of its {total} images are missing, the first {absent[0]}")
+    splits = tables_of(parts, images)
+    classes = len((splits.train if len(splits.train) else splits.whole()).class_names)
+    if classes != record.classes:
+        raise _half(record, folder, f"expected {record.classes} classes, found {classes}")
+    if drawn:
+        _log.warning(
+            "%s: %s is not there; the split was drawn anew with seed %d. Published figures need the authors' file.",
+            record.name, record.split_file, SEED,
+        )  # fmt: skip
+    counts = tuple(len(parts.get(part, ())) for part in ("train", "val", "test"))
+    if counts != record.counts:
+        _log.warning("%s: %s images in train, val and test; published are %s.", record.name, counts, record.counts)
+    return splits
+
+
+def read_rows(record: Benchmark, folder: Path) -> tuple[Parts, bool]:
+    """(rows by split, whether the split was drawn here): of the split file, or as the layout has them."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{record.name}: there is no folder {folder}; type `daptune data prepare {record.name}`, or name the "
+            f"folder of the data sets with --root or {ROOT_VARIABLE}."
+        )
+    if record.split_file and (folder / record.split_file).is_file():
+        return load_rows(folder / record.split_file), False
+    try:
+        return READERS[record.layout](folder, record), bool(record.split_file)
+    except OSError as error:
+        lacking = Path(error.filename or folder)
+        inside = lacking.relative_to(folder) if lacking.is_relative_to(folder) else lacking
+        either = f" or {record.split_file}" if record.split_file and inside.as_posix() in record.notes else ""
+        raise _half(record, folder, f"expected {inside}{either} ({error.strerror})") from error
+    except DataError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _half(record, folder, f"its files are not as published ({type(error).__name__}: {error})") from error
+
+
+def missing_images(root: Path, rows: Iterable[Row]) -> list[str]:
+    """Paths of the rows that are no file below root; each folder is listed once."""
+    listings: dict[str, frozenset[str]] = {}
+    absent = []
+    for file, _, _ in rows:
+        place, _, name = file.rpartition("/")
+        if place not in listings:
+            folder = root / place
+            listings[place] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        if name not in listings[place]:
+            absent.append(file)
+    return absent
+
+
+def tables_of(parts: Parts, root: Path) -> Splits:
+    """Rows as tables of images below root; classes in the order of their labels, which are renumbered without gaps."""
+    names: dict[int, str] = {}
+    for rows in parts.values():
+        for _, label, name in rows:
+            if names.setdefault(label, name) != name:
+                raise DataError(f"label {label} is named both {names[label]!r} and {name!r}; one of the two is wrong.")
+    numbers = {label: number for number, label in enumerate(sorted(names))}
+    class_names = distinct_names([names[label] for label in numbers])
+    tables = {
+        part: ImageTable(
+            tuple(root / row[0] for row in rows),
+            np.array([numbers[row[1]] for row in rows], dtype=np.int64),
+            class_names,
+            root,
+        )
+        for part, rows in parts.items()
+        if rows
+    }
+    if not tables:
+        raise DataError(f"{root}: expected images, found none.")
+    return Splits.of(tables)
+
+
+def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
+    """The first half of the classes, rounded up, and the others, each with labels from 0.
+
+    In label order, over the classes of train (of the test images where there are none): KaiyangZhou/CoOp
+    datasets/oxford_pets.py, `subsample_classes`. It is applied there to few-shot draws, so that base images are those
+    of the run on all classes: draw first, then give `Splits(drawn.train, drawn.val, splits.test)`.
+    """
+    labels = np.unique((splits.train if len(splits.train) else splits.whole()).labels)
+    half = math.ceil(len(labels) / 2)
+    if half == len(labels):
+        raise DataError(f"expected two classes or more to divide into base and new, found {len(labels)}.")
+    base, new = ({part: _only(table, chosen.tolist()) for part, table in splits.present().items()}
+                 for chosen in (labels[:half], labels[half:]))  # fmt: skip
+    return Splits.of(base), Splits.of(new)
+
+
+def _only(table: ImageTable, chosen: Sequence[int]) -> ImageTable:
+    """The rows of the chosen classes, which become 0, 1, ... in their order."""
+    numbers = np.full(len(table.class_names), -1, np.int64)
+    numbers[chosen] = np.arange(len(chosen))
+    kept = table.subset(np.flatnonzero(numbers[table.labels] >= 0))
+    return replace(kept, labels=numbers[kept.labels], class_names=tuple(table.class_names[label] for label in chosen))
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that stand twice made different by underscores, which become blanks in a prompt and then nothing."""
+    marked: dict[str, None] = {}  # a set that keeps its order
+    for name in names:
+        while name in marked:
+            name += "_"
+        marked[name] = None
+    return tuple(marked)
+
+
+def _half(record: Benchmark, folder: Path, what: str) -> DataError:
+    return DataError(f"{record.name} in {folder}: {what}; type `daptune data check {record.name}` for the whole list.")

@@ -1,0 +1,211 @@
+"""One method trained by several processes: each takes its share of every batch, and all take the same steps.
+
+    daptune fit pictures/ --devices 2                                # processes of this machine
+    torchrun --nproc-per-node 2 -m daptune fit pictures/             # or as a cluster begins them
+
+A loss of daptune is a mean over images and terms that no image enters, so that shares weighted by their images add up
+to the loss, and the gradient, of the whole batch. A method whose loss couples the images of a batch says so
+(`whole_batch`) and sees it whole everywhere. What draws for each image (dropout) draws other numbers than one process.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from daptune.errors import DaptuneError, Interrupted, TrainingError
+
+T = TypeVar("T")
+GRACE = 10.0
+"""Seconds that the first process gets to say why it ended, when another has ended."""
+
+
+class Ranks:
+    """The processes of a training. Where this one is alone, everything stays as it is."""
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if together else 0
+        self.size = dist.get_world_size() if together else 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and tells."""
+        return self.rank == 0
+
+    def share(self, images: Tensor, labels: Tensor, *, whole: bool = False) -> tuple[Tensor, Tensor, float]:
+        """This process's images (b, ...) and labels (b,) of a batch of B, and what they weigh: b / B.
+
+        With fewer images than processes some get one that weighs nothing. `whole` gives all to each.
+        """
+        if self.size == 1 or whole:
+            return images, labels, 1 / self.size
+        low, high = (len(labels) * place // self.size for place in (self.rank, self.rank + 1))
+        rows = slice(low, high) if high > low else slice(0, 1)
+        return images[rows], labels[rows], (high - low) / len(labels)
+
+    def mean(self, terms: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+        """Scalars of the whole batch from those of its shares."""
+        if self.size == 1:
+            return dict(terms)
+        values = torch.stack([torch.as_tensor(value).detach().float() for value in terms.values()]) * weight
+        if weight == 0:
+            values.zero_()  # also what is not finite
+        dist.all_reduce(values)
+        return dict(zip(terms, values.unbind(), strict=True))
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Make each gradient the sum over processes, in one transfer."""
+        found = [p.grad for p in parameters if p.grad is not None]
+        if self.size == 1 or not found:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in found])
+        dist.all_reduce(flat)
+        for gradient, total in zip(found, flat.split([g.numel() for g in found]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+    def any(self, asked: bool) -> bool:
+        """Whether it is true in any process, so that all answer alike."""
+        if self.size == 1:
+            return asked
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, asked)
+        return any(found)
+
+    def begin_alike(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the first one's values."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, everywhere; also the DaptuneError that it raises there."""
+        if self.size == 1:
+            return make()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = make()
+            except DaptuneError as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0)
+        if answer[1] is not None:
+            raise answer[1]
+        value: T = answer[0]
+        return value
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the processes that this one was begun with (RANK and WORLD_SIZE say so), if there are others.
+
+    Yields the device of this process: of "cuda", the GPU of its number on this machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
+        yield device
+        return
+    cuda = device.startswith("cuda")
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(devices: int, work: Callable[[], int]) -> int:
+    """Run `work` in so many new processes of this machine that train together; what the first returns or raises.
+
+    The first SIGINT or SIGTERM is handed on, so that they save their state; a second one ends them.
+    """
+    context = multiprocessing.get_context("spawn")
+    port, processes, pipes = _free_port(), [], []
+    for rank in range(devices):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_serve, args=(work, rank, devices, port, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        processes.append(process)
+        pipes.append(ours)
+    received = 0
+
+    def hand_on(*_: object) -> None:
+        nonlocal received
+        received += 1
+        for process in processes:
+            process.terminate() if received == 1 else process.kill()
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        answers: dict[int, int | BaseException] = {}
+        while len(answers) < devices and 0 not in answers:
+            ended = wait([pipes[rank] for rank in range(devices) if rank not in answers])
+            answers |= {rank: _answer(rank, pipes[rank], processes[rank]) for rank in map(pipes.index, ended)}  # type: ignore[arg-type]
+            if any(isinstance(answer, BaseException) for answer in answers.values()) and 0 not in answers:
+                if wait([pipes[0]], GRACE):
+                    answers[0] = _answer(0, pipes[0], processes[0])
+                break
+        first = answers[0] if 0 in answers else next(a for a in answers.values() if isinstance(a, BaseException))
+        if received and not isinstance(first, Interrupted):  # before they could save anything
+            raise KeyboardInterrupt
+        if isinstance(first, BaseException):
+            raise first
+        for process in processes:
+            process.join(GRACE)
+        return first
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _answer(rank: int, pipe: Connection, process: Any) -> int | BaseException:
+    try:
+        answer: int | BaseException = pipe.recv()
+        return answer
+    except EOFError:
+        process.join()
+        return TrainingError(
+            f"process {rank} of the training ended with code {process.exitcode}; take fewer --devices or a smaller "
+            "--batch-size, and go on with --resume"
+        )
+
+
+def _serve(work: Callable[[], int], rank: int, size: int, port: int, pipe: Connection) -> None:
+    """The life of one process. It is told to stop by its parent alone, not by the terminal."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    if any(name == "lo" for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody outside of this machine takes part
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // size))
+    try:
+        pipe.send(work())
+    except DaptuneError as error:
+        pipe.send(error)
+    except BaseException as error:
+        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port: int = place.getsockname()[1]
+        return port

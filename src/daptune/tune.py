@@ -1,0 +1,314 @@
+"""Search for the settings of a method on a user's own images, with Optuna: never on the test images.
+
+A trial is measured on the validation split where there is one, else by cross-validation of the images that are
+learned from. The first trial is the defaults, so that what is found is at least as good there. Trials that fall behind
+the median of the others are given up (MedianPruner). All is kept in the run's folder as it comes:
+
+    RUN/study.journal    Optuna's own record; the same call goes on from it
+    RUN/best.json        the best so far, and what it was chosen on
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from daptune.classifier import FewShotClassifier
+from daptune.data.table import ImageTable
+from daptune.errors import DataError, Interrupted, MethodError, MissingExtraError, TrainingError
+from daptune.train import Progress
+from daptune.train.checkpoint import difference, write_atomically
+
+JOURNAL, BEST = "study.journal", "best.json"
+TOKENS = (2, 4, 8, 16)
+WIDE = 30.0
+"""The learning rate is searched from the default / WIDE to the default x WIDE."""
+WEIGHTS = 100.0
+"""The same for weights of losses."""
+REPORTS = 10
+"""Moments of a training at which a trial is compared with the others."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that is searched: a field of TrainConfig, or of the method's options."""
+
+    name: str
+    of_method: bool
+    default: float
+    low: float = 0
+    high: float = 0
+    choices: tuple[int, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is an integer."""
+        return isinstance(self.default, int)
+
+    def suggest(self, trial: Any) -> float:
+        """Its value in a trial."""
+        if self.choices:
+            chosen: int = trial.suggest_categorical(self.name, list(self.choices))
+            return chosen
+        take = trial.suggest_int if self.whole else trial.suggest_float
+        found: float = take(self.name, self.low, self.high, log=True)
+        return found
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """How a trial ended. accuracy is None where it was given up."""
+
+    number: int
+    params: dict[str, Any]
+    accuracy: float | None
+    nll: float | None
+    is_default: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched on what: `parts` are pairs of images to learn from and to validate on."""
+
+    classifier: FewShotClassifier
+    parts: tuple[tuple[ImageTable, ImageTable], ...]
+    settings: tuple[Setting, ...]
+    how: str
+    fingerprint: str = field(default="")
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        """The first trial."""
+        return {setting.name: setting.default for setting in self.settings}
+
+
+def prepare(classifier: FewShotClassifier, table: ImageTable, val: ImageTable | None, *, folds: int = 3) -> Search:
+    """A search around an unfitted classifier; options that it was given are kept, the others are searched.
+
+    table  the images to learn from, already drawn        val  where given, measured on in place of cross-validation
+
+    Raises MethodError for a method that learns nothing by steps, DataError where there are too few images.
+    """
+    if val is None:
+        parts = tuple(_folds(table, folds, classifier.seed))
+        how = f"{len(parts)}-fold cross-validation of {len(table)} images"
+    else:
+        parts, how = ((table, val),), f"{len(val)} validation images"
+    fingerprint = (table if val is None else table + val).fingerprint()
+    return Search(classifier, parts, tuple(_settings(classifier, len(parts[0][0]))), how, fingerprint)
+
+
+def run_search(
+    search: Search,
+    run: Path,
+    *,
+    trials: int = 30,
+    minutes: float | None = None,
+    tell: Callable[[TrialRow], None] | None = None,
+) -> list[TrialRow]:
+    """Run trials until there are `trials` in `run`, or the minutes are over; returns all of them, the best first.
+
+    Raises TrainingError where the folder holds another search, Interrupted when stopped: the same call goes on.
+    """
+    optuna = _optuna()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{run} cannot be made ({error.strerror}); name another folder with --out") from error
+    backend = optuna.storages.journal.JournalFileBackend(str(run / JOURNAL))
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name="daptune",
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=REPORTS // 2),
+    )
+    _check(study, search, run)
+    for left in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a process that was killed
+        study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(left.params)
+    if not study.trials:
+        study.enqueue_trial(search.defaults)
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    begun = len(study.get_trials(states=ended))
+    study.sampler = optuna.samplers.TPESampler(seed=search.classifier.seed + begun)  # not the same draws again
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def after(_: Any, trial: Any) -> None:
+        if tell is not None:
+            tell(_row(trial, search))
+        _write_best(search, run, _rows(study, search))
+
+    def objective(trial: Any) -> float:
+        done = bool(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+        return _measure(search, trial, until if done else math.inf)
+
+    try:
+        if begun < trials:
+            left_seconds = None if minutes is None else max(1e-3, until - time.monotonic())
+            study.optimize(objective, n_trials=trials - begun, timeout=left_seconds, callbacks=[after])
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise Interrupted(f"The search was stopped; what is done is in {run}, and the same command goes on.") from error
+    return _rows(study, search)
+
+
+def split_params(search: Search, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A trial's values as (options of the method, fields of TrainConfig), those that were given included."""
+    own = {setting.name: setting.of_method for setting in search.settings}
+    classifier = search.classifier
+    method = dict(classifier.method_options or {}) | {name: value for name, value in params.items() if own[name]}
+    train = dict(classifier.train_options or {}) | {name: value for name, value in params.items() if not own[name]}
+    return method, train
+
+
+def _measure(search: Search, trial: Any, until: float) -> float:
+    """Validation accuracy after the last epoch, over all parts; raises TrialPruned on the way."""
+    optuna = _optuna()
+    params = {setting.name: setting.suggest(trial) for setting in search.settings}
+    method, train = split_params(search, params)
+    right = nll = 0.0
+    total = sum(len(val) for _, val in search.parts)
+    for number, (part, val) in enumerate(search.parts):
+        reported = -1
+
+        def look(state: Progress, number: int = number, val: ImageTable = val, before: float = right) -> None:
+            nonlocal reported
+            if time.monotonic() > until:
+                raise optuna.TrialPruned
+            moment = REPORTS * (state.epoch - 1) // state.epochs  # epochs that are done
+            if state.val_accuracy is None or moment <= reported:
+                return
+            reported = moment
+            seen = sum(len(other) for _, other in search.parts[:number]) + len(val)
+            trial.report((before + state.val_accuracy * len(val)) / seen, number * REPORTS + moment)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        settings = {"shots": None, "method_options": method, "train_options": train}
+        classifier = FewShotClassifier(**search.classifier.get_params(deep=False) | settings)
+        try:
+            last = classifier.fit(part, val=val, progress=look).history_.rows[-1]
+        except Interrupted:
+            raise
+        except TrainingError as error:  # a learning rate too high
+            raise optuna.TrialPruned(str(error)) from error
+        right += (last.val_accuracy or 0.0) * len(val)
+        nll += (last.val_nll or 0.0) * len(val)
+    trial.set_user_attr("nll", nll / total)
+    return right / total
+
+
+def _settings(classifier: FewShotClassifier, images: int) -> Iterator[Setting]:
+    method_class, config, given = classifier.settings()
+    if classifier.preset is not None:
+        raise MethodError("a preset settles what would be searched; leave out --preset")
+    if not _learns_by_steps(classifier):
+        raise MethodError(f"{classifier.method} learns nothing by steps: there is nothing to search; take dapt or coop")
+    batches = max(1, images // given.batch_size)
+    train = given.resolved(-(-batches // given.accumulate), method_class.default_lr)
+    fixed = set(classifier.train_options or {}) | set(classifier.method_options or {})
+    if "lr" not in fixed:
+        rate = float(train.lr or 0)
+        yield Setting("lr", False, rate, rate / WIDE, rate * WIDE)
+    if "epochs" not in fixed:
+        epochs = int(train.epochs or 1)
+        yield Setting("epochs", False, epochs, max(1, epochs // 4), 2 * epochs)
+    if getattr(config, "context_init", ""):
+        fixed.add("text_tokens")  # the words decide their number
+    for option in (option.name for option in fields(config) if option.name not in fixed):
+        value = getattr(config, option)
+        if option.endswith("_weight") and isinstance(value, float):
+            middle = value or 0.1
+            yield Setting(option, True, middle, middle / WEIGHTS, middle * WEIGHTS)
+        if option in ("text_tokens", "vision_tokens"):
+            yield Setting(option, True, value, choices=tuple(sorted({*TOKENS, value})))
+
+
+def _learns_by_steps(classifier: FewShotClassifier) -> bool:
+    from daptune.clip.backbone import Backbone, load_backbone
+
+    method_class, config, _ = classifier.settings()
+    backbone = classifier.backbone
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone, precision=classifier.precision, device=classifier.device)
+        classifier.backbone = backbone  # once for all trials
+    return cast(bool, method_class(backbone, ("one", "two"), config).trainable)
+
+
+def _folds(table: ImageTable, folds: int, seed: int) -> Iterator[tuple[ImageTable, ImageTable]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    if folds < 2:
+        raise DataError(f"--folds must be at least 2; found {folds}")
+    counts = table.counts()
+    fewest = int(counts[counts > 0].min())
+    if fewest < 2:
+        name = table.class_names[int(np.flatnonzero(counts == fewest)[0])]
+        raise DataError(
+            f"cross-validation needs 2 images of each class, found 1 of {name!r}; give more --shots, or a val/ folder"
+        )
+    splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
+    for train, val in splitter.split(np.zeros(len(table)), table.labels):
+        yield table.subset(train), table.subset(val)
+
+
+def _check(study: Any, search: Search, run: Path) -> None:
+    classifier = search.classifier
+    backbone = classifier.backbone
+    identity = {
+        "method": classifier.method, "backbone": getattr(backbone, "sha256", str(backbone)), "seed": classifier.seed,
+        "images": search.fingerprint, "measured": search.how,
+        "options": {**(classifier.method_options or {}), **(classifier.train_options or {})},
+        "searched": [setting.name for setting in search.settings],
+    }  # fmt: skip
+    now = json.loads(json.dumps(identity, default=str))
+    if (there := study.user_attrs.get("identity")) is None:
+        study.set_user_attr("identity", now)
+    elif found := difference(there, now):
+        raise TrainingError(f"{run} holds another search: {found}; name another folder with --out")
+
+
+def _rows(study: Any, search: Search) -> list[TrialRow]:
+    states = ("COMPLETE", "PRUNED")
+    rows = [_row(trial, search) for trial in study.get_trials(deepcopy=False) if trial.state.name in states]
+    # among equal accuracies, which are common with few images, the more confident in what is true
+    return sorted(rows, key=lambda row: (-(row.accuracy if row.accuracy is not None else -1), row.nll or 0, row.number))
+
+
+def _row(trial: Any, search: Search) -> TrialRow:
+    complete = trial.state.name == "COMPLETE"
+    return TrialRow(
+        trial.number,
+        dict(trial.params),
+        float(trial.value) if complete else None,
+        trial.user_attrs.get("nll") if complete else None,
+        trial.params == search.defaults,
+    )
+
+
+def _write_best(search: Search, run: Path, rows: list[TrialRow]) -> None:
+    if not rows or rows[0].accuracy is None:
+        return
+    best = rows[0]
+    method, train = split_params(search, best.params)
+    default = next((row.accuracy for row in rows if row.is_default), None)
+    content = {
+        "method": search.classifier.method, "method_options": method, "train_options": train,
+        "accuracy": best.accuracy, "default_accuracy": default, "measured": search.how, "trial": best.number,
+        "trials": len(rows),
+    }  # fmt: skip
+    write_atomically(run / BEST, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError("a search needs optuna: pip install 'daptune[tune]'") from error
+    return optuna

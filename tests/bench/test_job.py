@@ -1,0 +1,129 @@
+"""One training -> rows: what stands in them agrees with measuring by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daptune.adapter import load_adapter
+from daptune.bench import datasets, measure
+from daptune.bench.job import run_jobs
+from daptune.bench.plan import Job
+from daptune.classifier import FewShotClassifier
+from daptune.clip.backbone import load_backbone
+from daptune.data.fewshot import sample_fewshot
+from daptune.data.table import Splits
+
+TRAIN = {"epochs": 4, "batch_size": 6, "lr": 0.05}
+OPTIONS = {"text_tokens": 2, "vision_tokens": 2}
+
+
+@pytest.fixture
+def job(made_up_backbone: str, pictures: Path) -> Job:
+    for split, numbers in (("test", "789"), ("val", "56"), ("train", "01234")):
+        for name in ("blue_thing", "green thing", "red"):
+            for number in numbers:
+                target = pictures / split / name / f"{number}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (pictures / name / f"{number}.png").rename(target)
+    for name in ("blue_thing", "green thing", "red"):
+        (pictures / name).rmdir()
+    return Job(
+        "mine", "fewshot", "dapt", "dapt", str(pictures), 4, 1, made_up_backbone, "fp32", None, OPTIONS, TRAIN
+    )
+
+
+def test_a_row_tells_everything(job: Job, tmp_path: Path) -> None:
+    (outcome,) = run_jobs([job], tmp_path)
+    row = outcome.row
+    assert row["status"] == "done" and row["key"] == job.key and (row["images"], row["epochs"]) == (12, 4)
+    assert row["method_config"]["text_tokens"] == 2 and row["train_config"]["lr"] == 0.05 and row["options"] == OPTIONS
+    assert row["backbone"]["name"] == job.backbone and len(row["backbone"]["sha256"]) == 64
+    assert len(row["split_hash"]) == 64 and row["versions"]["torch"]
+    assert row["class_names"] == ["blue_thing", "green thing", "red"]
+    assert row["peak_bytes"] > 10_000_000 and row["seconds"] > 0 and row["learned"] == 2 * 64 * 2
+    assert set(row["accuracy"]) == set(row["correct"]) == {"test", "val"}
+    for split, count in (("test", 9), ("val", 6)):
+        assert len(row["correct"][split]) == count
+        assert row["accuracy"][split] == row["correct"][split].count("1") / count
+
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name, content in outcome.adapter.items():
+        (folder / name).write_bytes(content)
+    method = load_adapter(folder).method
+    splits = datasets.read_dataset(job.dataset, tmp_path)
+    assert splits.test is not None
+    assert measure.bits(measure.right(method, splits.test)) == row["correct"]["test"]
+    drawn = sample_fewshot(splits.train, job.shots, job.seed).train
+    assert row["dispersion"] == pytest.approx(measure.dispersion(method, drawn, splits.test))
+
+
+def test_the_selected_epoch_is_that_of_a_run_that_selects(job: Job, tmp_path: Path) -> None:
+    row = run_jobs([job], tmp_path)[0].row
+    splits = datasets.read_dataset(job.dataset, tmp_path)
+    classifier = FewShotClassifier(
+        "dapt", load_backbone(job.backbone, precision="fp32"), shots=4, seed=1, method_options=OPTIONS,
+        train_options=TRAIN | {"select": "best_val"},
+    ).fit(splits)  # fmt: skip
+    assert splits.test is not None and splits.val is not None
+    assert row["selected"] == {
+        "epoch": classifier.history_.best_epoch,
+        "test": measure.right(classifier.method_, splits.test).mean(),
+        "val": measure.right(classifier.method_, splits.val).mean(),
+    }
+
+
+def test_jobs_of_one_training_have_a_row_each(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = datasets.read_dataset(job.dataset, tmp_path)
+    assert splits.test is not None
+    few = splits.test.subset(range(6))  # two classes, under names that were learned
+    part = Splits(few.subset([]), test=replace(few, class_names=few.class_names[:2]))
+    new = Splits(few.subset([]), test=replace(splits.test, class_names=("x", "y", "z")))
+    sources = {"few": part, "new": new, job.dataset: splits}
+    monkeypatch.setattr("daptune.bench.job.read_dataset", lambda name, root: sources[name])
+    other = replace(job, experiment="domain", targets=("few", "new"))
+    first, second = (outcome.row for outcome in run_jobs([job, other], tmp_path))
+    assert (first["key"], second["key"]) == (job.key, other.key)
+    assert set(first["accuracy"]) == {"test", "val"} and set(second["accuracy"]) == {"test", "val", "few", "new"}
+    assert first["correct"]["test"] == second["correct"]["test"] and len(second["correct"]["few"]) == 6
+    own = [a == "1" for a in second["correct"]["test"][:6]]
+    assert all(b == "1" for a, b in zip(own, second["correct"]["few"], strict=True) if a)  # fewer answers: no worse
+
+    probe = replace(other, method="linear_probe", label="probe", options={}, train={})
+    row = run_jobs([probe], tmp_path)[0].row
+    assert set(row["accuracy"]) == {"test", "val", "few"} and "new class names" in row["skipped"]["new"]
+    assert row["dispersion"] is None and row["selected"] is None and row["epochs"] == 0
+
+
+def test_base_to_new_learns_half_of_the_classes(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halves:
+        @staticmethod
+        def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
+            """The first two classes and the third; as `daptune.data.benchmarks` does."""
+            return _only(splits, [0, 1]), _only(splits, [2])
+
+    monkeypatch.setattr("daptune.bench.job.benchmarks", Halves)
+    whole = run_jobs([job], tmp_path)[0].row
+    row = run_jobs([replace(job, experiment="base2new")], tmp_path)[0].row
+    assert row["status"] == "done", row
+    assert row["class_names"] == ["blue_thing", "green thing"] and row["images"] == 8 == whole["images"] * 2 // 3
+    assert set(row["accuracy"]) == {"test", "val", "base", "new"} and row["accuracy"]["base"] == row["accuracy"]["test"]
+    assert len(row["correct"]["base"]) == 6 and row["correct"]["new"] == "111"  # one class only: it is always right
+
+
+def _only(splits: Splits, classes: list[int]) -> Splits:
+    tables = {}
+    for name, table in splits.present().items():
+        part = table.subset(np.flatnonzero(np.isin(table.labels, classes)))
+        names = tuple(table.class_names[c] for c in classes)
+        tables[name] = replace(part, labels=np.searchsorted(classes, part.labels), class_names=names)
+    return Splits.of(tables)
+
+
+def test_a_failure_is_a_row(job: Job, tmp_path: Path) -> None:
+    broken = replace(job, backbone="nonsense")
+    (outcome,) = run_jobs([broken], tmp_path)
+    assert outcome.row["status"] == "failed" and "nonsense" in outcome.row["error"] and not outcome.adapter
+    assert outcome.row["key"] == broken.key and "\n" not in outcome.row["error"]

@@ -1,0 +1,43 @@
+"""The tables at the end."""
+
+from typing import Any
+
+import pytest
+
+from daptune.bench.summary import accuracy_text, tables
+
+
+def row(
+    label: str, shots: int, seed: int, dataset: str = "a", kind: str = "fewshot", **accuracy: float
+) -> dict[str, Any]:
+    return {
+        "status": "done", "experiment": kind, "label": label, "shots": shots, "seed": seed, "dataset": dataset,
+        "accuracy": accuracy,
+    }  # fmt: skip
+
+
+def test_methods_by_shots_with_mean_and_deviation_over_seeds() -> None:
+    rows = [row("x", 1, 1, test=0.5), row("x", 1, 2, test=0.6), row("x", 4, 1, test=0.7), row("y", 4, 1, test=0.1)]
+    rows.append(row("y", 4, 2, test=0.9) | {"status": "failed"})
+    (table,) = tables(rows)
+    assert table.columns == ("method", "1 shot", "4 shots")
+    assert table.cells == (("x", "55.0 ± 7.1", "70.0"), ("y", "", "10.0"))
+
+
+def test_over_data_sets_only_whole_seeds_count() -> None:
+    rows = [row("x", 1, 1, "a", test=0.2), row("x", 1, 1, "b", test=0.4), row("x", 1, 2, "a", test=0.9)]
+    (table,) = tables(rows)
+    assert table.cells == (("x", "30.0"),) and "mean over 2 data sets" in table.title
+
+
+def test_domains_are_columns() -> None:
+    rows = [row("x", 16, 1, kind="domain", val=0.1, test=0.2, far=0.3), row("z", 16, 1, kind="domain", test=0.4)]
+    (table,) = tables(rows)
+    assert table.columns == ("method", "test", "far") and table.cells == (("x", "20.0", "30.0"), ("z", "40.0", ""))
+    (table,) = tables([row("x", 16, 1, kind="base2new", test=0.2, base=0.2, new=0.5)])
+    assert table.columns == ("method", "base", "new")
+
+
+@pytest.mark.parametrize(("values", "text"), [([], ""), ([0.5], "50.0"), ([0.5, 0.5], "50.0 ± 0.0")])
+def test_cells(values: list[float], text: str) -> None:
+    assert accuracy_text(values) == text
