@@ -2,11 +2,16 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from daptune.bench.datasets import read_dataset
 from daptune.cli import run
+from daptune.cli.report import images_of
+from daptune.errors import DataError
+from daptune.report.results import read_runs
 from daptune.report.svg import panel
 
 
@@ -52,6 +57,16 @@ def test_bad_input(
     (tmp_path / "file").touch()
     assert "cannot be made" in refused(capsys, bench_run, "--out", "file/report.html")
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_test_images_are_those_of_bench(small_run: Path, tmp_path: Path) -> None:
+    (result, *_) = read_runs([small_run]).results
+    with pytest.raises(DataError, match="the test images of demo are not those of these results"):
+        images_of(result, tmp_path)
+    names = read_dataset("demo", tmp_path).train.class_names
+    assert len(images_of(replace(result, class_names=names), tmp_path)) == 201
+    with pytest.raises(DataError):
+        images_of(replace(result, dataset="eurosat"), tmp_path)
 
 
 def test_without_matplotlib_one_line_names_the_extra(

@@ -126,6 +126,7 @@ def report(
     out: Path = Path("report.html"),
     images: Path | None = None,
     focus: str | None = None,
+    data_root: Path | None = None,
     options: RunOptions = _RUN,
     json: Json = False,
 ) -> int:
@@ -145,10 +146,12 @@ def report(
         sure it is, and which training labels to check.
     focus
         For bench runs, the method that the others are held against; by default `dapt`.
+    data_root
+        For bench runs, the folder that the benchmark data sets lie in, to draw maps; as for `daptune bench`.
     """
     from daptune.cli.report import run
 
-    return run(runs, out=out, images=images, focus=focus, options=options, as_json=json)
+    return run(runs, out=out, images=images, focus=focus, data_root=data_root, options=options, as_json=json)
 
 
 @app.command

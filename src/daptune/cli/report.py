@@ -1,22 +1,19 @@
 """`daptune report`: bench runs, or one fit -> one HTML page with its figures and tables beside it."""
 
-import tempfile
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from daptune.adapter import AdapterRecord, read_record
 from daptune.adapter.record import JSON_FILE
+from daptune.bench.datasets import read_dataset
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text, warnings_shown
 from daptune.cli.evaluate import choose_split
 from daptune.cli.options import RunOptions
 from daptune.cli.setup import load_with, read_images
 from daptune.cli.show import nearest_words
 from daptune.cli.training import zero_shot
-from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.fewshot import sample_fewshot, split_holdout
-from daptune.data.images import decode
-from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
 from daptune.report.bench import bench_page
@@ -37,6 +34,7 @@ def run(
     out: Path,
     images: Path | None,
     focus: str | None,
+    data_root: Path | None,
     options: RunOptions,
     as_json: bool,
 ) -> int:
@@ -59,7 +57,12 @@ def run(
             if images is not None:
                 raise DataError("--images is for the report of one fit; leave it out for bench runs")
             command += ["--focus", focus] if focus else []
-            sources = Sources(test_images, lambda folder: load_with(folder, options).method_, options.batch_size or 64)
+            root = data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
+            sources = Sources(
+                lambda result: images_of(result, root),
+                lambda folder: load_with(folder, options).method_,
+                options.batch_size or 64,
+            )
             page = bench_page(read_runs(benches), focus=focus, sources=sources, command=command, note=tell)
         else:
             page = _fit(folders, images, focus, command, options, tell)
@@ -116,14 +119,12 @@ def _fit(
     )
 
 
-def test_images(result: Result) -> ImageTable:
-    """The test images of a result's data set; those of the demo are at hand. Raises DataError for others."""
-    if result.dataset != "demo":
-        raise DataError(f"the images of {result.dataset} are not at hand.")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = extract_demo(scratch) / demo_styles()[0] / "test"
-        table = read_source(folder, label_names=result.class_names).train
-        return replace(table, images=tuple(decode(image) for image in table.images), root=None)
+def images_of(result: Result, root: Path) -> ImageTable:
+    """The test images that a result was measured on. Raises DataError where they are not at hand."""
+    table = read_dataset(result.dataset, root).test
+    if table is None or table.class_names != result.class_names:
+        raise DataError(f"the test images of {result.dataset} are not those of these results.")
+    return table
 
 
 def find_fit(folders: Sequence[Path]) -> tuple[Path, History | None]:

@@ -16,7 +16,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import MethodError
 from daptune.methods import Method, get_method
-from daptune.report.svg import INK, MARKERS, RULE, SERIES, SOFT, Figure, finished, panel
+from daptune.report.svg import INK, RULE, SERIES, SOFT, Figure, finished, look, panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +141,7 @@ def image_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Fea
         flat = project(points)
         with panel(height=4.9) as (drawing, axes):
             for order, label in enumerate(classes):
-                colour, marker = SERIES[order % len(SERIES)], MARKERS[order % len(MARKERS)]
+                colour, marker = look(order)
                 own = flat[: len(some.images)][some.labels == label]
                 axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
                 if some.texts is not None:

@@ -132,7 +132,7 @@ def _score(
 ) -> Scored:
     found = {}
     for one in (baseline, method):
-        if one is None or one.name in found:
+        if one is None or (one is not method and one.name == method.name):
             continue
         loader = ImageLoader(table, one.backbone.preprocess, batch_size, drop_last=False)
         p = evaluate(one, loader)["probabilities"].astype(np.float64)

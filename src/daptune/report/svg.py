@@ -109,14 +109,16 @@ def finished(drawing: "Drawing", name: str, label: str) -> Figure:
     return Figure(name, label, "\n".join(lines), drawing.get_size_inches()[0])
 
 
+def look(place: int) -> tuple[str, str]:
+    """(colour, marker) of the thing at a place from 0: no two of the first 64 share both."""
+    return SERIES[place % len(SERIES)], MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
+
+
 def colour_of(label: str, labels: tuple[str, ...], focus: str) -> tuple[str, str]:
-    """(colour, marker) of a method: the focus has the first, zero-shot is grey, the others in their order."""
-    if label == focus:
-        return SERIES[0], MARKERS[0]
-    if label == "zero_shot":
+    """(colour, marker) of a method: the focus has the first, zero-shot is grey, the others follow in their order."""
+    if label == "zero_shot" != focus:
         return SOFT, "_"
-    place = 1 + [name for name in labels if name not in (focus, "zero_shot")].index(label)
-    return SERIES[1 + (place - 1) % (len(SERIES) - 1)], MARKERS[1 + (place - 1) % (len(MARKERS) - 1)]
+    return look(0 if label == focus else 1 + [name for name in labels if name not in (focus, "zero_shot")].index(label))
 
 
 _STYLE: Any = {
