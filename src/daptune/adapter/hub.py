@@ -61,7 +61,8 @@ def fetch_adapter(source: Source) -> Path:
     names = _names(source)
     if not {JSON_FILE, TENSOR_FILE} <= set(names):
         raise AdapterError(
-            f"{source.repo} holds no adapter: expected {JSON_FILE} and {TENSOR_FILE}, found {_some(names)}; check the name"
+            f"{source.repo} holds no adapter: expected {JSON_FILE} and {TENSOR_FILE}, found {_some(names)}; check the "
+            "name"
         )
     with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), AdapterError):
         from huggingface_hub import hf_hub_download
@@ -116,7 +117,9 @@ def push_adapter(
         if JSON_FILE not in there and set(there) - {".gitattributes", CARD_FILE}:
             raise AdapterError(f"{source.repo} holds something that is not an adapter ({_some(there)}); name a new one")
         if private and not info.private:
-            raise AdapterError(f"{source.repo} is there and is public; make it private on its page, or leave --private out")
+            raise AdapterError(
+                f"{source.repo} is there and is public; make it private on its page, or leave --private out"
+            )
         if branch:
             api.create_branch(source.repo, branch=branch, exist_ok=True)
         done = api.create_commit(

@@ -57,7 +57,8 @@ def load_classifier(adapter: Path, options: RunOptions) -> "FewShotClassifier | 
 
         if options.backbone or options.precision:
             raise DataError(f"{adapter} holds its backbone in its own precision; leave out --backbone and --precision")
-        return OnnxClassifier(adapter, device=options.device)
+        size = {} if options.batch_size is None else {"batch_size": options.batch_size}
+        return OnnxClassifier(adapter, device=options.device, **size)
     from daptune.cli.setup import load_with
 
     return load_with(adapter, options)

@@ -1,4 +1,4 @@
-"""`export_onnx`: an adapter -> one ONNX file that needs nothing else, with its agreement measured before it is written."""
+"""`export_onnx`: a fitted classifier -> one ONNX file, whose agreement is measured before it is written."""
 
 import os
 from dataclasses import dataclass

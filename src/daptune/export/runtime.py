@@ -1,4 +1,4 @@
-"""`OnnxClassifier`: an exported file as a classifier of images. It needs numpy, Pillow and onnxruntime, and no torch."""
+"""`OnnxClassifier`: an exported file as a classifier of images, with numpy, Pillow and onnxruntime, and no torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -52,7 +52,8 @@ def export_weights(classifier: FewShotClassifier, out: str | Path) -> Weights:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["class", *(f"d{place}" for place in range(values.shape[1]))])
-    rows.writerows([name, *(f"{value:.9g}" for value in row)] for name, row in zip(method.class_names, values, strict=True))
+    for name, row in zip(method.class_names, values, strict=True):
+        rows.writerow([name, *(f"{value:.9g}" for value in row)])  # the digits that float32 needs
     binary = io.BytesIO()
     np.save(binary, values, allow_pickle=False)
     write(target, binary.getvalue())
