@@ -1,7 +1,7 @@
 """A Hub on the loopback interface: the routes that huggingface_hub uses to make, fill, describe and read a repository.
 
-It keeps commits and branches in memory, stores large files by their sha256 as the real one does, knows one token, and
-answers as the real one where something is missing or not allowed.
+It keeps commits and branches in memory, knows one token, and answers as the real one where something is missing or not
+allowed. All files travel within the commit; that the real one has another way for large ones is huggingface_hub's affair.
 """
 
 import base64
@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_right"
-LARGE = ".safetensors"
 
 
 @dataclass
@@ -39,7 +38,6 @@ class Repository:
 class StandInHub:
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def put(self, name: str, **files: bytes) -> Repository:
@@ -67,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
                 return route(self, match, body)
         return self.say(404, {"error": "no such route"})
 
-    do_GET = do_HEAD = do_POST = do_PUT = answer
+    do_GET = do_HEAD = do_POST = answer
 
     def say(self, status: int, content: Any = None, **headers: str) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -142,42 +140,17 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, match: re.Match[str], body: bytes) -> None:
         if self.repository(match[1], write=True) is None:
             return
-        files = [
-            {"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular"}
-            for file in json.loads(body)["files"]
-        ]
-        self.say(200, {"files": [file | {"shouldIgnore": False} for file in files]})
-
-    def batch(self, match: re.Match[str], body: bytes) -> None:
-        if self.repository(match[1], write=True) is None:
-            return
-        objects = [
-            each | {"actions": {"upload": {"href": f"{self.hub.url}/store/{each['oid']}"}}}
-            for each in json.loads(body)["objects"]
-        ]
-        self.say(200, {"transfer": "basic", "objects": objects})
-
-    def store(self, match: re.Match[str], body: bytes) -> None:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        assert hashlib.sha256(body).hexdigest() == match[1]
-        self.hub.large[match[1]] = body
-        self.say(200, {})
+        names = [file["path"] for file in json.loads(body)["files"]]
+        files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+        self.say(200, {"files": files})
 
     def commit(self, match: re.Match[str], body: bytes) -> None:
         if (found := self.repository(match[1], write=True)) is None:
             return
         files = {}
         for line in map(json.loads, body.splitlines()):
-            value = line["value"]
             if line["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif line["key"] == "lfsFile":
-                files[value["path"]] = self.hub.large[value["oid"]]
+                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         sha = found.commit(match[2], files)
         self.say(200, {"commitUrl": f"{self.hub.url}/{match[1]}/commit/{sha}", "commitOid": sha})
 
@@ -189,8 +162,6 @@ ROUTES: list[tuple[str, str, Callable[[Handler, re.Match[str], bytes], None]]] =
     ("POST", rf"/api/models/{_REPO}/branch/(.+)", Handler.branch),
     ("POST", rf"/api/models/{_REPO}/preupload/(.+)", Handler.preupload),
     ("POST", rf"/api/models/{_REPO}/commit/(.+)", Handler.commit),
-    ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", Handler.batch),
-    ("PUT", r"/store/(\w+)", Handler.store),
     ("GET", rf"/api/models/{_REPO}(?:/revision/(.+))?", Handler.describe),
     ("GET", rf"/{_REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]

@@ -19,7 +19,10 @@ LAST_NORM = "clip.visual.ln_post.weight"
 def to_int8(model: Any) -> Any:
     """An `onnx.ModelProto` in float32 -> one in int8."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import (  # type: ignore[import-untyped, unused-ignore]
+        QuantType,
+        quantize_dynamic,
+    )
 
     shapes = {each.name: each.dims for each in model.graph.initializer}
     products = tower_products(model)
