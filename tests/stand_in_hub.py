@@ -1,7 +1,7 @@
 """A Hub on the loopback interface: the routes that huggingface_hub uses to make, fill, describe and read a repository.
 
 It keeps commits and branches in memory, knows one token, and answers as the real one where something is missing or not
-allowed. All files travel within the commit; that the real one has another way for large ones is huggingface_hub's affair.
+allowed. All files travel within the commit, where the real one has another way for large ones.
 """
 
 import base64

@@ -39,19 +39,19 @@ main(sys.argv[1:])
 
 
 def test_it_answers_as_the_classifier_does(
-    fitted: FewShotClassifier, exported: Path, paths_and_labels: tuple[list[str], list[str]]
+    exact: FewShotClassifier, exported: Path, paths_and_labels: tuple[list[str], list[str]]
 ) -> None:
     paths = paths_and_labels[0]
     classifier = OnnxClassifier(exported, batch_size=7)
-    np.testing.assert_allclose(classifier.predict_proba(paths), fitted.predict_proba(paths), atol=1e-5)
-    assert (classifier.predict(paths) == fitted.predict(paths)).all()
-    assert (classifier.classes_ == fitted.classes_).all()
+    np.testing.assert_allclose(classifier.predict_proba(paths), exact.predict_proba(paths), atol=1e-5)
+    assert (classifier.predict(paths) == exact.predict(paths)).all()
+    assert (classifier.classes_ == exact.classes_).all()
     picture = np.array(Image.open(paths[0]))
-    np.testing.assert_allclose(classifier.predict_proba([picture]), fitted.predict_proba([picture]), atol=1e-5)
+    np.testing.assert_allclose(classifier.predict_proba([picture]), exact.predict_proba([picture]), atol=1e-5)
 
 
-def test_pixels_are_those_of_torch(fitted: FewShotClassifier) -> None:
-    preprocess = fitted.backbone_.preprocess
+def test_pixels_are_those_of_torch(exact: FewShotClassifier) -> None:
+    preprocess = exact.backbone_.preprocess
     image = Image.effect_noise((50, 37), 80).convert("RGB")
     assert (preprocess(image).numpy() == preprocess.array(image)).all()
 
@@ -114,7 +114,7 @@ def test_integer_labels_come_back(
 
 
 def test_predict_runs_where_torch_is_not_installed(
-    fitted: FewShotClassifier, exported: Path, pictures: Path, tmp_path: Path
+    exact: FewShotClassifier, exported: Path, pictures: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "without.py"
     script.write_text(WITHOUT_TORCH)
@@ -126,9 +126,9 @@ def test_predict_runs_where_torch_is_not_installed(
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 30
-    expected = fitted.predict_proba([row["file"] for row in rows])
+    expected = exact.predict_proba([row["file"] for row in rows])
     for row, probabilities in zip(rows, expected, strict=True):
-        assert row["label"] == fitted.classes_[probabilities.argmax()]
+        assert row["label"] == exact.classes_[probabilities.argmax()]
         assert [item["probability"] for item in row["top"]] == pytest.approx(sorted(probabilities)[::-1], abs=1e-5)
 
 

@@ -42,13 +42,13 @@ def test_they_classify_plain_clip_features(
 
 
 def test_where_they_are_half_of_it(
-    fitted: FewShotClassifier, made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
+    exact: FewShotClassifier, made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
 ) -> None:
-    assert "only the text half" in str(export_weights(fitted, tmp_path / "a.npy").warning)
+    assert "only the text half" in str(export_weights(exact, tmp_path / "a.npy").warning)
     tip = fit("tip_adapter", made_up_backbone, paths_and_labels, views=0)
     assert "has more than class weights" in str(export_weights(tip, tmp_path / "b.npy").warning)
     probe = fit("linear_probe", made_up_backbone, paths_and_labels)
     with pytest.raises(MethodError, match="linear_probe has no text features"):
         export_weights(probe, tmp_path / "c.npy")
     with pytest.raises(DataError, match=r"ends in \.npy"):
-        export_weights(fitted, tmp_path / "weights.csv")
+        export_weights(exact, tmp_path / "weights.csv")

@@ -47,6 +47,8 @@ def export_onnx(
     """
     if dtype not in TARGETS:
         raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
+    if (found := classifier.backbone_.precision) != "fp32":
+        raise DataError(f"expected a backbone in fp32, found {found}; load the adapter with precision='fp32'")
     target = check_out(Path(out), ".onnx")
     sources, called = images_for(classifier, images)
     record = classifier.record_
