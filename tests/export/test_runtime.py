@@ -114,15 +114,19 @@ def test_integer_labels_come_back(
 
 
 def test_predict_runs_where_torch_is_not_installed(
-    exact: FewShotClassifier, exported: Path, pictures: Path, tmp_path: Path
+    exact: FewShotClassifier, exported: Path, adapter: Path, pictures: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "without.py"
     script.write_text(WITHOUT_TORCH)
     source = Path(daptune.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, str(script), "predict", str(exported), str(pictures), "--top-k", "3"],
-        env=os.environ | {"PYTHONPATH": str(source)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+
+    def predict(model: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(script), "predict", str(model), str(pictures), "--top-k", "3"],
+            env=os.environ | {"PYTHONPATH": str(source)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = predict(exported)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 30
@@ -130,6 +134,9 @@ def test_predict_runs_where_torch_is_not_installed(
     for row, probabilities in zip(rows, expected, strict=True):
         assert row["label"] == exact.classes_[probabilities.argmax()]
         assert [item["probability"] for item in row["top"]] == pytest.approx(sorted(probabilities)[::-1], abs=1e-5)
+    refused = predict(adapter)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "is not installed; only an exported .onnx file can do without: pip install daptune" in refused.stderr
 
 
 def test_what_an_onnx_file_cannot_take_is_said(

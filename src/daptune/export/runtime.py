@@ -94,7 +94,7 @@ class OnnxClassifier:
 
 def _open(model: str | Path | bytes, name: str, device: str) -> Any:
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingExtraError("running an ONNX file needs onnxruntime: pip install onnxruntime") from error
     if not isinstance(model, bytes) and not Path(model).expanduser().is_file():
