@@ -63,7 +63,7 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, DaptuneError):
         return _say(str(error), 2)
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("daptune"):
-        return _say(f"{error.name} is not installed; only an exported .onnx file can do without: pip install daptune", 2)
+        return _say(f"{error.name} is not installed; only exported .onnx files do without: pip install daptune", 2)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}", 2)
