@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from daptune.classifier import FewShotClassifier
+from daptune.cli import run
 from daptune.errors import DataError, MethodError
 from daptune.export.weights import export_weights
 
@@ -52,3 +53,12 @@ def test_where_they_are_half_of_it(
         export_weights(probe, tmp_path / "c.npy")
     with pytest.raises(DataError, match=r"ends in \.npy"):
         export_weights(exact, tmp_path / "weights.csv")
+
+
+def test_the_command(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(adapter), "--to", "text-weights", "--out", str(tmp_path / "w.npy")]
+    assert run(words) == 0
+    shown = capsys.readouterr()
+    assert "3 classes x 32" in shown.out and "only the text half" in shown.err
+    assert run([*words, "--dtype", "int8"]) == 2
+    assert "--dtype and --images belong to --to onnx" in capsys.readouterr().err
