@@ -1,9 +1,9 @@
 """int8: the matrices of the image tower in 8 bits, with one scale for every 32 numbers of a column.
 
 By onnxruntime's `MatMulNBits`, an operator of its own: what is multiplied with the matrices stays in float32. Dynamic
-quantisation, which rounds that as well, was quicker by a quarter, but made one picture of the demo in forty change its
-class, and an image's answer depend on the others of its batch. The patch embedding, the attention itself, norms and
-class weights stay in float32. (fp16 is done in torch: `graph.folded` with half.)
+quantisation, which rounds that as well, made one picture of the demo in forty change its class, and an image's answer
+depend on the others of its batch. The patch embedding, the attention itself, norms and class weights stay in float32.
+(fp16 is done in torch: `graph.folded` with half.)
 """
 
 import logging
