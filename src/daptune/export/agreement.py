@@ -45,7 +45,7 @@ def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list
     """What to measure on, and how to call it: the images of a folder, else those of the demo for the embedded
     backbone, else made-up ones."""
     if folder is not None:
-        files = image_files(folder.expanduser())
+        files = list(image_files(folder.expanduser()))
         if not files:
             raise DataError(f"no image files in {folder}; name a folder with images")
         places = np.linspace(0, len(files) - 1, min(len(files), MOST)).round().astype(int)
