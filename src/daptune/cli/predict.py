@@ -7,18 +7,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daptune.classifier import FewShotClassifier, image_files
 from daptune.cli import STDIN
 from daptune.cli.console import progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
-from daptune.cli.setup import load_with
-from daptune.data.loader import DecodedBatch
+from daptune.data.inputs import image_files
+from daptune.data.stream import Decoded
 from daptune.errors import DataError
+
+if TYPE_CHECKING:
+    from daptune.classifier import FewShotClassifier
+    from daptune.export.runtime import OnnxClassifier
 
 Row = dict[str, Any]
 
@@ -30,7 +33,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     if predict.json and predict.format == "csv":
         raise DataError("--json and --format csv exclude each other; leave one out")
     files = expand(paths)
-    classifier = load_with(adapter, options)
+    classifier = load_classifier(adapter, options)
     classifier.batch_size = options.batch_size or classifier.batch_size
     named_csv = predict.out is not None and predict.out.suffix.lower() == ".csv"
     as_csv = predict.format == "csv" or (predict.format is None and not predict.json and named_csv)
@@ -45,6 +48,20 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     if not read:
         raise DataError(f"none of the {len(files)} files could be read; each row says why")
     return 0
+
+
+def load_classifier(adapter: Path, options: RunOptions) -> "FewShotClassifier | OnnxClassifier":
+    """What is named: an adapter, or an ONNX file of one, for which nothing is imported that needs torch."""
+    if adapter.suffix.lower() == ".onnx":
+        from daptune.export.runtime import OnnxClassifier
+
+        if options.backbone or options.precision:
+            raise DataError(f"{adapter} holds its backbone in its own precision; leave out --backbone and --precision")
+        size = {} if options.batch_size is None else {"batch_size": options.batch_size}
+        return OnnxClassifier(adapter, device=options.device, **size)
+    from daptune.cli.setup import load_with
+
+    return load_with(adapter, options)
 
 
 def expand(paths: Sequence[str], stdin: Iterable[str] | None = None) -> list[Path]:
@@ -68,14 +85,14 @@ def expand(paths: Sequence[str], stdin: Iterable[str] | None = None) -> list[Pat
     return found
 
 
-def predictions(classifier: FewShotClassifier, files: Sequence[Path], top_k: int) -> Iterator[Row]:
+def predictions(classifier: "FewShotClassifier | OnnxClassifier", files: Sequence[Path], top_k: int) -> Iterator[Row]:
     """Rows in the order of the files: file, label, probability, top; or file and error."""
     for batch, probabilities in classifier.stream(files):
         yield from _rows(batch, probabilities, classifier.classes_.tolist(), top_k)
 
 
 def _rows(
-    batch: DecodedBatch, probabilities: NDArray[np.float32], classes: list[Any], top_k: int
+    batch: Decoded[Any], probabilities: NDArray[np.float32], classes: list[Any], top_k: int
 ) -> list[Row]:
     rows: dict[int, Row] = {
         bad.index: {"file": _name(bad.source), "error": " ".join(_name(bad.reason).split())} for bad in batch.failed
