@@ -4,7 +4,6 @@ The contract is scikit-learn's (developers' guide, "Rolling your own estimator")
 validates, forgets earlier fits and returns self, what was learned ends in `_`.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from daptune.clip.hub import resolve as resolve_name
 from daptune.data.augment import Augmentation
 from daptune.data.check import DecodeReport, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot
-from daptune.data.formats import is_image_file
+from daptune.data.folders import image_files
 from daptune.data.loader import DecodedBatch, ImageLoader, iter_batches
 from daptune.data.sources import read_source, table_from_lists
 from daptune.data.table import ImageSource, ImageTable, image_cell
@@ -48,6 +47,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     precision       of the frozen towers: "auto", "fp32", "bf16", "fp16-faithful"
     device          of torch
     batch_size      images at a time in prediction
+    scaled_decoding predict from large JPEGs decoded at a fraction of their size: faster, not quite the same pixels
 
     Fitted: `classes_` (what `predict` answers with, in the order of the columns of `predict_proba`), `method_`,
     `backbone_`, `history_`, `train_table_`, `record_`.
@@ -69,6 +69,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         precision: str = "auto",
         device: str = "cpu",
         batch_size: int = 64,
+        scaled_decoding: bool = False,
     ) -> None:
         self.method = method
         self.backbone = backbone
@@ -83,6 +84,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.precision = precision
         self.device = device
         self.batch_size = batch_size
+        self.scaled_decoding = scaled_decoding
 
     def fit(
         self,
@@ -181,7 +183,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
         check_is_fitted(self, "record_")
         temperature = self.record_.temperature
-        for batch in iter_batches(sources, self.backbone_.preprocess, self.batch_size):
+        for batch in iter_batches(
+            sources, self.backbone_.preprocess, self.batch_size, scaled=self.scaled_decoding
+        ):
             if not batch.indices:
                 yield batch, np.empty((0, len(self.classes_)), np.float32)
                 continue
@@ -291,16 +295,6 @@ def load(
     classifier.classes_ = names if record.labels is None else np.array(record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record
     return classifier
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image file below a folder, sorted, hidden ones left out."""
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(place, name) for name in sorted(files) if not name.startswith("."))
-        found += [path for path in paths if is_image_file(path)]
-    return found
 
 
 def _sources(images: Any) -> list[ImageSource]:

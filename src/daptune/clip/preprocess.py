@@ -73,9 +73,9 @@ class Preprocess:
 
     def normalize(self, pixels: NDArray[np.uint8]) -> Tensor:
         """uint8 (..., R, R, 3) -> float32 (..., 3, R, R)."""
-        scaled = torch.from_numpy(np.array(pixels)).movedim(-1, -3).to(torch.float32).div(255)
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        return scaled.sub(mean).div(torch.tensor(self.std).view(3, 1, 1)).contiguous()
+        planes = torch.from_numpy(np.array(np.moveaxis(pixels, -1, -3), order="C"))  # moved while they are bytes
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

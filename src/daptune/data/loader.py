@@ -22,6 +22,7 @@ from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
 
 PREFETCH = 2  # batches in the making while one is in use
+SCALED_MARGIN = 2
 Batch = tuple[Tensor, Tensor]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -177,17 +178,20 @@ def iter_batches(
     workers: int | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
+    scaled: bool = False,
 ) -> Iterator[DecodedBatch]:
     """Decode a stream of any length for prediction, in order and in constant memory.
 
     Each batch stands for `batch_size` consecutive sources (the last for the remaining ones); damaged images
-    are reported in `failed` and stop nothing.
+    are reported in `failed` and stop nothing. `scaled` decodes large JPEGs at a fraction of their size, never below
+    SCALED_MARGIN times what the transform makes of them: docs/prediction.md has the differences.
     """
+    shrink_to = SCALED_MARGIN * preprocess.size if scaled else None
 
     def attempt(item: tuple[int, ImageSource]) -> tuple[ImageSource, Tensor] | Unreadable:
         index, source = item
         try:
-            return source, preprocess(decode(source, max_pixels=max_pixels))
+            return source, preprocess(decode(source, max_pixels=max_pixels, shrink_to=shrink_to))
         except DataError as error:
             return Unreadable(index, source, str(error))
 
