@@ -24,8 +24,9 @@ class Fake:
         while group := list(islice(numbered, self.batch)):
             time.sleep(self.seconds)
             self.seen += [str(source) for _, source in group]
-            good = [(index, str(source)) for index, source in group if "bad" not in str(source)]
-            bad = [SimpleNamespace(index=i, reason=f"{source}:\nno image") for i, source in group if "bad" in str(source)]
+            named = [(index, str(source)) for index, source in group]
+            good = [(index, name) for index, name in named if "bad" not in name]
+            bad = [SimpleNamespace(index=index, reason=f"{name}:\nno image") for index, name in named if "bad" in name]
             scores = np.array([[zlib.crc32(f"{name}{c}".encode()) % 997 for c in range(3)] for _, name in good])
             scores = scores.reshape(-1, 3) + 1.0
             batch = SimpleNamespace(indices=tuple(index for index, _ in good), failed=tuple(bad))

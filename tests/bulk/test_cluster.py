@@ -2,14 +2,13 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daptune.bulk import cluster
 from daptune.bulk.cluster import ray_rows
 from daptune.bulk.inputs import Item
 from daptune.bulk.rows import predict_rows
@@ -26,28 +25,6 @@ def test_without_ray_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'daptune\[cluster\]'"):
         next(ray_rows(fakes.Fake, images(1), 1))
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
-    """A cluster of two nodes with a processor each; the driver is connected to it."""
-    ray = cluster._import_ray() if _has_ray() else pytest.skip("ray is not installed")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        made.add_node(num_cpus=1)
-        ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
-        yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
-
-
-def _has_ray() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("ray") is not None
 
 
 def slow_fake(folder: str) -> fakes.Fake:

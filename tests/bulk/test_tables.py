@@ -14,10 +14,11 @@ from daptune.bulk.log import RowLog
 from daptune.bulk.tables import Format, check_parquet, format_of
 from daptune.errors import MissingExtraError
 
+TOP = [{"label": "ü", "probability": 0.75}, {"label": "x", "probability": 0.25}]
 ROWS: list[dict[str, Any]] = [
-    {"file": "a, b\n.png", "label": "ü", "probability": 0.75, "top": [{"label": "ü", "probability": 0.75}, {"label": "x", "probability": 0.25}]},
+    {"file": "a, b\n.png", **TOP[0], "top": TOP},
     {"file": "gone.png", "error": "No such file or directory."},
-]  # fmt: skip
+]
 
 
 def write(out: Path, form: Format, rows: list[dict[str, Any]], top_k: int = 2) -> Path:

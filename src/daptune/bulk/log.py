@@ -35,11 +35,11 @@ class RowLog:
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+        if out.is_dir():
+            raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
         self.out = out
         self.folder = out.with_name(f"{out.name}.partial")
         self.done = self.read = 0
-        if out.is_dir():
-            raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
         self.folder.mkdir(exist_ok=True)
         self._file = open(self.folder / "rows.jsonl", "a+b")  # noqa: SIM115  # closed by __exit__
         self._synced = 0.0
