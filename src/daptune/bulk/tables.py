@@ -13,7 +13,7 @@ from daptune.errors import MissingExtraError
 T = TypeVar("T")
 Format = Literal["jsonl", "csv", "parquet"]
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-_GROUP = 1 << 16  # rows of a Parquet group, and all that is held of the table
+_GROUP = 1 << 14  # rows of a Parquet group, and all that is held of the table
 
 
 def format_of(out: Path | None) -> Format:
