@@ -103,10 +103,16 @@ def test_other_images_under_the_same_words_are_refused_and_the_rows_stay(tmp_pat
     begun = begin(tmp_path / "rows.jsonl", 2)
     before = begun.read_bytes()
     for names, found in (["new.png", *NAMES], "new.png"), (NAMES[:4], "none"):
-        with pytest.raises(DataError, match=rf"rows or more of other images.*here is .*{found}.*remove"):
+        with pytest.raises(DataError, match=rf"rows of other images: row .* is of .*, where {found} stands now"):
             go(tmp_path / "rows.jsonl", names)
         assert begun.read_bytes() == before
     assert len(go(tmp_path / "rows.jsonl", [*NAMES, "more.png"]).seen) == 9
+
+
+def test_a_run_without_a_row_is_in_nobodys_way(tmp_path: Path) -> None:
+    begin(tmp_path / "rows.jsonl", 0)
+    go(tmp_path / "rows.jsonl", who=WHO | {"adapter": "xyz"})
+    assert len((tmp_path / "rows.jsonl").read_bytes().splitlines()) == len(NAMES)
 
 
 def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ class RowLog:
             item = next(images, None)
             if item is None or item.name != row["file"]:
                 raise DataError(
-                    f"{self.folder} holds {self.done + 1} rows or more of other images: the last is of {row['file']}, "
-                    f"here is {item.name if item else 'none'}; {self._advice}"
+                    f"{self.folder} holds rows of other images: row {self.done + 1} is of {row['file']}, where "
+                    f"{item.name if item else 'none'} stands now; {self._advice}"
                 )
             end += len(line)
             self.done += 1
@@ -103,6 +103,7 @@ class RowLog:
                 for row in self.rows():
                     write(row)
         _sync_file(made)
+        self._file.close()  # Windows moves no open file
         os.replace(made, self.out)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -117,10 +118,10 @@ class RowLog:
         return f"go on with the same ones, give another --out, or remove {self.folder} to begin anew"
 
     def _check(self, identity: dict[str, Any]) -> None:
-        """Compare with what run.json says, or write it."""
+        """Compare with what run.json says, or write it where there are no rows, or rows of nobody knows what."""
         path = self.folder / "run.json"
-        if not path.exists():
-            self._file.truncate(0)  # rows of nobody knows what
+        if not path.exists() or self._file.seek(0, os.SEEK_END) == 0:
+            self._file.truncate(0)
             fresh = path.with_suffix(".new")
             fresh.write_text(json.dumps(identity, indent=1) + "\n", "utf-8")
             _sync_file(fresh)
@@ -155,7 +156,7 @@ def _row(line: bytes) -> Row | None:
 
 
 def _sync_file(path: Path) -> None:
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 

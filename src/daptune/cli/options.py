@@ -91,6 +91,8 @@ class FitOptions:
     """Parameters of the last step, or of the best epoch on the validation images."""
     run_dir: Path | None = None
     """Folder of checkpoints and history; by default the adapter's folder with `.run` behind it."""
+    cache_dir: Path | None = None
+    """Folder that keeps decoded images for later runs, 20 GB at most, for images that are slow to read or decode."""
     resume: bool = False
     """Go on from the checkpoint of an interrupted run."""
     json: Json = False

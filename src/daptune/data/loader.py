@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
-from daptune.data.cache import ImageCache
+from daptune.data.cache import DiskCache, ImageCache
 from daptune.data.check import Unreadable
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.parallel import default_workers, ordered_map
@@ -23,6 +24,7 @@ from daptune.errors import DataError
 
 PREFETCH = 2  # batches in the making while one is in use
 SCALED_MARGIN = 2
+DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
 Batch = tuple[Tensor, Tensor]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,6 +57,7 @@ class ImageLoader:
         batch (dassl/data/data_manager.py).
     workers: threads that decode; None one a processor, 0 none.
     cache_bytes: decoded images kept in memory.
+    cache_dir: folder that decoded images of files are kept in for later runs, up to `disk_bytes`; None: not.
 
     What it yields depends on the arguments above `workers` alone. Pixels over `max_pixels` and damaged
     files raise DataError at their turn; `check_readable` finds them before.
@@ -74,6 +77,8 @@ class ImageLoader:
         views: int | None = None,
         workers: int | None = None,
         cache_bytes: int = 1 << 30,
+        cache_dir: Path | None = None,
+        disk_bytes: int = DISK_BYTES,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         if batch_size < 1:
@@ -94,6 +99,7 @@ class ImageLoader:
         self.workers = default_workers() if workers is None else workers
         self.max_pixels = max_pixels
         self._cache = ImageCache(cache_bytes)
+        self._disk = None if cache_dir is None else DiskCache(cache_dir, disk_bytes)
         if self.batches_per_epoch == 0:
             raise DataError(f"{len(table)} images fill no batch of {batch_size}; lower the batch size.")
 
@@ -145,7 +151,11 @@ class ImageLoader:
         )
 
     def _image(self, row: int) -> Image.Image:
-        return self._cache.get(row, partial(decode, self.table.images[row], max_pixels=self.max_pixels))
+        return self._cache.get(row, partial(self._decoded, self.table.images[row]))
+
+    def _decoded(self, source: ImageSource) -> Image.Image:
+        plain = partial(decode, source, max_pixels=self.max_pixels)
+        return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
 
     def _batches(self, rows: npt.NDArray[np.int64], view: Callable[[int], Tensor]) -> Iterator[Batch]:
         with closing(_parallel(view, rows.tolist(), self.workers, self.batch_size)) as views:
