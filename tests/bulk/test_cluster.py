@@ -5,14 +5,16 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from daptune.bulk import cluster
 from daptune.bulk.cluster import ray_rows
 from daptune.bulk.inputs import Item
 from daptune.bulk.rows import predict_rows
-from daptune.errors import AdapterError, MissingExtraError
+from daptune.errors import AdapterError, DataError, MissingExtraError
 
 from . import fakes
 
@@ -24,6 +26,16 @@ def images(count: int) -> list[Item]:
 def test_without_ray_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'daptune\[cluster\]'"):
+        next(ray_rows(fakes.Fake, images(1), 1))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Could not find\nany running instance")
+
+    fake = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setattr(cluster, "_import_ray", lambda: fake)
+    with pytest.raises(DataError, match=r"no Ray cluster could be reached.*Could not find any running.*RAY_ADDRESS"):
         next(ray_rows(fakes.Fake, images(1), 1))
 
 

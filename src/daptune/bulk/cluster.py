@@ -28,12 +28,17 @@ def ray_rows(
     """The rows of each piece, in the order of the images. `load` makes the predictor, once in each worker.
 
     Takes the cluster that `RAY_ADDRESS` names or that runs on this machine; else starts one of this machine alone.
-    Raises MissingExtraError without ray, what `load` raises, and DataError for a piece that is lost again and again.
+    Raises MissingExtraError without ray, what `load` raises, and DataError without a cluster or for a piece that is
+    lost again and again.
     """
     ray = _import_ray()
     started = not ray.is_initialized()
     if started:
-        ray.init(logging_level="ERROR", log_to_driver=False)
+        try:
+            ray.init(logging_level="ERROR", log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"no Ray cluster could be reached or started ({reason}); RAY_ADDRESS names one") from None
     cpus = _cpus_of_a_task(ray)
     run = ray.remote(num_cpus=cpus, num_gpus=int(gpu), max_retries=RETRIES)(_rows)
     pickled = ray.cloudpickle.dumps(load)

@@ -1,6 +1,7 @@
 """`daptune predict`: one row an image, in order, written as they come; to a file, so that a run may end and go on."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -116,7 +117,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         digest.update(file.read_bytes())
     return {
         "adapter": digest.hexdigest(),
-        "images": list(paths),
+        "images": [path if path == "-" else os.path.abspath(os.path.expanduser(path)) for path in paths],
         "shard": predict.shard,
         "top-k": predict.top_k,
         "precision": options.precision,

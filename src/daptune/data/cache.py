@@ -44,7 +44,7 @@ class ImageCache:
 
 
 class DiskCache:
-    """RGB images as files of a folder, whole and exact, at most `limit` bytes of them; shared by runs and processes.
+    """RGB images as files of a folder, whole and exact, at most about `limit` bytes of them; runs may share it.
 
     Nothing leaves to make room: epochs go round, and what left would be what is asked for next. A file is called by its
     picture's path, size and time of change, so that a picture that changed is decoded anew. Safe to use from several
