@@ -1,8 +1,9 @@
 """Rows from a Ray cluster of two nodes in this machine, one of which is killed under way."""
 
+import os
 import sys
 import threading
-from collections.abc import Callable
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,30 +40,39 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         next(ray_rows(fakes.Fake, images(1), 1))
 
 
-def slow_fake(folder: str) -> fakes.Fake:
-    """A predictor that leaves the number of its process in `folder`."""
-    import os
+def doomed(folder: str) -> fakes.Fake:
+    """A predictor that never ends its second piece on the node that is to be killed, and says so in `folder`."""
 
-    (Path(folder) / str(os.getpid())).touch()
-    return fakes.Fake(2, 0.05)
+    class Fake(fakes.Fake):
+        pieces = 0
+
+        def stream(self, sources: Any) -> Any:
+            self.pieces += 1
+            if "DAPTUNE_TEST_DOOMED" in os.environ and self.pieces == 2:
+                (Path(folder) / "hanging").touch()
+                time.sleep(300)
+            return super().stream(sources)
+
+    return Fake(2, 0.02)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of ray's own
 def test_a_node_dies_and_no_row_is_lost_or_twice(nodes: Any, tmp_path: Path) -> None:
-    load: Callable[[], fakes.Fake] = partial(slow_fake, str(tmp_path))
+    """It is killed in the middle of a piece, which another node has to do again."""
     expected = [row for rows in predict_rows(fakes.Fake(), images(150), 2) for row in rows]
-    worker = next(iter(nodes.worker_nodes))
-    found: list[dict[str, Any]] = []
-    killer = None
-    for rows in ray_rows(load, images(150), 2, piece=5):
-        found += rows
-        if len(list(tmp_path.iterdir())) == 2 and killer is None:  # both nodes are at work
-            killer = threading.Thread(target=nodes.remove_node, args=(worker,), kwargs={"allow_graceful": False})
-            killer.start()
-    assert killer is not None, "one node did all of it"
-    killer.join()
-    assert len(nodes.list_all_nodes()) == 1
+    node = next(iter(nodes.worker_nodes))
+
+    def kill() -> None:
+        while not (tmp_path / "hanging").exists():
+            time.sleep(0.02)
+        nodes.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    found = [row for rows in ray_rows(partial(doomed, str(tmp_path)), images(150), 2, piece=5) for row in rows]
+    killer.join(60)
+    assert (tmp_path / "hanging").exists() and len(nodes.list_all_nodes()) == 1
     assert found == expected
 
 
