@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,10 +21,10 @@ from daptune.clip.hub import resolve as resolve_name
 from daptune.data.augment import Augmentation
 from daptune.data.check import DecodeReport, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot
-from daptune.data.folders import image_files
+from daptune.data.inputs import image_sources
 from daptune.data.loader import DecodedBatch, ImageLoader, iter_batches
 from daptune.data.sources import read_source, table_from_lists
-from daptune.data.table import ImageSource, ImageTable, image_cell
+from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError, MethodError, TrainingError, suggest
 from daptune.methods import MethodConfig, get_method, make_config
 from daptune.presets import resolve
@@ -174,7 +173,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         check_is_fitted(self, "record_")
         parts = []
-        for batch, probabilities in self.stream(_sources(images)):
+        for batch, probabilities in self.stream(image_sources(images)):
             if batch.failed:
                 raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` goes on past such files.")
             parts.append(probabilities)
@@ -298,19 +297,6 @@ def load(
     classifier.classes_ = names if record.labels is None else np.array(record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record
     return classifier
-
-
-def _sources(images: Any) -> list[ImageSource]:
-    if isinstance(images, ImageTable):
-        return list(images.images)
-    if isinstance(images, str | Path):
-        folder = Path(images).expanduser()
-        if not folder.is_dir():
-            raise DataError(f"expected a list of images or a folder, found {str(images)!r}; put one file into a list.")
-        return list(image_files(folder))
-    if isinstance(images, bytes | Image.Image) or not isinstance(images, Iterable):
-        raise DataError(f"expected a list of images, found one {type(images).__name__}; put it into a list.")
-    return [image_cell(image) for image in images]
 
 
 def _integer_labels(labels: Any, class_names: Sequence[str] | None) -> NDArray[np.int64] | None:

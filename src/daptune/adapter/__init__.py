@@ -20,8 +20,18 @@ import safetensors.torch
 import torch
 
 from daptune.adapter.card import model_card
-from daptune.adapter.files import check_target, present, replace_folder
-from daptune.adapter.record import FORMAT_VERSION, AdapterRecord, damaged, read_record
+from daptune.adapter.files import check_target, replace_folder
+from daptune.adapter.hub import find_adapter
+from daptune.adapter.record import (
+    CARD_FILE,
+    FORMAT_VERSION,
+    JSON_FILE,
+    TENSOR_FILE,
+    AdapterRecord,
+    damaged,
+    read_record,
+    read_tensor_file,
+)
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.errors import AdapterError, BackboneError, MethodError, suggest
 from daptune.methods import METHODS, MethodConfig
@@ -33,6 +43,7 @@ __all__ = [
     "AdapterRecord",
     "check_start",
     "check_target",
+    "find_adapter",
     "load_adapter",
     "make_record",
     "read_record",
@@ -40,8 +51,6 @@ __all__ = [
     "start_from",
 ]
 
-TENSOR_FILE = "adapter.safetensors"
-CARD_FILE = "README.md"
 logger = logging.getLogger("daptune")
 
 
@@ -107,7 +116,7 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
         {
             TENSOR_FILE: blob,
             CARD_FILE: card.encode(),
-            "adapter.json": record.to_json().encode(),
+            JSON_FILE: record.to_json().encode(),
         },
     )
 
@@ -119,12 +128,12 @@ def load_adapter(
     precision: str | None = None,
     device: str = "cpu",
 ) -> Adapter:
-    """Load an adapter and, unless it is given, the backbone that it names.
+    """Load an adapter, a folder or `hf:user/name[@revision]`, and, unless it is given, the backbone that it names.
 
     `precision` None takes the one that the adapter was made in. Raises AdapterError (missing, damaged, newer,
     unknown method, wrong shapes, another backbone: the message names both) or BackboneError.
     """
-    folder = present(Path(folder))
+    folder = find_adapter(folder)
     record = read_record(folder)
     if record.method not in METHODS:
         raise AdapterError(
@@ -155,7 +164,7 @@ def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodC
 
     Raises AdapterError for no adapter, one of another method, or one whose tensors belong to its classes.
     """
-    folder = present(Path(folder))
+    folder = find_adapter(folder)
     record = read_record(folder)
     if record.method != method:
         raise AdapterError(
@@ -177,7 +186,7 @@ def start_from(method: Method, folder: str | Path) -> None:
     Raises AdapterError as `check_start`, and where the backbone or a shape differs. Options that differ without a
     different shape are logged.
     """
-    folder = present(Path(folder))
+    folder = find_adapter(folder)
     record, config = check_start(folder, method.name)
     _check_backbone(folder, record, method.backbone)
     there, here = _plain(config.for_new_classes()), _plain(method.config.for_new_classes())
@@ -238,19 +247,11 @@ def _named_backbone(folder: Path, record: AdapterRecord, precision: str | None, 
 
 
 def _read_tensors(folder: Path, record: AdapterRecord) -> dict[str, torch.Tensor]:
-    path = folder / TENSOR_FILE
-    try:
-        blob = path.read_bytes()
-    except FileNotFoundError:
-        raise damaged(path, "it is missing") from None
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from error
-    if hashlib.sha256(blob).hexdigest() != record.tensors_sha256:
-        raise damaged(path, "its sha256 is not the one in adapter.json")
+    blob = read_tensor_file(folder, record)
     try:
         return safetensors.torch.load(blob)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise damaged(path, f"it is not a safetensors file ({error})") from error
+        raise damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({error})") from error
 
 
 def _plain(config: Any) -> dict[str, Any]:

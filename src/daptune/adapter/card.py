@@ -3,6 +3,11 @@
 from typing import Any
 
 from daptune.adapter.record import AdapterRecord
+from daptune.clip.hub import resolve
+from daptune.errors import BackboneError
+
+PLACE = "PATH_OF_THIS_FOLDER"
+"""Stands in the card for what the adapter is loaded by; publishing it puts its name there."""
 
 
 def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int) -> str:
@@ -11,22 +16,29 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the count of numbers.
     """
     names = ", ".join(record.class_names[:20]) + (" ..." if len(record.class_names) > 20 else "")
+    name, repo = record.backbone["name"], _repository(record.backbone["name"])
     lines = [
         "---",
         "library_name: daptune",
         "pipeline_tag: image-classification",
+        *([f"base_model: {repo}", "base_model_relation: adapter"] if repo else []),
         "tags: [clip, prompt-tuning, few-shot, " + record.method + "]",
         "---",
         "",
         f"# {title} for {len(record.class_names)} classes",
         "",
         f"Learned with daptune (`pip install daptune`): {parameters:,} numbers in {size / 1000:.0f} kB "
-        f"that adapt the frozen `{record.backbone['name']}`.",
+        f"that adapt the frozen `{name}`.",
+        "",
+        "## Task",
+        "",
+        f"It says which of {len(record.class_names)} classes an image shows, with a probability for each. The figures "
+        "below are those of its own run.",
         "",
         "| | |",
         "|---|---|",
         f"| method | {record.method} |",
-        f"| backbone | {record.backbone['name']} (sha256 {record.backbone['sha256'][:16]}...) |",
+        f"| backbone | {_cell(name)} (sha256 {record.backbone['sha256'][:16]}...) |",
         f"| classes | {_cell(names)} |",
         f"| images a class | {'all' if record.shots is None else record.shots} |",
         f"| seed | {record.seed} |",
@@ -35,15 +47,19 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         "## Use",
         "",
         "```bash",
-        "daptune predict PATH_OF_THIS_FOLDER pictures/",
+        f"daptune predict {PLACE} pictures/",
         "```",
         "",
         "```python",
         "import daptune",
         "",
-        'classifier = daptune.load("PATH_OF_THIS_FOLDER")',
+        f'classifier = daptune.load("{PLACE}")',
         'classifier.predict(["picture.jpg"])',
         "```",
+        "",
+        "## Backbone and licence",
+        "",
+        _licence(name, repo),
         "",
         "## Limits",
         "",
@@ -52,6 +68,28 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         "",
     ]
     return "\n".join(lines)
+
+
+def _repository(backbone: str) -> str:
+    """The Hub's repository of a backbone, or nothing."""
+    try:
+        return resolve(backbone).repo
+    except BackboneError:  # a file that is no longer there
+        return ""
+
+
+def _licence(backbone: str, repo: str) -> str:
+    where = "It is not part of this adapter"
+    if repo:
+        where += f": daptune fetches it from `{repo}` on the Hub, under the licence that is stated there"
+    elif backbone == "tiny":
+        where += ": it comes with daptune, under the MIT licence"
+    else:
+        where += ": it was read from a file, whose licence is not known here"
+    return (
+        f"The backbone is `{backbone}`. {where}. For the learned numbers the publisher chooses a licence: add a line "
+        "`license:` to the header of this file."
+    )
 
 
 def _flat(metrics: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """What `adapter.json` holds, as a dataclass, and the reading of it: every field is checked, nothing is trusted."""
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -9,7 +10,7 @@ from typing import Any
 from daptune.errors import AdapterError
 
 FORMAT_VERSION = 1
-JSON_FILE = "adapter.json"
+JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "README.md"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,20 @@ def read_record(folder: Path) -> AdapterRecord:
     content["class_names"] = tuple(names)
     known = {item.name for item in fields(AdapterRecord)}
     return AdapterRecord(**{name: value for name, value in content.items() if name in known})
+
+
+def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
+    """The bytes of `adapter.safetensors`; AdapterError where they are not those that the record speaks of."""
+    path = folder / TENSOR_FILE
+    try:
+        blob = path.read_bytes()
+    except FileNotFoundError:
+        raise damaged(path, "it is missing") from None
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(blob).hexdigest() != record.tensors_sha256:
+        raise damaged(path, "its sha256 is not the one in adapter.json")
+    return blob
 
 
 def damaged(path: Path, reason: str) -> AdapterError:

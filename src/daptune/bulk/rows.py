@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from daptune.bulk.inputs import Item, spelt
 
 if TYPE_CHECKING:
-    from daptune.data.loader import DecodedBatch
+    from daptune.data.stream import Decoded
     from daptune.data.table import ImageSource
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ class Predictor(Protocol):
 
     def stream(
         self, sources: "Iterable[ImageSource]", /
-    ) -> "Iterator[tuple[DecodedBatch, NDArray[np.float32]]]":
+    ) -> "Iterator[tuple[Decoded[Any], NDArray[np.float32]]]":
         """Batches in the order of the sources, each with probabilities (b, C) of those that could be read."""
 
 

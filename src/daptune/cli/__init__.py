@@ -62,6 +62,8 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
         return _say(f"{str(error).rstrip('.')}; see: daptune {verb + ' ' if known else ''}--help", 2)
     if isinstance(error, DaptuneError):
         return _say(str(error), 2)
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("daptune"):
+        return _say(f"{error.name} is not installed; only exported .onnx files do without: pip install daptune", 2)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}", 2)

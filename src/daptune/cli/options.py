@@ -22,7 +22,7 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
     return int(text)
 
 
-Adapter = Annotated[Path, Parameter(help="Folder that `daptune fit` wrote.")]
+Adapter = Annotated[Path, Parameter(help="Folder that `daptune fit` wrote, or `hf:user/name`.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daptune.bulk.inputs import Item, items, shard
 from daptune.bulk.log import RowLog
@@ -17,6 +17,10 @@ from daptune.cli import STDIN
 from daptune.cli.console import note, progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
 from daptune.errors import DataError, Interrupted
+
+if TYPE_CHECKING:
+    from daptune.classifier import FewShotClassifier
+    from daptune.export.runtime import OnnxClassifier
 
 COUNTED = 10_000
 """Up to so many images are counted before the first is read, so that the time left can be told."""
@@ -61,12 +65,24 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
 
 def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) -> Predictor:
     """What predicts: on a Ray cluster, each worker calls this."""
-    from daptune.cli.setup import load_with
-
-    classifier = load_with(adapter, options)
+    classifier = load_classifier(adapter, options)
     classifier.batch_size = options.batch_size or classifier.batch_size
     classifier.scaled_decoding = predict.scaled_decoding
     return classifier
+
+
+def load_classifier(adapter: Path, options: RunOptions) -> "FewShotClassifier | OnnxClassifier":
+    """What is named: an adapter, or an ONNX file of one, for which nothing is imported that needs torch."""
+    if adapter.suffix.lower() == ".onnx":
+        from daptune.export.runtime import OnnxClassifier
+
+        if options.backbone or options.precision:
+            raise DataError(f"{adapter} holds its backbone in its own precision; leave out --backbone and --precision")
+        size = {} if options.batch_size is None else {"batch_size": options.batch_size}
+        return OnnxClassifier(adapter, device=options.device, **size)
+    from daptune.cli.setup import load_with
+
+    return load_with(adapter, options)
 
 
 def _executor(
@@ -111,7 +127,11 @@ def _images(paths: Sequence[str], part: str | None) -> tuple[Iterator[Item], int
 
 def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> dict[str, Any]:
     """What decides the rows of a run, so that an interrupted one is not gone on with by another."""
-    files = [adapter] if adapter.is_file() else sorted(adapter.glob("adapter.*"))
+    files = [adapter]
+    if adapter.suffix.lower() != ".onnx":
+        from daptune.adapter import find_adapter
+
+        files = sorted(find_adapter(adapter).glob("adapter.*"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

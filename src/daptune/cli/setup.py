@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from daptune.adapter import read_record
+from daptune.adapter import find_adapter, read_record
 from daptune.classifier import FewShotClassifier, load
 from daptune.cli.console import note
 from daptune.cli.options import RunOptions
@@ -64,6 +64,7 @@ def load_with(adapter: Path, options: RunOptions) -> FewShotClassifier:
         raise DataError(f"--batch-size must be at least 1; found {options.batch_size}")
     if options.backbone is None:
         return load(adapter, precision=options.precision, device=options.device)
+    adapter = find_adapter(adapter)
     record = read_record(adapter)
     precision = options.precision or record.backbone.get("precision", "auto")
     backbone = load_backbone(options.backbone, precision=precision, device=options.device)

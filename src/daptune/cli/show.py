@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from daptune.adapter import Adapter, load_adapter, read_record
+from daptune.adapter import Adapter, find_adapter, load_adapter, read_record
 from daptune.adapter.record import AdapterRecord
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.clip.backbone import load_backbone
@@ -15,6 +15,7 @@ from daptune.methods import Method
 
 def run(folder: Path, *, words: int, as_json: bool) -> int:
     """Do it; raises AdapterError. Without the backbone at hand only the nearest words are missing."""
+    folder = find_adapter(folder)
     record = read_record(folder)
     adapter: Adapter | None = None
     try:

@@ -12,19 +12,20 @@ network, so that a run neither changes nor fails when the network does; `pull` a
 import json
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackboneError
+from ..errors import BackboneError, DaptuneError
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.files import INDEX, files_of
 
 TINY = Path(__file__).with_name("tiny")
-_HUB = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 _BESIDE = (huggingface.PREPROCESSOR, "tokenizer.json")
 
@@ -57,7 +58,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     text = str(name)
     if text == "tiny":
         return Source("tiny", path=TINY)
-    if match := _HUB.fullmatch(text):
+    if match := HUB_NAME.fullmatch(text):
         if revision and match["revision"] and revision != match["revision"]:
             raise BackboneError(f"{text!r} names a revision, and revision={revision!r} another: give one of them.")
         return Source(text, repo=match["repo"], revision=revision or match["revision"])
@@ -91,13 +92,10 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
     source = resolve(name, revision)
     if source.path is not None:
         return source.path
-    if _offline():
-        raise _unreachable(source, "HF_HUB_OFFLINE is set")
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), BackboneError):
+        from huggingface_hub import HfApi, hf_hub_download
 
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    try:
+        endpoint = hub_endpoint()
         info = HfApi(endpoint=endpoint).model_info(source.repo, revision=source.revision)
 
         def fetch(file: str) -> Path:
@@ -108,23 +106,6 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
 
         names = [entry.rfilename for entry in info.siblings or ()]
         paths = [fetch(file) for file in choose(names, source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))]
-    except GatedRepoError as error:
-        raise BackboneError(
-            f"{source.repo} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise BackboneError(
-            f"{source.repo} has no revision {source.revision!r}; leave it out for the newest."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise BackboneError(
-            f"the Hub has no repository {source.repo!r} that you may read; check the name, or run `hf auth login`."
-        ) from error
-    except BackboneError:
-        raise
-    except Exception as error:  # the network's errors are of no common class across the versions of huggingface_hub
-        reason = str(error).strip().splitlines()
-        raise _unreachable(source, reason[0] if reason else type(error).__name__) from error
     return paths[0].parent
 
 
@@ -171,8 +152,51 @@ def _cached(source: Source, cache_dir: Path | None) -> Path | None:
     return here[layout[0]].parent
 
 
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+def hub_endpoint() -> str | None:
+    """The Hub to ask, where the environment names another than the public one."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+@contextmanager
+def hub_errors(
+    repo: str, revision: str | None, unreachable: Callable[[str], DaptuneError], kind: type[DaptuneError]
+) -> Iterator[None]:
+    """Requests to the Hub on one repository: what goes wrong comes out as one line, of `kind` or made by
+    `unreachable` from the reason; offline, nothing is asked."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise unreachable("HF_HUB_OFFLINE is set")
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except DaptuneError:
+        raise
+    except GatedRepoError as error:
+        raise kind(
+            f"{repo} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise kind(f"{repo} has no revision {revision!r}; leave it out for the newest.") from error
+    except RepositoryNotFoundError as error:
+        raise kind(
+            f"the Hub has no repository {repo!r} that you may read; check the name, or run `hf auth login`."
+        ) from error
+    except HFValidationError as error:
+        raise kind(f"{repo!r} is no name of a repository: expected user/name.") from error
+    except Exception as error:  # the network's errors are of no common class across the versions of huggingface_hub
+        if isinstance(error, HfHubHTTPError) and error.response is not None:
+            if error.response.status_code == 401:
+                raise kind(f"the Hub does not know who you are ({repo}); log in with `hf auth login`.") from error
+            if error.response.status_code == 403:
+                raise kind(f"your login may not do this to {repo}; log in with `hf auth login`, or ask.") from error
+        reason = str(error).strip().splitlines()
+        raise unreachable(reason[0] if reason else type(error).__name__) from error
 
 
 def _unreachable(source: Source, reason: str) -> BackboneError:

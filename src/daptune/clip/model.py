@@ -145,6 +145,9 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "gelu":
             return self.c_proj(F.gelu(self.c_fc(x)))
+        if torch.compiler.is_compiling():  # a graph to export holds plain layers, which others can quantise
+            hidden = self.c_fc(x)
+            return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
         weights = (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias)
         return QuickGELUMLP.apply(x, *weights)  # type: ignore[no-untyped-call]
 
@@ -223,7 +226,7 @@ class VisionTower(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Class token and patches with positions, before ln_pre: (B, 3, R, R) -> (B, 1 + G, W)."""
         patches = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).mT.float()  # (B, G, W)
-        token = self.class_embedding.expand(len(images), 1, -1)
+        token = self.class_embedding.expand(images.shape[0], 1, -1)
         return torch.cat([token, patches], 1) + self.positional_embedding
 
     def forward(
@@ -240,7 +243,7 @@ class VisionTower(nn.Module):
         x = self.ln_pre(self.embed(images))
         layers: list[Tensor] = []
         if prompts is not None:
-            layers = [p.expand(len(images), -1, -1) for p in prompts.unbind(-3)]  # J of (B, P, W)
+            layers = [p.expand(images.shape[0], -1, -1) for p in prompts.unbind(-3)]  # J of (B, P, W)
             # LN acts on each token alone, and attention is blind to the order of tokens that carry no position:
             # "before ln_pre" is an ln_pre of the prompts, and every place in the sequence is the same place
             x = torch.cat([x, self.ln_pre(layers[0]) if before_ln_pre else layers[0]], 1)

@@ -2,20 +2,22 @@
 
 openai/CLIP (clip/clip.py, `_transform`) and open_clip (src/open_clip/transform.py, `image_transform`): bicubic resize
 of the shorter side with Pillow, centre crop, scale to 0..1, normalise. A few checkpoints squash both sides instead
-(DFN5B) or resize bilinearly; their configs say so.
+(DFN5B) or resize bilinearly; their configs say so. It is computed without torch, which not everyone who runs an
+exported model has.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from ..errors import BackboneError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -50,9 +52,13 @@ class Preprocess:
                 f"found size {self.size}, mean {self.mean}, std {self.std}."
             )
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> "Tensor":
         """An RGB image of any size -> (3, R, R) float32."""
         return self.normalize(np.asarray(self.crop(image)))
+
+    def array(self, image: Image.Image) -> NDArray[np.float32]:
+        """The same as an array."""
+        return self.normalized(np.asarray(self.crop(image)))
 
     def crop(self, image: Image.Image) -> Image.Image:
         """An RGB image of any size, resized and cropped to R x R."""
@@ -71,11 +77,20 @@ class Preprocess:
         left, top = round((across - side) / 2), round((down - side) / 2)
         return image.resize((across, down), method).crop((left, top, left + side, top + side))
 
-    def normalize(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def normalize(self, pixels: NDArray[np.uint8]) -> "Tensor":
         """uint8 (..., R, R, 3) -> float32 (..., 3, R, R)."""
-        planes = torch.from_numpy(np.array(np.moveaxis(pixels, -1, -3), order="C"))  # moved while they are bytes
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return planes.to(torch.float32).div_(255).sub_(mean).div_(std)
+        import torch
+
+        return torch.from_numpy(self.normalized(pixels))
+
+    def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same as an array."""
+        mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
+        scaled = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
+        scaled /= 255
+        scaled -= mean
+        scaled /= std
+        return scaled
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

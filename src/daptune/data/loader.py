@@ -1,10 +1,9 @@
 """Batches of normalised images: decoded in parallel, cached, and the same bits however they are computed."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -16,14 +15,12 @@ from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
 from daptune.data.cache import DiskCache, ImageCache
-from daptune.data.check import Unreadable
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.parallel import default_workers, ordered_map
+from daptune.data.stream import PREFETCH, SCALED_MARGIN, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
 
-PREFETCH = 2  # batches in the making while one is in use
-SCALED_MARGIN = 2
 DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
 Batch = tuple[Tensor, Tensor]
 T = TypeVar("T")
@@ -165,20 +162,8 @@ class ImageLoader:
                 yield images, torch.from_numpy(self.table.labels[chosen])
 
 
-@dataclass(frozen=True)
-class DecodedBatch:
-    """Consecutive sources of a stream: those that decoded, in order, and those that did not.
-
-    indices: positions in the stream, b of them.
-    sources: the b sources.
-    images: float32 (b, 3, R, R); b may be 0.
-    failed: positions, sources and reasons of the rest.
-    """
-
-    indices: tuple[int, ...]
-    sources: tuple[ImageSource, ...]
-    images: Tensor
-    failed: tuple[Unreadable, ...]
+DecodedBatch = Decoded[Tensor]
+"""A batch of a stream, images as a tensor."""
 
 
 def iter_batches(
@@ -190,38 +175,20 @@ def iter_batches(
     max_pixels: int = MAX_PIXELS,
     scaled: bool = False,
 ) -> Iterator[DecodedBatch]:
-    """Decode a stream of any length for prediction, in order and in constant memory.
+    """`daptune.data.stream.decoded_batches` through a backbone's transform, as tensors float32 (b, 3, R, R).
 
-    Each batch stands for `batch_size` consecutive sources (the last for the remaining ones); damaged images
-    are reported in `failed` and stop nothing. `scaled` decodes large JPEGs at a fraction of their size, never below
-    SCALED_MARGIN times what the transform makes of them: docs/prediction.md has the differences.
+    `scaled` decodes large JPEGs at a fraction of their size.
     """
     shrink_to = SCALED_MARGIN * preprocess.size if scaled else None
-
-    def attempt(item: tuple[int, ImageSource]) -> tuple[ImageSource, Tensor] | Unreadable:
-        index, source = item
-        try:
-            return source, preprocess(decode(source, max_pixels=max_pixels, shrink_to=shrink_to))
-        except DataError as error:
-            return Unreadable(index, source, str(error))
-
-    if batch_size < 1:
-        raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
     none = torch.empty(0, 3, preprocess.size, preprocess.size)
-    with closing(_parallel(attempt, enumerate(sources), workers, batch_size)) as results:
-        for start in count(0, batch_size):
-            group = list(islice(results, batch_size))
-            if not group:
-                return
-            good = [
-                (start + i, *result) for i, result in enumerate(group) if not isinstance(result, Unreadable)
-            ]
-            yield DecodedBatch(
-                tuple(index for index, _, _ in good),
-                tuple(source for _, source, _ in good),
-                torch.stack([image for _, _, image in good]) if good else none,
-                tuple(result for result in group if isinstance(result, Unreadable)),
-            )
+
+    def stack(images: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(images)) if images else none
+
+    return decoded_batches(
+        sources, preprocess, stack, batch_size, workers,
+        max_pixels=max_pixels, shrink_to=shrink_to, initializer=_one_torch_thread,
+    )  # fmt: skip
 
 
 def _parallel(

@@ -86,14 +86,26 @@ def transport_plan(similarity: Tensor, regularization: float, *, together: bool 
     """
     kernel = ((similarity - 1) / regularization).exp()
     prompts, parts = kernel.shape[-2:]
-    r, c = kernel.new_ones((*kernel.shape[:-2], parts)), kernel.new_ones(kernel.shape[:-1])
-    moving = torch.ones_like(r[..., 0], dtype=torch.bool)  # (B, C)
-    for _ in range(ITERATIONS):
+
+    def step(count: Tensor, r: Tensor, c: Tensor, moving: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         next_r = 1 / parts / (c.unsqueeze(-2) @ kernel).squeeze(-2)  # (B, C, G)
         next_c = 1 / prompts / (kernel @ next_r.unsqueeze(-1)).squeeze(-1)  # (B, C, N)
         change = (next_r - r).abs().mean(-1)
         r, c = (torch.where(moving.unsqueeze(-1), new, old) for new, old in ((next_r, r), (next_c, c)))
-        moving = moving & ((change.mean() if together else change) >= SMALLEST_CHANGE)
-        if not moving.any():
-            break
+        return count + 1, r, c, moving & ((change.mean() if together else change) >= SMALLEST_CHANGE)
+
+    def going(count: Tensor, r: Tensor, c: Tensor, moving: Tensor) -> Tensor:
+        return (count < ITERATIONS) & moving.any()
+
+    r, c = kernel.new_ones((*kernel.shape[:-2], parts)), kernel.new_ones(kernel.shape[:-1])
+    moving = torch.ones_like(r[..., 0], dtype=torch.bool)  # (B, C)
+    state = torch.zeros((), dtype=torch.int64, device=kernel.device), r, c, moving
+    if torch.compiler.is_compiling():  # a graph that is exported holds the loop, not as many steps as one batch took
+        from torch._higher_order_ops import while_loop
+
+        state = while_loop(going, step, state)
+    else:
+        while going(*state):
+            state = step(*state)
+    _, r, c, _ = state
     return kernel.mul_(r.unsqueeze(-2)).mul_(c.unsqueeze(-1))

@@ -1,0 +1,150 @@
+"""Adapters on the Hugging Face Hub: `hf:user/name[@revision]` from there to a folder of the cache, and back.
+
+As with backbones, what is in the cache is used without asking the network; `fetch_adapter` asks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from daptune.adapter.card import PLACE
+from daptune.adapter.files import present
+from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRecord, read_record, read_tensor_file
+from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors
+from daptune.errors import AdapterError
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where an adapter was published."""
+
+    name: str
+    """What to load it by: `hf:user/name`, with `@branch` where it is not the main one."""
+    url: str
+    record: AdapterRecord
+
+
+def find_adapter(name: str | Path) -> Path:
+    """The folder of an adapter: the path that is named, or what the Hub has by `hf:user/name[@revision]`.
+
+    Raises AdapterError, one line, for what cannot be fetched and is not in the cache.
+    """
+    source = on_hub(name)
+    if source is None:
+        return present(Path(name))
+    from huggingface_hub import try_to_load_from_cache
+
+    files = [try_to_load_from_cache(source.repo, file, revision=source.revision) for file in (JSON_FILE, TENSOR_FILE)]
+    if all(isinstance(file, str) for file in files):
+        return Path(str(files[0])).parent
+    return fetch_adapter(source)
+
+
+def on_hub(name: str | Path) -> Source | None:
+    """The repository that `hf:user/name[@revision]` stands for; None for a path."""
+    text = name.as_posix() if isinstance(name, Path) else name
+    if not text.startswith("hf:"):
+        return None
+    match = HUB_NAME.fullmatch(text)
+    if match is None:
+        raise AdapterError(f"expected hf:user/name or hf:user/name@revision, found {text!r}")
+    return Source(text, repo=match["repo"], revision=match["revision"])
+
+
+def holds_adapter(source: Source) -> bool:
+    """Whether the repository is one of an adapter, which asks the Hub. Raises AdapterError."""
+    return JSON_FILE in _names(source)
+
+
+def fetch_adapter(source: Source) -> Path:
+    """Fetch an adapter's files, or what is new of them, all of one commit, and return their folder."""
+    names = _names(source)
+    if not {JSON_FILE, TENSOR_FILE} <= set(names):
+        raise AdapterError(
+            f"{source.repo} holds no adapter: expected {JSON_FILE} and {TENSOR_FILE}, found {_some(names)}; check the "
+            "name"
+        )
+    with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), AdapterError):
+        from huggingface_hub import hf_hub_download
+
+        def fetch(file: str, revision: str | None) -> Path:
+            return Path(hf_hub_download(source.repo, file, revision=revision, endpoint=hub_endpoint()))
+
+        folder = fetch(JSON_FILE, source.revision).parent
+        for file in (TENSOR_FILE, CARD_FILE):
+            if file in names:
+                fetch(file, folder.name)
+    return folder
+
+
+def push_adapter(
+    adapter: str | Path, target: str, *, private: bool = False, revision: str | None = None
+) -> Pushed:
+    """Publish an adapter's three files as one commit of `target`, `hf:user/name`, which is made if it is not there.
+
+    The card says how to load it from there; the other two files are what was saved, checked before anything is sent.
+    Raises AdapterError: damaged, not logged in, no network, a repository of something else, or a public one where
+    `private` was asked for.
+    """
+    source = on_hub(target)
+    if source is None:
+        raise AdapterError(f"expected hf:user/name to publish to, found {target!r}")
+    branch = revision or source.revision
+    folder = find_adapter(adapter)
+    record = read_record(folder)
+    blob = read_tensor_file(folder, record)
+    name = f"hf:{source.repo}" + (f"@{branch}" if branch else "")
+    try:
+        card = (folder / CARD_FILE).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{folder / CARD_FILE} cannot be read; save the adapter again") from error
+    content = {
+        JSON_FILE: (folder / JSON_FILE).read_bytes(),
+        TENSOR_FILE: blob,
+        CARD_FILE: card.replace(PLACE, name).encode(),
+    }
+
+    def unreachable(reason: str) -> AdapterError:
+        return AdapterError(f"{source.repo} was not published: the Hub cannot be reached ({reason}); try again")
+
+    with hub_errors(source.repo, branch, unreachable, AdapterError):
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(endpoint=hub_endpoint())
+        api.create_repo(source.repo, private=private or None, exist_ok=True)
+        info = api.model_info(source.repo)
+        there = [entry.rfilename for entry in info.siblings or ()]
+        if JSON_FILE not in there and set(there) - {".gitattributes", CARD_FILE}:
+            raise AdapterError(f"{source.repo} holds something that is not an adapter ({_some(there)}); name a new one")
+        if private and not info.private:
+            raise AdapterError(
+                f"{source.repo} is there and is public; make it private on its page, or leave --private out"
+            )
+        if branch:
+            api.create_branch(source.repo, branch=branch, exist_ok=True)
+        done = api.create_commit(
+            source.repo,
+            [CommitOperationAdd(file, data) for file, data in content.items()],
+            commit_message=f"{record.method} for {len(record.class_names)} classes, by daptune",
+            revision=branch,
+        )
+    return Pushed(name, str(done.commit_url).partition("/commit/")[0], record)
+
+
+def _names(source: Source) -> list[str]:
+    with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), AdapterError):
+        from huggingface_hub import HfApi
+
+        info = HfApi(endpoint=hub_endpoint()).model_info(source.repo, revision=source.revision)
+        return [entry.rfilename for entry in info.siblings or ()]
+
+
+def _unreachable(source: Source, reason: str) -> AdapterError:
+    return AdapterError(
+        f"{source.name} is not in the cache, and the Hub cannot be reached ({reason}): type `daptune pull "
+        f"{source.name}` on a machine with network, or give a folder"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:5]) or "nothing"

@@ -1,0 +1,90 @@
+"""How well an exported file agrees with torch: measured on images, never assumed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+
+from daptune.classifier import FewShotClassifier
+from daptune.data.demo import ARCHIVE, demo_styles
+from daptune.data.folders import image_files
+from daptune.data.stream import decoded_batches
+from daptune.data.table import ImageSource
+from daptune.errors import DataError
+from daptune.export.runtime import OnnxClassifier
+
+TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
+"""Share of images with the same likeliest class that a file of each type should reach."""
+BATCHES = (1, 3, 32)
+"""Sizes that the file is run in, in turn; none is the one that was traced."""
+MOST = 1_000
+"""Images at most: more would not change the figure, only the time."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was measured, on how many images of what kind."""
+
+    images: int
+    source: str
+    max_logit_difference: float
+    top1: float
+    """Share of the images whose likeliest class is the same."""
+    batches: tuple[int, ...] = BATCHES
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "batches": list(self.batches)}
+
+
+def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list[ImageSource], str]:
+    """What to measure on, and how to call it: the images of a folder, else those of the demo for the embedded
+    backbone, else made-up ones."""
+    if folder is not None:
+        files = list(image_files(folder.expanduser()))
+        if not files:
+            raise DataError(f"no image files in {folder}; name a folder with images")
+        places = np.linspace(0, len(files) - 1, min(len(files), MOST)).round().astype(int)
+        return [files[place] for place in places], f"images of {folder.name}"
+    if classifier.backbone_.name == "tiny":
+        style = demo_styles()[0]
+        with ZipFile(ARCHIVE) as archive:
+            names = [name for name in archive.namelist() if name.startswith(f"{style}/validation/")]
+            return [archive.read(name) for name in names], "validation pictures of the demo"
+    return made_up(), "made-up images; --images FOLDER measures on your own"
+
+
+def made_up(count: int = 100) -> list[ImageSource]:
+    """Colour fields with noise, 64 x 64 pixels, the same on every machine."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (count, 4, 4, 3)).repeat(16, 1).repeat(16, 2)
+    noisy = coarse + rng.normal(0, 20, coarse.shape)
+    return list(noisy.clip(0, 255).astype(np.uint8))
+
+
+def measure(
+    classifier: FewShotClassifier, exported: OnnxClassifier, images: Sequence[ImageSource], source: str
+) -> Agreement:
+    """Compare the logits of both on the same images, those of the file in batches of `BATCHES` in turn.
+
+    Raises DataError when none of the images can be read.
+    """
+    method, seen, equal, largest = classifier.method_, 0, 0, 0.0
+    for batch in decoded_batches(images, exported.preprocess.array, list, sum(BATCHES)):
+        if not batch.images:
+            continue
+        pixels = np.stack(batch.images)  # (b, 3, R, R)
+        with torch.inference_mode():
+            expected = method.logits(torch.from_numpy(pixels).to(method.clip.device)).float().cpu().numpy()
+        parts = np.split(pixels, np.cumsum(BATCHES)[:-1])
+        found = np.concatenate([exported.logits(part) for part in parts])
+        seen += len(found)
+        equal += int((found.argmax(1) == expected.argmax(1)).sum())
+        largest = max(largest, float(np.abs(found - expected).max()))
+    if not seen:
+        raise DataError(f"none of the {len(images)} images can be read; name a folder with images")
+    return Agreement(seen, source, largest, equal / seen)

@@ -1,0 +1,101 @@
+"""`export_onnx`: a fitted classifier -> one ONNX file, whose agreement is measured before it is written."""
+
+import os
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from daptune.classifier import FewShotClassifier
+from daptune.errors import DataError
+from daptune.export.agreement import TARGETS, Agreement, images_for, measure
+from daptune.export.graph import folded, trace
+from daptune.export.metadata import KEY, Metadata
+from daptune.export.precision import to_int8
+from daptune.export.runtime import OnnxClassifier
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    dtype: str
+    agreement: Agreement
+
+    @property
+    def warning(self) -> str | None:
+        """The sentence for a file that agrees less than it should."""
+        target = TARGETS[self.dtype]
+        if self.agreement.top1 >= target:
+            return None
+        better = "" if self.dtype == "fp32" else "; --dtype fp32 agrees best"
+        return (
+            f"the file names the same class for {100 * self.agreement.top1:.1f} % of the images, below the target of "
+            f"{100 * target:g} %{better}"
+        )
+
+
+def export_onnx(
+    classifier: FewShotClassifier, out: str | Path, *, dtype: str = "fp32", images: Path | None = None
+) -> Exported:
+    """Write a fitted classifier, whose backbone is in fp32, as ONNX: `dtype` "fp32", "fp16" or "int8".
+
+    images: folder that agreement with torch is measured on (`agreement.images_for` without it). A file that is there
+    is replaced when the new one is complete. Raises DataError, MethodError, MissingExtraError.
+    """
+    if dtype not in TARGETS:
+        raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
+    if (found := classifier.backbone_.precision) != "fp32":
+        raise DataError(f"expected a backbone in fp32, found {found}; load the adapter with precision='fp32'")
+    target = check_out(Path(out), ".onnx")
+    sources, called = images_for(classifier, images)
+    record = classifier.record_
+    model = trace(folded(classifier.method_, half=dtype == "fp16"), record.temperature)
+    if dtype == "int8":
+        model = to_int8(model)
+
+    def stamped(agreement: Agreement | None) -> bytes:
+        about = Metadata(
+            class_names=tuple(classifier.method_.class_names),
+            preprocess=classifier.backbone_.preprocess.to_dict(),
+            labels=record.labels,
+            temperature=record.temperature,
+            method=record.method,
+            backbone=record.backbone,
+            dtype=dtype,
+            agreement={} if agreement is None else agreement.to_json(),
+            version=metadata.version("daptune"),
+        )
+        del model.metadata_props[:]
+        model.metadata_props.add(key=KEY, value=about.to_json())
+        content: bytes = model.SerializeToString()
+        return content
+
+    agreement = measure(classifier, OnnxClassifier(stamped(None)), sources, called)
+    content = stamped(agreement)
+    write(target, content)
+    return Exported(target, len(content), dtype, agreement)
+
+
+def check_out(out: Path, suffix: str) -> Path:
+    """The path if a file may be written there, asked before the work. Raises DataError."""
+    path = out.expanduser()
+    if path.suffix.lower() != suffix:
+        raise DataError(f"--out expects a name that ends in {suffix}; found {out}")
+    if path.is_dir():
+        raise DataError(f"{out} is a folder; name a file for --out")
+    if not path.parent.is_dir():
+        raise DataError(f"{out.parent} is no folder; make it, or name another file for --out")
+    return path
+
+
+def write(path: Path, content: bytes) -> None:
+    """A file that appears under its name when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""`OnnxClassifier`: an exported file as a classifier of images, with numpy, Pillow and onnxruntime, and no torch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daptune.data.inputs import image_sources
+from daptune.data.stream import SCALED_MARGIN, Decoded, decoded_batches
+from daptune.data.table import ImageSource
+from daptune.errors import AdapterError, DataError, MissingExtraError
+from daptune.export.metadata import INPUT, LOGITS, PROBABILITIES, read_metadata
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxClassifier:
+    """A file of `daptune export --to onnx`, with the face of a fitted `FewShotClassifier`.
+
+    model       path of the file, or its bytes
+    device      "cpu" or "cuda" (with onnxruntime-gpu)
+    batch_size  images at a time in prediction
+
+    `classes_` is what `predict` answers with, in the order of the columns of `predict_proba`; `metadata` what the
+    file says of itself; `preprocess` its image transform; `scaled_decoding` as of `FewShotClassifier`.
+    """
+
+    def __init__(self, model: str | Path | bytes, *, device: str = "cpu", batch_size: int = 64) -> None:
+        if batch_size < 1:
+            raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
+        name = "the model" if isinstance(model, bytes) else str(model)
+        self._session = _open(model, name, device)
+        self.metadata, self.preprocess = read_metadata(self._session.get_modelmeta().custom_metadata_map, name)
+        names = self.metadata.class_names
+        self.classes_ = np.array(names if self.metadata.labels is None else self.metadata.labels)
+        self.batch_size = batch_size
+        self.scaled_decoding = False
+        self._check(name)
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Preprocessed images (B, 3, R, R) -> (B, C), B of any size."""
+        return self._run(LOGITS, images)
+
+    def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """softmax(logits / temperature): (B, 3, R, R) -> (B, C)."""
+        return self._run(PROBABILITIES, images)
+
+    def predict(self, images: Any) -> NDArray[Any]:
+        """The likeliest class of each image, (n,): names, or integers where the labels were."""
+        found: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(axis=1)]
+        return found
+
+    def predict_proba(self, images: Any) -> NDArray[np.float32]:
+        """Probabilities (n, C). `images`: a list of paths, PIL images, uint8 arrays or bytes, or one folder.
+
+        Raises DataError at the first one that cannot be read.
+        """
+        parts = []
+        for batch, probabilities in self.stream(image_sources(images)):
+            if batch.failed:
+                raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` goes on past such files.")
+            parts.append(probabilities)
+        if not parts:
+            raise DataError("expected images to predict, found none.")
+        return np.concatenate(parts)
+
+    def stream(
+        self, sources: Iterable[ImageSource]
+    ) -> Iterator[tuple[Decoded[NDArray[np.float32]], NDArray[np.float32]]]:
+        """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
+        shrink_to = SCALED_MARGIN * self.preprocess.size if self.scaled_decoding else None
+        for batch in decoded_batches(
+            sources, self.preprocess.array, self._stack, self.batch_size, shrink_to=shrink_to
+        ):
+            yield batch, self.probabilities(batch.images)
+
+    def _stack(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        size = self.preprocess.size
+        return np.stack(images) if images else np.empty((0, 3, size, size), np.float32)
+
+    def _run(self, output: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not len(images):
+            return np.empty((0, len(self.classes_)), np.float32)
+        found: NDArray[np.float32] = self._session.run([output], {INPUT: images})[0]
+        return found
+
+    def _check(self, name: str) -> None:
+        """That the graph has the shapes that its metadata promises, told before the first image."""
+        size = self.preprocess.size
+        inputs = {each.name: each.shape[1:] for each in self._session.get_inputs()}
+        outputs = {each.name: each.shape[1:] for each in self._session.get_outputs()}
+        row = [len(self.classes_)]
+        if inputs != {INPUT: [3, size, size]} or outputs != {LOGITS: row, PROBABILITIES: row}:
+            raise AdapterError(f"{name} is damaged: its graph does not fit its metadata; export it again")
+
+
+def _open(model: str | Path | bytes, name: str, device: str) -> Any:
+    try:
+        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise MissingExtraError("running an ONNX file needs onnxruntime: pip install onnxruntime") from error
+    if not isinstance(model, bytes) and not Path(model).expanduser().is_file():
+        raise AdapterError(f"no file at {name}; `daptune export ADAPTER --to onnx --out model.onnx` writes one")
+    if device not in _PROVIDERS or _PROVIDERS[device] not in onnxruntime.get_available_providers():
+        extra = "; pip install onnxruntime-gpu" if device == "cuda" else ""
+        raise AdapterError(f"onnxruntime cannot run on {device!r} here{extra}; use --device cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are on what it does to the graph, which no user can change
+    source = model if isinstance(model, bytes) else str(Path(model).expanduser())
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=[_PROVIDERS[device]])
+    except Exception as error:  # onnxruntime's errors have no common class but this
+        raise AdapterError(f"{name} is no ONNX file that can be run; `daptune export` writes one") from error

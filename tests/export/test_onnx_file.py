@@ -1,0 +1,92 @@
+"""The file: what it says of itself, its three precisions, and what may go wrong before it is written."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from daptune.classifier import FewShotClassifier
+from daptune.errors import DataError
+from daptune.export import onnx_file
+from daptune.export.agreement import Agreement, images_for, made_up, measure
+from daptune.export.onnx_file import Exported, export_onnx
+from daptune.export.precision import to_int8, tower_products
+from daptune.export.runtime import OnnxClassifier
+
+
+def test_the_metadata_tells_all_that_is_needed(exact: FewShotClassifier, exported: Path) -> None:
+    onnx.checker.check_model(exported)
+    said = OnnxClassifier(exported).metadata
+    assert said.class_names == tuple(exact.method_.class_names) and said.labels is None
+    assert said.preprocess == exact.backbone_.preprocess.to_dict()
+    assert (said.method, said.dtype, said.channels, said.temperature) == ("coop_vpt", "fp32", "RGB", 1.0)
+    assert said.backbone["sha256"] == exact.backbone_.sha256
+    assert said.agreement["top1"] == 1.0 and said.agreement["images"] == 100
+    assert said.agreement["max_logit_difference"] < 1e-4
+
+
+def test_int8_is_smaller_and_agrees(exact: FewShotClassifier, exported: Path, tmp_path: Path) -> None:
+    whole = onnx.load(exported)
+    names = {node.name for node in tower_products(whole)}
+    assert len(names) == 9  # two layers: query, key and value; output; two of the MLP; the last layer reads one token
+    small = to_int8(onnx.load(exported))
+    kinds = [node.op_type for node in small.graph.node]
+    assert kinds.count("MatMulInteger") == 7 and kinds.count("DequantizeLinear") == 2
+    small.metadata_props.add(key="daptune", value=next(p.value for p in whole.metadata_props if p.key == "daptune"))
+    found = measure(exact, OnnxClassifier(small.SerializeToString()), made_up(36), "made up")
+    assert 0 < found.max_logit_difference < 0.5 and found.top1 > 0.9
+
+
+def test_fp16_is_smaller_and_agrees(exact: FewShotClassifier, exported: Path, tmp_path: Path) -> None:
+    done = export_onnx(exact, tmp_path / "half.onnx", dtype="fp16")
+    assert 0 < done.agreement.max_logit_difference < 0.1 and done.warning is None
+    assert done.size == done.path.stat().st_size < 0.75 * exported.stat().st_size
+
+
+def test_too_little_agreement_is_a_warning(tmp_path: Path) -> None:
+    def warning(dtype: str, top1: float) -> str | None:
+        return Exported(tmp_path, 1, dtype, Agreement(1000, "images", 0.1, top1)).warning
+
+    assert warning("fp32", 0.999) is None and warning("int8", 0.99) is None
+    said = "the file names the same class for 99.8 % of the images, below the target of 99.9 %"
+    assert warning("fp32", 0.998) == said
+    assert "below the target of 99 %; --dtype fp32 agrees best" in str(warning("int8", 0.98))
+
+
+def test_agreement_is_measured_and_not_assumed(exact: FewShotClassifier, exported: Path) -> None:
+    class Another(OnnxClassifier):
+        def logits(self, images):  # type: ignore[no-untyped-def]
+            return super().logits(images)[:, ::-1]
+
+    images = made_up(40)
+    found = measure(exact, OnnxClassifier(exported), [*images, b"no image"], "made up")
+    assert found.images == 40 and found.top1 == 1.0
+    assert measure(exact, Another(exported), images, "made up").top1 < 0.9
+    with pytest.raises(DataError, match="none of the 1 images can be read"):
+        measure(exact, OnnxClassifier(exported), [b"no image"], "made up")
+
+
+def test_which_images_it_is_measured_on(exact: FewShotClassifier, pictures: Path, tmp_path: Path) -> None:
+    own, called = images_for(exact, pictures)
+    assert len(own) == 30 and called == "images of pictures"
+    assert images_for(exact, None)[1].startswith("made-up images")
+    with pytest.raises(DataError, match="no image files in"):
+        images_for(exact, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("model.bin", r"ends in \.onnx"), ("folder.onnx", "is a folder"), ("no/model.onnx", "is no folder")],
+)
+def test_a_bad_place_is_told_before_the_work(
+    exact: FewShotClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, words: str
+) -> None:
+    monkeypatch.setattr(onnx_file, "trace", None)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(DataError, match=words):
+        export_onnx(exact, tmp_path / out)
+    monkeypatch.setattr(exact.backbone_, "precision", "bf16")
+    with pytest.raises(DataError, match="expected a backbone in fp32, found bf16"):
+        export_onnx(exact, tmp_path / "model.onnx")
+    with pytest.raises(DataError, match="dtype must be one of fp32, fp16, int8"):
+        export_onnx(exact, tmp_path / "model.onnx", dtype="int4")
