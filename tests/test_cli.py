@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 
 from daptune.adapter import make_record, save_adapter
+from daptune.bulk.inputs import items
 from daptune.classifier import FewShotClassifier
 from daptune.cli import console, demo, run
 from daptune.cli.fit import below_zero_shot
 from daptune.cli.methods import summary
 from daptune.cli.options import FitOptions, Precision
-from daptune.cli.predict import expand
 from daptune.cli.training import Measured, prompt_text
 from daptune.clip.backbone import load_backbone
 from daptune.clip.precision import PRECISIONS
@@ -266,7 +266,7 @@ def test_predict_reads_a_list_from_standard_input(
     lines = [str(pictures / "red" / "1.png"), "", str(pictures / "blue_thing" / "2.png")]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\r\n".join(lines)))
     assert [row["file"] for row in daptune("predict", adapter, "-").rows] == [lines[0], lines[2]]
-    assert expand(["-"], ["a b.png\n"]) == [Path("a b.png")]
+    assert list(items(["-"], ["a b.png\n"])) == [("a b.png", Path("a b.png"))]
 
 
 def test_predict_of_nothing_readable_is_an_error(daptune: Command, adapter: Path) -> None:

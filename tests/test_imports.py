@@ -25,8 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "classifier": {"adapter", "train", "methods", "clip", "data", *LEAVES},
 }
 _BELOW = {*ALLOWED, "__init__"}
-ALLOWED |= {room: _BELOW for room in ("bench", "tune", "export", "report", "serve")}
-ALLOWED["cli"] = {*_BELOW, "bench", "tune", "export", "report", "serve"}
+ALLOWED |= {room: _BELOW for room in ("bench", "tune", "export", "report", "serve", "bulk")}
+ALLOWED["cli"] = {*_BELOW, "bench", "tune", "export", "report", "serve", "bulk"}
 ALLOWED["__init__"] = _BELOW | {"cli"}
 ALLOWED["__main__"] = {"cli"}
 

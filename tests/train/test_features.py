@@ -67,6 +67,38 @@ def test_the_same_is_learned_as_from_images(name: str, table, backbone: Backbone
     assert encoded < sum(counts)
 
 
+CLOSED = {"linear_probe": 1, "tip_adapter": 10, "lp_pp": 1, "prototype": 1}  # and the views that each makes of an image
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_methods_without_steps_encode_each_view_once_too(name: str, table, backbone: Backbone, monkeypatch) -> None:
+    """And what they learn does not depend on which images are encoded together."""
+    counts, encode = [], backbone.clip.encode_image
+    monkeypatch.setattr(backbone.clip, "encode_image", lambda x, *a, **k: counts.append(len(x)) or encode(x, *a, **k))
+    found = []
+    for size in (4, 1):
+        method, counts[:] = build(name, table, backbone), []
+        images = ImageLoader(table, backbone.preprocess, size, seed=3, augment=True, workers=0)
+        plain = ImageLoader(table, backbone.preprocess, size, workers=0)
+        fit_method(method, images, TrainConfig(), val=plain)
+        assert sum(counts) == len(table) * (CLOSED[name] + method.uses_validation)
+        found.append(method.state_dict())
+    for key, value in found[0].items():
+        torch.testing.assert_close(value, found[1][key], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_settled_at_the_end_takes_the_features_that_are_there(table, backbone: Backbone, monkeypatch) -> None:
+    """Tip-Adapter-F searches on the validation images when its keys are learned: these are encoded once in all."""
+    counts, encode = [], backbone.clip.encode_image
+    monkeypatch.setattr(backbone.clip, "encode_image", lambda x, *a, **k: counts.append(len(x)) or encode(x, *a, **k))
+    method = METHODS["tip_adapter_f"](backbone, table.class_names, make_config("tip_adapter_f", {"views": 1}))
+    fit_method(
+        method, loader(table, backbone), TrainConfig(epochs=4, views=2), val=loader(table, backbone, augment=False)
+    )
+    keys, views, validation = 1, 2, 1
+    assert sum(counts) == len(table) * (keys + views + validation)
+
+
 def test_each_view_is_encoded_once(table, backbone: Backbone) -> None:
     seen: list[int] = []
 

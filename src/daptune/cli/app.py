@@ -113,7 +113,8 @@ def predict(
     Parameters
     ----------
     paths
-        Files, folders (with all below them), or `-` for a list of files on standard input, one a line.
+        Files, folders (with all below them), lists (.txt with one path a line, or `-` for standard input) and tables
+        (.csv, .tsv, .parquet with a column `path` or `image`).
     """
     from daptune.cli.predict import run
 

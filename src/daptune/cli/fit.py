@@ -126,6 +126,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         dataset=options.dataset,
         precision=options.precision,
         device=options.device,
+        cache_dir=options.cache_dir,
     )
 
 

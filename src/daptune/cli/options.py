@@ -107,6 +107,8 @@ class FitOptions:
     """Parameters of the last step, or of the best epoch on the validation images."""
     run_dir: Path | None = None
     """Folder of checkpoints and history; by default the adapter's folder with `.run` behind it."""
+    cache_dir: Path | None = None
+    """Folder that keeps decoded images for later runs, 20 GB at most, for images that are slow to read or decode."""
     resume: bool = False
     """Go on from the checkpoint of an interrupted run."""
     json: Json = False
@@ -145,9 +147,16 @@ class PredictOptions:
 
     top_k: int = 1
     """Classes to name for each image, the likeliest first."""
-    format: Literal["jsonl", "csv"] | None = None
-    """JSON lines, or CSV; by default what the name given to --out says, else JSON lines."""
+    format: Literal["jsonl", "csv", "parquet"] | None = None
+    """JSON lines, CSV or Parquet; by default what the name given to --out says, else JSON lines."""
     out: Path | None = None
-    """File to write to, as a whole when it is complete; by default standard output."""
+    """File to write to, complete or not at all; the same command goes on with a run that was ended before. By default
+    standard output."""
+    shard: Annotated[str | None, Parameter(metavar="K/N")] = None
+    """Only part K of N, such as `3/16`: images K, K + N, K + 2 N and so on, for N processes side by side."""
+    executor: Literal["local", "ray"] = "local"
+    """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`), whose nodes see the same paths."""
+    scaled_decoding: bool = False
+    """Decode large JPEGs at a half, a quarter or an eighth of their size: faster, not quite the same pixels."""
     json: Annotated[bool, Parameter(name="--json")] = False
     """The same as `--format jsonl`."""

@@ -1,53 +1,74 @@
-"""`daptune predict`: one row an image, in order, written as they come."""
+"""`daptune predict`: one row an image, in order, written as they come; to a file, so that a run may end and go on."""
 
-import csv
-import json
+import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from daptune.bulk.inputs import Item, items, shard
+from daptune.bulk.log import RowLog
+from daptune.bulk.rows import Predictor, Row, predict_rows
+from daptune.bulk.tables import Format, check_parquet, format_of, line_writer
 from daptune.cli import STDIN
-from daptune.cli.console import progress, warnings_shown
+from daptune.cli.console import note, progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
-from daptune.data.inputs import image_files
-from daptune.data.stream import Decoded
-from daptune.errors import DataError
+from daptune.errors import DataError, Interrupted
 
 if TYPE_CHECKING:
     from daptune.classifier import FewShotClassifier
     from daptune.export.runtime import OnnxClassifier
 
-Row = dict[str, Any]
+COUNTED = 10_000
+"""Up to so many images are counted before the first is read, so that the time left can be told."""
 
 
 def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> int:
     """Do it; returns 2 when not a single image could be read. Raises DaptuneError for bad input."""
-    if predict.top_k < 1:
-        raise DataError(f"--top-k must be at least 1; found {predict.top_k}")
-    if predict.json and predict.format == "csv":
-        raise DataError("--json and --format csv exclude each other; leave one out")
-    files = expand(paths)
+    form = _format(predict)
+    paths = ["-" if path == STDIN else path for path in paths]
+    images, total = _images(paths, predict.shard)
+    predicted = _executor(adapter, predict, options)
+    with warnings_shown(), progress(steps=True) as bar:
+        task = bar.add_task("predicting", total=total, note="")
+        if predict.out is None:
+            write = line_writer(form, sys.stdout, predict.top_k)
+            done = read = 0
+            for rows in predicted(images):
+                for row in rows:
+                    write(row)
+                    read += "error" not in row
+                done += len(rows)
+                bar.advance(task, len(rows))
+        else:
+            with RowLog(predict.out, _identity(adapter, paths, predict, options)) as log:
+                if log.match(images):
+                    note(f"daptune: {log.done} rows were there already; going on behind them")
+                    bar.advance(task, log.done)
+                try:
+                    for rows in predicted(images):
+                        log.append(rows)
+                        bar.advance(task, len(rows))
+                except KeyboardInterrupt:
+                    raise Interrupted(
+                        f"Stopped; {log.done} rows are in {log.folder}, and the same command goes on behind them."
+                    ) from None
+                log.finish(form, predict.top_k)
+                done, read = log.done, log.read
+    if not read:
+        raise DataError(f"none of the {done} files could be read; each row says why")
+    return 0
+
+
+def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) -> Predictor:
+    """What predicts: on a Ray cluster, each worker calls this."""
     classifier = load_classifier(adapter, options)
     classifier.batch_size = options.batch_size or classifier.batch_size
-    named_csv = predict.out is not None and predict.out.suffix.lower() == ".csv"
-    as_csv = predict.format == "csv" or (predict.format is None and not predict.json and named_csv)
-    read = 0
-    with warnings_shown(), _opened(predict.out) as stream, progress(steps=True) as bar:
-        write = _writer(stream, as_csv, predict.top_k)
-        task = bar.add_task("predicting", total=len(files), note="")
-        for row in predictions(classifier, files, predict.top_k):
-            write(row)
-            read += "error" not in row
-            bar.advance(task)
-    if not read:
-        raise DataError(f"none of the {len(files)} files could be read; each row says why")
-    return 0
+    classifier.scaled_decoding = predict.scaled_decoding
+    return classifier
 
 
 def load_classifier(adapter: Path, options: RunOptions) -> "FewShotClassifier | OnnxClassifier":
@@ -64,79 +85,61 @@ def load_classifier(adapter: Path, options: RunOptions) -> "FewShotClassifier | 
     return load_with(adapter, options)
 
 
-def expand(paths: Sequence[str], stdin: Iterable[str] | None = None) -> list[Path]:
-    """Files as they are, folders as the image files below them, `-` as the lines of standard input; in order.
+def _executor(
+    adapter: Path, predict: PredictOptions, options: RunOptions
+) -> Callable[[Iterator[Item]], Iterator[list[Row]]]:
+    load = partial(load_predictor, adapter, predict, options)
+    if predict.executor == "ray":
+        from daptune.bulk.cluster import ray_rows
 
-    Raises DataError when that is nothing; a file that does not exist stays, to become a row with an error.
-    """
+        return partial(ray_rows, load, top_k=predict.top_k, gpu=options.device.startswith("cuda"))
+    return partial(predict_rows, load(), top_k=predict.top_k)
+
+
+def _format(predict: PredictOptions) -> Format:
+    if predict.top_k < 1:
+        raise DataError(f"--top-k must be at least 1; found {predict.top_k}")
+    if predict.json and predict.format not in (None, "jsonl"):
+        raise DataError(f"--json and --format {predict.format} exclude each other; leave one out")
+    form = "jsonl" if predict.json else predict.format or format_of(predict.out)
+    if form == "parquet":
+        if predict.out is None:
+            raise DataError("--format parquet needs a file to write to; add --out rows.parquet")
+        check_parquet(f"writing {predict.out.name}")
+    return form
+
+
+def _images(paths: Sequence[str], part: str | None) -> tuple[Iterator[Item], int | None]:
+    """The stream, and how many it has where that is soon told. Raises DataError when that is nothing."""
     if not paths:
         raise DataError("no images given; name files, folders, or - for a list on standard input")
-    found: list[Path] = []
-    for path in paths:
-        if path in ("-", STDIN):
-            lines = (line.rstrip("\r\n") for line in (sys.stdin if stdin is None else stdin))
-            found += [Path(line).expanduser() for line in lines if line.strip()]
-        elif (folder := Path(path).expanduser()).is_dir():
-            found += image_files(folder)
-        else:
-            found.append(folder)
-    if not found:
-        raise DataError(f"no image files in {', '.join(paths[:3])}; name files or folders with images")
-    return found
+    images = items(paths) if part is None else shard(items(paths), part)
+    head: list[Item] = []
+    for item in images:
+        head.append(item)
+        if len(head) == COUNTED or isinstance(item.source, bytes):  # pictures themselves are not held
+            return chain(head, images), None
+    if not head:
+        here = f"part {part} of " if part else ""
+        raise DataError(f"no image files in {here}{', '.join(paths[:3])}; name files or folders with images")
+    return iter(head), len(head)
 
 
-def predictions(classifier: "FewShotClassifier | OnnxClassifier", files: Sequence[Path], top_k: int) -> Iterator[Row]:
-    """Rows in the order of the files: file, label, probability, top; or file and error."""
-    for batch, probabilities in classifier.stream(files):
-        yield from _rows(batch, probabilities, classifier.classes_.tolist(), top_k)
+def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> dict[str, Any]:
+    """What decides the rows of a run, so that an interrupted one is not gone on with by another."""
+    files = [adapter]
+    if adapter.suffix.lower() != ".onnx":
+        from daptune.adapter import find_adapter
 
-
-def _rows(
-    batch: Decoded[Any], probabilities: NDArray[np.float32], classes: list[Any], top_k: int
-) -> list[Row]:
-    rows: dict[int, Row] = {
-        bad.index: {"file": _name(bad.source), "error": " ".join(_name(bad.reason).split())} for bad in batch.failed
+        files = sorted(find_adapter(adapter).glob("adapter.*"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return {
+        "adapter": digest.hexdigest(),
+        "images": [path if path == "-" else os.path.abspath(os.path.expanduser(path)) for path in paths],
+        "shard": predict.shard,
+        "top-k": predict.top_k,
+        "precision": options.precision,
+        "scaled-decoding": predict.scaled_decoding,
     }
-    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    for index, source, order, values in zip(batch.indices, batch.sources, ranked, probabilities, strict=True):
-        top = [{"label": classes[place], "probability": round(float(values[place]), 6)} for place in order]
-        rows[index] = {"file": _name(source), **top[0]} | ({"top": top} if top_k > 1 else {})
-    return [rows[index] for index in sorted(rows)]
-
-
-def _writer(stream: IO[str], as_csv: bool, top_k: int) -> Callable[[Row], object]:
-    """Writes one row: as a JSON line, or as CSV below a header."""
-    if not as_csv:
-        return lambda row: stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
-    columns = ["file", *(name + rank for rank in ranks for name in ("label", "probability")), "error"]
-    table = csv.DictWriter(stream, columns, lineterminator="\n")
-    table.writeheader()
-
-    def write(row: Row) -> object:
-        flat: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
-        for rank, item in zip(ranks, row.get("top", ()), strict=False):
-            flat |= {name + rank: value for name, value in item.items()}
-        return table.writerow(flat)
-
-    return write
-
-
-def _name(source: object) -> str:
-    """A path as text; bytes that are no UTF-8 are spelt out, so that every row can be written."""
-    return os.fsencode(str(source)).decode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def _opened(out: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that appears under its name when everything is written."""
-    if out is None:
-        yield sys.stdout
-        return
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -43,6 +43,16 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Split
     return Splits.of(tables, ignored)
 
 
+def image_files(folder: Path) -> Iterator[Path]:
+    """Every image file below a folder, sorted, hidden ones left out; of the names, those of one folder are held."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files.sort()
+        for name in files:
+            if not name.startswith(".") and is_image_file(path := Path(place, name)):
+                yield path
+
+
 def _split_folders(folder: Path) -> dict[str, Path]:
     """The folders of the splits, or {} where the sub-folders are classes (one may well be called 'train')."""
     children = _entries(folder)[0]

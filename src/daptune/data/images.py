@@ -27,20 +27,22 @@ _UPRIGHT = {
 _loading = threading.Lock()  # the same half-read PIL image may stand in a table twice
 
 
-def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None) -> Image.Image:
     """An RGB image in memory, upright by its EXIF tag; of an animation the first frame.
 
     Transparency is composited on white. Greyscale of 16 bits is scaled by 255 / 65535, whatever part of the
     range it uses. CMYK and palettes are converted by Pillow. Arrays are uint8: H x W, H x W x 3 or H x W x
-    4 (RGBA). Raises DataError in one line: no image, truncated, over max_pixels, or pixels of another kind.
+    4 (RGBA). With `shrink_to`, a JPEG file of which a half, a quarter or an eighth has both sides at least that long
+    comes at that size, which is quicker and not quite what resizing makes of it.
+    Raises DataError in one line: no image, truncated, over max_pixels, or pixels of another kind.
     """
     try:
         cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
         if isinstance(cell, Path):
             with cell.open("rb") as stream:
-                return _decode_stream(stream, max_pixels)
+                return _decode_stream(stream, max_pixels, shrink_to)
         if isinstance(cell, bytes):
-            return _decode_stream(io.BytesIO(cell), max_pixels)
+            return _decode_stream(io.BytesIO(cell), max_pixels, shrink_to)
         if isinstance(cell, np.ndarray):
             cell = _from_array(cell)
         with _loading:
@@ -57,7 +59,7 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS) -> Image.
     raise DataError(f"{source if isinstance(source, str) else describe(source)}: {reason}")
 
 
-def _decode_stream(stream: IO[bytes], max_pixels: int) -> Image.Image:
+def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None) -> Image.Image:
     image = open_header(stream)
     if image is None:
         raise DataError(f"not an image; expected {FORMAT_WORDS}.")
@@ -66,6 +68,8 @@ def _decode_stream(stream: IO[bytes], max_pixels: int) -> Image.Image:
             f"{image.width} x {image.height} pixels are over the limit of {max_pixels / 1e6:g} million; "
             "shrink it."
         )
+    if shrink_to is not None:
+        image.draft(None, (shrink_to, shrink_to))
     image.load()
     return _to_rgb(_upright(image))
 

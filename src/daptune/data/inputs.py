@@ -1,25 +1,14 @@
 """What users hand over to be classified: files, folders, images in memory."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from daptune.data.formats import is_image_file
+from daptune.data.folders import image_files
 from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.errors import DataError
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image file below a folder, sorted, hidden ones left out."""
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(place, name) for name in sorted(files) if not name.startswith("."))
-        found += [path for path in paths if is_image_file(path)]
-    return found
 
 
 def image_sources(images: Any) -> list[ImageSource]:

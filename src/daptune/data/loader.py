@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -13,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
-from daptune.data.cache import ImageCache
+from daptune.data.cache import DiskCache, ImageCache
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.parallel import default_workers, ordered_map
-from daptune.data.stream import PREFETCH, Decoded, decoded_batches
+from daptune.data.stream import PREFETCH, SCALED_MARGIN, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
 
+DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
 Batch = tuple[Tensor, Tensor]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,6 +54,7 @@ class ImageLoader:
         batch (dassl/data/data_manager.py).
     workers: threads that decode; None one a processor, 0 none.
     cache_bytes: decoded images kept in memory.
+    cache_dir: folder that decoded images of files are kept in for later runs, up to `disk_bytes`; None: not.
 
     What it yields depends on the arguments above `workers` alone. Pixels over `max_pixels` and damaged
     files raise DataError at their turn; `check_readable` finds them before.
@@ -71,6 +74,8 @@ class ImageLoader:
         views: int | None = None,
         workers: int | None = None,
         cache_bytes: int = 1 << 30,
+        cache_dir: Path | None = None,
+        disk_bytes: int = DISK_BYTES,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         if batch_size < 1:
@@ -91,6 +96,7 @@ class ImageLoader:
         self.workers = default_workers() if workers is None else workers
         self.max_pixels = max_pixels
         self._cache = ImageCache(cache_bytes)
+        self._disk = None if cache_dir is None else DiskCache(cache_dir, disk_bytes)
         if self.batches_per_epoch == 0:
             raise DataError(f"{len(table)} images fill no batch of {batch_size}; lower the batch size.")
 
@@ -142,7 +148,11 @@ class ImageLoader:
         )
 
     def _image(self, row: int) -> Image.Image:
-        return self._cache.get(row, partial(decode, self.table.images[row], max_pixels=self.max_pixels))
+        return self._cache.get(row, partial(self._decoded, self.table.images[row]))
+
+    def _decoded(self, source: ImageSource) -> Image.Image:
+        plain = partial(decode, source, max_pixels=self.max_pixels)
+        return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
 
     def _batches(self, rows: npt.NDArray[np.int64], view: Callable[[int], Tensor]) -> Iterator[Batch]:
         with closing(_parallel(view, rows.tolist(), self.workers, self.batch_size)) as views:
@@ -163,16 +173,22 @@ def iter_batches(
     workers: int | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
+    scaled: bool = False,
 ) -> Iterator[DecodedBatch]:
-    """`daptune.data.stream.decoded_batches` through a backbone's transform, as tensors float32 (b, 3, R, R)."""
+    """`daptune.data.stream.decoded_batches` through a backbone's transform, as tensors float32 (b, 3, R, R).
+
+    `scaled` decodes large JPEGs at a fraction of their size.
+    """
+    shrink_to = SCALED_MARGIN * preprocess.size if scaled else None
     none = torch.empty(0, 3, preprocess.size, preprocess.size)
 
     def stack(images: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(images)) if images else none
 
     return decoded_batches(
-        sources, preprocess, stack, batch_size, workers, max_pixels=max_pixels, initializer=_one_torch_thread
-    )
+        sources, preprocess, stack, batch_size, workers,
+        max_pixels=max_pixels, shrink_to=shrink_to, initializer=_one_torch_thread,
+    )  # fmt: skip
 
 
 def _parallel(

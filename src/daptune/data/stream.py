@@ -15,6 +15,7 @@ from daptune.data.table import ImageSource
 from daptune.errors import DataError
 
 PREFETCH = 2  # batches in the making while one is in use
+SCALED_MARGIN = 2
 V = TypeVar("V")
 A = TypeVar("A")
 
@@ -43,18 +44,21 @@ def decoded_batches(
     workers: int | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
+    shrink_to: int | None = None,
     initializer: Callable[[], None] | None = None,
 ) -> Iterator[Decoded[A]]:
     """Decode a stream of any length for prediction, in order and in constant memory.
 
     `transform` makes of an image what `stack` joins into a batch (of none, too). Each batch stands for `batch_size`
     consecutive sources (the last for the remaining ones); damaged images are reported in `failed` and stop nothing.
+    `shrink_to` is that of `decode`: SCALED_MARGIN times what the transform makes of a picture; docs/prediction.md has
+    the differences.
     """
 
     def attempt(item: tuple[int, ImageSource]) -> tuple[int, ImageSource, V] | Unreadable:
         index, source = item
         try:
-            return index, source, transform(decode(source, max_pixels=max_pixels))
+            return index, source, transform(decode(source, max_pixels=max_pixels, shrink_to=shrink_to))
         except DataError as error:
             return Unreadable(index, source, str(error))
 

@@ -3,9 +3,11 @@
 import csv
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from daptune.data.folders import split_kind
 from daptune.data.names import index_splits
@@ -54,33 +56,41 @@ def find_column(columns: Sequence[str] | dict[str, list[object]], wanted: Sequen
     return next((known[name] for name in wanted if name in known), None)
 
 
-def _read_csv(path: Path) -> dict[str, list[object]]:
+def csv_rows(path: Path) -> Iterator[list[str]]:
+    """Rows of a CSV or TSV that are not blank, the header first, read as they are asked for.
+
+    Raises DataError when it cannot be read, is empty, or has a row of another length than the header.
+    """
+    width = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
             stream.seek(0)
             # spreadsheets write ';' where ',' is the decimal point
             delimiter = max("\t,;" if path.suffix.lower() == ".tsv" else ",;\t", key=header.count)
-            rows = [
-                row
-                for row in csv.reader(stream, delimiter=delimiter, strict=True)
-                if any(map(str.strip, row))
-            ]
+            rows = (row for row in csv.reader(stream, delimiter=delimiter, strict=True) if any(map(str.strip, row)))
+            for number, row in enumerate(rows):
+                width = len(row) if width is None else width
+                if len(row) != width:
+                    raise DataError(
+                        f"{path.name}, row {number}: expected {width} values as in the header, found "
+                        f"{len(row)}; put quotes around values that contain {delimiter!r}."
+                    )
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table ({error}); save it as CSV in UTF-8.") from None
-    if not rows:
+    if width is None:
         raise DataError(f"{path.name} is empty; expected the columns path,label and one row an image.")
-    for number, row in enumerate(rows[1:], start=1):
-        if len(row) != len(rows[0]):
-            raise DataError(
-                f"{path.name}, row {number}: expected {len(rows[0])} values as in the header, found "
-                f"{len(row)}; put quotes around values that contain {delimiter!r}."
-            )
-    return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(rows[0])}
 
 
-def _read_parquet(path: Path) -> tuple[dict[str, list[object]], Sequence[str] | None]:
-    """Columns, and the names of integer labels where a Hugging Face data set wrote the file."""
+def _read_csv(path: Path) -> dict[str, list[object]]:
+    header, *rows = csv_rows(path)
+    return {name: [row[i].strip() for row in rows] for i, name in enumerate(header)}
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """A pyarrow.parquet.ParquetFile. Raises MissingExtraError without pyarrow, DataError for what is none."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
@@ -88,9 +98,16 @@ def _read_parquet(path: Path) -> tuple[dict[str, list[object]], Sequence[str] | 
             f"reading {path.name} needs pyarrow: pip install pyarrow (or save the table as CSV)."
         ) from None
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as table:
+            yield table
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, list[object]], Sequence[str] | None]:
+    """Columns, and the names of integer labels where a Hugging Face data set wrote the file."""
+    with open_parquet(path) as file:
+        table = file.read()
     names = None
     label = find_column(table.column_names, LABEL_COLUMNS)
     metadata = (table.schema.metadata or {}).get(b"huggingface")

@@ -11,7 +11,7 @@ import torch
 
 from daptune.classifier import FewShotClassifier
 from daptune.data.demo import ARCHIVE, demo_styles
-from daptune.data.inputs import image_files
+from daptune.data.folders import image_files
 from daptune.data.stream import decoded_batches
 from daptune.data.table import ImageSource
 from daptune.errors import DataError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.inputs import image_sources
-from daptune.data.stream import Decoded, decoded_batches
+from daptune.data.stream import SCALED_MARGIN, Decoded, decoded_batches
 from daptune.data.table import ImageSource
 from daptune.errors import AdapterError, DataError, MissingExtraError
 from daptune.export.metadata import INPUT, LOGITS, PROBABILITIES, read_metadata
@@ -24,7 +24,7 @@ class OnnxClassifier:
     batch_size  images at a time in prediction
 
     `classes_` is what `predict` answers with, in the order of the columns of `predict_proba`; `metadata` what the
-    file says of itself; `preprocess` its image transform.
+    file says of itself; `preprocess` its image transform; `scaled_decoding` as of `FewShotClassifier`.
     """
 
     def __init__(self, model: str | Path | bytes, *, device: str = "cpu", batch_size: int = 64) -> None:
@@ -36,6 +36,7 @@ class OnnxClassifier:
         names = self.metadata.class_names
         self.classes_ = np.array(names if self.metadata.labels is None else self.metadata.labels)
         self.batch_size = batch_size
+        self.scaled_decoding = False
         self._check(name)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -69,7 +70,10 @@ class OnnxClassifier:
         self, sources: Iterable[ImageSource]
     ) -> Iterator[tuple[Decoded[NDArray[np.float32]], NDArray[np.float32]]]:
         """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
-        for batch in decoded_batches(sources, self.preprocess.array, self._stack, self.batch_size):
+        shrink_to = SCALED_MARGIN * self.preprocess.size if self.scaled_decoding else None
+        for batch in decoded_batches(
+            sources, self.preprocess.array, self._stack, self.batch_size, shrink_to=shrink_to
+        ):
             yield batch, self.probabilities(batch.images)
 
     def _stack(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -112,7 +112,7 @@ def fit_method(
         finally:
             method.eval()
     if settle := getattr(method, "after_fit", None):  # optional, as all but before_fit, logits and losses
-        settle(train, val)
+        settle(feed, held_out)
     return history
 
 

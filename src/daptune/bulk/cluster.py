@@ -1,0 +1,101 @@
+"""The rows of `predict_rows`, computed on a Ray cluster: pieces of the stream are tasks, their rows come back in order.
+
+The process that asks writes the rows, so that nothing can be written twice: a task whose node dies runs again
+elsewhere. The nodes see adapter, backbone and images under the same paths; images that a Parquet table holds travel
+with the task.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from daptune.bulk.inputs import Item
+from daptune.bulk.rows import Predictor, Row, predict_rows
+from daptune.bulk.tables import batched
+from daptune.errors import DaptuneError, DataError, MissingExtraError
+
+PIECE = 256  # images of a task
+CPUS = 4  # of a task, where every node has so many
+RETRIES = 5  # of a piece whose worker or node dies
+_AHEAD = 2  # pieces begun for each task that the cluster can run at a time
+
+
+def ray_rows(
+    load: Callable[[], Predictor], images: Iterable[Item], top_k: int, *, piece: int = PIECE, gpu: bool = False
+) -> Iterator[list[Row]]:
+    """The rows of each piece, in the order of the images. `load` makes the predictor, once in each worker.
+
+    Takes the cluster that `RAY_ADDRESS` names or that runs on this machine; else starts one of this machine alone.
+    Raises MissingExtraError without ray, what `load` raises, and DataError without a cluster or for a piece that is
+    lost again and again.
+    """
+    ray = _import_ray()
+    started = not ray.is_initialized()
+    if started:
+        try:
+            ray.init(logging_level="ERROR", log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"no Ray cluster could be reached or started ({reason}); RAY_ADDRESS names one") from None
+    cpus = _cpus_of_a_task(ray)
+    run = ray.remote(num_cpus=cpus, num_gpus=int(gpu), max_retries=RETRIES)(_rows)
+    pickled = ray.cloudpickle.dumps(load)
+    begun: deque[Any] = deque()
+    try:
+        for part in batched(images, piece):
+            begun.append(run.remote(pickled, part, top_k))
+            if len(begun) >= _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0) // cpus)):
+                yield _result(ray, begun)
+        while begun:
+            yield _result(ray, begun)
+    finally:
+        for waiting in begun:
+            ray.cancel(waiting, force=True)
+        if started:
+            ray.shutdown()
+
+
+def _rows(pickled: bytes, part: list[Item], top_k: int) -> list[Row]:
+    """The work of one task, in a worker."""
+    return [row for rows in predict_rows(_predictor(pickled), part, top_k) for row in rows]
+
+
+@lru_cache(maxsize=1)  # a worker runs many tasks
+def _predictor(pickled: bytes) -> Predictor:
+    from ray import cloudpickle
+
+    predictor: Predictor = cloudpickle.loads(pickled)()
+    return predictor
+
+
+def _result(ray: Any, begun: "deque[Any]") -> list[Row]:
+    try:
+        rows: list[Row] = ray.get(begun.popleft())
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, DaptuneError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise DataError(
+            f"a piece of the images was lost {RETRIES + 1} times ({str(error).splitlines()[0]}); look after the "
+            "cluster, then give the same command again to go on"
+        ) from None
+    return rows
+
+
+def _cpus_of_a_task(ray: Any) -> int:
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return int(min([CPUS, *(cpus for cpus in nodes if cpus >= 1)]))
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.cloudpickle
+        import ray.exceptions
+    except ImportError:
+        raise MissingExtraError("--executor ray needs ray: pip install 'daptune[cluster]'") from None
+    return ray

@@ -1,0 +1,122 @@
+"""What to predict, as a stream: files, folders, lists and tables, in order and without holding them."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from daptune.data.folders import image_files
+from daptune.data.table import image_cell
+from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
+from daptune.errors import DataError
+
+LIST_SUFFIXES = (".txt", ".lst")
+_ROWS = 64  # of a Parquet table at a time: a row may hold a picture
+
+
+class Item(NamedTuple):
+    """One image: what its row is called, and where its bytes are."""
+
+    name: str
+    source: Path | bytes
+
+
+def items(paths: Sequence[str], stdin: Iterable[str] | None = None) -> Iterator[Item]:
+    """The images of all `paths`, in order, read as they are asked for.
+
+    A folder: the image files below it, sorted. A .txt or .lst file, or `-` (standard input): one path a line. A .csv,
+    .tsv or .parquet table: its column `path` or `image` (Parquet also bytes), relative paths from the table's folder,
+    each row called as it is written there. Anything else: one file, which need not exist.
+    Raises DataError for a list or a table that cannot be read.
+    """
+    for path in paths:
+        if path == "-":
+            yield from _lines(sys.stdin if stdin is None else stdin)
+            continue
+        place = Path(path).expanduser()
+        if place.is_dir():
+            yield from map(_item, image_files(place))
+        elif (suffix := place.suffix.lower()) in LIST_SUFFIXES:
+            yield from _list_file(place)
+        elif suffix in (".parquet", ".pq"):
+            yield from _parquet(place)
+        elif suffix in TABLE_SUFFIXES:
+            yield from _csv(place)
+        else:
+            yield _item(place)
+
+
+def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
+    """Part K of N: images K, K + N, K + 2 N, ... of the stream, the first being 1; `text` is "K/N"."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise DataError(f"--shard must be K/N with K from 1 to N, such as 3/16; found {text!r}")
+    return islice(images, part - 1, None, parts)
+
+
+def spelt(text: object) -> str:
+    """A path as text; bytes that are no UTF-8 are spelt out, so that every row can be written."""
+    return os.fsencode(str(text)).decode("utf-8", "backslashreplace")
+
+
+def _item(path: Path) -> Item:
+    return Item(spelt(path), path)
+
+
+def _lines(lines: Iterable[str]) -> Iterator[Item]:
+    for line in lines:
+        if line.strip():
+            yield _item(Path(line.rstrip("\r\n")).expanduser())
+
+
+def _list_file(path: Path) -> Iterator[Item]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+            yield from _lines(stream)
+    except OSError as error:
+        raise DataError(f"the list {path} cannot be read: {error.strerror}") from None
+
+
+def _csv(path: Path) -> Iterator[Item]:
+    rows = csv_rows(path)
+    header = next(rows, [])
+    place = header.index(_image_column(path, header))
+    for number, row in enumerate(rows, start=1):
+        yield _cell(path, number, row[place].strip())
+
+
+def _parquet(path: Path) -> Iterator[Item]:
+    with open_parquet(path) as table:
+        column = _image_column(path, table.schema_arrow.names)
+        number = 0
+        for batch in table.iter_batches(_ROWS, columns=[column]):
+            for cell in batch.column(0).to_pylist():
+                number += 1
+                yield _cell(path, number, cell)
+
+
+def _image_column(path: Path, columns: Sequence[str]) -> str:
+    column = find_column(columns, IMAGE_COLUMNS)
+    if column is None:
+        raise DataError(
+            f"{path.name}: expected a column for images ({', '.join(IMAGE_COLUMNS[:4])}), found "
+            f"{', '.join(columns) or 'no columns'}; rename one in the header."
+        )
+    return column
+
+
+def _cell(table: Path, number: int, cell: Any) -> Item:
+    """A blank cell is an image of no bytes: its row will say that it is none."""
+    name = cell.get("path") if isinstance(cell, dict) else cell
+    name = spelt(name) if name and isinstance(name, str) else f"{table.name}:{number}"
+    try:
+        image = image_cell(cell) if cell else b""
+    except DataError as error:
+        raise DataError(f"{table.name}, row {number}: {error}") from None
+    if isinstance(image, Path):
+        return Item(name, table.parent / image)
+    return Item(name, image if isinstance(image, bytes) else b"")

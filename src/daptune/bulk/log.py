@@ -1,0 +1,180 @@
+"""Rows of a run under way, on disk: whatever ends the process, no row is lost that was written, and none comes twice.
+
+Beside OUT stands the folder OUT.partial until OUT is complete:
+
+    run.json     of which adapter, images and options the rows are; others are refused
+    rows.jsonl   a line a row, in the order of the images, appended as rows come and synced to disk every second
+
+A run that goes on matches the rows with the images, one by one, cuts off what is not a whole row, and takes the images
+from there. OUT appears under its name when it is complete, in one step.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from daptune.bulk.inputs import Item
+from daptune.bulk.rows import Row
+from daptune.bulk.tables import Format, json_line, line_writer, write_parquet
+from daptune.errors import DataError
+
+_SYNC_SECONDS = 1.0
+_ROW_LINE = b"}\n"  # how the line of a whole row ends
+
+
+class RowLog:
+    """The rows that belong in `out`, of a run that `identity` (JSON values) tells from others.
+
+    done: rows that are there. read: those of images that could be read.
+    Raises DataError where another run is under way there, or one of another identity was left.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+        if out.is_dir():
+            raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.partial")
+        self.done = self.read = 0
+        self.folder.mkdir(exist_ok=True)
+        self._file = open(self.folder / "rows.jsonl", "a+b")  # noqa: SIM115  # closed by __exit__
+        self._synced = 0.0
+        try:
+            if not _lock(self._file.fileno()):
+                raise DataError(f"another daptune is writing {out}; wait for it, or give another --out")
+            self._check(dict(identity))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def match(self, images: Iterator[Item]) -> int:
+        """Take from `images` those that have rows, and return how many; what is not a whole row is cut off.
+
+        Raises DataError when the images are not those that the rows are of; the rows are left as they are.
+        """
+        self._file.seek(0)
+        end = 0
+        for line in self._file:
+            row = _row(line)
+            if row is None:
+                break
+            item = next(images, None)
+            if item is None or item.name != row["file"]:
+                raise DataError(
+                    f"{self.folder} holds rows of other images: row {self.done + 1} is of {row['file']}, where "
+                    f"{item.name if item else 'none'} stands now; {self._advice}"
+                )
+            end += len(line)
+            self.done += 1
+            self.read += "error" not in row
+        self._file.truncate(end)
+        return self.done
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write the rows of the next images."""
+        rows = list(rows)
+        self._file.write("".join(map(json_line, rows)).encode())
+        self._file.flush()
+        self.done += len(rows)
+        self.read += sum("error" not in row for row in rows)
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self._sync()
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, from the first."""
+        with open(self.folder / "rows.jsonl", "rb") as file:
+            yield from map(json.loads, file)
+
+    def finish(self, form: Format, top_k: int) -> None:
+        """Make `out` of the rows, under its name when it is complete, and remove the folder."""
+        self._sync()
+        made = self.folder / "rows.jsonl"
+        if form == "parquet":
+            made = self.folder / "table"
+            write_parquet(made, self.rows, top_k)
+        elif form == "csv":
+            made = self.folder / "table"
+            with open(made, "w", encoding="utf-8", newline="") as file:
+                write = line_writer(form, file, top_k)
+                for row in self.rows():
+                    write(row)
+        _sync_file(made)
+        self._file.close()  # Windows moves no open file
+        os.replace(made, self.out)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    @property
+    def _advice(self) -> str:
+        return f"go on with the same ones, give another --out, or remove {self.folder} to begin anew"
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        """Compare with what run.json says, or write it where there are no rows, or rows of nobody knows what."""
+        path = self.folder / "run.json"
+        if not path.exists() or self._file.seek(0, os.SEEK_END) == 0:
+            self._file.truncate(0)
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(identity, indent=1) + "\n", "utf-8")
+            _sync_file(fresh)
+            os.replace(fresh, path)
+            return
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            changed = [name for name in identity if found.get(name) != identity[name]]
+        except (ValueError, AttributeError):
+            raise DataError(f"{path} is damaged; remove {self.folder} to begin anew") from None
+        if changed:
+            name = changed[0]
+            raise DataError(
+                f"{self.folder} holds a run with another {name} ({_short(found.get(name))} there, "
+                f"{_short(identity[name])} here); {self._advice}"
+            )
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+def _row(line: bytes) -> Row | None:
+    """A whole row, or None: the rest of a write that was cut short, at worst garbage after a power failure."""
+    if not line.endswith(_ROW_LINE):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("file"), str) else None
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether this process alone writes the file, which ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs at once are on their own there
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _short(value: object) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else "..." + text[-37:]

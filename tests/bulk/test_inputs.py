@@ -1,0 +1,117 @@
+"""What is to be predicted, as a stream."""
+
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from daptune.bulk.inputs import Item, items, shard
+from daptune.data.folders import image_files
+from daptune.errors import DataError, MissingExtraError
+
+
+def names(*paths: object) -> list[str]:
+    return [item.name for item in items([str(path) for path in paths])]
+
+
+def test_a_folder_is_walked_in_order(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "b/10.jpg", "a.png", "a/z.JPG", "a/x/1.webp", ".hidden/1.jpg", "a/.1.jpg", "notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [os.path.relpath(name, tmp_path) for name in names(tmp_path)]
+    assert found == ["a.png", "a/z.JPG", "a/x/1.webp", "b/10.jpg", "b/2.jpg"]
+    assert [item.source for item in items([str(tmp_path)])] == list(image_files(tmp_path))
+
+
+def test_lists_and_files_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("\ufeffa.png\r\n\n ü b.png\n".encode() + b"\xff.png\n")
+    found = list(items(["gone.png", str(tmp_path / "list.txt")]))
+    assert [item.name for item in found] == ["gone.png", "a.png", " ü b.png", "\\xff.png"]
+    assert os.fsencode(found[-1].source) == b"\xff.png"
+    assert list(items(["-"], ["a b.png\r\n", "\n"])) == [("a b.png", Path("a b.png"))]
+    with pytest.raises(DataError, match=r"the list gone\.txt cannot be read"):
+        names("gone.txt")
+
+
+def test_a_csv_starts_at_its_own_folder_and_keeps_its_names(tmp_path: Path) -> None:
+    table = tmp_path / "some" / "table.csv"
+    table.parent.mkdir()
+    table.write_text("id;image\n1;a/1.png\n2;\n3;/there/3.png\n")
+    found = list(items([str(table)]))
+    assert found == [
+        ("a/1.png", tmp_path / "some" / "a" / "1.png"),
+        ("table.csv:2", b""),
+        ("/there/3.png", Path("/there/3.png")),
+    ]
+
+
+def test_parquet_with_paths_or_with_the_pictures_themselves(tmp_path: Path) -> None:
+    place = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"n": [1, 2], "path": ["x/1.png", None]}), place)
+    assert list(items([str(place)])) == [("x/1.png", tmp_path / "x" / "1.png"), ("t.parquet:2", b"")]
+    cells = [{"bytes": b"abc", "path": "cat.png"}, {"bytes": b"def", "path": None}, {"bytes": None, "path": "y.png"}]
+    parquet.write_table(pyarrow.table({"image": cells}), place)
+    assert list(items([str(place)])) == [("cat.png", b"abc"), ("t.parquet:2", b"def"), ("y.png", tmp_path / "y.png")]
+    parquet.write_table(pyarrow.table({"image": [b"abc"]}), place)
+    assert list(items([str(place)])) == [("t.parquet:1", b"abc")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "file_id,label\n1,cat\n", "expected a column for images"),
+        ("t.csv", "", "is empty"),
+        ("t.csv", "path\na.png,b\n", "row 1: expected 1 values"),
+        ("t.parquet", "none", "cannot be read as Parquet"),
+    ],
+)
+def test_a_table_that_is_none(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        names(tmp_path / name)
+    with pytest.raises(DataError, match="cannot be read as"):
+        names(tmp_path / "gone.tsv")
+
+
+def test_numbers_in_place_of_images(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"image": [1]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet, row 1: expected an image as a path"):
+        names(tmp_path / "t.parquet")
+
+
+def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="needs pyarrow: pip install"):
+        names(tmp_path / "t.parquet")
+
+
+def test_shards_are_the_whole_and_do_not_meet() -> None:
+    whole = [f"{number}.png" for number in range(10)]
+    parts = [[item.name for item in shard(items(whole), f"{part}/3")] for part in (1, 2, 3)]
+    assert parts[0] == ["0.png", "3.png", "6.png", "9.png"]
+    assert sorted(name for part in parts for name in part) == whole
+    assert [item.name for item in shard(items(whole), "1/1")] == whole
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "-1/3", "a/b", "1/3/5", ""])
+def test_a_shard_that_cannot_be(text: str) -> None:
+    with pytest.raises(DataError, match="--shard must be K/N"):
+        shard(iter(()), text)
+
+
+def test_a_long_list_is_not_held(tmp_path: Path) -> None:
+    place = tmp_path / "list.txt"
+    place.write_text("".join(f"pictures/of/a/camera/{number:08}.jpg\n" for number in range(20_000)))
+
+    def peak(use: Callable[[Iterator[Item]], object]) -> int:
+        tracemalloc.start()
+        use(items([str(place)]))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert 2 * peak(lambda stream: sum(1 for _ in stream)) < peak(list)  # what stays is Python's table of names
