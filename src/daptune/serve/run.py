@@ -128,10 +128,12 @@ def check_exposure(host: str, token: str | None) -> None:
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A bound socket. Raises DaptuneError where the port is in use, may not be used, or the host is unknown."""
+    if not 0 <= port <= 65535:
+        raise DaptuneError(f"--port must be a number from 0 (a free one) to 65535; found {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise DaptuneError(f"{host}:{port} is no address to listen at ({error}).") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -180,11 +182,11 @@ def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
         timeout_graceful_shutdown=max(1, round(patience)),
         h11_max_incomplete_event_size=32_768,
     )
-    previous = signal.getsignal(signal.SIGINT)
+    # uvicorn raises the signals that it got once more when all is finished: by then they have done their work
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _Server(config, on_stop).run(sockets=[listening])
-    except KeyboardInterrupt:  # uvicorn raises the signal again once all is finished
-        pass
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         listening.close()

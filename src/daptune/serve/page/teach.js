@@ -122,6 +122,7 @@ function drawState() {
 
 function drawClasses() {
   byId("classes").replaceChildren(...lesson.classes.map(classCard));
+  drawTargets();
 }
 
 function classCard({ name, images }) {
@@ -158,7 +159,20 @@ function drags(element, dropped) {
   const id = crypto.randomUUID?.() ?? String(Math.random());
   dragged.set(id, dropped);
   element.draggable = true;
-  element.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, id));
+  element.addEventListener("dragstart", (event) => {
+    event.dataTransfer.setData(DRAGGED, id);
+    setTimeout(() => { byId("targets").hidden = false; }); // a change in the same turn would end the drag
+  });
+  element.addEventListener("dragend", () => { byId("targets").hidden = true; });
+}
+
+// The classes as a row on top of the window for as long as something is dragged: their cards may be out of sight.
+function drawTargets() {
+  byId("targets").replaceChildren(...lesson.classes.map(({ name }) => {
+    const target = el("li", {}, name);
+    accepts(target, (files) => addImages(name, files), (id) => dragged.get(id)?.(name));
+    return target;
+  }));
 }
 
 function inspect(label, id, address) {
@@ -248,6 +262,7 @@ function correctable(row, file) {
   const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "This is really"), choice, button));
   const correct = guarded(async (label) => {
     if (training) throw new Error("It is being trained; correct it when that is done.");
+    byId("train-state").textContent = `Learning that it is ${label} …`;
     await upload(at(lesson.name, "classes", label, "images"), [file], () => {});
     card.forget();
     await reload();

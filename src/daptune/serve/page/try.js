@@ -37,7 +37,7 @@ export function resultCard(row, file, ...more) {
     ? el("p.wrong", {}, row.error)
     : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
   const found = row.error ? "not read" : String(row.top[0].label);
-  const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
+  const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3.visually-hidden", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
   card.forget = () => { URL.revokeObjectURL(address); card.remove(); };
   return card;
 }
