@@ -58,7 +58,8 @@ def shelf(small: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of adapters as METHOD_OF says; not to be changed."""
     folder = tmp_path_factory.mktemp("shelf")
     for seed, (name, (method, options)) in enumerate(METHOD_OF.items()):
-        made = METHODS[method](small, CLASSES.get(name, ["red", "green", "blue"]), make_config(method, options), seed=seed)
+        classes = CLASSES.get(name, ["red", "green", "blue"])
+        made = METHODS[method](small, classes, make_config(method, options), seed=seed)
         with torch.no_grad():
             for parameter in made.parameters():
                 parameter.mul_(5)
