@@ -1,8 +1,14 @@
 """Who is let in: hosts, origins and tokens, and what every answer carries."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
+
+from daptune.serve.guard import MOST_SENDING, Guard
+from daptune.serve.limits import Limits
+from daptune.serve.metrics import Metrics
 
 from .conftest import HOST, Start, files, png
 
@@ -79,3 +85,56 @@ def test_the_page_asks_no_other_host(start: Start) -> None:
     for name in ("/", "/page/app.js", "/page/style.css"):
         text = client.get(name).text.replace("http://www.w3.org/2000/svg", "")
         assert "http://" not in text and "https://" not in text and "//cdn" not in text
+
+
+def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    async def reads_all(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    async def half() -> Any:
+        pieces.append("asked")
+        if len(pieces) > 1:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    pieces: list[str] = []
+    sent: list[Any] = []
+    guard = Guard(reads_all, token=None, limits=Limits(timeout=1), metrics=Metrics())
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
+    asyncio.run(guard(scope, half, keep))
+    assert sent[0]["status"] == 408 and b"within 1 seconds" in sent[1]["body"]
+
+
+def test_many_requests_at_a_time_are_refused() -> None:
+    async def body() -> list[int]:
+        go_on = asyncio.Event()
+
+        async def waits(scope: Any, receive: Any, send: Any) -> None:
+            await go_on.wait()
+            await JSONResponse({})(scope, receive, send)
+
+        async def nothing() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def ask() -> int:
+            sent: list[Any] = []
+
+            async def keep(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
+            await guard(scope, nothing, keep)
+            return int(sent[0]["status"])
+
+        guard = Guard(waits, token=None, limits=Limits(), metrics=Metrics())
+        tasks = [asyncio.create_task(ask()) for _ in range(MOST_SENDING)]
+        await asyncio.sleep(0)
+        beyond = await ask()
+        go_on.set()
+        return [beyond, *await asyncio.gather(*tasks), await ask()]
+
+    assert asyncio.run(body()) == [503, *[200] * (MOST_SENDING + 1)]

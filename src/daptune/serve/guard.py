@@ -6,19 +6,21 @@ come from the server's own page or from no page at all (against cross-site reque
 can know, replaces both.
 """
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from daptune.serve.limits import Refused
+from daptune.serve.answers import refusal
+from daptune.serve.limits import Limits, Refused
 from daptune.serve.metrics import Metrics
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+MOST_SENDING = 128
 _OPEN = ("/", "/healthz", "/readyz", "/openapi.json")  # what tells nothing about adapters needs no token
 _READING = {"GET", "HEAD", "OPTIONS"}
 _HEADERS = {
@@ -35,10 +37,11 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: host, origin, token, bytes of the body; security headers and counters of every answer."""
+    """ASGI middleware: host, origin, token, size and pace of the body; headers and counters of every answer."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, max_bytes: int, metrics: Metrics) -> None:
-        self.app, self.token, self.max_bytes, self.metrics = app, token, max_bytes, metrics
+    def __init__(self, app: ASGIApp, *, token: str | None, limits: Limits, metrics: Metrics) -> None:
+        self.app, self.token, self.limits, self.metrics = app, token, limits, metrics
+        self._sending = 0  # requests whose body arrives or is worked on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let the app do it."""
@@ -57,15 +60,20 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        writing = scope["method"] not in _READING
+        self._sending += writing
         try:
             headers = Headers(scope=scope)
             self._admit(scope, headers)
-            await self.app(scope, self._counted(headers, receive), answer)
+            if self._sending > MOST_SENDING:
+                raise Refused(503, f"{MOST_SENDING} requests are under way already.", retry_after=2)
+            await self.app(scope, self._bounded(headers, receive), answer)
         except Refused as error:
             if started:
                 raise
             await refusal(error)(scope, receive, answer)
         finally:
+            self._sending -= writing
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.request_seconds.labels(route).observe(time.monotonic() - began)
@@ -88,33 +96,31 @@ class Guard:
         if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Refused(403, "a page of another site may change nothing here.")
 
-    def _counted(self, headers: Headers, receive: Receive) -> Callable[[], Awaitable[Message]]:
-        """`receive`, raising `Refused` 413 once the body has more than `max_bytes`, or says that it will."""
-        declared = headers.get("content-length", "")
-        too_many = Refused(413, f"the body has more than {self.max_bytes} bytes; send fewer or smaller files.")
-        if declared.isdecimal() and int(declared) > self.max_bytes:
+    def _bounded(self, headers: Headers, receive: Receive) -> Callable[[], Awaitable[Message]]:
+        """`receive`, raising `Refused` once the body has more bytes than it may (413), says that it will, or is late
+        (408)."""
+        most, seconds, declared = self.limits.max_bytes, self.limits.timeout, headers.get("content-length", "")
+        too_many = Refused(413, f"the body has more than {most} bytes; send fewer or smaller files.")
+        if declared.isdecimal() and int(declared) > most:
             raise too_many
-        seen = 0
+        seen, complete, due = 0, False, time.monotonic() + seconds
 
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+        async def bounded() -> Message:
+            nonlocal seen, complete
+            if complete:  # waits for the client to leave, which may take its time
+                return await receive()
+            try:
+                async with asyncio.timeout(due - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise Refused(408, f"the body did not arrive within {seconds:g} seconds.") from None
             seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
+            complete = not message.get("more_body", False)
+            if seen > most:
                 raise too_many
             return message
 
-        return counted
-
-
-def refusal(error: Refused) -> JSONResponse:
-    """The answer to a request that is refused."""
-    headers = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error.reason}, error.status, headers)
+        return bounded
 
 
 def _hostname(host: str) -> str | None:

@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from daptune.errors import AdapterError, DaptuneError
-from daptune.serve.engine import Engine
 from daptune.serve.limits import Limits, Refused
 from daptune.serve.names import check_name
+from daptune.serve.onnx import OnnxEngine
+
+if TYPE_CHECKING:
+    from daptune.serve.pool import AdapterPool
 
 logger = logging.getLogger("daptune")
 JSON_FILE = "adapter.json"  # as in daptune.adapter.record, which loads torch
@@ -72,14 +76,12 @@ def read_sources(paths: Sequence[Path]) -> Sources:
 
 def make_engine(
     sources: Sources, limits: Limits, *, backbone: str | None = None, precision: str | None = None, device: str = "cpu"
-) -> Engine:
+) -> "AdapterPool | OnnxEngine":
     """Load what runs them: onnxruntime for models, else one backbone (by default that of the first adapter).
 
     Adapters of a served folder that cannot be served are logged and left out; one that was named raises AdapterError.
     """
     if sources.models:
-        from daptune.serve.onnx import OnnxEngine
-
         return OnnxEngine(sources.models)
 
     from daptune.adapter import read_record

@@ -1,6 +1,5 @@
 """Files out of a multipart request, within the limits, and their decoding in worker threads."""
 
-import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,16 +18,13 @@ from daptune.serve.limits import Limits, Refused
 async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
     """The form of a multipart request; files of some size lie on disk for as long as it is open.
 
-    Raises `Refused`: 415 no multipart body, 413 too many files (or, from the guard, bytes), 408 too slow, 400 damaged.
+    Raises `Refused`: 415 no multipart body, 413 too many files, 400 damaged; from the guard 413 and 408.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Refused(415, f"expected multipart/form-data with files, found {kind[:60] or 'no content type'}.")
     try:
-        async with asyncio.timeout(limits.timeout):
-            form = await request.form(max_files=limits.max_files, max_fields=16)
-    except TimeoutError:
-        raise Refused(408, f"the body did not arrive within {limits.timeout:g} seconds.") from None
+        form = await request.form(max_files=limits.max_files, max_fields=16)
     except HTTPException as error:
         many = "Too many files" in str(error.detail)
         reason = f"more than {limits.max_files} files; send them in several requests." if many else str(error.detail)

@@ -76,9 +76,10 @@ async def predict(
         with context.batcher.room(len(files) * (1 + zero_shot)):
             try:
                 async with asyncio.timeout(limits.timeout):
-                    served = [await context.in_thread(context.engine.open, name)]
+                    # not in the server's own few threads: reading an adapter must not keep others from decoding
+                    served = [await asyncio.to_thread(context.engine.open, name)]
                     if zero_shot:
-                        served.append(await context.in_thread(context.engine.open, name, zero_shot=True))
+                        served.append(await asyncio.to_thread(context.engine.open, name, zero_shot=True))
                     rows = await _classify(context, served, await context.decode(files))
             except TimeoutError:
                 raise Refused(

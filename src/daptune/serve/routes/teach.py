@@ -173,7 +173,8 @@ async def events(name: str, context: Shared) -> StreamingResponse:
     """The latest training as server-sent events, from its beginning to its end: waiting, progress, then one of done,
     stopped, failed."""
     trainer = _parts(context)[1]
-    return StreamingResponse(_stream(trainer, trainer.job(name)), media_type="text/event-stream")
+    stream = _stream(trainer, trainer.job(name))
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 async def _stream(trainer: Trainer, job: Job) -> AsyncIterator[str]:
