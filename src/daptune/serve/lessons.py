@@ -14,7 +14,7 @@ from PIL import Image
 
 from daptune.adapter.record import JSON_FILE
 from daptune.serve.limits import Refused
-from daptune.serve.names import IMAGES_SUFFIX, check_class, check_name
+from daptune.serve.names import IMAGES_SUFFIX, check_class, check_name, is_name
 
 MOST_CLASSES = 200
 MOST_IMAGES = 5_000
@@ -50,8 +50,9 @@ class Lessons:
 
     def all(self) -> list[Lesson]:
         """Every lesson, by name."""
-        names = sorted(path.name for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
-        return [self.get(name.removesuffix(IMAGES_SUFFIX)) for name in names if not name.startswith(".")]
+        places = sorted(path for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
+        names = (place.name.removesuffix(IMAGES_SUFFIX) for place in places)
+        return [self.get(name) for name in names if is_name(name)]
 
     def get(self, name: str) -> Lesson:
         """One lesson. Raises `Refused` 404."""

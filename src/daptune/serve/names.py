@@ -12,9 +12,14 @@ _CLASS = re.compile(rf"[^\s.{_SIGNS}](?:[^{_SIGNS}]{{0,62}}[^\s.{_SIGNS}])?")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
+def is_name(name: str) -> bool:
+    """Whether an adapter may be called so."""
+    return bool(_NAME.fullmatch(name)) and not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
+
+
 def check_name(name: str) -> str:
     """`name`, if an adapter may be called so; else `Refused` 422."""
-    if _NAME.fullmatch(name) and not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name):
+    if is_name(name):
         return name
     raise Refused(
         422, f"expected a name of 1 to 64 letters, digits, spaces and . + - _ that is no path, found {name[:80]!r}."

@@ -182,7 +182,6 @@ def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
         lifespan="on",
         server_header=False,
         timeout_graceful_shutdown=max(1, round(patience)),
-        h11_max_incomplete_event_size=32_768,
     )
     # uvicorn raises the signals that it got once more when all is finished: by then they have done their work
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -43,6 +43,7 @@ class Trainer:
     def __init__(self, pool: AdapterPool, lessons: Lessons) -> None:
         self._pool, self._lessons = pool, lessons
         self._jobs: dict[str, Job] = {}
+        self._starting = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "daptune-train")
         self.closing = False
 
@@ -56,12 +57,13 @@ class Trainer:
             raise Refused(422, f"expected two or more classes, found {len(lesson.classes)}; add one.")
         if empty := [each.name for each in lesson.classes if not each.images]:
             raise Refused(422, f"the class {empty[0]!r} has no image; give it a few, or remove it.")
-        if self.running(name):
-            raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
-        if self.closing:
-            raise Refused(503, "the server is stopping.", retry_after=5)
-        job = self._jobs[name] = Job(name)
-        self._thread.submit(self._work, job, lesson)
+        with self._starting:
+            if self.running(name):
+                raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
+            if self.closing:
+                raise Refused(503, "the server is stopping.", retry_after=5)
+            job = self._jobs[name] = Job(name)
+            self._thread.submit(self._work, job, lesson)
         return job
 
     def running(self, name: str) -> bool:
@@ -76,7 +78,8 @@ class Trainer:
 
     def close(self) -> None:
         """Stop what goes on, and wait for the step that is under way; images and earlier adapters are kept."""
-        self.closing = True
+        with self._starting:
+            self.closing = True
         for job in list(self._jobs.values()):
             job.stop.set()
         self._thread.shutdown()
