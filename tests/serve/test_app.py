@@ -4,6 +4,7 @@ import io
 import json
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ def test_a_bad_file_gets_a_row_and_disturbs_no_other(start: Start) -> None:
     assert "top" in rows[0] and "error" not in rows[0] and "zero_shot" not in rows[0]
     assert rows[1]["error"].startswith("1.png: not an image; expected JPEG") and "top" not in rows[1]
     assert rows[2]["error"].startswith("2.png: ") and "\n" not in rows[2]["error"]
+
+
+def test_requests_for_different_adapters_meet_in_one_batch(start: Start) -> None:
+    client = start(Limits(max_batch=4, max_wait_ms=5000))
+    names = ["prompted", "prompted-too"] * 2
+    for name in set(names):  # in memory, so that they arrive together
+        client.app.state.context.engine.open(name)  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda name: client.post(f"/v1/adapters/{name}/predict", files=files(png())), names))
+    assert [answer.json()["adapter"] for answer in answers] == names
+    tops = [answer.json()["predictions"][0]["top"] for answer in answers]
+    assert tops[0] == tops[2] != tops[1] == tops[3]
+    text = client.get("/metrics").text.splitlines()
+    assert "daptune_batch_images_count 1.0" in text and "daptune_batch_adapters_sum 2.0" in text
 
 
 def bomb(side: int) -> bytes:
