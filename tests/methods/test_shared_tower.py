@@ -10,7 +10,7 @@ from daptune.methods import METHODS, make_config
 from daptune.methods.zero_shot import ZeroShot
 
 from .conftest import NAMES, make_pictures
-from .test_matrix import VARIANTS, fitted, label
+from .test_matrix import VARIANTS, build, fitted, label
 
 ALONE = {"clip_lora", "cocoop", "linear_probe", "plot", "plot_pp", "vp"}
 SHARING = sorted(set(METHODS) - ALONE)
@@ -24,7 +24,7 @@ def test_which_methods_share() -> None:
     ("name", "options"), [(n, o) for n in SHARING for o in [{}, *VARIANTS.get(n, [])]], ids=label
 )
 def test_logits_of_features_from_a_pass_with_others(name: str, options: dict[str, object], backbone: Any) -> None:
-    method, other = fitted(name, options, backbone), fitted(name, options, backbone, seed=2)
+    method, other = fitted(name, options, backbone), build(name, options, backbone, seed=2).eval()
     images = make_pictures(len(NAMES), 1, 7).images
     with torch.inference_mode():
         alone = method.logits(images)
