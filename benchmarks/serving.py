@@ -1,4 +1,4 @@
-"""The figures of docs/serving.md: `python -m benchmarks.serving [--shape ViT-B-32] [--seconds 20]`.
+"""The figures of docs/serving.md: `python -m benchmarks.serving [--shape ViT-B-32] [--threads 1]`.
 
 Made-up weights of a full-size shape, made-up adapters of DAPT's defaults for ten classes each, and the server's own
 engine and batcher, without the HTTP and the decoding around them. Three things are measured:
@@ -10,7 +10,7 @@ engine and batcher, without the HTTP and the decoding around them. Three things 
     latency   at half and at twice the measured capacity, images arriving at random (Poisson); at twice, those that
               find no room in the queue are refused and counted
 
-Prints a table, writes benchmarks/results/<date>-serving.json.
+Prints a table, writes benchmarks/results/<date>-serving-<most adapters>.json.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from daptune.serve.pool import AdapterPool, Loaded
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {"ViT-B-16": workload.VIT_B16, "ViT-B-32": workload.VIT_B16 | {"patch_size": 32}}
 CLASSES = [f"thing {letter}" for letter in "abcdefghij"]
-ADAPTERS = (1, 10, 100, 1000)
+ADAPTERS = [1, 10, 100, 1000]
 
 
 def make_backbone(shape: str, place: Path) -> Path:
@@ -80,7 +80,7 @@ def one_batch(pool: AdapterPool, served: list[Loaded], image: Any, size: int, rn
 
 async def offered(pool: AdapterPool, served: list[Loaded], image: Any, rate: float, seconds: float) -> dict[str, Any]:
     """Latencies of single images that arrive at `rate` a second at random."""
-    limits, rng = Limits(max_queue=64), random.Random(7)
+    limits, rng = Limits(), random.Random(7)
     batcher = Batcher(pool.run, limits, Metrics())
     batcher.start()
     latencies: list[float] = []
@@ -96,18 +96,19 @@ async def offered(pool: AdapterPool, served: list[Loaded], image: Any, rate: flo
         except Refused:
             refused += 1
 
-    loop = asyncio.get_running_loop()
+    loop, started = asyncio.get_running_loop(), time.perf_counter()
     tasks, end, due = [], loop.time() + seconds, loop.time()
     while due < end:
         await asyncio.sleep(max(0.0, due - loop.time()))
         tasks.append(asyncio.create_task(ask()))
         due += rng.expovariate(rate)
     await asyncio.gather(*tasks)
+    elapsed = time.perf_counter() - started
     await batcher.stop()
     found = np.quantile(latencies, [0.5, 0.95, 0.99])
     return {
-        "offered_per_second": rate,
-        "answered_per_second": len(latencies) / seconds,
+        "offered_per_second": len(tasks) / seconds,
+        "answered_per_second": len(latencies) / elapsed,
         "refused": refused / len(tasks),
         "seconds_p50_p95_p99": [round(float(x), 4) for x in found],
     }
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--most", type=int, default=max(ADAPTERS), help="leave out the rows of more adapters")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--alone", nargs=2, type=Path, metavar=("BACKBONE", "ADAPTER"), help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -192,13 +194,14 @@ def main() -> None:
     if words.alone:
         alone(*words.alone)
         return
+    ADAPTERS[:] = [count for count in ADAPTERS if count <= words.most]
     with tempfile.TemporaryDirectory() as folder:
         load, place = os.getloadavg()[0], Path(folder)
         found = measure(words.shape, place, rounds=words.rounds, batch=words.batch, seconds=words.seconds)
     found |= {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": load}
     found |= {"load_after": os.getloadavg()[0], "torch": torch.__version__}
     found |= {"date": datetime.now(UTC).date().isoformat()}
-    target = ROOT / "benchmarks" / "results" / f"{found['date']}-serving.json"
+    target = ROOT / "benchmarks" / "results" / f"{found['date']}-serving-{max(ADAPTERS)}.json"
     target.write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps({name: value for name, value in found.items() if name != "all_rounds"}, indent=2))
 

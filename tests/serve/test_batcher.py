@@ -126,6 +126,24 @@ def test_no_room_is_refused_with_a_time_to_come_back() -> None:
     run(body())
 
 
+def test_a_queue_that_would_take_too_long_is_full() -> None:
+    async def body() -> None:
+        made = batcher(Engine(0.06), max_batch=1, max_wait_ms=0, timeout=1)
+        with made.room(19):  # at first it is taken for faster
+            pass
+        for _ in range(20):
+            await made.classify([Fake("one")], [1])
+        with made.room(19):  # 19 * 0.06 s is more than the second that an answer may take
+            with pytest.raises(Refused) as refused, made.room(1):
+                pass
+            assert refused.value.status == 503
+        with made.room(2), made.room(1):
+            pass
+        await made.stop()
+
+    run(body())
+
+
 def test_an_error_reaches_its_own_request_and_the_next_batch_runs() -> None:
     async def body() -> None:
         made = batcher(Engine(), max_batch=2, max_wait_ms=20)

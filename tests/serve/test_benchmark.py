@@ -10,7 +10,7 @@ from ..test_benchmarks import SMALL
 
 
 def test_the_figures_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "ADAPTERS", (1, 3))
+    monkeypatch.setattr(serving, "ADAPTERS", [1, 3])
     monkeypatch.setitem(serving.SHAPES, "small", SMALL)
     found = serving.measure("small", tmp_path, rounds=2, batch=4, seconds=0.5)
     assert found["ratio_to_one_adapter"][1] == 1 and found["ratio_to_one_adapter"][3] > 0

@@ -54,9 +54,9 @@ class Batcher:
             raise Refused(413, f"the server holds {self._limits.max_queue} images at most; send fewer at a time.")
         if self.draining:
             raise Refused(503, "the server is stopping.", retry_after=5)
-        if self._held + images > self._limits.max_queue:
-            wait = max(1.0, self._held * self._seconds_per_image)
-            raise Refused(503, f"{self._held} images are waiting already; try again later.", retry_after=wait)
+        wait = self._held * self._seconds_per_image
+        if self._held + images > self._limits.max_queue or wait > self._limits.timeout:  # later it would be 504
+            raise Refused(503, f"{self._held} images are waiting already; try again later.", retry_after=max(1, wait))
         self._hold(images)
         try:
             yield
