@@ -17,6 +17,7 @@ from daptune.cli.options import (
     SetOptions,
     Shots,
 )
+from daptune.serve.limits import Limits
 
 _EPILOGUE = "Every verb has --help. Bad input is one line and exit code 2; add --debug for the traceback."
 
@@ -36,6 +37,7 @@ _FIT = FitOptions()
 _RUN = RunOptions()
 _PREDICT = PredictOptions()
 _IMPORT = ImportOptions()
+_LIMITS = Limits()
 
 
 @app.command
@@ -428,3 +430,41 @@ def import_(checkpoint: Path, /, *, options: ImportOptions = _IMPORT) -> int:
     from daptune.cli.import_ import run
 
     return run(checkpoint, options)
+
+
+@app.command
+def serve(
+    *paths: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    backbone: str | None = None,
+    precision: Precision | None = None,
+    device: str = "cpu",
+    limits: Annotated[Limits, Parameter(name="*")] = _LIMITS,
+) -> int:
+    """Serve adapters over HTTP, any number on one backbone in memory, with a page to use and to teach them.
+
+    Parameters
+    ----------
+    paths
+        Adapters; or a folder of adapters, which may be empty, to which taught and uploaded ones are written; or
+        exported models (.onnx).
+    host
+        Address to listen at; beyond this machine it needs a token.
+    port
+        Port to listen at; 0 takes a free one.
+    token
+        What clients have to send as `Authorization: Bearer TOKEN`; also read from the variable DAPTUNE_TOKEN.
+    backbone
+        The frozen CLIP; by default that of the first adapter, or `tiny` where there is none yet.
+    precision
+        Of the frozen CLIP; by default that of the first adapter.
+    device
+        Device of torch to run on: `cpu`, `cuda`, `mps`.
+    """
+    from daptune.cli.serve import run
+
+    return run(
+        paths, host=host, port=port, token=token, limits=limits, backbone=backbone, precision=precision, device=device
+    )

@@ -59,6 +59,10 @@ class Method(nn.Module, ABC):
     """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` looks at validation images, where there are any."""
+    shares_image_tower: ClassVar[bool] = True
+    """Whether `logits` sees images through `encode` alone, and `encode` is CLIP's tower with `image_prompts`: images of
+    several methods may then go through the tower together, and `logits` takes the features (B, D) that come out. A
+    class that overrides `encode`, `image_features` or `logits` has to say so anew; it is False there otherwise."""
 
     config: MethodConfig
     started_from: str | None = None
@@ -89,6 +93,12 @@ class Method(nn.Module, ABC):
         self._shared: list[Tensor] | None = None
         self.build(torch.Generator().manual_seed(seed))
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        own = vars(cls)
+        if "shares_image_tower" not in own and own.keys() & {"encode", "image_features", "logits"}:
+            cls.shares_image_tower = False
+
     def build(self, generator: torch.Generator) -> None:
         """Make the learned tensors (drawn on the CPU, so that every device starts from the same values)."""
 
@@ -96,13 +106,17 @@ class Method(nn.Module, ABC):
     def text_features(self) -> Tensor:
         """Unit text features of the classes, w: (C, D)."""
 
+    def image_prompts(self) -> Tensor | None:
+        """Visual tokens that join an image's behind ln_pre, layer by layer: (J, P, W). None: CLIP as it is."""
+        return None
+
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features, z: (B, 3, R, R) -> (B, D). By default CLIP's own."""
+        """Unit image features, z: (B, 3, R, R) -> (B, D). By default those of `encode`."""
         return F.normalize(self.encode(images), dim=-1)
 
     def encode(self, images: Tensor) -> Tensor:
-        """CLIP's own image features, not normalised: (B, 3, R, R) -> (B, D); those (B, D) that it made stay."""
-        return images if images.dim() == 2 else self.clip.encode_image(images)
+        """Features with `image_prompts`, not normalised: (B, 3, R, R) -> (B, D); those (B, D) that it made stay."""
+        return images if images.dim() == 2 else self.clip.encode_image(images, self.image_prompts())
 
     def logits(self, images: Tensor) -> Tensor:
         """exp(logit_scale) z w^T: (B, 3, R, R) -> (B, C)."""

@@ -39,6 +39,7 @@ class CLIPAdapter(ZeroShot):
     year = 2021
     config_class = CLIPAdapterConfig
     trains_on_features = True
+    shares_image_tower = True
     config: CLIPAdapterConfig
     down: nn.Parameter
     up: nn.Parameter

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .base import Method
 from .text_prompts import TextPromptConfig, TextPrompts
-from .vision_prompts import VisionPromptConfig, initial_vision_prompt, prompted_image_features
+from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,6 @@ class CoOpVPT(Method):
         """Class features under the learned context: (C, D)."""
         return self.prompts.features(self.text_prompt)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features with the learned tokens: (B, D)."""
-        return prompted_image_features(self.clip, images, self.vision_prompt, self.config)
+    def image_prompts(self) -> Tensor:
+        """The visual tokens u: (J, P, W)."""
+        return joining_tokens(self.clip, self.vision_prompt, self.config)

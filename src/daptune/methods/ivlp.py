@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .base import Method
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts, check_depth
-from .vision_prompts import VisionPromptConfig, initial_vision_prompt, prompted_image_features
+from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,6 @@ class IVLP(Method):
         """Class features under the learned tokens: (C, D)."""
         return self.prompts.features(self.text_prompt)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features with the learned tokens: (B, D)."""
-        return prompted_image_features(self.clip, images, self.vision_prompt, self.config)
+    def image_prompts(self) -> Tensor:
+        """The visual tokens u: (J, P, W)."""
+        return joining_tokens(self.clip, self.vision_prompt, self.config)

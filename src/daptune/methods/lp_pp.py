@@ -54,6 +54,7 @@ class LPPP(ZeroShot):
     config_class = LPPPConfig
     accepts_new_classes = False
     uses_validation = True
+    shares_image_tower = True
     config: LPPPConfig
     weight: Tensor
     bias: Tensor

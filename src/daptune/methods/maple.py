@@ -12,11 +12,11 @@ checkpoints hold the whole CLIP.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Method
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts, check_depth
+from .vision_prompts import behind_ln_pre
 
 PAPER_DEPTH = 9
 
@@ -73,6 +73,6 @@ class MaPLe(Method):
         """Class features under the learned tokens: (C, D)."""
         return self.prompts.features(self.text_prompt)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features with the tokens behind the patches, in front of ln_pre: (B, D)."""
-        return F.normalize(self.clip.encode_image(images, self.vision_prompt, before_ln_pre=True), dim=-1)
+    def image_prompts(self) -> Tensor:
+        """The visual tokens, which stand in front of ln_pre: (J, M, W_vision)."""
+        return behind_ln_pre(self.clip, self.vision_prompt)

@@ -44,6 +44,7 @@ class Prototype(Method):
     year = 2017
     config_class = PrototypeConfig
     accepts_new_classes = False
+    shares_image_tower = True
     config: PrototypeConfig
     prototypes: Tensor
 
@@ -64,7 +65,7 @@ class Prototype(Method):
         cosine: exp(logit_scale) cos(f, s_c). euclidean: -|f - s_c|^2 for features as they come, and half
         exp(logit_scale) times that for unit ones, which is exp(logit_scale) f . s_c plus a constant if |s_c| = 1.
         """
-        f, s = self.clip.encode_image(images), self.prototypes
+        f, s = self.encode(images), self.prototypes
         if self.config.metric == "cosine":
             return self.scale * F.normalize(f, dim=-1) @ F.normalize(s, dim=-1).mT
         if self.config.normalize:

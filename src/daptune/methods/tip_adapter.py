@@ -53,6 +53,7 @@ class TipAdapter(ZeroShot):
     config_class = TipAdapterConfig
     accepts_new_classes = False
     uses_validation = True
+    shares_image_tower = True
     config: TipAdapterConfig
     keys: Tensor
     key_labels: Tensor

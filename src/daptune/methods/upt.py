@@ -18,7 +18,7 @@ from .base import Method
 from .coop_vpt import CoOpVPTConfig
 from .prompt_network import PromptNetwork
 from .text_prompts import TextPrompts
-from .vision_prompts import initial_vision_prompt, prompted_image_features
+from .vision_prompts import initial_vision_prompt, joining_tokens
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,6 @@ class UPT(Method):
         """Class features under the context v': (C, D)."""
         return self.prompts.features(self.unified_prompts()[0])
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features with the tokens u': (B, D)."""
-        return prompted_image_features(self.clip, images, self.unified_prompts()[1], self.config)
+    def image_prompts(self) -> Tensor:
+        """The visual tokens u': (J, P, W)."""
+        return joining_tokens(self.clip, self.unified_prompts()[1], self.config)

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip.model import CLIP
@@ -62,8 +61,13 @@ def initial_vision_prompt(clip: CLIP, config: VisionPromptConfig, generator: tor
     return nn.Parameter(tokens.to(clip.device))
 
 
-def prompted_image_features(clip: CLIP, images: Tensor, prompt: Tensor, config: VisionPromptConfig) -> Tensor:
-    """Unit image features with visual tokens (P, W) or (J, P, W): (B, 3, R, R) -> (B, D)."""
+def joining_tokens(clip: CLIP, prompt: Tensor, config: VisionPromptConfig) -> Tensor:
+    """Visual tokens (P, W) or (J, P, W) as `Method.image_prompts` gives them: (J, P, W), to join behind ln_pre."""
     layers = prompt if prompt.dim() == 3 else prompt.unsqueeze(0)
-    before = config.vision_position == "append"
-    return F.normalize(clip.encode_image(images, layers, before_ln_pre=before), dim=-1)
+    return behind_ln_pre(clip, layers) if config.vision_position == "append" else layers
+
+
+def behind_ln_pre(clip: CLIP, layers: Tensor) -> Tensor:
+    """Tokens (J, P, W) that belong in front of ln_pre, as what it makes of them: it acts on each token alone, and on
+    those of the first layer only."""
+    return torch.cat([clip.visual.ln_pre(layers[:1]), layers[1:]])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .vision_prompts import VisionPromptConfig, initial_vision_prompt, prompted_image_features
+from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 
@@ -38,6 +38,6 @@ class VPT(ZeroShot):
         super().build(generator)
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features with the learned tokens: (B, D)."""
-        return prompted_image_features(self.clip, images, self.vision_prompt, self.config)
+    def image_prompts(self) -> Tensor:
+        """The visual tokens u: (J, P, W)."""
+        return joining_tokens(self.clip, self.vision_prompt, self.config)

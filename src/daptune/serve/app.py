@@ -1,0 +1,78 @@
+"""The ASGI application: routes, start and end."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from daptune import __version__
+from daptune.serve.answers import add_answers
+from daptune.serve.batcher import Batcher
+from daptune.serve.context import Context
+from daptune.serve.guard import Guard
+from daptune.serve.limits import Limits
+from daptune.serve.metrics import Metrics
+from daptune.serve.onnx import OnnxEngine
+from daptune.serve.routes import adapters, health, predict
+
+if TYPE_CHECKING:
+    from daptune.serve.pool import AdapterPool
+
+PAGE = Path(__file__).with_name("page")
+
+
+def make_app(
+    engine: "AdapterPool | OnnxEngine",
+    limits: Limits | None = None,
+    *,
+    folder: Path | None = None,
+    token: str | None = None,
+) -> FastAPI:
+    """The application for an engine; with a pool and a `folder`, adapters can be taught and added.
+
+    `app.state.context` is what the routes share. With a `token` every route but the page and the health checks asks
+    for it, without one only requests to a loopback host are answered (`daptune.serve.guard`).
+    """
+    limits, metrics = limits or Limits(), Metrics()
+    context = Context(engine, limits, metrics, Batcher(engine.run, limits, metrics), folder)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context.batcher.start()
+        yield
+        await context.batcher.stop()
+        if context.trainer is not None:
+            await context.in_thread(context.trainer.close)
+        context.threads.shutdown()
+
+    app = FastAPI(title="daptune", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.context = context
+    for routes in (health, adapters, predict):
+        app.include_router(routes.router)
+    if not isinstance(engine, OnnxEngine):
+        _add_teaching(app, context, engine)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=PAGE), "page")
+    app.add_middleware(Guard, token=token, limits=limits, metrics=metrics)
+    add_answers(app)
+    return app
+
+
+def _add_teaching(app: FastAPI, context: Context, pool: "AdapterPool") -> None:
+    from daptune.serve.lessons import Lessons  # here, since what teaches loads torch
+    from daptune.serve.routes import teach
+    from daptune.serve.training import Trainer
+
+    context.pool = pool
+    if context.folder is not None:
+        context.lessons = Lessons(context.folder)
+        context.trainer = Trainer(pool, context.lessons)
+    app.include_router(teach.router)

@@ -1,0 +1,165 @@
+"""Images of many requests, gathered into batches under a bound on the time that any of them waits."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from daptune.serve.engine import Probabilities, Served
+from daptune.serve.limits import Limits, Refused
+from daptune.serve.metrics import Metrics
+
+Run = Callable[[Sequence[Any], Sequence[Any]], list[Probabilities | Exception]]
+
+
+@dataclass(eq=False)
+class Job:
+    """An image that waits for its probabilities."""
+
+    served: Served
+    image: Any
+    answer: asyncio.Future[Probabilities]
+    arrived: float
+
+
+class Batcher:
+    """Runs batches one after another in a thread of its own; used from one event loop.
+
+    The images that wait longest go first, with others of their `batch_key`: as many as there are up to `max_batch`,
+    or fewer once the first has waited for `max_wait_ms`. While a batch runs the next one gathers by itself.
+    """
+
+    def __init__(self, run: Run, limits: Limits, metrics: Metrics) -> None:
+        self._run, self._limits, self._metrics = run, limits, metrics
+        self._waiting: dict[Hashable, deque[Job]] = {}
+        self._more = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "daptune-batch")
+        self._worker: asyncio.Task[None] | None = None
+        self._held = 0
+        self._seconds_per_image = 0.05  # a guess until the first batch is through
+        self.draining = False
+
+    def start(self) -> None:
+        """Begin; to be called in the event loop."""
+        self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    @contextmanager
+    def room(self, images: int) -> Iterator[None]:
+        """Hold places in the queue for so many images, before they are decoded. Raises `Refused` 503, or 413."""
+        if images > self._limits.max_queue:
+            raise Refused(413, f"the server holds {self._limits.max_queue} images at most; send fewer at a time.")
+        if self.draining:
+            raise Refused(503, "the server is stopping.", retry_after=5)
+        wait = self._held * self._seconds_per_image
+        if self._held + images > self._limits.max_queue or wait > self._limits.timeout:  # later it would be 504
+            raise Refused(503, f"{self._held} images are waiting already; try again later.", retry_after=max(1, wait))
+        self._hold(images)
+        try:
+            yield
+        finally:
+            self._hold(-images)
+
+    async def classify(self, served: Sequence[Served], images: Sequence[Any]) -> list[Probabilities]:
+        """The probabilities of each image under the adapter at its place; give it `room` first.
+
+        Cancelling it takes what has not begun out of the queue. Raises what the engine raised for the first image.
+        """
+        loop = asyncio.get_running_loop()
+        jobs = [Job(s, i, loop.create_future(), time.monotonic()) for s, i in zip(served, images, strict=True)]
+        for job in jobs:
+            self._waiting.setdefault(job.served.batch_key, deque()).append(job)
+        self._more.set()
+        try:
+            answers = await asyncio.gather(*(job.answer for job in jobs), return_exceptions=True)
+        finally:
+            for job in jobs:
+                job.answer.cancel()
+        if failed := [answer for answer in answers if isinstance(answer, BaseException)]:
+            raise failed[0]
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    async def stop(self) -> None:
+        """Take nothing more, finish what was accepted, end the thread."""
+        self.draining = True
+        self._more.set()
+        while self._waiting:
+            await asyncio.sleep(0.01)
+        if self._worker is not None:
+            self._worker.cancel()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _hold(self, images: int) -> None:
+        self._held += images
+        self._metrics.queue.set(self._held)
+
+    async def _work(self) -> None:
+        while True:
+            key = self._next()
+            if key is None:
+                await self._more.wait()
+                continue
+            left = self._waiting[key][0].arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
+            if left > 0 and len(self._waiting[key]) < self._limits.max_batch and not self.draining:
+                try:
+                    async with asyncio.timeout(left):
+                        await self._more.wait()
+                    self._more.clear()
+                except TimeoutError:
+                    pass
+                continue
+            await self._run_batch(self._take(key))
+
+    def _next(self) -> Hashable | None:
+        """The key of the batch to run next: a full one, else that of the image that waits longest."""
+        self._more.clear()
+        for key in list(self._waiting):
+            queue = self._waiting[key]
+            while queue and queue[0].answer.done():  # its request was given up
+                queue.popleft()
+            if not queue:
+                del self._waiting[key]
+        oldest = min(self._waiting, key=lambda key: self._waiting[key][0].arrived, default=None)
+        if oldest is None or self._overdue(oldest):
+            return oldest
+        full = (key for key, queue in self._waiting.items() if len(queue) >= self._limits.max_batch)
+        return next(full, oldest)
+
+    def _overdue(self, key: Hashable) -> bool:
+        return time.monotonic() - self._waiting[key][0].arrived >= self._limits.max_wait_ms / 1000
+
+    def _take(self, key: Hashable) -> list[Job]:
+        queue = self._waiting[key]
+        batch: list[Job] = []
+        while queue and len(batch) < self._limits.max_batch:
+            job = queue.popleft()
+            if not job.answer.done():
+                batch.append(job)
+        return batch
+
+    async def _run_batch(self, batch: list[Job]) -> None:
+        if not batch:
+            return
+        began = time.monotonic()
+        served, images = [job.served for job in batch], [job.image for job in batch]
+        answers: Sequence[Probabilities | Exception]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, served, images)
+        except Exception as error:  # whatever it is, the requests of this batch get it and the next batch runs
+            answers = [error] * len(batch)
+        seconds = time.monotonic() - began
+        self._seconds_per_image += 0.1 * (seconds / len(batch) - self._seconds_per_image)
+        self._metrics.images.inc(len(batch))
+        self._metrics.batch_images.observe(len(batch))
+        self._metrics.batch_adapters.observe(len({id(each) for each in served}))
+        self._metrics.batch_seconds.observe(seconds)
+        for job, answer in zip(batch, answers, strict=True):
+            if job.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                job.answer.set_exception(answer)
+            else:
+                job.answer.set_result(answer)

@@ -1,0 +1,78 @@
+"""What the routes share: one `Context` of an app."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+
+from fastapi import Depends, Request
+from starlette.datastructures import UploadFile
+
+from daptune.data.parallel import default_workers
+from daptune.serve.batcher import Batcher
+from daptune.serve.engine import Engine
+from daptune.serve.limits import Limits, Refused
+from daptune.serve.metrics import Metrics
+from daptune.serve.uploads import prepared
+
+if TYPE_CHECKING:
+    from daptune.serve.lessons import Lessons
+    from daptune.serve.pool import AdapterPool
+    from daptune.serve.training import Trainer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class Context:
+    """The engine and everything around it. What only some servers have is None: see `Context.pool_or_refuse`."""
+
+    engine: Engine
+    limits: Limits
+    metrics: Metrics
+    batcher: Batcher
+    folder: Path | None = None
+    pool: "AdapterPool | None" = None
+    lessons: "Lessons | None" = None
+    trainer: "Trainer | None" = None
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(default_workers(), "daptune-serve")
+    )
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call something that reads files or decodes in one of the server's few threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, lambda: function(*args, **kwargs))
+
+    async def decode(self, files: list[UploadFile]) -> list["object | Refused"]:
+        """What the engine makes of each file, or why it makes nothing of it."""
+
+        def attempt(file: UploadFile) -> object | Refused:
+            try:
+                return prepared(file, self.engine.prepare, self.limits)
+            except Refused as error:
+                return error
+
+        return list(await asyncio.gather(*(self.in_thread(attempt, file) for file in files)))
+
+    def pool_or_refuse(self) -> "AdapterPool":
+        """The pool. Raises `Refused` 409 where exported models are served."""
+        if self.pool is None:
+            raise Refused(409, "this server runs an exported model; serve adapters to do this.")
+        return self.pool
+
+    def folder_or_refuse(self) -> Path:
+        """The folder that is served. Raises `Refused` 409 where single adapters are."""
+        if self.folder is None:
+            raise Refused(409, "this server has no folder to write to; start it with one: daptune serve FOLDER")
+        return self.folder
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+Shared = Annotated[Context, Depends(_context)]

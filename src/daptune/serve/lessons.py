@@ -1,0 +1,145 @@
+"""What is taught in the browser, on disk: FOLDER/<name>.images/<class>/<digest>.png beside the adapter FOLDER/<name>.
+
+The folder is the whole state, so nothing is lost with the process, and `daptune fit FOLDER/<name>.images` reads it.
+"""
+
+import hashlib
+import io
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from daptune.adapter.record import JSON_FILE
+from daptune.serve.limits import Refused
+from daptune.serve.names import IMAGES_SUFFIX, check_class, check_name, is_name
+
+MOST_CLASSES = 200
+MOST_IMAGES = 5_000
+"""Of one lesson; more is work for `daptune fit`."""
+STORED_SIDE = 640
+"""Longest side that is kept, in pixels: more than any backbone reads."""
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class LessonClass:
+    """A class and the ids of its images."""
+
+    name: str
+    images: list[str]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one adapter is taught with."""
+
+    name: str
+    classes: list[LessonClass]
+    trained: bool
+    """Whether there is an adapter, maybe of an earlier state of the images."""
+
+
+class Lessons:
+    """The lessons in a folder. Names are checked here, before any of them becomes part of a path."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def all(self) -> list[Lesson]:
+        """Every lesson, by name."""
+        places = sorted(path for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
+        names = (place.name.removesuffix(IMAGES_SUFFIX) for place in places)
+        return [self.get(name) for name in names if is_name(name)]
+
+    def get(self, name: str) -> Lesson:
+        """One lesson. Raises `Refused` 404."""
+        root = self._root(name)
+        classes = [
+            LessonClass(place.name, [image.stem for image in _in_order(place)])
+            for place in sorted(root.iterdir())
+            if place.is_dir() and not place.name.startswith(".")
+        ]
+        return Lesson(name, classes, (self.folder / name / JSON_FILE).is_file())
+
+    def create(self, name: str, classes: list[str]) -> Lesson:
+        """A lesson of these classes, without images yet. Raises `Refused`: 422 a name, 409 one that is taken."""
+        check_name(name)
+        if (self.folder / name).exists() or self._place(name).exists():
+            raise Refused(409, f"there is something named {name!r} already; choose another name.")
+        if len(set(classes)) < len(classes):
+            raise Refused(422, "expected different class names, found one twice.")
+        if len(classes) > MOST_CLASSES:
+            raise Refused(413, f"more than {MOST_CLASSES} classes; that many are work for `daptune fit`.")
+        for each in classes:
+            check_class(each)
+        self._place(name).mkdir()
+        for each in classes:
+            (self._place(name) / each).mkdir()
+        return self.get(name)
+
+    def delete(self, name: str) -> None:
+        """Remove a lesson and its images; the adapter stays."""
+        shutil.rmtree(self._root(name))
+
+    def add_class(self, name: str, label: str) -> None:
+        """A class more; one that is there stays as it is."""
+        if len(self.get(name).classes) >= MOST_CLASSES:
+            raise Refused(413, f"more than {MOST_CLASSES} classes; that many are work for `daptune fit`.")
+        (self._root(name) / check_class(label)).mkdir(exist_ok=True)
+
+    def remove_class(self, name: str, label: str) -> None:
+        """A class and its images."""
+        shutil.rmtree(self._class(name, label))
+
+    def add_image(self, name: str, label: str, image: Image.Image) -> str:
+        """Keep a decoded image for a class and return its id; the same image is kept once."""
+        place = self._class(name, label)
+        if sum(len(each.images) for each in self.get(name).classes) >= MOST_IMAGES:
+            raise Refused(413, f"a lesson holds {MOST_IMAGES} images; more are work for `daptune fit`.")
+        image.thumbnail((STORED_SIDE, STORED_SIDE))
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        identity = hashlib.sha256(stream.getvalue()).hexdigest()[:16]
+        temporary = place / f".{identity}"
+        temporary.write_bytes(stream.getvalue())
+        temporary.replace(place / f"{identity}.png")
+        return identity
+
+    def image(self, name: str, label: str, identity: str) -> Path:
+        """The file of an image. Raises `Refused` 404."""
+        path = self._class(name, label) / f"{identity}.png"
+        if not _ID.fullmatch(identity) or not path.is_file():
+            raise Refused(404, f"there is no image {identity[:40]!r} of {label!r}.")
+        return path
+
+    def remove_image(self, name: str, label: str, identity: str) -> None:
+        """Forget an image."""
+        self.image(name, label, identity).unlink()
+
+    def move_image(self, name: str, label: str, identity: str, to: str) -> None:
+        """An image belongs to another class."""
+        self.image(name, label, identity).replace(self._class(name, to) / f"{identity}.png")
+
+    def _place(self, name: str) -> Path:
+        return self.folder / f"{check_name(name)}{IMAGES_SUFFIX}"
+
+    def _root(self, name: str) -> Path:
+        root = self._place(name)
+        if not root.is_dir():
+            raise Refused(404, f"nothing named {name!r} was taught here.")
+        return root
+
+    def _class(self, name: str, label: str) -> Path:
+        place = self._root(name) / check_class(label)
+        if not place.is_dir():
+            raise Refused(404, f"{name!r} has no class {label!r}.")
+        return place
+
+
+def _in_order(place: Path) -> list[Path]:
+    """The images of a class, the oldest first."""
+    images = [path for path in place.glob("*.png") if _ID.fullmatch(path.stem)]
+    return sorted(images, key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -1,0 +1,284 @@
+// Lessons: classes with pictures, training that is watched, trying and correcting, the adapter to take along.
+
+import { blobUrl, get, listen, part, request, send, upload } from "./api.js";
+import { hasCamera, openCamera } from "./camera.js";
+import { Chart } from "./chart.js";
+import { classify, prepend, refreshAdapters, resultCard } from "./try.js";
+import { accepts, byId, chooser, complain, DRAGGED, dropPlace, el, guarded, onPaste, percent, say } from "./ui.js";
+
+const NEW = "";
+const loss = new Chart("Loss", (value) => value.toFixed(3));
+const accuracy = new Chart("Right, of the pictures shown", percent, { top: 1 });
+let lesson = null; // as the server has it
+let training = false;
+let heard = null; // the class that pasted pictures go to
+const dragged = new Map(); // id of a card -> what becomes of it when it is dropped on a class
+
+const at = (...parts) => `/v1/lessons/${parts.map(part).join("/")}`;
+
+export async function startTeach(server) {
+  byId("no-teach").hidden = server.teach;
+  byId("teach-body").hidden = !server.teach;
+  if (!server.teach) return;
+  byId("charts").append(loss.element, accuracy.element);
+  starter();
+  byId("lesson").onchange = guarded(() => open(byId("lesson").value));
+  byId("delete-lesson").onclick = guarded(remove);
+  byId("add-class").onsubmit = guarded(addClass);
+  byId("train").onclick = guarded(train);
+  byId("stop").onclick = guarded(() => request(at(lesson.name, "training"), { method: "DELETE" }));
+  byId("download").onclick = guarded(download, byId("download"));
+  dropPlace(byId("lesson-drop"), guarded(tryOut));
+  onPaste((files) => {
+    if (byId("teach").hidden || !lesson) return;
+    if (heard) addImages(heard, files);
+    else if (!byId("step-try").hidden) guarded(tryOut)(files);
+  });
+  const names = await list();
+  await open(names.at(0) ?? NEW);
+}
+
+async function list(chosen) {
+  const names = (await get("/v1/lessons")).map((each) => each.name);
+  byId("lesson").replaceChildren(
+    ...names.map((name) => el("option", { value: name }, name)), el("option", { value: NEW }, "A new one …"));
+  if (chosen !== undefined) byId("lesson").value = chosen;
+  return names;
+}
+
+// ---- beginning and choosing ----
+
+function starter() {
+  const rows = byId("starter-classes");
+  const row = (example) => {
+    const number = rows.children.length + 1;
+    rows.append(el("input", { ariaLabel: `Class ${number}`, maxLength: 64, placeholder: example, autocomplete: "off", required: number <= 2 }));
+  };
+  ["cup", "bottle"].forEach(row);
+  byId("starter-more").onclick = () => { row("another"); rows.lastElementChild.focus(); };
+  byId("starter").onsubmit = guarded(async (event) => {
+    event.preventDefault();
+    const classes = [...rows.children].map((input) => input.value.trim()).filter(Boolean);
+    const name = byId("starter-name").value.trim();
+    await send("POST", "/v1/lessons", { name, classes });
+    byId("starter").reset();
+    await list(name);
+    await open(name);
+    say(`Lesson ${name} with ${classes.length} classes`);
+    byId("classes").querySelector("button")?.focus();
+  });
+}
+
+async function open(name) {
+  byId("lesson").value = name;
+  byId("starter").hidden = name !== NEW;
+  byId("workshop").hidden = byId("delete-lesson").hidden = name === NEW;
+  [...byId("lesson-results").children].forEach((card) => card.forget());
+  byId("train-state").textContent = "";
+  byId("charts").hidden = byId("train-progress").hidden = true;
+  lesson = heard = null;
+  if (name === NEW) return byId("starter-name").focus({ preventScroll: true });
+  await reload(name);
+  if (training) follow();
+}
+
+async function reload(name = lesson.name) {
+  const state = await get(at(name));
+  lesson = state.lesson;
+  training = state.training;
+  drawClasses();
+  drawState();
+}
+
+async function remove() {
+  if (!confirm(`Delete the lesson ${lesson.name} with all its pictures? Its adapter stays.`)) return;
+  await send("DELETE", at(lesson.name));
+  await open((await list()).at(0) ?? NEW);
+}
+
+async function addClass(event) {
+  event.preventDefault();
+  const field = byId("add-class-name");
+  await send("POST", at(lesson.name, "classes"), { name: field.value.trim() });
+  field.value = "";
+  await reload();
+  field.focus();
+}
+
+// ---- classes and their pictures ----
+
+function drawState() {
+  const ready = lesson.classes.length > 1 && lesson.classes.every((each) => each.images.length);
+  const wanting = lesson.classes.find((each) => !each.images.length);
+  byId("train").disabled = training || !ready;
+  byId("train").textContent = lesson.trained ? "Train again" : "Train";
+  byId("stop").hidden = !training;
+  byId("step-try").hidden = byId("step-keep").hidden = !lesson.trained;
+  byId("keep-command").textContent = `daptune predict ${lesson.name} PICTURES`;
+  if (!training && !ready)
+    byId("train-state").textContent = wanting ? `${wanting.name} has no picture yet.` : "It needs two classes or more.";
+  else if (!training && /no picture|two classes/.test(byId("train-state").textContent)) byId("train-state").textContent = "";
+}
+
+function drawClasses() {
+  byId("classes").replaceChildren(...lesson.classes.map(classCard));
+  drawTargets();
+}
+
+function classCard({ name, images }) {
+  const take = (files) => addImages(name, files);
+  const [button, input] = chooser("Choose", take);
+  button.setAttribute("aria-label", `Choose pictures of ${name}`);
+  const buttons = el("div.class-row", {}, button, input);
+  if (hasCamera) buttons.append(el("button.quiet", { type: "button", ariaLabel: `Camera for ${name}`, onclick: () => openCamera(name, take) }, "Camera"));
+  const close = el("button.close", { type: "button", ariaLabel: `Remove the class ${name}` }, "×");
+  close.onclick = guarded(async () => {
+    if (images.length && !confirm(`Remove ${name} and its ${images.length} pictures?`)) return;
+    await send("DELETE", at(lesson.name, "classes", name));
+    await reload();
+  });
+  const grid = el("div.thumbs", {}, ...images.map((id) => thumb(name, id)));
+  const head = el("div.class-head", {}, el("h3", { title: name }, name), el("span.count", {}, String(images.length), el("span.visually-hidden", {}, " pictures")), close);
+  const card = el("section.card.class", { ariaLabel: `Class ${name}` }, head, images.length ? grid : el("p.empty", {}, "Drop pictures here"), buttons);
+  card.addEventListener("focusin", () => { heard = name; });
+  card.addEventListener("pointerenter", () => { heard = name; });
+  card.addEventListener("pointerleave", () => { heard = null; });
+  accepts(card, take, (id) => dragged.get(id)?.(name));
+  return card;
+}
+
+function thumb(label, id) {
+  const view = el("img", { alt: `Picture of ${label}`, loading: "lazy", draggable: false });
+  blobUrl(at(lesson.name, "classes", label, "images", id)).then((address) => { view.src = address; }, complain);
+  const button = el("button.thumb", { type: "button", draggable: true, ariaLabel: `Picture of ${label}: move or remove`, onclick: () => inspect(label, id, view.src) }, view);
+  drags(button, (to) => { if (to !== label) move(label, id, to); });
+  return button;
+}
+
+function drags(element, dropped) {
+  const id = crypto.randomUUID?.() ?? String(Math.random());
+  dragged.set(id, dropped);
+  element.draggable = true;
+  element.addEventListener("dragstart", (event) => {
+    event.dataTransfer.setData(DRAGGED, id);
+    setTimeout(() => { byId("targets").hidden = false; }); // a change in the same turn would end the drag
+  });
+  element.addEventListener("dragend", () => { byId("targets").hidden = true; });
+}
+
+// The classes as a row on top of the window for as long as something is dragged: their cards may be out of sight.
+function drawTargets() {
+  byId("targets").replaceChildren(...lesson.classes.map(({ name }) => {
+    const target = el("li", {}, name);
+    accepts(target, (files) => addImages(name, files), (id) => dragged.get(id)?.(name));
+    return target;
+  }));
+}
+
+function inspect(label, id, address) {
+  const dialog = byId("picture");
+  byId("picture-view").src = address;
+  byId("picture-view").alt = byId("picture-title").textContent = `Picture of ${label}`;
+  byId("picture-class").replaceChildren(...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
+  byId("picture-class").value = label;
+  byId("picture-move").onclick = () => { dialog.close(); const to = byId("picture-class").value; if (to !== label) move(label, id, to); };
+  byId("picture-remove").onclick = guarded(async () => {
+    dialog.close();
+    await send("DELETE", at(lesson.name, "classes", label, "images", id));
+    await reload();
+  });
+  byId("picture-close").onclick = () => dialog.close();
+  dialog.showModal();
+}
+
+const move = guarded(async (label, id, to) => {
+  await send("PUT", at(lesson.name, "classes", label, "images", id), { to });
+  await reload();
+  say(`Moved to ${to}`);
+});
+
+const addImages = guarded(async (label, files) => {
+  let kept = 0;
+  await upload(at(lesson.name, "classes", label, "images"), files, ({ images, errors }) => {
+    kept += images.filter(Boolean).length;
+    errors.forEach(complain);
+  });
+  await reload();
+  say(`${kept} pictures for ${label}`);
+});
+
+// ---- training ----
+
+async function train() {
+  await send("POST", at(lesson.name, "training"));
+  training = true;
+  drawState();
+  await follow();
+}
+
+async function follow() {
+  const name = lesson.name;
+  const words = byId("train-state"), bar = byId("train-progress");
+  let end = null;
+  loss.clear();
+  accuracy.clear();
+  byId("charts").hidden = bar.hidden = false;
+  bar.removeAttribute("value");
+  words.textContent = "Getting ready …";
+  await listen(at(name, "events"), (event) => {
+    if (lesson?.name !== name) return;
+    if (event.type === "progress") {
+      loss.add(event.step, event.steps, event.loss);
+      accuracy.add(event.step, event.steps, event.accuracy);
+      bar.value = event.step / event.steps;
+      words.textContent = event.seconds_left >= 1 ? `About ${Math.ceil(event.seconds_left)} s left` : "Nearly done";
+    } else if (event.type !== "waiting") end = event;
+  });
+  if (lesson?.name !== name) return;
+  await reload();
+  bar.hidden = true;
+  words.textContent = { done: "Done. Try it below.", stopped: "Stopped.", failed: end?.error }[end?.type] ?? "The server stopped; train again when it is back.";
+  if (end?.type === "done") await refreshAdapters(name);
+}
+
+// ---- trying and correcting ----
+
+async function tryOut(files) {
+  const place = byId("lesson-drop");
+  place.classList.add("busy");
+  try {
+    await classify(lesson.name, files, true, (row, file) => prepend(byId("lesson-results"), correctable(row, file)));
+    say(`${files.length} pictures tried`);
+  } finally {
+    place.classList.remove("busy");
+  }
+}
+
+function correctable(row, file) {
+  if (row.error) return resultCard(row, file);
+  const choice = el("select", { ariaLabel: "What it is really" }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
+  choice.value = row.top[1]?.label ?? row.top[0].label;
+  const button = el("button.quiet", { type: "button" }, "Learn this");
+  const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "This is really"), choice, button));
+  const correct = guarded(async (label) => {
+    if (training) throw new Error("It is being trained; correct it when that is done.");
+    byId("train-state").textContent = `Learning that it is ${label} …`;
+    await upload(at(lesson.name, "classes", label, "images"), [file], () => {});
+    card.forget();
+    await reload();
+    say(`Learning that it is ${label}`);
+    await train();
+  });
+  button.onclick = () => correct(choice.value);
+  drags(card, correct);
+  return card;
+}
+
+async function download() {
+  const address = await blobUrl(`/v1/adapters/${part(lesson.name)}/download`);
+  const link = el("a", { href: address, download: `${lesson.name}.zip` });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 60000);
+}

@@ -1,0 +1,77 @@
+// Pictures in, bars out.
+
+import { get, part, upload } from "./api.js";
+import { bars, byId, complain, dropPlace, el, legend, onPaste, say } from "./ui.js";
+
+const MOST = 50; // classes asked for, so that the zero-shot bar of each shown class is among them
+let adapters = [];
+
+export async function refreshAdapters(choose) {
+  adapters = await get("/v1/adapters");
+  const list = byId("adapter");
+  const before = choose ?? list.value;
+  list.replaceChildren(...adapters.map((each) => el("option", { value: each.name }, each.name)));
+  if (adapters.some((each) => each.name === before)) list.value = before;
+  byId("try-drop").classList.toggle("idle", !adapters.length);
+  about();
+}
+
+function about() {
+  const chosen = adapters.find((each) => each.name === byId("adapter").value);
+  const names = chosen?.classes.slice(0, 6).join(", ");
+  byId("adapter-about").textContent = chosen
+    ? `${chosen.method}, ${chosen.classes.length} classes: ${names}${chosen.classes.length > 6 ? ", …" : ""}`
+    : "No adapter yet. Teach one, or make one with daptune fit.";
+}
+
+// Classifies files one portion after another and gives each its row to draw(row, file).
+export async function classify(name, files, zeroShot, draw) {
+  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}`;
+  await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => draw(row, portion[place])));
+}
+
+export function resultCard(row, file, ...more) {
+  const address = URL.createObjectURL(file);
+  const view = el("img", { src: address, alt: row.file, draggable: false });
+  const body = row.error
+    ? el("p.wrong", {}, row.error)
+    : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
+  const found = row.error ? "not read" : String(row.top[0].label);
+  const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3.visually-hidden", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
+  card.forget = () => { URL.revokeObjectURL(address); card.remove(); };
+  return card;
+}
+
+// A list that keeps the newest cards in front and lets the old ones go.
+export function prepend(list, card, most = 40) {
+  list.prepend(card);
+  while (list.children.length > most) list.lastElementChild.forget();
+}
+
+export async function startTry(server) {
+  byId("zero-shot-label").hidden = !server.zero_shot;
+  byId("adapter").onchange = about;
+  const place = byId("try-drop");
+
+  async function take(files) {
+    const name = byId("adapter").value;
+    if (!name) return complain("There is no adapter yet: teach one first.");
+    place.classList.add("busy");
+    let read = 0;
+    try {
+      await classify(name, files, server.zero_shot && byId("zero-shot").checked, (row, file) => {
+        read += !row.error;
+        prepend(byId("results"), resultCard(row, file));
+      });
+      say(`${read} of ${files.length} pictures classified with ${name}`);
+    } catch (error) {
+      complain(error);
+    } finally {
+      place.classList.remove("busy");
+    }
+  }
+
+  dropPlace(place, take);
+  onPaste((files) => { if (!byId("try").hidden) take(files); });
+  await refreshAdapters();
+}

@@ -1,0 +1,194 @@
+"""Adapters of one backbone, and the pass through its image tower that they share.
+
+Visual prompts are inputs of the tower, so each image of a batch may bring its own: (B, J, P, W). Adapters whose
+prompts have the same J and P (or none) go through together, whatever their methods and classes; each then classifies
+its own rows. Methods that change the tower otherwise run on their own (`Method.shares_image_tower`).
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from daptune.adapter import AdapterRecord, load_adapter, read_record
+from daptune.clip.backbone import Backbone
+from daptune.data.images import decode
+from daptune.errors import AdapterError, DaptuneError
+from daptune.methods import METHODS, Method
+from daptune.serve.engine import AdapterInfo, Probabilities
+from daptune.serve.limits import Refused
+from daptune.serve.names import IMAGES_SUFFIX
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """An adapter in memory, its text features computed."""
+
+    name: str
+    method: Method
+    classes: Sequence[str | int]
+    temperature: float
+    prompts: Tensor | None
+    """What its images bring into a shared pass: (J, P, W)."""
+    batch_key: Hashable
+
+
+class AdapterPool:
+    """Adapters by name; at most `max_loaded` of them (and of their zero-shot classifiers) are in memory."""
+
+    def __init__(self, backbone: Backbone, *, max_loaded: int = 1000) -> None:
+        self.backbone, self.max_loaded = backbone, max_loaded
+        self.reads = 0
+        """Adapters read from disk so far."""
+        self._known: dict[str, tuple[Path, AdapterRecord]] = {}
+        self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # the one used last stands last
+        self._lock = threading.Lock()  # of the two above, held for moments
+        self._reading = threading.Lock()
+
+    def add(self, folder: Path, name: str, *, replace: bool = False) -> None:
+        """Serve the adapter in `folder` as `name`, read when it is first asked for.
+
+        Raises AdapterError: no adapter, one of another backbone (both hashes are named), or the name is taken.
+        """
+        record = read_record(folder)
+        ours, theirs = self.backbone, record.backbone
+        if theirs["sha256"] != ours.sha256:
+            raise AdapterError(
+                f"{folder} belongs to the backbone {theirs['name']!r} with sha256 {theirs['sha256'][:12]}, but this "
+                f"server runs {ours.name!r} with {ours.sha256[:12]}; serve it in a process of its own."
+            )
+        if record.method not in METHODS:
+            raise AdapterError(f"{folder} was made with the method {record.method!r}, which is not installed here.")
+        with self._lock:
+            if name in self._known and not replace:
+                raise AdapterError(
+                    f"there is an adapter named {name!r} already ({self._known[name][0]}); rename the folder {folder}."
+                )
+            self._known[name] = folder, record
+            self._forget(name)
+
+    def remove(self, name: str) -> None:
+        """Serve it no more; its files stay, and what is under way with it is finished."""
+        with self._lock:
+            if self._known.pop(name, None) is None:
+                raise _unknown(name)
+            self._forget(name)
+
+    def folder(self, name: str) -> Path:
+        """Where the adapter lies."""
+        return self._find(name)[0]
+
+    def adapters(self) -> list[AdapterInfo]:
+        """As `Engine.adapters`."""
+        with self._lock:
+            known, loaded = sorted(self._known.items()), set(self._loaded)
+        return [
+            AdapterInfo(
+                name=name,
+                method=record.method,
+                classes=_classes(record),
+                shared=METHODS[record.method].shares_image_tower,
+                loaded=(name, False) in loaded,
+                taught=folder.with_name(folder.name + IMAGES_SUFFIX).is_dir(),
+                shots=record.shots,
+                metrics=record.metrics,
+            )
+            for name, (folder, record) in known
+        ]
+
+    @property
+    def loaded(self) -> int:
+        """As `Engine.loaded`."""
+        return len(self._loaded)
+
+    def open(self, name: str, *, zero_shot: bool = False) -> Loaded:
+        """As `Engine.open`."""
+        key = name, zero_shot
+        if (found := self._recall(key)) is not None:
+            return found
+        with self._reading:
+            if (found := self._recall(key)) is not None:
+                return found
+            folder, record = self._find(name)
+            fresh = self._read(name, folder, record, zero_shot)
+            with self._lock:
+                self.reads += 1
+                if self._known.get(name) == (folder, record):  # not removed or replaced meanwhile
+                    self._loaded[key] = fresh
+                while len(self._loaded) > self.max_loaded:
+                    self._loaded.popitem(last=False)
+            return fresh
+
+    def prepare(self, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+        """The resized crop that the tower sees, (R, R, 3)."""
+        return np.asarray(self.backbone.preprocess.crop(decode(data, max_pixels=max_pixels)))
+
+    def run(self, served: Sequence[Loaded], images: Sequence[NDArray[np.uint8]]) -> list[Probabilities | Exception]:
+        """As `Engine.run`; an adapter that fails leaves the others' results as they are."""
+        pixels = self.backbone.preprocess.normalize(np.stack(images)).to(self.backbone.device)
+        rows: dict[Loaded, list[int]] = {}
+        for place, each in enumerate(served):
+            rows.setdefault(each, []).append(place)
+        results: dict[int, Probabilities | Exception] = {}
+        with torch.inference_mode():
+            seen = self._encode(served, pixels, same=len(rows) == 1)
+            for each, places in rows.items():
+                try:
+                    logits = each.method.logits(seen[places]).float()
+                    found = list((logits / each.temperature).softmax(dim=-1).cpu().numpy())
+                    results |= zip(places, found, strict=True)
+                except (RuntimeError, DaptuneError) as error:
+                    results |= dict.fromkeys(places, error)
+        return [results[place] for place in range(len(served))]
+
+    def _encode(self, served: Sequence[Loaded], pixels: Tensor, *, same: bool) -> Tensor:
+        """What the methods classify: features (B, D) of the shared pass, or the images (B, 3, R, R)."""
+        if not served[0].method.shares_image_tower:
+            return pixels
+        own = [each.prompts for each in served if each.prompts is not None]
+        prompts = None if not own else own[0] if same else torch.stack(own)
+        return self.backbone.clip.encode_image(pixels, prompts)
+
+    def _read(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
+        if zero_shot:
+            method: Method = METHODS["zero_shot"](self.backbone, record.class_names).requires_grad_(False).eval()
+        else:
+            method = load_adapter(folder, self.backbone).method
+        shares, sizes = method.shares_image_tower, self.backbone.clip.config
+        nothing = torch.zeros(1, sizes.embed_dim) if shares else torch.zeros(1, 3, sizes.image_size, sizes.image_size)
+        with torch.inference_mode():
+            method.logits(nothing.to(self.backbone.device))  # text features are computed and kept now
+            prompts = method.image_prompts() if shares else None
+        temperature = 1.0 if zero_shot else record.temperature
+        key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)
+        return Loaded(name, method, _classes(record), temperature, prompts, key)
+
+    def _recall(self, key: tuple[str, bool]) -> Loaded | None:
+        with self._lock:
+            if (found := self._loaded.get(key)) is not None:
+                self._loaded.move_to_end(key)
+            return found
+
+    def _find(self, name: str) -> tuple[Path, AdapterRecord]:
+        with self._lock:
+            if name not in self._known:
+                raise _unknown(name)
+            return self._known[name]
+
+    def _forget(self, name: str) -> None:
+        for zero_shot in (False, True):
+            self._loaded.pop((name, zero_shot), None)
+
+
+def _classes(record: AdapterRecord) -> list[str | int]:
+    return list(record.class_names if record.labels is None else record.labels)
+
+
+def _unknown(name: str) -> Refused:
+    return Refused(404, f"there is no adapter named {name!r}; GET /v1/adapters lists them.")

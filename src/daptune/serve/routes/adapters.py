@@ -1,0 +1,112 @@
+"""Adapters listed, added, removed and downloaded while the server runs."""
+
+import io
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import UploadFile
+
+from daptune.errors import AdapterError, DaptuneError
+from daptune.serve.context import Context, Shared
+from daptune.serve.engine import AdapterInfo
+from daptune.serve.limits import Refused
+from daptune.serve.names import check_name
+from daptune.serve.routes.predict import FILES
+from daptune.serve.uploads import files_in, form_of, name_of
+
+router = APIRouter(tags=["adapters"])
+
+PARTS = ("adapter.safetensors", "adapter.json", "README.md")
+"""The files of an adapter; no other is taken, and none of them can run code."""
+
+
+@dataclass(frozen=True)
+class ToAdd:
+    """A folder within the one that is served."""
+
+    name: str
+
+
+@router.get("/v1/adapters")
+async def adapters(context: Shared) -> list[AdapterInfo]:
+    """Every adapter, and which of them share a pass through the image tower."""
+    return context.engine.adapters()
+
+
+@router.post("/v1/adapters", status_code=201)
+async def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
+    """Serve an adapter that lies in the served folder."""
+    pool, place = context.pool_or_refuse(), context.folder_or_refuse() / check_name(body.name)
+    if not place.is_dir():
+        raise Refused(404, f"there is no folder {body.name!r} in the one that is served.")
+    await context.in_thread(pool.add, place, body.name)
+    return [each for each in pool.adapters() if each.name == body.name]
+
+
+@router.put("/v1/adapters/{name}", status_code=201, openapi_extra=FILES)
+async def upload(name: str, request: Request, context: Shared) -> list[AdapterInfo]:
+    """Send the files of an adapter (adapter.safetensors, adapter.json, README.md), to be kept in the served folder."""
+    pool, folder = context.pool_or_refuse(), context.folder_or_refuse()
+    check_name(name)
+    async with form_of(request, context.limits) as form:
+        parts = {name_of(file): file for file in files_in(form)}
+        if unknown := sorted(set(parts) - set(PARTS)):
+            raise Refused(415, f"an adapter is {', '.join(PARTS)}; found {unknown[0]!r}.")
+        if missing := [part for part in PARTS[:2] if part not in parts]:
+            raise Refused(422, f"an adapter needs {missing[0]}; send it along: -F files=@ADAPTER/{missing[0]}")
+        await context.in_thread(_install, context, folder / name, parts)
+    return [each for each in pool.adapters() if each.name == name]
+
+
+@router.delete("/v1/adapters/{name}", status_code=204)
+async def remove(name: str, context: Shared) -> None:
+    """Serve an adapter no more; its files stay."""
+    context.pool_or_refuse().remove(name)
+
+
+@router.get("/v1/adapters/{name}/download")
+async def download(name: str, context: Shared) -> Response:
+    """The adapter's folder as a zip file, ready for `daptune predict`."""
+    folder = context.pool_or_refuse().folder(name)
+
+    def packed() -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part in PARTS:
+                if (folder / part).is_file():
+                    archive.write(folder / part, f"{folder.name}/{part}")
+        return stream.getvalue()
+
+    plain = folder.name.encode("ascii", "replace").decode().replace('"', "").replace("?", "_")
+    headers = {"Content-Disposition": f'attachment; filename="{plain}.zip"'}
+    return Response(await context.in_thread(packed), media_type="application/zip", headers=headers)
+
+
+def _install(context: Context, place: Path, parts: dict[str, UploadFile]) -> None:
+    """Check an uploaded adapter by loading it, then give it its place and serve it."""
+    from daptune.adapter import load_adapter
+
+    pool = context.pool_or_refuse()
+    if place.exists():
+        raise Refused(409, f"there is something named {place.name!r} already; choose another name.")
+    with tempfile.TemporaryDirectory(prefix=".upload-", dir=place.parent) as waiting:
+        fresh = Path(waiting, place.name)
+        fresh.mkdir()
+        for part, file in parts.items():
+            with open(fresh / part, "wb") as target:
+                file.file.seek(0)
+                shutil.copyfileobj(file.file, target)
+        try:
+            load_adapter(fresh, pool.backbone)
+        except DaptuneError as error:
+            raise Refused(422, str(error).replace(f"{fresh}/", "").replace(str(fresh), place.name)) from error
+        fresh.rename(place)
+    try:
+        pool.add(place, place.name)
+    except AdapterError as error:  # one of this name lies elsewhere
+        shutil.rmtree(place)
+        raise Refused(409, str(error)) from error

@@ -1,0 +1,57 @@
+"""Whether the server lives, whether it takes work, what it is, and its counters."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from daptune import __version__
+from daptune.serve.context import Shared
+from daptune.serve.limits import Refused
+
+router = APIRouter(tags=["server"])
+
+
+@dataclass(frozen=True)
+class Info:
+    """What this server is."""
+
+    version: str
+    backbone: dict[str, str] | None
+    """Name, sha256 and precision; None where exported models are served."""
+    zero_shot: bool
+    teach: bool
+    """Whether adapters can be taught and added here."""
+    limits: dict[str, Any]
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(context: Shared) -> dict[str, str]:
+    """The server takes images."""
+    if context.batcher.draining:
+        raise Refused(503, "the server is stopping.", retry_after=5)
+    return {"status": "ready"}
+
+
+@router.get("/v1/info")
+async def info(context: Shared) -> Info:
+    """Version, backbone and limits."""
+    backbone = None
+    if context.pool is not None:
+        own = context.pool.backbone
+        backbone = {"name": own.name, "sha256": own.sha256, "precision": own.precision}
+    return Info(__version__, backbone, context.pool is not None, context.lessons is not None, asdict(context.limits))
+
+
+@router.get("/metrics")
+async def metrics(context: Shared) -> Response:
+    """Counters in Prometheus' format."""
+    context.metrics.adapters.set(len(context.engine.adapters()))
+    context.metrics.loaded.set(context.engine.loaded)
+    return Response(context.metrics.text(), media_type=context.metrics.content_type)

@@ -1,0 +1,114 @@
+"""`POST /v1/adapters/{name}/predict`: images in, classes with probabilities out."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+
+from daptune.serve.context import Context, Shared
+from daptune.serve.engine import Probabilities
+from daptune.serve.limits import Refused
+from daptune.serve.uploads import files_in, form_of, name_of
+
+router = APIRouter(tags=["predict"])
+
+FILES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            }
+        },
+    }
+}
+"""OpenAPI of a body of files."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class and how likely it is."""
+
+    label: str | int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one file, or why there are none."""
+
+    file: str
+    top: list[Guess] | None = None
+    zero_shot: list[Guess] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row a file, in their order."""
+
+    adapter: str
+    predictions: list[Prediction]
+
+
+@router.post("/v1/adapters/{name}/predict", response_model_exclude_none=True, openapi_extra=FILES)
+async def predict(
+    name: str,
+    request: Request,
+    context: Shared,
+    top_k: Annotated[int, Query(ge=1, description="Classes a file, the likeliest first.")] = 5,
+    zero_shot: Annotated[bool, Query(description="Also what CLIP says without the adapter.")] = False,
+) -> Predictions:
+    """Classify one or more image files (multipart; the field's name does not matter).
+
+    A file that cannot be read gets a row with `error`; where none can, the answer is the status of the first.
+    """
+    limits = context.limits
+    async with form_of(request, limits) as form:
+        files = files_in(form)
+        with context.batcher.room(len(files) * (1 + zero_shot)):
+            try:
+                async with asyncio.timeout(limits.timeout):
+                    # not in the server's own few threads: reading an adapter must not keep others from decoding
+                    served = [await asyncio.to_thread(context.engine.open, name)]
+                    if zero_shot:
+                        served.append(await asyncio.to_thread(context.engine.open, name, zero_shot=True))
+                    rows = await _classify(context, served, await context.decode(files))
+            except TimeoutError:
+                raise Refused(
+                    504, f"no answer within {limits.timeout:g} seconds; send fewer images, or try again.", retry_after=5
+                ) from None
+    predictions = []
+    for file, row in zip(files, rows, strict=True):
+        if isinstance(row, Refused):
+            predictions.append(Prediction(name_of(file), error=row.reason))
+        else:
+            tuned, *plain = (_top(served[0].classes, each, top_k) for each in row)
+            predictions.append(Prediction(name_of(file), tuned, plain[0] if plain else None))
+    return Predictions(name, predictions)
+
+
+async def _classify(
+    context: Context, served: Sequence[Any], images: Sequence[Any]
+) -> list[list[Probabilities] | Refused]:
+    """For each image its probabilities under each of `served`. Raises `Refused` where no image could be read."""
+    good = [image for image in images if not isinstance(image, Refused)]
+    if not good:
+        raise images[0]
+    answers = await context.batcher.classify(
+        [each for _ in good for each in served], [image for image in good for _ in served]
+    )
+    groups = iter(answers[i : i + len(served)] for i in range(0, len(answers), len(served)))
+    return [image if isinstance(image, Refused) else next(groups) for image in images]
+
+
+def _top(classes: Sequence[str | int], probabilities: Probabilities, count: int) -> list[Guess]:
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [Guess(classes[place], round(float(probabilities[place]), 6)) for place in order]

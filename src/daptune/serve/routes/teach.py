@@ -1,0 +1,205 @@
+"""Lessons: classes and images that an adapter is taught with, its training, and what happens in it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from daptune.data.images import decode
+from daptune.serve.context import Context, Shared
+from daptune.serve.lessons import Lesson, Lessons
+from daptune.serve.limits import Refused
+from daptune.serve.routes.predict import FILES
+from daptune.serve.training import Job, Trainer
+from daptune.serve.uploads import files_in, form_of, prepared
+
+router = APIRouter(prefix="/v1/lessons", tags=["teach"])
+
+_POLL, _ALIVE = 0.1, 15.0  # seconds between two looks for events, and after which silence is broken
+
+
+@dataclass(frozen=True)
+class NewLesson:
+    """A name for the adapter, and the first classes."""
+
+    name: str
+    classes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """A class."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """The class that an image belongs to."""
+
+    to: str
+
+
+@dataclass(frozen=True)
+class Added:
+    """Ids of the images that were kept, in the order of the files; of the others, why not."""
+
+    images: list[str | None]
+    errors: list[str]
+
+
+@dataclass(frozen=True)
+class State:
+    """A lesson, and whether it is being trained."""
+
+    lesson: Lesson
+    training: bool
+
+
+@router.get("")
+async def lessons(context: Shared) -> list[Lesson]:
+    """Everything that was taught here."""
+    return await context.in_thread(_parts(context)[0].all)
+
+
+@router.post("", status_code=201)
+async def create(body: NewLesson, context: Shared) -> Lesson:
+    """Begin a lesson."""
+    if any(each.name == body.name for each in context.engine.adapters()):
+        raise Refused(409, f"there is an adapter named {body.name!r} already; choose another name.")
+    return await context.in_thread(_parts(context)[0].create, body.name, body.classes)
+
+
+@router.get("/{name}")
+async def lesson(name: str, context: Shared) -> State:
+    """One lesson."""
+    store, trainer = _parts(context)
+    return State(await context.in_thread(store.get, name), trainer.running(name))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete(name: str, context: Shared) -> None:
+    """Remove a lesson and its images; its adapter stays."""
+    store, trainer = _parts(context)
+    _idle(trainer, name)
+    await context.in_thread(store.delete, name)
+
+
+@router.post("/{name}/classes", status_code=201)
+async def add_class(name: str, body: ClassName, context: Shared) -> Lesson:
+    """A class more."""
+    store, _ = _parts(context)
+    await context.in_thread(store.add_class, name, body.name)
+    return await context.in_thread(store.get, name)
+
+
+@router.delete("/{name}/classes/{label}", status_code=204)
+async def remove_class(name: str, label: str, context: Shared) -> None:
+    """A class and its images."""
+    store, trainer = _parts(context)
+    _idle(trainer, name)
+    await context.in_thread(store.remove_class, name, label)
+
+
+@router.post("/{name}/classes/{label}/images", status_code=201, openapi_extra=FILES)
+async def add_images(name: str, label: str, request: Request, context: Shared) -> Added:
+    """Images for a class; where none can be read, the answer is the status of the first."""
+    store, _ = _parts(context)
+
+    def keep(image: object) -> str:
+        return store.add_image(name, label, image)  # type: ignore[arg-type]
+
+    async with form_of(request, context.limits) as form:
+        files = files_in(form)
+        kept: list[str | None] = []
+        refused: list[Refused] = []
+        with context.batcher.room(len(files)):
+            for file in files:  # one after another, so that one request holds one decoded image
+                try:
+                    image = await context.in_thread(
+                        prepared, file, lambda data, most: decode(data, max_pixels=most), context.limits
+                    )
+                    kept.append(await context.in_thread(keep, image))
+                except Refused as error:
+                    kept.append(None)
+                    refused.append(error)
+    if len(refused) == len(files):
+        raise refused[0]
+    return Added(kept, [error.reason for error in refused])
+
+
+@router.get("/{name}/classes/{label}/images/{identity}")
+async def image(name: str, label: str, identity: str, context: Shared) -> FileResponse:
+    """One image, a PNG file."""
+    path = await context.in_thread(_parts(context)[0].image, name, label, identity)
+    return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+
+
+@router.delete("/{name}/classes/{label}/images/{identity}", status_code=204)
+async def remove_image(name: str, label: str, identity: str, context: Shared) -> None:
+    """Forget an image."""
+    store, trainer = _parts(context)
+    _idle(trainer, name)
+    await context.in_thread(store.remove_image, name, label, identity)
+
+
+@router.put("/{name}/classes/{label}/images/{identity}", status_code=204)
+async def move_image(name: str, label: str, identity: str, body: Move, context: Shared) -> None:
+    """Put an image into another class."""
+    store, trainer = _parts(context)
+    _idle(trainer, name)
+    await context.in_thread(store.move_image, name, label, identity, body.to)
+
+
+@router.post("/{name}/training", status_code=202)
+async def train(name: str, context: Shared) -> dict[str, str]:
+    """Train on the images as they are now; follow it at `/v1/lessons/{name}/events`."""
+    job = await context.in_thread(_parts(context)[1].start, name)
+    return {"training": job.lesson}
+
+
+@router.delete("/{name}/training", status_code=202)
+async def stop(name: str, context: Shared) -> Response:
+    """Stop the training; the adapter of an earlier one is kept."""
+    _parts(context)[1].job(name).stop.set()
+    return Response(status_code=202)
+
+
+@router.get("/{name}/events", response_class=StreamingResponse)
+async def events(name: str, context: Shared) -> StreamingResponse:
+    """The latest training as server-sent events, from its beginning to its end: waiting, progress, then one of done,
+    stopped, failed."""
+    trainer = _parts(context)[1]
+    stream = _stream(trainer, trainer.job(name))
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _stream(trainer: Trainer, job: Job) -> AsyncIterator[str]:
+    sent, silent = 0, 0.0
+    while True:
+        over = job.over.is_set()  # asked before the events are read: none can follow
+        for event in job.events[sent:]:
+            sent, silent = sent + 1, 0.0
+            yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+        if over or trainer.closing:
+            return
+        await asyncio.sleep(_POLL)
+        silent += _POLL
+        if silent >= _ALIVE:
+            silent = 0.0
+            yield ": still here\n\n"
+
+
+def _parts(context: Context) -> tuple[Lessons, Trainer]:
+    context.folder_or_refuse()
+    if context.lessons is None or context.trainer is None:
+        raise Refused(409, "nothing can be taught here; start the server with a folder: daptune serve FOLDER")
+    return context.lessons, context.trainer
+
+
+def _idle(trainer: Trainer, name: str) -> None:
+    if trainer.running(name):
+        raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")

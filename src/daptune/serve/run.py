@@ -1,0 +1,193 @@
+"""From a list of paths to a server that listens: what is served, the socket, signals and the end."""
+
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+
+from daptune.errors import AdapterError, DaptuneError
+from daptune.serve.limits import Limits, Refused
+from daptune.serve.names import check_name
+from daptune.serve.onnx import OnnxEngine
+
+if TYPE_CHECKING:
+    from daptune.serve.pool import AdapterPool
+
+logger = logging.getLogger("daptune")
+JSON_FILE = "adapter.json"  # as in daptune.adapter.record, which loads torch
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the command line named: adapters and exported models by name, and the folder to write to."""
+
+    adapters: dict[str, Path]
+    models: dict[str, Path]
+    folder: Path | None
+
+
+def read_sources(paths: Sequence[Path]) -> Sources:
+    """Sort paths into adapters, exported models and at most one folder of adapters.
+
+    Raises AdapterError in one line: nothing there, two of one name, several folders, models beside adapters.
+    """
+    adapters: dict[str, Path] = {}
+    models: dict[str, Path] = {}
+    folder: Path | None = None
+
+    def put(into: dict[str, Path], name: str, path: Path) -> None:
+        if name in into:
+            raise AdapterError(f"two adapters are named {name!r}: {into[name]} and {path}; rename one of the folders.")
+        try:
+            into[check_name(name)] = path
+        except Refused as error:
+            raise AdapterError(f"{path} cannot be served under its name: {error.reason}") from error
+
+    for given in paths:
+        path = given.expanduser().resolve()
+        if path.suffix.lower() == ".onnx" and path.is_file():
+            put(models, path.stem, path)
+        elif (path / JSON_FILE).is_file():
+            put(adapters, path.name, path)
+        elif not path.is_dir():
+            raise AdapterError(f"there is nothing to serve at {given}; for a new folder type: mkdir {given}")
+        elif folder is not None:
+            raise AdapterError(f"expected one folder of adapters, found {folder} and {path}; serve one of them.")
+        else:
+            folder = path
+            for each in sorted(path.iterdir()):
+                if (each / JSON_FILE).is_file() and not each.name.startswith("."):
+                    put(adapters, each.name, each)
+    if models and (adapters or folder):
+        raise AdapterError("exported models and adapters cannot be served together; start one server for each.")
+    if not models and not adapters and folder is None:
+        raise AdapterError("expected adapters to serve, found none; name adapters, or a folder that may be empty.")
+    return Sources(adapters, models, folder)
+
+
+def make_engine(
+    sources: Sources, limits: Limits, *, backbone: str | None = None, precision: str | None = None, device: str = "cpu"
+) -> "AdapterPool | OnnxEngine":
+    """Load what runs them: onnxruntime for models, else one backbone (by default that of the first adapter).
+
+    Adapters of a served folder that cannot be served are logged and left out; one that was named raises AdapterError.
+    """
+    if sources.models:
+        return OnnxEngine(sources.models)
+
+    from daptune.adapter import read_record
+    from daptune.clip.backbone import load_backbone
+    from daptune.serve.pool import AdapterPool
+
+    records = {}
+    for name, path in sources.adapters.items():
+        try:
+            records[name] = read_record(path)
+        except AdapterError as error:
+            if path.parent != sources.folder:
+                raise
+            logger.warning("left out: %s", error)
+    first = next(iter(records.values()), None)
+    chosen = backbone or (first.backbone["name"] if first else "tiny")
+    kept = first.backbone.get("precision", "auto") if first else "auto"
+    pool = AdapterPool(load_backbone(chosen, precision=precision or kept, device=device), max_loaded=limits.max_loaded)
+    for name in records:
+        path = sources.adapters[name]
+        try:
+            pool.add(path, name)
+        except AdapterError as error:
+            if path.parent != sources.folder:
+                raise
+            logger.warning("left out: %s", error)
+    return pool
+
+
+def check_exposure(host: str, token: str | None) -> None:
+    """Raise DaptuneError where the server would listen beyond this machine without a token."""
+    if token is not None and len(token) < 8:
+        raise DaptuneError("expected a token of 8 or more signs; make one with: openssl rand -hex 16")
+    if token is not None or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise DaptuneError(
+            f"{host} can be reached from other machines, so a token is needed: --token $(openssl rand -hex 16); "
+            "or keep to this machine with --host 127.0.0.1"
+        )
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises DaptuneError where the port is in use, may not be used, or the host is unknown."""
+    if not 0 <= port <= 65535:
+        raise DaptuneError(f"--port must be a number from 0 (a free one) to 65535; found {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise DaptuneError(f"{host}:{port} is no address to listen at ({error}).") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise DaptuneError(f"port {port} is in use; choose another with --port, such as {port + 1}") from error
+        raise DaptuneError(f"{host}:{port} cannot be listened at: {error.strerror}.") from error
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which on SIGTERM or SIGINT stops listening and ends when open requests are answered; streams of events
+    would never be, so these are ended first."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted, for at most `patience` seconds."""
+    context = app.state.context
+
+    def on_stop() -> None:
+        if context.trainer is not None:
+            context.trainer.closing = True
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(patience)),
+    )
+    # uvicorn raises the signals that it got once more when all is finished: by then they have done their work
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _Server(config, on_stop).run(sockets=[listening])
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        listening.close()

@@ -1,0 +1,141 @@
+"""The fit behind a lesson: one at a time, in a thread, told step by step to whoever listens."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from daptune.classifier import FewShotClassifier
+from daptune.errors import DaptuneError, Interrupted
+from daptune.serve.lessons import Lesson, Lessons
+from daptune.serve.limits import Refused
+from daptune.serve.pool import AdapterPool
+from daptune.train import Progress
+
+METHOD = "dapt"
+STEPS = 60
+"""Of a lesson; a person waits for them."""
+BATCH = 32
+_EVERY = 0.1  # seconds between two reports
+logger = logging.getLogger("daptune")
+
+
+class Job:
+    """A training that waits, goes on or is over. `events` only grows; the last one of a job that is over says how."""
+
+    def __init__(self, lesson: str) -> None:
+        self.lesson = lesson
+        self.events: list[dict[str, Any]] = [{"type": "waiting"}]
+        self.over = threading.Event()
+        self.stop = threading.Event()
+
+    def finish(self, event: dict[str, Any]) -> None:
+        """The last event."""
+        self.events.append(event)
+        self.over.set()
+
+
+class Trainer:
+    """Trains lessons and puts what comes out into the pool under the lesson's name."""
+
+    def __init__(self, pool: AdapterPool, lessons: Lessons) -> None:
+        self._pool, self._lessons = pool, lessons
+        self._jobs: dict[str, Job] = {}
+        self._starting = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "daptune-train")
+        self.closing = False
+
+    def start(self, name: str) -> Job:
+        """Train on the images that the lesson has now.
+
+        Raises `Refused`: 404 no such lesson, 409 it is being trained, 422 too few classes or one without images.
+        """
+        lesson = self._lessons.get(name)
+        if len(lesson.classes) < 2:
+            raise Refused(422, f"expected two or more classes, found {len(lesson.classes)}; add one.")
+        if empty := [each.name for each in lesson.classes if not each.images]:
+            raise Refused(422, f"the class {empty[0]!r} has no image; give it a few, or remove it.")
+        with self._starting:
+            if self.running(name):
+                raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
+            if self.closing:
+                raise Refused(503, "the server is stopping.", retry_after=5)
+            job = self._jobs[name] = Job(name)
+            self._thread.submit(self._work, job, lesson)
+        return job
+
+    def running(self, name: str) -> bool:
+        """Whether the lesson waits for its training or is in it."""
+        return name in self._jobs and not self._jobs[name].over.is_set()
+
+    def job(self, name: str) -> Job:
+        """The latest training of a lesson. Raises `Refused` 404."""
+        if name not in self._jobs:
+            raise Refused(404, f"{name!r} was not trained since the server started.")
+        return self._jobs[name]
+
+    def close(self) -> None:
+        """Stop what goes on, and wait for the step that is under way; images and earlier adapters are kept."""
+        with self._starting:
+            self.closing = True
+        for job in list(self._jobs.values()):
+            job.stop.set()
+        self._thread.shutdown()
+
+    def _work(self, job: Job, lesson: Lesson) -> None:
+        try:
+            classifier = self._fit(job, lesson)
+            if job.stop.is_set():
+                raise Interrupted("stopped")
+            folder = self._lessons.folder / lesson.name
+            classifier.save(folder)
+            self._pool.add(folder, lesson.name, replace=True)
+            self._pool.open(lesson.name)
+            job.finish({"type": "done", "adapter": lesson.name})
+        except Interrupted:
+            job.finish({"type": "stopped"})
+        except DaptuneError as error:
+            job.finish({"type": "failed", "error": str(error)})
+        except Exception as error:
+            logger.exception("training %s failed", lesson.name)
+            job.finish({"type": "failed", "error": f"a fault of daptune: {type(error).__name__}: {error}"})
+
+    def _fit(self, job: Job, lesson: Lesson) -> FewShotClassifier:
+        pairs = [(each.name, image) for each in lesson.classes for image in each.images]
+        images = [self._lessons.image(lesson.name, label, image) for label, image in pairs]
+        epochs = max(1, round(STEPS / max(1, len(pairs) // BATCH)))
+        classifier = FewShotClassifier(
+            METHOD,
+            self._pool.backbone,
+            shots=None,
+            train_options={"epochs": epochs, "batch_size": BATCH},
+        )
+        return classifier.fit(images, [label for label, _ in pairs], progress=_reporter(job))
+
+
+def _reporter(job: Job) -> Callable[[Progress], None]:
+    """Turns steps into events, the last one and at most ten a second; ends the run once it is asked to stop."""
+    told = 0.0
+
+    def report(progress: Progress) -> None:
+        nonlocal told
+        if job.stop.is_set():
+            raise Interrupted("stopped")
+        now = time.monotonic()
+        if now - told < _EVERY and progress.step < progress.steps:
+            return
+        told = now
+        job.events.append(
+            {
+                "type": "progress",
+                "step": progress.step,
+                "steps": progress.steps,
+                "loss": progress.losses["total"],
+                "accuracy": progress.accuracy,
+                "seconds_left": progress.seconds_left,
+            }
+        )
+
+    return report

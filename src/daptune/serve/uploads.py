@@ -1,0 +1,77 @@
+"""Files out of a multipart request, within the limits, and their decoding in worker threads."""
+
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from daptune.data.formats import FORMAT_WORDS, open_header
+from daptune.errors import DataError
+from daptune.serve.limits import Limits, Refused
+
+
+@asynccontextmanager
+async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
+    """The form of a multipart request; files of some size lie on disk for as long as it is open.
+
+    Raises `Refused`: 415 no multipart body, 413 too many files, 400 damaged; from the guard 413 and 408.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise Refused(415, f"expected multipart/form-data with files, found {kind[:60] or 'no content type'}.")
+    try:
+        form = await request.form(max_files=limits.max_files, max_fields=16)
+    except HTTPException as error:
+        many = "Too many files" in str(error.detail)
+        reason = f"more than {limits.max_files} files; send them in several requests." if many else str(error.detail)
+        raise Refused(413 if many else 400, reason) from error
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def files_in(form: FormData) -> list[UploadFile]:
+    """The files of a form, whatever their fields are called. Raises `Refused` 422 where there is none."""
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    if not files:
+        raise Refused(422, "expected one or more files, found none: curl -F files=@picture.jpg URL")
+    return files
+
+
+def name_of(file: UploadFile) -> str:
+    """What the client calls a file, for messages and answers; it is never used as a path."""
+    return (file.filename or "file").replace("\\", "/").rpartition("/")[2][:200] or "file"
+
+
+def prepared(file: UploadFile, prepare: Callable[[bytes, int], Any], limits: Limits) -> Any:
+    """What `prepare` makes of an uploaded image, for a worker thread.
+
+    Raises `Refused` with the name of the file in front: 413 too many pixels, 422 no image or a damaged one.
+    """
+    file.file.seek(0)
+    data = file.file.read()
+    try:
+        check_pixels(data, limits.max_pixels)
+        return prepare(data, limits.max_pixels)
+    except Refused as error:
+        raise Refused(error.status, f"{name_of(file)}: {error.reason}") from None
+    except DataError as error:
+        reason = str(error).removeprefix(f"{len(data)} bytes in memory: ")
+        raise Refused(422, f"{name_of(file)}: {reason}") from error
+
+
+def check_pixels(data: bytes, most: int) -> None:
+    """Look at the header alone: `Refused` 413 for more pixels, 422 for what is no image."""
+    try:
+        image = open_header(io.BytesIO(data))
+    except Exception as error:  # a reader raises anything on damaged bytes
+        raise Refused(422, f"damaged ({type(error).__name__}).") from error
+    if image is None:
+        raise Refused(422, f"not an image; expected {FORMAT_WORDS}.")
+    if image.width * image.height > most:
+        raise Refused(413, f"{image.width} x {image.height} pixels are over the limit of {most / 1e6:g} million.")

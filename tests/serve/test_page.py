@@ -1,0 +1,154 @@
+"""The page in headless Chromium, end to end: classes, pictures, training, prediction, correction, download."""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import COLOURS, save_picture
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="needs /usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+DROP = """([selector, files]) => {
+  const data = new DataTransfer();
+  for (const [name, content] of files)
+    data.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name, { type: "image/png" }));
+  const place = document.querySelector(selector);
+  for (const kind of ["dragenter", "dragover", "drop"])
+    place.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+STARTER = """
+import sys
+import torch
+torch.set_num_threads(1)
+from daptune.serve import training
+training.STEPS = 6
+from daptune.cli import main
+main(["serve", sys.argv[1], "--port", "0", "--backbone", "tiny", "--precision", "fp32"])
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A server of an empty folder on the embedded backbone, with short trainings."""
+    (tmp_path / "served").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path / "served")],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        line = ""
+        while " at http" not in line:
+            line = process.stderr.readline()
+            assert line, f"the server ended with {process.wait()}"
+        yield next(word for word in line.split() if word.startswith("http"))
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def pictures(tmp_path: Path, colour: str, numbers: range) -> list[tuple[str, str]]:
+    files = []
+    for number in numbers:
+        path = tmp_path / f"{colour} {number}.png"
+        save_picture(path, COLOURS[colour], number)
+        files.append((path.name, base64.b64encode(path.read_bytes()).decode()))
+    return files
+
+
+def fits(page: Any) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
+    playwright.expect.set_options(timeout=60_000)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(60_000)
+        wrong: list[str] = []
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        asked: set[str] = set()
+        page.on("request", lambda request: asked.add(request.url))
+        page.goto(url)
+        playwright.expect(page.locator("#adapter-about")).to_contain_text("No adapter yet")
+
+        page.locator("#tab-try").press("ArrowRight")  # by keyboard
+        playwright.expect(page.locator("#tab-teach")).to_be_focused()
+        page.get_by_label("Name").fill("colours")
+        page.get_by_label("Class 1").fill("red")
+        page.get_by_label("Class 2").fill("blue_thing")
+        page.get_by_role("button", name="Begin").click()
+        playwright.expect(page.locator("#train-state")).to_have_text("blue_thing has no picture yet.")
+        assert page.locator("#train").is_disabled()
+        for colour in ("red", "blue_thing"):
+            selector = f'[aria-label="Class {colour}"]'
+            page.evaluate(DROP, [selector, pictures(tmp_path, colour, range(3))])
+            playwright.expect(page.locator(f"{selector} .thumb img")).to_have_count(3)
+
+        page.get_by_role("button", name="Train").click()
+        playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
+        assert float(page.locator("#charts strong").first.inner_text()) > 0
+        page.evaluate(DROP, ["#lesson-drop", pictures(tmp_path, "red", range(7, 9))])
+        results = page.locator("#lesson-results > li")
+        playwright.expect(results).to_have_count(2)
+        assert {page.locator("#lesson-results h3").nth(n).inner_text() for n in (0, 1)} <= {"red", "blue_thing"}
+        assert results.first.locator(".bars li").count() == 2 and results.first.locator(".track.thin").count() == 2
+
+        results.first.get_by_label("What it is really").select_option("red")
+        results.first.get_by_role("button", name="Learn this").click()
+        playwright.expect(results).to_have_count(1)
+        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(4)
+        playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
+        results.first.locator("img").hover()
+        page.mouse.down()
+        page.mouse.move(600, 300, steps=4)
+        place = page.locator("#targets li", has_text="red").bounding_box()
+        page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2, steps=4)
+        page.mouse.up()
+        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(5)
+        playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
+
+        page.get_by_role("button", name="Camera for red").click()
+        page.get_by_role("button", name="Take a picture").click()
+        playwright.expect(page.locator("#camera-count")).to_have_text("1 taken")
+        page.get_by_role("button", name="Done").click()
+        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(6)
+
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download the adapter").click()
+        waiting.value.save_as(tmp_path / "colours.zip")
+        with zipfile.ZipFile(tmp_path / "colours.zip") as archive:
+            assert "colours/adapter.safetensors" in archive.namelist() and archive.testzip() is None
+
+        page.get_by_role("tab", name="Try").click()
+        page.locator("#try input[type=file]").set_input_files([tmp_path / "red 1.png", tmp_path / "blue_thing 1.png"])
+        playwright.expect(page.locator("#results > li")).to_have_count(2)
+        (tmp_path / "broken.png").write_bytes(b"no image")
+        page.locator("#try input[type=file]").set_input_files([tmp_path / "broken.png", tmp_path / "red 1.png"])
+        playwright.expect(page.locator("#results .wrong")).to_contain_text("not an image")
+
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert fits(page)
+        page.reload()
+        page.get_by_role("tab", name="Teach").click()
+        playwright.expect(page.locator(".thumb img")).to_have_count(9)
+        assert fits(page) and page.locator("#step-keep").is_visible()
+        assert not wrong and all(each.startswith((url, f"blob:{url}")) for each in asked)
+        browser.close()

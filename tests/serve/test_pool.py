@@ -1,0 +1,129 @@
+"""Adapters of one backbone: shared passes equal the adapter alone, and memory is bounded."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import daptune
+from daptune.clip.backbone import Backbone
+from daptune.errors import AdapterError
+from daptune.serve.limits import Refused
+from daptune.serve.pool import AdapterPool
+
+from .conftest import CLASSES, METHOD_OF, png, pool_of
+
+
+def test_images_of_different_adapters_share_a_pass_and_equal_the_adapter_alone(
+    small: Backbone, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_of(small, shelf)
+    keys = {name: pool.open(name).batch_key for name in METHOD_OF}
+    assert keys["prompted"] == keys["prompted-too"] and keys["deep"] == keys["coupled"]
+    assert len(set(keys.values())) == 4
+    passes: list[int] = []
+    encode = small.clip.encode_image
+
+    def counted(images: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        passes.append(len(images))
+        return encode(images, *arguments, **options)  # type: ignore[arg-type]
+
+    for names in (["prompted", "prompted-too"], ["deep", "coupled"], ["words"], ["pixels"]):
+        jobs = [(name, png(seed)) for seed in range(3) for name in names]
+        monkeypatch.setattr(small.clip, "encode_image", counted)
+        passes.clear()
+        images = [pool.prepare(data, 10_000) for _, data in jobs]
+        found = pool.run([pool.open(name) for name, _ in jobs], images)
+        assert passes == [len(jobs)]
+        monkeypatch.undo()
+        for (name, data), mine in zip(jobs, found, strict=True):
+            assert isinstance(mine, np.ndarray) and mine.shape == (len(CLASSES.get(name, "123")),)
+            path = tmp_path / "alone.png"
+            path.write_bytes(data)
+            alone = daptune.load(shelf / name, small).predict_proba([path])[0]
+            np.testing.assert_allclose(mine, alone, atol=1e-5, rtol=0)
+        if names[0] == "prompted":  # the same image and classes: a prompt that did nothing would show
+            assert np.abs(np.subtract(found[0], found[1])).max() > 1e-3
+
+
+def test_the_zero_shot_classifier_of_an_adapter(small: Backbone, shelf: Path) -> None:
+    pool = pool_of(small, shelf)
+    beside = pool.open("deep", zero_shot=True)
+    assert beside.batch_key == pool.open("words").batch_key and list(beside.classes) == CLASSES["deep"]
+    plain = daptune.METHODS["zero_shot"](small, CLASSES["deep"]).eval()
+    image = pool.prepare(png(3), 10_000)
+    with torch.inference_mode():
+        expected = plain.logits(small.preprocess.normalize(image).unsqueeze(0)).softmax(-1)[0]
+    (found,) = pool.run([beside], [image])
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_the_least_recently_used_leave_memory_and_come_back(small: Backbone, shelf: Path) -> None:
+    pool = pool_of(small, shelf, max_loaded=2)
+    assert pool.loaded == 0 and not any(each.loaded for each in pool.adapters())
+    first = pool.open("deep")
+    pool.open("words")
+    assert pool.open("deep") is first and pool.reads == 2
+    pool.open("prompted")  # words was used longest ago
+    assert {each.name for each in pool.adapters() if each.loaded} == {"deep", "prompted"}
+    assert pool.open("deep") is first
+    pool.open("words")
+    assert pool.loaded == 2 and pool.reads == 4
+
+
+def test_many_threads_read_an_adapter_once(small: Backbone, shelf: Path) -> None:
+    pool = pool_of(small, shelf)
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(pool.open("words"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pool.reads == 1 and len({id(each) for each in found}) == 1
+
+
+def test_an_adapter_of_another_backbone_is_refused_with_both_hashes(small: Backbone, folder: Path) -> None:
+    pool = AdapterPool(small)
+    record = json.loads((folder / "words" / "adapter.json").read_text())
+    record["backbone"] |= {"name": "other", "sha256": "f" * 64}
+    (folder / "words" / "adapter.json").write_text(json.dumps(record))
+    with pytest.raises(AdapterError, match=f"'other' with sha256 {'f' * 12}.*{small.sha256[:12]}"):
+        pool.add(folder / "words", "words")
+    pool.add(folder / "deep", "deep")
+    assert [each.name for each in pool.adapters()] == ["deep"]
+
+
+def test_names_are_taken_once_and_removal_is_at_once(small: Backbone, folder: Path) -> None:
+    pool = pool_of(small, folder)
+    with pytest.raises(AdapterError, match="an adapter named 'deep' already"):
+        pool.add(folder / "words", "deep")
+    pool.open("deep")
+    pool.remove("deep")
+    for what in (pool.open, pool.remove, pool.folder):
+        with pytest.raises(Refused, match="no adapter named 'deep'"):
+            what("deep")
+    assert pool.loaded == 0 and (folder / "deep").is_dir()
+
+
+def test_a_replaced_adapter_is_read_anew(small: Backbone, folder: Path) -> None:
+    pool = pool_of(small, folder)
+    before = pool.open("words")
+    shutil.rmtree(folder / "words")
+    shutil.copytree(folder / "deep", folder / "words")
+    pool.add(folder / "words", "words", replace=True)
+    assert pool.open("words") is not before and len(pool.open("words").classes) == 4
+
+
+def test_one_adapter_that_fails_leaves_the_others_results(small: Backbone, shelf: Path) -> None:
+    pool = pool_of(small, shelf)
+    good, bad = pool.open("prompted"), pool.open("prompted-too")
+    image = pool.prepare(png(), 10_000)
+    expected = pool.run([good], [image])[0]
+    bad.method.logits = lambda images: images @ images  # type: ignore[assignment,method-assign]
+    found, failed = pool.run([good, bad], [image, image])
+    assert isinstance(failed, RuntimeError)
+    np.testing.assert_allclose(found, expected, atol=1e-6)  # type: ignore[arg-type]

@@ -1,0 +1,141 @@
+"""Teaching over HTTP on the embedded backbone: pictures in, training followed to its end, corrected, kept."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+import daptune
+from daptune.serve import training
+from daptune.serve.app import make_app
+from daptune.serve.pool import AdapterPool
+
+from ..conftest import COLOURS, save_picture
+from .conftest import HOST, files, png
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return daptune.load_backbone("tiny", precision="fp32")
+
+
+@pytest.fixture
+def client(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setattr(training, "STEPS", 3)
+    monkeypatch.setattr(training, "_EVERY", 0.0)
+    with TestClient(make_app(AdapterPool(tiny), folder=tmp_path), base_url=HOST) as client:
+        yield client
+
+
+def pictures(tmp_path: Path, name: str, count: int) -> list[Any]:
+    contents = []
+    for number in range(count):
+        path = tmp_path / ".drawn" / f"{number}.png"
+        save_picture(path, COLOURS[name], number)
+        contents.append(path.read_bytes())
+    return files(*contents)
+
+
+def events(client: TestClient, lesson: str) -> list[dict[str, Any]]:
+    answer = client.get(f"/v1/lessons/{lesson}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+
+
+def test_taught_tried_corrected_and_still_there_after_a_restart(
+    client: TestClient, tiny: Any, tmp_path: Path
+) -> None:
+    made = client.post("/v1/lessons", json={"name": "colours", "classes": ["red", "green thing"]})
+    assert made.status_code == 201 and [each["name"] for each in made.json()["classes"]] == ["green thing", "red"]
+    for name in ("red", "green thing"):
+        added = client.post(f"/v1/lessons/colours/classes/{name}/images", files=pictures(tmp_path, name, 3))
+        assert added.status_code == 201 and len(set(added.json()["images"])) == 3
+    assert client.post("/v1/lessons/colours/training").status_code == 202
+    told = events(client, "colours")
+    assert [each["type"] for each in told] == ["waiting", *["progress"] * 3, "done"]
+    assert [each["step"] for each in told[1:4]] == [1, 2, 3] and told[3]["steps"] == 3
+    assert all(each["loss"] > 0 and 0 <= each["accuracy"] <= 1 for each in told[1:4])
+    assert client.get("/v1/lessons/colours").json()["training"] is False
+
+    (row,) = [each for each in client.get("/v1/adapters").json() if each["name"] == "colours"]
+    assert row["taught"] and row["classes"] == ["green thing", "red"]
+    predict = "/v1/adapters/colours/predict?zero_shot=true"
+    before = client.post(predict, files=files(png(5))).json()["predictions"][0]
+    assert sum(guess["probability"] for guess in before["top"]) == pytest.approx(1, abs=1e-5)
+
+    client.post("/v1/lessons/colours/classes/red/images", files=files(png(5)))
+    client.post("/v1/lessons/colours/training")
+    assert events(client, "colours")[-1] == {"type": "done", "adapter": "colours"}
+    after = client.post(predict, files=files(png(5))).json()["predictions"][0]
+    assert after["zero_shot"] == before["zero_shot"] and after["top"] != before["top"]
+
+    again = AdapterPool(tiny)
+    again.add(tmp_path / "colours", "colours")
+    with TestClient(make_app(again, folder=tmp_path), base_url=HOST) as restarted:
+        (lesson,) = restarted.get("/v1/lessons").json()
+        assert lesson["trained"] and [len(each["images"]) for each in lesson["classes"]] == [3, 4]
+        picture = restarted.get(f"/v1/lessons/colours/classes/red/images/{lesson['classes'][1]['images'][0]}")
+        assert picture.headers["content-type"] == "image/png" and picture.content[:4] == b"\x89PNG"
+        assert restarted.post(predict, files=files(png(5))).json()["predictions"][0] == after
+
+
+def test_what_cannot_be_trained_says_why(client: TestClient, tmp_path: Path) -> None:
+    client.post("/v1/lessons", json={"name": "x", "classes": ["red"]})
+    for reason in ("expected two or more classes, found 1", "the class 'blue_thing' has no image"):
+        answer = client.post("/v1/lessons/x/training")
+        assert answer.status_code == 422 and reason in answer.json()["error"]
+        client.post("/v1/lessons/x/classes/red/images", files=pictures(tmp_path, "red", 1))
+        client.post("/v1/lessons/x/classes", json={"name": "blue_thing"})
+    assert client.post("/v1/lessons/none/training").status_code == 404
+    assert client.get("/v1/lessons/x/events").status_code == 404
+    bad = client.post("/v1/lessons/x/classes/red/images", files=files(b"no image"))
+    assert bad.status_code == 422 and "not an image" in bad.json()["error"]
+    some = client.post("/v1/lessons/x/classes/red/images", files=files(b"no image", png()))
+    assert some.status_code == 201 and some.json()["images"][0] is None and len(some.json()["errors"]) == 1
+
+
+def test_one_training_at_a_time_is_stopped_and_leaves_no_adapter(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    report = training._reporter
+
+    def held(job: training.Job) -> Any:
+        inner = report(job)
+
+        def hold(progress: Any) -> None:
+            begun.set()
+            go_on.wait(30)
+            inner(progress)
+
+        return hold
+
+    monkeypatch.setattr(training, "_reporter", held)
+    client.post("/v1/lessons", json={"name": "x", "classes": ["red", "green thing"]})
+    for name in ("red", "green thing"):
+        client.post(f"/v1/lessons/x/classes/{name}/images", files=pictures(tmp_path, name, 1))
+    image = client.get("/v1/lessons/x").json()["lesson"]["classes"][0]["images"][0]
+    client.post("/v1/lessons/x/training")
+    assert begun.wait(30)
+    for answer in (
+        client.post("/v1/lessons/x/training"),
+        client.delete(f"/v1/lessons/x/classes/green thing/images/{image}"),
+        client.delete("/v1/lessons/x"),
+    ):
+        assert answer.status_code == 409 and "is being trained" in answer.json()["error"]
+    assert client.delete("/v1/lessons/x/training").status_code == 202
+    go_on.set()
+    assert events(client, "x")[-1] == {"type": "stopped"} and not (tmp_path / "x").exists()
+    assert client.get("/v1/adapters").json() == []
+    assert client.delete("/v1/lessons/x").status_code == 204
+
+
+def test_a_lesson_takes_no_name_that_is_served(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name, status in (("there", 409), ("../x", 422), ("x/y", 422)):
+        answer = client.post("/v1/lessons", json={"name": name, "classes": []})
+        assert answer.status_code == status and answer.json()["error"], name
