@@ -44,7 +44,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_commands_run(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = commands("daptune")
-    assert [words[1] for words in found] == ["fit", "eval", "predict", "report"]
+    assert [words[1] for words in found] == ["fit", "eval", "predict", "report", "export", "predict"]
     for words in found:
         assert run(words[1:]) == 0, capsys.readouterr().err
     assert '"top": [' in capsys.readouterr().out

@@ -33,6 +33,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     from cyclopts import CycloptsError
 
+    from daptune.cli import deploy, research  # noqa: F401  they add their verbs
     from daptune.cli.app import app
 
     try:
