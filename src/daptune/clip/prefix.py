@@ -54,7 +54,7 @@ class Suffixes:
         if room < 3:  # a word, the full stop and the end: no name is to blame
             raise BackboneError(
                 f"{context_tokens} context tokens leave no room for class names in the backbone's "
-                f"{tokenizer.context_length}: learn {tokenizer.context_length - 4} or fewer."
+                f"{tokenizer.context_length}: learn fewer context tokens, {tokenizer.context_length - 4} at most."
             )
         for name, suffix in zip(class_names, ids, strict=True):
             if len(suffix) > room:
