@@ -1,6 +1,7 @@
 """A made-up backbone, made-up pictures and a fitted adapter, shared by the tests of the outer rooms."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from PIL import Image
 
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # several processes share the cores
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; tests interrupt runs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CLASSES = ("blue_thing", "green thing", "red")
 COLOURS = {"blue_thing": (40, 60, 200), "green thing": (50, 190, 70), "red": (200, 40, 40)}
