@@ -109,6 +109,6 @@ def test_a_name_too_long_is_one_line() -> None:
 
 
 def test_a_context_that_fills_the_backbone_is_one_line() -> None:
-    with pytest.raises(BackboneError, match=r"17 context tokens leave no room .* 20: learn fewer .* tokens, 16 at most"):
+    with pytest.raises(BackboneError, match=r"17 context tokens leave no room .* 20: .* tokens, 16 at most"):
         Suffixes.build(LetterTokenizer(), ["a"], 17)  # type: ignore[arg-type]
     assert Suffixes.build(LetterTokenizer(), ["a"], 16) is not None  # type: ignore[arg-type]
