@@ -24,6 +24,7 @@ from daptune.data.fewshot import FewShot, sample_fewshot
 from daptune.data.inputs import image_sources
 from daptune.data.loader import DecodedBatch, ImageLoader, iter_batches
 from daptune.data.sources import read_source, table_from_lists
+from daptune.data.stream import probabilities_of
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError, MethodError, TrainingError, suggest
 from daptune.methods import MethodConfig, get_method, make_config
@@ -172,14 +173,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         the first one that cannot be read.
         """
         check_is_fitted(self, "record_")
-        parts = []
-        for batch, probabilities in self.stream(image_sources(images)):
-            if batch.failed:
-                raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` goes on past such files.")
-            parts.append(probabilities)
-        if not parts:
-            raise DataError("expected images to predict, found none.")
-        return np.concatenate(parts)
+        return probabilities_of(self.stream(image_sources(images)))
 
     def stream(self, sources: Iterable[ImageSource]) -> Iterator[tuple[DecodedBatch, NDArray[np.float32]]]:
         """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""

@@ -41,7 +41,7 @@ def ray_rows(
             raise DataError(f"no Ray cluster could be reached or started ({reason}); RAY_ADDRESS names one") from None
     cpus = _cpus_of_a_task(ray)
     run = ray.remote(num_cpus=cpus, num_gpus=int(gpu), max_retries=RETRIES)(_rows)
-    pickled = ray.cloudpickle.dumps(load)
+    pickled = ray.cloudpickle.dumps(load)  # bytes, by which a worker knows that it has loaded this one
     begun: deque[Any] = deque()
     try:
         for part in batched(images, piece):

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from daptune.data.check import Unreadable
@@ -76,3 +78,15 @@ def decoded_batches(
                 stack([image for _, _, image in good]),
                 tuple(result for result in group if isinstance(result, Unreadable)),
             )
+
+
+def probabilities_of(parts: Iterable[tuple[Decoded[Any], NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Probabilities (n, C) of a whole stream of batches (b, C); DataError at the first image that cannot be read."""
+    found = []
+    for batch, probabilities in parts:
+        if batch.failed:
+            raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` goes on past such files.")
+        found.append(probabilities)
+    if not found:
+        raise DataError("expected images to predict, found none.")
+    return np.concatenate(found)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.inputs import image_sources
-from daptune.data.stream import SCALED_MARGIN, Decoded, decoded_batches
+from daptune.data.stream import SCALED_MARGIN, Decoded, decoded_batches, probabilities_of
 from daptune.data.table import ImageSource
 from daptune.errors import AdapterError, DataError, MissingExtraError
 from daptune.export.metadata import INPUT, LOGITS, PROBABILITIES, read_metadata
@@ -57,14 +57,7 @@ class OnnxClassifier:
 
         Raises DataError at the first one that cannot be read.
         """
-        parts = []
-        for batch, probabilities in self.stream(image_sources(images)):
-            if batch.failed:
-                raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` goes on past such files.")
-            parts.append(probabilities)
-        if not parts:
-            raise DataError("expected images to predict, found none.")
-        return np.concatenate(parts)
+        return probabilities_of(self.stream(image_sources(images)))
 
     def stream(
         self, sources: Iterable[ImageSource]

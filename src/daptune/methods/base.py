@@ -188,7 +188,8 @@ class Method(nn.Module, ABC):
     def class_text_features(self) -> Tensor:
         """`logit_weights`, (C, D), once for as long as nothing is learned: in eval mode without gradients.
 
-        What `losses` reads, so that the batches of one step share them (`text_features_once`)."""
+        What `losses` reads, so that the batches of one step share them (`text_features_once`).
+        """
         if self._shared is not None:
             if not self._shared:
                 weights = self.logit_weights()
