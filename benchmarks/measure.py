@@ -7,8 +7,12 @@ included) belongs to this computation alone.
 import json
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,13 +31,38 @@ def gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def text(side: str, precision: str, classes: int, piece: int | None = None) -> Run:
+class Pieces:
+    """Text features of the reference where the graphs of all would not fit in memory: part by part.
+
+    Each part's backward starts from the gradient of its features that the repetition before found, which is this one's
+    too, for the parameters stay. The warm-up finds the first.
+    """
+
+    def __init__(self) -> None:
+        self.leaves: list[Tensor] = []
+
+    def features(self, parts: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """Those of each part, as leaves whose gradient the loss leaves behind for the next repetition."""
+        known = [leaf.grad for leaf in self.leaves] or [None] * len(parts)
+        self.leaves = []
+        for part, gradient in zip(parts, known, strict=True):
+            with torch.set_grad_enabled(gradient is not None):
+                found = part()
+            if gradient is not None:
+                found.backward(gradient)
+            self.leaves.append(found.detach().requires_grad_())
+        return self.leaves
+
+
+def text(
+    side: str, precision: str, classes: int, piece: int | None = None, tokens: int = workload.CONTEXT_TOKENS
+) -> Run:
     """Text features of all classes and the context's gradient of sum_c <w_c, r_c>, w_c unit, r_c a fixed direction.
 
     The sum is separable, so the reference may run `piece` classes at a time where all at once do not fit in memory.
     """
     names = workload.class_tokens(classes)
-    context = workload.context().requires_grad_()
+    context = workload.context(tokens).requires_grad_()
     directions = workload.directions(classes)
     if side == "reference":
         from benchmarks.reference import ReferenceCLIP
@@ -64,8 +93,8 @@ def text(side: str, precision: str, classes: int, piece: int | None = None) -> R
     return run
 
 
-def step(side: str, precision: str, classes: int, batch: int) -> Run:
-    """One whole DAPT step: both towers, the three losses, backward, SGD."""
+def step(side: str, precision: str, classes: int, batch: int, piece: int | None = None) -> Run:
+    """One whole DAPT step: both towers, the three losses, backward, SGD. `piece` as in `Pieces`, for the reference."""
     names = workload.class_tokens(classes)
     images, labels = workload.batch(batch, classes)
     prototypes = workload.directions(classes)
@@ -73,10 +102,15 @@ def step(side: str, precision: str, classes: int, batch: int) -> Run:
     if side == "reference":
         from benchmarks.reference import ReferenceCLIP, dapt_losses
 
-        clip = ReferenceCLIP(workload.weights())
+        clip, pieces = ReferenceCLIP(workload.weights()), Pieces()
 
         def losses() -> dict[str, Tensor]:
-            return dapt_losses(clip, context, prompts, names, prototypes, images, labels)
+            found = None
+            if piece:
+                starts = range(0, classes, piece)
+                parts = [partial(clip.text_features, context, names[first : first + piece]) for first in starts]
+                found = torch.cat(pieces.features(parts))
+            return dapt_losses(clip, context, prompts, names, prototypes, images, labels, text=found)
     else:
         method = daptune_method("dapt", precision, names, inter_weight=0.1, intra_weight=0.1)
         method.prototypes = prototypes
@@ -93,7 +127,8 @@ def step(side: str, precision: str, classes: int, batch: int) -> Run:
         terms = losses()
         terms["total"].backward()
         optimizer.step()
-        return {**terms, "context": context.grad, "prompts": prompts.grad}
+        found = {**terms, "context": context.grad, "prompts": prompts.grad}
+        return {name: value for name, value in found.items() if value is not None}  # a warm-up in pieces lacks one
 
     return run
 
@@ -101,9 +136,8 @@ def step(side: str, precision: str, classes: int, batch: int) -> Run:
 def method_step(side: str, precision: str, method: str, classes: int, batch: int) -> Run:
     """One whole step of a method that is not DAPT: towers, loss, backward, SGD. "network" is all but the contexts.
 
-    The reference of CoCoOp goes image by image, as its official batch of one does. That of PLOT goes context by
-    context, where all would need 18 GB: each one's backward starts from the gradient of the features that the
-    repetition before found, which is this one's too, for the parameters stay. The warm-up finds the first.
+    The reference of CoCoOp goes image by image, as its official batch of one does; that of PLOT in `Pieces`, context by
+    context, where all would need 18 GB.
     """
     names = workload.class_tokens(classes)
     images, labels = workload.batch(batch, classes)
@@ -141,7 +175,7 @@ def reference_step(
 
     size = size or workload.VIT_B16
     clip = reference.ReferenceCLIP(workload.weights(size=size), size)
-    start: Tensor | None = None  # PLOT's gradient of the text features (N, C, D)
+    pieces = Pieces()
 
     def cocoop() -> Tensor:
         losses = []
@@ -151,17 +185,9 @@ def reference_step(
         return torch.stack(losses).detach().sum()
 
     def plot() -> Tensor:
-        nonlocal start
-        text = []
-        for n, context in enumerate(tensors["text_prompt"]):
-            with torch.set_grad_enabled(start is not None):
-                features = clip.text_features(context, names)
-            if start is not None:
-                features.backward(start[n])
-            text.append(features.detach())
-        found = torch.stack(text).requires_grad_()
-        loss = reference.plot_loss(clip, found, images, labels)
-        (start,) = torch.autograd.grad(loss, found)
+        parts = [partial(clip.text_features, context, names) for context in tensors["text_prompt"]]
+        loss = reference.plot_loss(clip, torch.stack(pieces.features(parts)), images, labels)
+        loss.backward()
         return loss.detach()
 
     def vpt() -> Tensor:
@@ -181,10 +207,12 @@ def reference_step(
     return {"cocoop": cocoop, "plot": plot, "vpt": vpt}.get(method, as_it_is)
 
 
-def vision(side: str, precision: str, batch: int, backward: bool) -> Run:
-    """Image features with 16 prompts; with `backward`, the prompts' gradient of sum_b <z_b, r_b> as well."""
+def vision(
+    side: str, precision: str, batch: int, backward: bool, tokens: int = workload.VISION_TOKENS
+) -> Run:
+    """Image features with prompts; with `backward`, the prompts' gradient of sum_b <z_b, r_b> as well."""
     images, _ = workload.batch(batch, 100)
-    prompts = workload.vision_prompt().requires_grad_(backward)
+    prompts = workload.vision_prompt(tokens).requires_grad_(backward)
     directions = workload.directions(batch)
     if side == "reference":
         from benchmarks.reference import ReferenceCLIP
@@ -210,6 +238,79 @@ def vision(side: str, precision: str, batch: int, backward: bool) -> Run:
     return run
 
 
+def zero_shot(side: str, precision: str, classes: int) -> Run:
+    """Frozen features of "x x x x <name>.", for four words in front of each name; nothing is learned."""
+    names = workload.class_tokens(classes)
+    if side == "reference":
+        from benchmarks.reference import ReferenceCLIP
+
+        clip, empty = ReferenceCLIP(workload.weights()), torch.zeros(0, workload.VIT_B16["text_width"])
+
+        def features() -> Tensor:
+            return F.normalize(clip.text_features(empty, names, words=4), dim=-1)
+    else:
+        ours = daptune_method("zero_shot", precision, names)
+
+        def features() -> Tensor:
+            ours.class_weights = None  # it keeps them
+            return ours.text_features()
+
+    @torch.no_grad()
+    def run() -> dict[str, Tensor]:
+        return {"features": features()}
+
+    return run
+
+
+def prototypes(side: str, precision: str, batch: int, classes: int = 16) -> Run:
+    """DAPT's prototypes of `batch` images: the mean unit zero-shot feature of each class."""
+    images, _ = workload.batch(batch, classes)
+    labels = torch.arange(batch) % classes
+    if side == "reference":
+        from benchmarks.reference import ReferenceCLIP
+
+        tower = ReferenceCLIP(workload.weights()).visual
+
+        @torch.no_grad()
+        def means() -> Tensor:
+            unit = F.normalize(tower(images), dim=-1)
+            return torch.stack([unit[labels == label].mean(0) for label in range(classes)])
+    else:
+        method = daptune_method("dapt", precision, workload.class_tokens(classes))
+        support = SimpleNamespace(evaluation=lambda: [(images, labels)])
+
+        def means() -> Tensor:
+            method.before_fit(support)
+            return method.prototypes
+
+    return lambda: {"features": means()}
+
+
+def files(side: str, precision: str, images: int) -> Run:
+    """Probabilities of so many JPEG files on disk; the reference decodes one and computes it, then the next."""
+    from benchmarks import pictures
+
+    folder = tempfile.TemporaryDirectory()
+    paths = pictures.make_pictures(Path(folder.name), images)
+    context, names = workload.context(), workload.class_tokens(pictures.CLASSES)
+    if side == "reference":
+        from benchmarks.reference import ReferenceCLIP
+
+        clip = ReferenceCLIP(workload.weights())
+        text = F.normalize(clip.text_features(context, names), dim=-1)
+        predict = partial(pictures.straightforward, paths, clip, text)
+    else:
+        classifier = pictures.made_up_classifier(32, precision)
+        classifier.method_.text_prompt.data = context
+        predict = partial(pictures.streamed, paths, classifier)
+
+    def run() -> dict[str, Tensor]:
+        assert Path(folder.name).exists()  # the files live as long as this function
+        return {"probabilities": predict()}
+
+    return run
+
+
 def daptune_clip(precision: str) -> Any:
     from daptune.clip.model import CLIP, CLIPConfig
 
@@ -220,8 +321,6 @@ def daptune_clip(precision: str) -> Any:
 
 
 def daptune_method(method: str, precision: str, names: list[list[int]], **options: Any) -> Any:
-    from types import SimpleNamespace
-
     from daptune.methods import METHODS
 
     backbone = SimpleNamespace(
@@ -247,6 +346,9 @@ ROWS: dict[str, Callable[..., Run]] = {
     "step": step,
     "method_step": method_step,
     "vision": vision,
+    "zero_shot": zero_shot,
+    "prototypes": prototypes,
+    "files": files,
     "rate": rate,
 }
 

@@ -123,9 +123,13 @@ def dapt_losses(
     inter_weight: float = 0.1,
     intra_weight: float = 0.1,
     t: float = 2.0,
+    text: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """DAPT's losses as its official code has them: torch.pdist for inter-, a mean square for intra-dispersion."""
-    text = F.normalize(clip.text_features(context, names), dim=-1)
+    """DAPT's losses as its official code has them: torch.pdist for inter-, a mean square for intra-dispersion.
+
+    `text` (C, D), not normalised: the class features, where they were computed in pieces.
+    """
+    text = F.normalize(clip.text_features(context, names) if text is None else text, dim=-1)
     image = F.normalize(clip.visual(images, prompts), dim=-1)
     terms = {
         "cross_entropy": F.cross_entropy(clip.logit_scale.exp() * image @ text.t(), labels),

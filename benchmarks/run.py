@@ -58,6 +58,13 @@ TABLE: dict[str, dict[str, Any]] = {
         "precisions": ("fp32", "bf16"),
         "reference": {"repeats": 2},
     },
+    "step-32-1000": {
+        "row": "step",
+        "classes": 1000,
+        "batch": 32,
+        "precisions": ("fp32", "bf16"),
+        "reference": {"piece": PIECE, "repeats": 1},
+    },
     "cocoop-8": {
         "row": "method_step",
         "method": "cocoop",
@@ -79,6 +86,20 @@ TABLE: dict[str, dict[str, Any]] = {
             "row": "method_step", "method": method, "classes": 100, "batch": 8, "precisions": ("fp32", "bf16"),
         }
         for method in ("coop", "vpt", "maple")
+    },
+    "prototypes-64": {"row": "prototypes", "batch": 64, "precisions": ("fp32", "bf16"), "reference": {"repeats": 2}},
+    "zero-shot-1000": {
+        "row": "zero_shot",
+        "classes": 1000,
+        "precisions": ("fp32", "bf16"),
+        "reference": {"repeats": 1, "warmup": 0},
+    },
+    "files-1000": {
+        "row": "files",
+        "images": 1000,
+        "repeats": 1,
+        "precisions": ("fp32", "bf16"),
+        "reference": {"warmup": 0},
     },
 }
 
@@ -120,7 +141,11 @@ def useful_operations(case: dict[str, Any]) -> float:
         "cocoop": (case.get("batch", 1), 4, 0),
         "plot": (4, 16, 0),
         "maple": (1, 4, 2),
-    }.get(own, both)
+        "zero_shot": (1, 4, 0),
+        "prototypes": (0, 0, 0),
+        "files": (0, 0, 0),
+    }.get(own or case.get("row"), both)
+    contexts, words, visual = contexts, case.get("tokens", words), case.get("tokens", visual)
 
     def tower(kind: str, tokens: int, pairs: int, read: int) -> float:
         """`tokens` pass the tower, `pairs` (query, key) meet, the last block is read at `read` tokens."""
@@ -133,14 +158,15 @@ def useful_operations(case: dict[str, Any]) -> float:
         prefix = 1 + words
         lengths = [len(name) + 2 for name in workload.class_tokens(case["classes"])]
         pairs = prefix * (prefix + 1) // 2 + sum(n * prefix + n * (n + 1) // 2 for n in lengths)
-        total += contexts * 2 * tower("text", prefix + sum(lengths), pairs, len(lengths))
-    if "batch" in case:
+        passes = 1 if case.get("row") == "zero_shot" else 2
+        total += contexts * passes * tower("text", prefix + sum(lengths), pairs, len(lengths))
+    if images := case.get("batch", case.get("images")):
         patches = (size["image_size"] // size["patch_size"]) ** 2
         length = 1 + visual + patches
         passes = 2 if visual and case.get("backward", True) else 1
         read = 1 + patches if case.get("method") == "plot" else 1
-        total += passes * case["batch"] * tower("vision", length, length**2, read)
-        total += case["batch"] * 2 * patches * 3 * size["patch_size"] ** 2 * size["vision_width"]
+        total += passes * images * tower("vision", length, length**2, read)
+        total += images * 2 * patches * 3 * size["patch_size"] ** 2 * size["vision_width"]
     return total
 
 

@@ -111,17 +111,17 @@ class MadeUpTokenizer:
         return tokens
 
 
-def context(seed: int = 2) -> Tensor:
+def context(tokens: int = CONTEXT_TOKENS, seed: int = 2) -> Tensor:
     """CoOp's start: (M, W) from N(0, 0.02)."""
     random = torch.Generator().manual_seed(seed)
-    return torch.empty(CONTEXT_TOKENS, VIT_B16["text_width"]).normal_(std=0.02, generator=random)
+    return torch.empty(tokens, VIT_B16["text_width"]).normal_(std=0.02, generator=random)
 
 
-def vision_prompt(seed: int = 3) -> Tensor:
+def vision_prompt(tokens: int = VISION_TOKENS, seed: int = 3) -> Tensor:
     """VPT's start: (P, W) uniform in +-sqrt(6 / (3 p^2 + W))."""
     bound = math.sqrt(6 / (3 * VIT_B16["patch_size"] ** 2 + VIT_B16["vision_width"]))
     random = torch.Generator().manual_seed(seed)
-    return torch.empty(VISION_TOKENS, VIT_B16["vision_width"]).uniform_(-bound, bound, generator=random)
+    return torch.empty(tokens, VIT_B16["vision_width"]).uniform_(-bound, bound, generator=random)
 
 
 def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tensor]:

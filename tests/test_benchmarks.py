@@ -1,5 +1,6 @@
 """The yardstick under benchmarks/ computes what daptune computes; the harness measures it in processes of their own."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,3 +106,32 @@ def test_harness_measures_a_row_in_processes_of_its_own() -> None:
     assert exact["differences"]["features"] < 1e-5 and exact["differences"]["context"] < 1e-4
     assert exact["ratio"] > 1 and exact["ours"]["peak_gb"] < exact["reference"]["peak_gb"]
     assert run.line(exact).startswith("| text-10 | fp32 |")
+
+
+def test_reference_in_pieces_finds_the_same_gradient() -> None:
+    """The first repetition finds where the backward of the next one's pieces starts."""
+    names, prompts = workload.class_tokens(7), torch.zeros(2, SMALL["vision_width"])
+    clip, prototypes = reference.ReferenceCLIP(workload.weights(size=SMALL), SMALL), torch.zeros(7, 16)
+    context = torch.randn(4, SMALL["text_width"], generator=torch.Generator().manual_seed(1), requires_grad=True)
+    images, labels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(5)
+    whole = reference.dapt_losses(clip, context, prompts, names, prototypes, images, labels)["total"]
+    (expected,) = torch.autograd.grad(whole, context)
+    pieces = measure.Pieces()
+    for _ in range(2):
+        context.grad = None
+        parts = [partial(clip.text_features, context, names[first : first + 3]) for first in range(0, 7, 3)]
+        text = torch.cat(pieces.features(parts))
+        found = reference.dapt_losses(clip, context, prompts, names, prototypes, images, labels, text=text)["total"]
+        found.backward()
+    torch.testing.assert_close(found, whole)
+    assert expected.any()
+    torch.testing.assert_close(context.grad, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+
+
+def test_useful_operations_of_frozen_features_are_those_of_one_pass() -> None:
+    assert run.useful_operations({"row": "zero_shot", "classes": 9}) * 2 == run.useful_operations(
+        {"row": "text", "classes": 9, "tokens": 4}
+    )
+    assert run.useful_operations({"row": "files", "images": 3}) < run.useful_operations(
+        {"row": "vision", "batch": 3, "backward": False}
+    )

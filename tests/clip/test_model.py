@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from daptune.clip import model
 from daptune.clip.model import CLIP, Block, CLIPConfig
 from daptune.errors import BackboneError
 
@@ -210,3 +211,23 @@ def test_recomputed_blocks_keep_less_and_give_the_same_bits() -> None:
         gradients += torch.autograd.grad(features.square().sum(), prompts)
     assert torch.equal(*gradients)
     assert kept[True] < kept[False] / 2
+
+
+@pytest.mark.parametrize("sets", [None, (), (5,)], ids=["no prompts", "one set", "a set an image"])
+@pytest.mark.parametrize("patches", [False, True])
+def test_groups_of_images_change_neither_features_nor_gradients(
+    monkeypatch: pytest.MonkeyPatch, sets: tuple[int, ...] | None, patches: bool
+) -> None:
+    clip, generator = made_up_clip(), torch.Generator().manual_seed(1)
+    images = torch.randn(5, 3, 32, 32, generator=generator)
+    prompts = None if sets is None else torch.randn(*sets, 2, 3, 32, generator=generator).requires_grad_()
+    found, sizes = [], []
+    clip.visual.register_forward_pre_hook(lambda tower, given: sizes.append(len(given[0])))
+    for numbers in (model.IMAGE_CHUNK_NUMBERS, 2 * (17 + 3) * 64):  # all, then about two at a time
+        monkeypatch.setattr(model, "IMAGE_CHUNK_NUMBERS", numbers)
+        features = clip.encode_image(images, prompts, patches=patches)
+        gradient = torch.zeros(()) if prompts is None else torch.autograd.grad(features.square().sum(), prompts)[0]
+        found.append((features, gradient))
+    assert sizes == [5, 3, 2]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -33,6 +33,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # are few, in bfloat16 by a factor of three, and then the limit is the memory that the scores are worth.
 PLAIN_ATTENTION_KEYS = {torch.float32: 128, torch.bfloat16: 320}
 TEXT_CHUNK_TOKENS = 8_192  # more tokens than this are encoded in chunks, recomputed in the backward
+# On a processor images run in groups of which the widest activation has so many numbers: it then stays in the caches.
+IMAGE_CHUNK_NUMBERS = 6_000_000
 
 
 @dataclass(frozen=True)
@@ -331,10 +333,22 @@ class CLIP(nn.Module):
                 f"prompt depth must be 1 to {self.config.vision_layers} (the vision tower's layers), "
                 f"found {prompts.shape[-3]}."
             )
-        features: Tensor = self.visual(
-            images, prompts, before_ln_pre=before_ln_pre, projected=projected, patches=patches, through=through
-        )
-        return features
+        groups = self._groups(images, 0 if prompts is None else prompts.shape[-2])
+        each = prompts.tensor_split(groups) if prompts is not None and prompts.dim() == 4 else [prompts] * groups
+        found = [
+            self.visual(
+                *part, before_ln_pre=before_ln_pre, projected=projected, patches=patches, through=through
+            )
+            for part in zip(images.tensor_split(groups), each, strict=True)
+        ]
+        return found[0] if groups == 1 else torch.cat(found)
+
+    def _groups(self, images: Tensor, prompts: int) -> int:
+        """Into how many groups of like size the images (B, 3, R, R) are split, with so many prompts each."""
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return 1
+        numbers = len(images) * (1 + self.config.patches + prompts) * self.config.vision_mlp
+        return max(1, round(numbers / IMAGE_CHUNK_NUMBERS))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Text features, not normalised: ids (C, T), EOT being the highest id of a row -> (C, D) float32."""
