@@ -43,23 +43,8 @@ class Job:
 
 def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
     """Train and measure; returns a JSON row. `correct` holds, a split, one character an image: 1 right, 0 wrong."""
-    backbone = _backbone(backbone_name)
-    splits = _splits(root / job.task)
-    drawn = sample_fewshot(splits.train, job.shots, job.seed)
-    config = training(job, len(drawn.train))
-    method_class = METHODS[job.method]
-    method = method_class(backbone, splits.train.class_names, method_class.config_class(**job.options), seed=job.seed)
-    loader = ImageLoader(
-        drawn.train,
-        backbone.preprocess,
-        config.batch_size,
-        seed=job.seed,
-        augment=True,
-        shuffle=True,
-        workers=0,
-        augmentation=Augmentation(scale=(config.min_crop, 1.0), flip=config.flip),
-        views=config.views,
-    )
+    method, loader, config, splits = prepared(job, root, backbone_name)
+    backbone = method.backbone
     began = time.perf_counter()
     val = None if splits.val is None else sample_fewshot(splits.val, job.shots, job.seed).train
     few_val = None if val is None else ImageLoader(val, backbone.preprocess, 256, workers=0)
@@ -83,14 +68,35 @@ def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
         "key": job.key,
         "accuracy": accuracy,
         "correct": correct,
-        "images": len(drawn.train),
+        "images": len(loader.table),
         "learned": method.parameter_count,
         "seconds": round(seconds, 2),
         "epochs": len(history.rows),
         "last": history.rows[-1].losses if history.rows else None,
         "backbone": backbone.sha256,
-        "split": drawn.train.fingerprint(),
+        "split": loader.table.fingerprint(),
     }
+
+
+def prepared(job: Job, root: Path, backbone_name: str = "tiny") -> tuple[Any, ImageLoader, TrainConfig, Any]:
+    """The method with its first values, the loader of the images drawn, the settings, and the task's splits."""
+    backbone, splits = _backbone(backbone_name), _splits(root / job.task)
+    drawn = sample_fewshot(splits.train, job.shots, job.seed).train
+    config = training(job, len(drawn))
+    method_class = METHODS[job.method]
+    method = method_class(backbone, splits.train.class_names, method_class.config_class(**job.options), seed=job.seed)
+    loader = ImageLoader(
+        drawn,
+        backbone.preprocess,
+        config.batch_size,
+        seed=job.seed,
+        augment=True,
+        shuffle=True,
+        workers=0,
+        augmentation=Augmentation(scale=(config.min_crop, 1.0), flip=config.flip),
+        views=config.views,
+    )
+    return method, loader, config, splits
 
 
 def training(job: Job, images: int) -> TrainConfig:

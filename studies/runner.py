@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,13 @@ def results(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run_missing(jobs: Iterable[Job], path: Path, root: Path, processes: int) -> list[dict[str, Any]]:
-    """Run what is not in `path` yet, each job on one thread, and return all rows of `jobs`."""
+def run_missing(
+    jobs: Iterable[Job], path: Path, root: Path, processes: int, run: Callable[..., dict[str, Any]] = run
+) -> list[dict[str, Any]]:
+    """Run what is not in `path` yet, each job on one thread, and return all rows of `jobs`.
+
+    `run` makes a job's row; it is a module's own function, for processes that start anew have to find it.
+    """
     wanted = {job.key: job for job in jobs}
     done = {row["key"] for row in results(path)}
     missing = [job for key, job in wanted.items() if key not in done]
