@@ -16,9 +16,9 @@ Precision: the residual stream, layer norms and features are float32; `set_preci
 matrices, and with it of the products. Weights are frozen: a linear layer then keeps no input for its backward.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
 
+T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Up to so many keys, processors attend faster in plain products than in torch's fused kernel: in float32 while there
@@ -196,12 +197,22 @@ class Block(nn.Module):
         return self.finish(at, attend(query, key, value, mask=mask))
 
 
+def _causal(block: Block, x: Tensor) -> Tensor:
+    return block(x, causal=True)
+
+
 class Transformer(nn.Module):
     """A stack of blocks, under OpenAI's name `resblocks`."""
 
     def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: str) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation) for _ in range(layers))
+
+    @staticmethod
+    def run(part: Callable[..., T], *inputs: Any) -> T:
+        """part(*inputs), `part` being a function of a block and tensors. Training may put another in its place, which
+        compiles the part first (`daptune.train.compiling`)."""
+        return part(*inputs)
 
     @property
     def blocks(self) -> list[Block]:
@@ -253,14 +264,16 @@ class VisionTower(nn.Module):
             # "before ln_pre" is an ln_pre of the prompts, and every place in the sequence is the same place
             x = torch.cat([x, self.ln_pre(layers[0]) if before_ln_pre else layers[0]], 1)
         *blocks, last = through or self.transformer.blocks
+        run = self.transformer.run
         for depth, block in enumerate(blocks):
             if 0 < depth < len(layers):
                 x = torch.cat([x[:, : -layers[depth].shape[1]], layers[depth]], 1)
-            x = checkpoint(block, x, use_reentrant=False) if self.recompute and x.requires_grad else block(x)
+            again = self.recompute and x.requires_grad
+            x = checkpoint(run, Block.forward, block, x, use_reentrant=False) if again else run(Block.forward, block, x)
         if len(layers) > len(blocks) > 0:
             x = torch.cat([x[:, : -layers[-1].shape[1]], layers[-1]], 1)
         # only the class token is read, or it and the patches, behind which all prompts stand
-        x = last.read(x, x[:, : len(self.positional_embedding) if patches else 1])
+        x = run(Block.read, last, x, x[:, : len(self.positional_embedding) if patches else 1])
         normed = self.ln_post(x if patches else x[:, 0], self.proj.dtype)  # (B, 1 + G, W) or (B, W)
         return (normed @ self.proj if projected else normed).float()
 
@@ -359,15 +372,14 @@ class CLIP(nn.Module):
         """Text features of any token embeddings: (C, T, W) without positions, lengths (C,) up to and with the EOT
         -> (C, D) float32, not normalised.
 
-        The tower is causal and read at the EOT, so what follows it is cut off. Many classes run in chunks that the
-        backward recomputes, so that memory does not grow with C.
+        The tower is causal and read at the EOT, so T need be no more than the longest. Many classes run in chunks that
+        the backward recomputes, so that memory does not grow with C.
         """
-        longest = int(lengths.max())
-        rows = max(1, TEXT_CHUNK_TOKENS // longest)
+        rows = max(1, TEXT_CHUNK_TOKENS // embeddings.shape[1])
         if len(embeddings) <= rows:
-            return self._encode_chunk(embeddings[:, :longest], lengths)
+            return self._encode_chunk(embeddings, lengths)
         recompute = torch.is_grad_enabled() and embeddings.requires_grad
-        chunks = zip(embeddings[:, :longest].split(rows), lengths.split(rows), strict=True)
+        chunks = zip(embeddings.split(rows), lengths.split(rows), strict=True)
         run = self._encode_chunk
         return torch.cat([checkpoint(run, *c, use_reentrant=False) if recompute else run(*c) for c in chunks])
 
@@ -375,7 +387,7 @@ class CLIP(nn.Module):
         x = (embeddings + self.positional_embedding[: embeddings.shape[1]]).float()
         *blocks, last = self.transformer.blocks
         for block in blocks:
-            x = block(x, causal=True)
+            x = self.transformer.run(_causal, block, x)
         eot = x[torch.arange(len(x), device=x.device), lengths - 1].unsqueeze(1)  # (C, 1, W)
         padding = torch.arange(x.shape[1], device=x.device) >= lengths.unsqueeze(1)  # (C, T)
         mask = torch.zeros(padding.shape, dtype=self.dtype, device=x.device).masked_fill_(padding, -torch.inf)

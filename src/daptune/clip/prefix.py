@@ -12,8 +12,9 @@ padding, and attention is a few products of a good size rather than C tiny ones.
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,9 @@ class Suffixes:
     """(C,) places of the EOTs in the flattened lines, ascending."""
     order: Tensor
     """(C,) the row of `ends` that belongs to class c."""
+    before: tuple[int, ...]
+    """(K + 1) how many EOTs stand in front of a line."""
+    _elsewhere: dict[torch.device, "Suffixes"] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(cls, tokenizer: "Tokenizer", class_names: Sequence[str], context_tokens: int) -> "Suffixes":
@@ -92,7 +96,19 @@ class Suffixes:
                 ends[c] = k * length + first - 1
         visible = (owner.unsqueeze(2) == owner.unsqueeze(1)).tril()
         ranked, classes = ends.sort()
-        return cls(sot, tokens, positions, visible, ranked, classes.argsort())
+        before = tuple(accumulate(map(len, lines), initial=0))
+        return cls(sot, tokens, positions, visible, ranked, classes.argsort(), before)
+
+    def to(self, device: torch.device) -> "Suffixes":
+        """The same on a device, copied there once: a copy in every step would make the processor wait."""
+        if device == self.tokens.device:
+            return self
+        if device not in self._elsewhere:
+            with torch.inference_mode(False):  # who trains after predicting needs tensors of the usual kind
+                names = ("tokens", "positions", "visible", "ends", "order")
+                parts: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+            self._elsewhere[device] = replace(self, **parts, _elsewhere={})
+        return self._elsewhere[device]
 
 
 def _pack(lengths: list[int]) -> list[list[int]]:
@@ -120,7 +136,7 @@ def shared_prefix_features(
     1..J - 1. `through` are blocks to run through in place of the tower's own: common to all classes, they leave the
     prefix common too. Many classes run in chunks that the backward recomputes, so that memory does not grow with C.
     """
-    blocks = through or clip.transformer.blocks
+    blocks, suffixes = through or clip.transformer.blocks, suffixes.to(clip.device)
     prefix = [tensor for pair in _prefix_keys_values(clip, blocks, suffixes.sot, context, deep) for tensor in pair]
     start = 1 + context.shape[1]
     count, length = suffixes.tokens.shape
@@ -129,13 +145,13 @@ def shared_prefix_features(
     recompute = lines < count and torch.is_grad_enabled() and learned
 
     def run(first: int, *prefix: Tensor) -> Tensor:
-        return _suffix_features(clip, blocks, suffixes, slice(first, first + lines), start, prefix)
+        return _suffix_features(clip, blocks, suffixes, slice(first, min(first + lines, count)), start, prefix)
 
     parts = [
         checkpoint(run, first, *prefix, use_reentrant=False) if recompute else run(first, *prefix)
         for first in range(0, count, lines)
     ]
-    return torch.cat(parts, 1).index_select(1, suffixes.order.to(context.device))
+    return torch.cat(parts, 1).index_select(1, suffixes.order)
 
 
 def _prefix_keys_values(
@@ -150,13 +166,18 @@ def _prefix_keys_values(
     for depth, block in enumerate(blocks):
         if 0 < depth <= len(layers):
             x = _replace(x, layers[depth - 1])
-        query, key, value = block.project(x)
+        x, key, value = clip.transformer.run(_keep, block, x)
         found.append((key, value))
-        x = block.finish(x, attend(query, key, value, causal=True))
     if len(layers) >= len(blocks) > 0:
         x = _replace(x, layers[len(blocks) - 1])
     key, value = last.project(x, 1, 3)
     return [*found, (key, value)]
+
+
+def _keep(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The block's output for the prefix x (N, 1 + M, W), and its keys and values."""
+    query, key, value = block.project(x)
+    return block.finish(x, attend(query, key, value, causal=True)), key, value
 
 
 def _replace(x: Tensor, tokens: Tensor) -> Tensor:
@@ -170,9 +191,8 @@ def _suffix_features(
 ) -> Tensor:
     """Features (N, C', D) of the C' classes in `lines`, whose suffixes begin at position `start`; `prefix` holds the
     keys and the values of each layer in turn."""
-    tokens = suffixes.tokens[lines].to(clip.device)
-    positions = suffixes.positions[lines].to(clip.device)
-    apart = ~suffixes.visible[lines].unsqueeze(1).to(clip.device)
+    tokens, positions = suffixes.tokens[lines], suffixes.positions[lines]
+    apart = ~suffixes.visible[lines].unsqueeze(1)
     mask = torch.zeros(apart.shape, dtype=clip.dtype, device=clip.device).masked_fill_(apart, -torch.inf)
     mask = torch.nn.functional.pad(mask, (start, 0))  # (K', 1, L, 1 + M + L): all see the prefix
 
@@ -180,12 +200,16 @@ def _suffix_features(
     x = x.expand(len(prefix[0]), -1, -1, -1)  # (N, K', L, W)
     *blocks, last = through
     for block, key, value in zip(blocks, prefix[::2], prefix[1::2], strict=False):
-        x = block.finish(x, _look(block, x, key, value, mask))
+        x = clip.transformer.run(_continue, block, x, key, value, mask)
     attended = _look(last, x, prefix[-2], prefix[-1], mask).transpose(-3, -2)  # (N, K', L, H, W/H)
-    first, stop = lines.start * tokens.shape[1], lines.stop * tokens.shape[1]
-    ends = suffixes.ends[(suffixes.ends >= first) & (suffixes.ends < stop)].to(clip.device) - first
+    ends = suffixes.ends[suffixes.before[lines.start] : suffixes.before[lines.stop]] - lines.start * tokens.shape[1]
     eot, attended = (part.flatten(1, 2).index_select(1, ends) for part in (x, attended))
     return clip.project_text(last.finish(eot, attended.transpose(-3, -2)))
+
+
+def _continue(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The block's output for suffixes x behind a prefix with those keys and values; shapes as in `_look`."""
+    return block.finish(x, _look(block, x, key, value, mask))
 
 
 def _look(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
 from ..clip.model import CLIP
+from ..clip.transfer import Transfer
 from ..errors import MethodError
 from .losses import cross_entropy
 from .options import MethodConfig
@@ -270,7 +271,8 @@ class Method(nn.Module, ABC):
 @torch.no_grad()
 def encode_batches(encode: Callable[[Tensor], Tensor], batches: Batches, device: torch.device) -> tuple[Tensor, Tensor]:
     """Features (n, D) and labels (n,) of all batches, on `device`."""
-    parts = [(encode(images.to(device)), labels.to(device)) for images, labels in batches]
+    transfer = Transfer(device)
+    parts = [(encode(images), labels) for images, labels in (transfer(*batch) for batch in batches)]
     if not parts:
         raise MethodError("expected labelled images to learn from, found none: give at least one for each class.")
     features, labels = zip(*parts, strict=True)

@@ -73,13 +73,15 @@ class CLIPLoRA(Method):
     config_class = CLIPLoRAConfig
     default_lr = 0.002  # at prompts' 0.01 it learns the images by heart
     config: CLIPLoRAConfig
+    prefix: Tensor
     frozen_features: Tensor | None
     """Text features (C, D) where the text tower learns nothing; not part of what is saved."""
 
     def build(self, generator: torch.Generator) -> None:
         """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
         texts = [self.config.template.replace("{}", name.replace("_", " ")) for name in self.class_names]
-        self.prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts)
+        prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts)
+        self.register_buffer("prefix", prefix.to(self.clip.device), persistent=False)
         self.text_lora = self._low_rank("text", self.clip.transformer, generator)
         self.vision_lora = self._low_rank("vision", self.clip.visual.transformer, generator)
         self.register_buffer("frozen_features", None, persistent=False)
@@ -98,7 +100,7 @@ class CLIPLoRA(Method):
     def text_features(self) -> Tensor:
         """Unit class features of the template: (C, D)."""
         if self.text_lora is not None:
-            context = self.clip.token_embedding(self.prefix.to(self.clip.device)).unsqueeze(0)  # (1, M, W)
+            context = self.clip.token_embedding(self.prefix).unsqueeze(0)  # (1, M, W)
             through = self.text_lora.blocks(self.clip.transformer)
             return F.normalize(shared_prefix_features(self.clip, context, self.suffixes, through=through)[0], dim=-1)
         if self.frozen_features is None:

@@ -72,11 +72,12 @@ class PLOTPP(TransportMethod):
         lengths = [len(words) for words in phrases]
         tokens = len(config.phrases[0].replace("_", " ").split()) if config.official_phrases else min(lengths)
         config.require("phrases", tokens <= min(lengths) + 2, "none to be more than 2 words shorter than the first")
-        self.groups: list[tuple[list[int], Tensor, Suffixes]] = []  # contexts of one length, words behind them, names
+        self.groups: list[tuple[list[int], str, Suffixes]] = []  # contexts of one length, words behind them, names
         for length in sorted(set(lengths)):
             members = [n for n, words in enumerate(phrases) if len(words) == length]
             frozen = torch.tensor([phrases[n][tokens:] for n in members], dtype=torch.int64)
-            self.groups.append((members, frozen, self._names(max(lengths), max(0, tokens - length))))
+            self.register_buffer(f"words_{length}", frozen.to(self.clip.device), persistent=False)
+            self.groups.append((members, f"words_{length}", self._names(max(lengths), max(0, tokens - length))))
         padded = [[*words, tokenizer.eot, *[0] * tokens][:tokens] for words in phrases]
         self.text_prompt = nn.Parameter(self.clip.token_embedding.weight.detach()[torch.tensor(padded)].float())
         shape = (config.vision_sets, config.vision_tokens, self.clip.config.vision_width)
@@ -102,9 +103,10 @@ class PLOTPP(TransportMethod):
         """Class features under each context, not normalised: (N, C, D); without gradient in the first stage."""
         learned = self.text_prompt.detach() if self.visual_stage else self.text_prompt
         found: dict[int, Tensor] = {}
+        rows = learned.unbind()  # an index made of numbers would have to be copied to a GPU
         for members, frozen, names in self.groups:
-            words = self.clip.token_embedding(frozen.to(learned.device)).float()
-            context = torch.cat([learned[members], words], 1)
+            words = self.clip.token_embedding(getattr(self, frozen)).float()
+            context = torch.cat([torch.stack([rows[n] for n in members]), words], 1)
             found |= zip(members, shared_prefix_features(self.clip, context, names), strict=True)
         return torch.stack([found[n] for n in range(len(learned))])
 

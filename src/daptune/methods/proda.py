@@ -74,12 +74,12 @@ class ProDA(Method):
     def prompt_features(self, chosen: Sequence[int]) -> Tensor:
         """Unit class features under the contexts `chosen`, ascending: (Q', C, D)."""
         parts: list[Tensor] = []
-        first = 0
+        rows, first = self.text_prompt.unbind(), 0  # an index made of numbers would have to be copied to a GPU
         for prompts, count in self.groups:
-            contexts = self.text_prompt[sorted(q for q in chosen if first <= q < first + count)]
+            contexts = [rows[q] for q in sorted(chosen) if first <= q < first + count]
             first += count
-            at_once = prompts.shared and len(contexts)
-            parts += prompts.features(contexts) if at_once else [prompts.features(v) for v in contexts]
+            at_once = prompts.shared and contexts
+            parts += prompts.features(torch.stack(contexts)) if at_once else [prompts.features(v) for v in contexts]
         return torch.stack(parts)
 
     def logit_weights(self) -> Tensor:

@@ -43,4 +43,5 @@ def class_sums(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """(n,) of any type -> float32 (n, C)."""
-    return F.one_hot(labels.long(), classes).float()
+    # not F.one_hot, which looks at the labels on some devices
+    return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()

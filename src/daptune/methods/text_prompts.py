@@ -88,11 +88,14 @@ class TextPrompts:
 
     def _trimmed(self, context: Tensor) -> Tensor:
         """Whole prompts, cut at the EOT, each with the context in its slots: (C, D), not normalised."""
-        device = self.clip.device
-        embeddings = self.clip.token_embedding(self.ids.to(device)).float()  # (C, T, W)
-        rows = torch.arange(self.classes, device=device).unsqueeze(1)
-        embeddings = embeddings.index_put((rows, self.slots.to(device)), context.expand(self.classes, -1, -1))
-        return trimmed_features(self.clip, embeddings, self.lengths.to(device))
+        if self.ids.device != self.clip.device:  # once: a copy in every step would make the processor wait
+            with torch.inference_mode(False):
+                ours = self.ids, self.slots, self.lengths
+                self.ids, self.slots, self.lengths = (tensor.to(self.clip.device) for tensor in ours)
+        embeddings = self.clip.token_embedding(self.ids).float()  # (C, T, W)
+        rows = torch.arange(self.classes, device=self.clip.device).unsqueeze(1)
+        embeddings = embeddings.index_put((rows, self.slots), context.expand(self.classes, -1, -1))
+        return trimmed_features(self.clip, embeddings, self.lengths)
 
     def _lay_out(self, backbone: Backbone, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids (C, T) padded with zeros, the places (C, M) of the context in them, and lengths (C,)."""

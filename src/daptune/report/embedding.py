@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from daptune.clip.transfer import Transfer
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import MethodError
@@ -57,10 +58,10 @@ class Features:
 def encode(method: Method, table: ImageTable, *, batch_size: int = 64, tick: Callable[[], object] = int) -> Features:
     """Features as the method sees them, after its prompts; `tick` is called after each batch."""
     loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False)
-    parts = []
+    parts, transfer = [], Transfer(method.clip.device)
     with torch.no_grad():
         for images, _ in loader.evaluation():
-            parts.append(method.image_features(images.to(method.clip.device)).float().cpu())
+            parts.append(method.image_features(*transfer(images)).float().cpu())
             tick()
         try:
             texts = method.text_features().float().cpu().numpy().astype(np.float64)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from daptune.clip.transfer import Transfer
 from daptune.train.batches import Batch, Batches
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ class EncodedImages:
     def _view(self, view: int | None) -> Batch:
         if view not in self._kept:
             batches = self.loader.evaluation() if view is None else self.loader.training_view(view)
+            transfer = Transfer(self._device)
             with torch.no_grad():
-                parts = [(self._encode(images.to(self._device)).cpu(), labels) for images, labels in batches]
+                parts = [(self._encode(*transfer(images)).cpu(), labels) for images, labels in batches]
             features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
             self._kept[view] = features, labels
         return self._kept[view]
