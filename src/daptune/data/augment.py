@@ -75,12 +75,18 @@ def crop_box(
     return left, top, left + w, top + h
 
 
+def cut(image: Image.Image, rng: np.random.Generator, augmentation: Augmentation) -> tuple[Image.Image, bool]:
+    """The crop of a random view in its own size, and whether it is to be flipped."""
+    crop = image.crop(crop_box(image.width, image.height, rng, augmentation))
+    return crop, bool(rng.random() < augmentation.flip)
+
+
 def augment(
     image: Image.Image, size: int, rng: np.random.Generator, augmentation: Augmentation
 ) -> npt.NDArray[np.uint8]:
     """One random view of an RGB image, cut out and then resized as torchvision does: uint8 (size, size, 3)."""
-    box = crop_box(image.width, image.height, rng, augmentation)
-    view = image.crop(box).resize((size, size), Image.Resampling.BICUBIC)
-    if rng.random() < augmentation.flip:
+    view, flipped = cut(image, rng, augmentation)
+    view = view.resize((size, size), Image.Resampling.BICUBIC)
+    if flipped:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.array(view)

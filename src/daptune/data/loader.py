@@ -15,6 +15,7 @@ from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
 from daptune.data.cache import DiskCache, ImageCache
+from daptune.data.device import Cut
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.parallel import default_workers, ordered_map
 from daptune.data.stream import PREFETCH, SCALED_MARGIN, Decoded, decoded_batches
@@ -32,6 +33,10 @@ class Preprocess(Protocol):
 
     @property
     def size(self) -> int: ...
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
 
     def __call__(self, image: Image.Image, /) -> Tensor:
         """Evaluation transform of an RGB image: float32 (3, R, R)."""
@@ -48,6 +53,8 @@ class ImageLoader:
     batch_size: images a batch.
     seed: of the order and the augmentation.
     augment: random crop and flip in `epoch`, by `augmentation`; else the evaluation transform.
+    augment_on: device that resizes, flips and normalises augmented images, which are then yielded there; None:
+        the workers do, with Pillow (daptune.data.device has the difference).
     views: so many augmented views of each image, in turn, epoch by epoch; None: a new one in every epoch.
     shuffle: a new order each epoch.
     drop_last: leave out the ragged last batch of an epoch; "auto" does so when the table fills at least one
@@ -71,6 +78,7 @@ class ImageLoader:
         shuffle: bool = False,
         drop_last: bool | Literal["auto"] = "auto",
         augmentation: Augmentation | None = None,
+        augment_on: torch.device | str | None = None,
         views: int | None = None,
         workers: int | None = None,
         cache_bytes: int = 1 << 30,
@@ -92,6 +100,7 @@ class ImageLoader:
         self.shuffle = shuffle
         self.drop_last = len(table) >= batch_size if drop_last == "auto" else drop_last
         self.augmentation = augmentation or Augmentation()
+        self.augment_on = None if augment_on is None else torch.device(augment_on)
         self.views = views
         self.workers = default_workers() if workers is None else workers
         self.max_pixels = max_pixels
@@ -135,17 +144,17 @@ class ImageLoader:
         """Every image in the table's order, augmented: a pure function of (seed, view, row), not epoch's."""
         return self._batches(np.arange(len(self.table)), self._view(VIEW, view, True))
 
-    def _view(self, purpose: int, number: int, augmented: bool) -> Callable[[int], Tensor]:
+    def _view(self, purpose: int, number: int, augmented: bool) -> Callable[[int], Tensor | Cut]:
         return partial(self._augmented, purpose, number) if augmented else self._plain
 
     def _plain(self, row: int) -> Tensor:
         return self.preprocess(self._image(row))
 
-    def _augmented(self, purpose: int, number: int, row: int) -> Tensor:
-        rng = generator(self.seed, purpose, number, row)
-        return self.preprocess.normalize(
-            augment(self._image(row), self.preprocess.size, rng, self.augmentation)
-        )
+    def _augmented(self, purpose: int, number: int, row: int) -> Tensor | Cut:
+        rng, image = generator(self.seed, purpose, number, row), self._image(row)
+        if self.augment_on is not None:
+            return Cut.draw(image, rng, self.augmentation, self.augment_on)
+        return self.preprocess.normalize(augment(image, self.preprocess.size, rng, self.augmentation))
 
     def _image(self, row: int) -> Image.Image:
         return self._cache.get(row, partial(self._decoded, self.table.images[row]))
@@ -154,11 +163,14 @@ class ImageLoader:
         plain = partial(decode, source, max_pixels=self.max_pixels)
         return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
 
-    def _batches(self, rows: npt.NDArray[np.int64], view: Callable[[int], Tensor]) -> Iterator[Batch]:
+    def _finished(self, view: Tensor | Cut) -> Tensor:
+        return view if isinstance(view, Tensor) else view.view(self.preprocess)
+
+    def _batches(self, rows: npt.NDArray[np.int64], view: Callable[[int], Tensor | Cut]) -> Iterator[Batch]:
         with closing(_parallel(view, rows.tolist(), self.workers, self.batch_size)) as views:
             for start in range(0, len(rows), self.batch_size):
                 chosen = rows[start : start + self.batch_size]
-                images = torch.stack(list(islice(views, len(chosen))))  # (B, 3, R, R)
+                images = torch.stack([self._finished(v) for v in islice(views, len(chosen))])  # (B, 3, R, R)
                 yield images, torch.from_numpy(self.table.labels[chosen])
 
 
