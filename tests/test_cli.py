@@ -615,11 +615,11 @@ def test_every_verb_has_help(verb: str, daptune: Command) -> None:
 def test_choices_of_the_command_line_are_those_of_the_library() -> None:
     assert get_args(Precision) == PRECISIONS
     chosen = get_type_hints(FitOptions)
-    for name in ("optimizer", "select", "memory"):
+    for name in ("optimizer", "select", "memory", "augment_on"):
         assert get_args(get_args(chosen[name])[0]) == schedule._CHOICES[name]
     training = {field.name for field in fields(schedule.TrainConfig)}
-    augmentation = {"min_crop", "flip", "views"}
-    memory = {"batch_size", "accumulate", "memory"}
+    augmentation = {"min_crop", "flip", "views", "augment_on"}
+    memory = {"batch_size", "accumulate", "memory", "compile"}
     assert training & set(chosen) == {"epochs", "lr", "optimizer", "select", "seed", *memory, *augmentation}
 
 

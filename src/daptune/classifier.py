@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from daptune.adapter import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
+from daptune.clip.transfer import Transfer
 from daptune.data.augment import Augmentation
 from daptune.data.check import DecodeReport, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot
@@ -126,10 +127,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         def loader(part: ImageTable, *, training: bool) -> ImageLoader:
             size = train_config.batch_size if training else self.batch_size
+            on = backbone.device if train_config.augment_on == "device" else None
             crops = Augmentation(scale=(train_config.min_crop, 1.0), flip=train_config.flip)
             return ImageLoader(
                 part, backbone.preprocess, size, seed=self.seed, augment=training, shuffle=training, augmentation=crops,
-                views=train_config.views, cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
+                augment_on=on, views=train_config.views,
+                cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
             )
 
         train = loader(drawn.train, training=True)
@@ -178,7 +181,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def stream(self, sources: Iterable[ImageSource]) -> Iterator[tuple[DecodedBatch, NDArray[np.float32]]]:
         """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
         check_is_fitted(self, "record_")
-        temperature = self.record_.temperature
+        temperature, transfer = self.record_.temperature, Transfer(self.backbone_.device)
         for batch in iter_batches(
             sources, self.backbone_.preprocess, self.batch_size, scaled=self.scaled_decoding
         ):
@@ -186,7 +189,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 yield batch, np.empty((0, len(self.classes_)), np.float32)
                 continue
             with torch.inference_mode():
-                logits = self.method_.logits(batch.images.to(self.backbone_.device)).float()
+                logits = self.method_.logits(*transfer(batch.images)).float()
                 yield batch, (logits / temperature).softmax(dim=-1).cpu().numpy()
 
     def score(self, images: Any, labels: Any = None, sample_weight: Any = None) -> float:

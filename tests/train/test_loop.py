@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from daptune.errors import DataError, Interrupted, TrainingError
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
+from daptune.train.run import identity_of
 from daptune.train.schedule import learning_rate
 
 from .fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
@@ -316,6 +317,19 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert {p.name for p in tmp_path.iterdir()} == {FILE_NAME, "history.jsonl"}
     train(tmp_path, resume=True)
     assert same(read_checkpoint(tmp_path).tensors, read_checkpoint(reference).tensors)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [({"compile": True}, False), ({"augment_on": "device"}, False), ({"memory": "low"}, True)],
+    ids=str,
+)
+def test_a_run_is_another_where_its_bits_may_be_others(change: dict[str, Any], same: bool) -> None:
+    one, other = (
+        identity_of(FakeMethod(), FakeLoader(), None, config)  # type: ignore[arg-type]
+        for config in (CONFIG, replace(CONFIG, **change))
+    )
+    assert (one == other) == same
 
 
 def test_the_method_may_be_any_module(tmp_path: Path) -> None:

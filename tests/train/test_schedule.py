@@ -93,6 +93,8 @@ def test_the_papers_preset_is_a_configuration() -> None:
         ({"optimizer": "adam"}, "optimizer='adam' is not known. Did you mean 'adamw'?"),
         ({"schedule": "linear"}, "schedule='linear' is not known"),
         ({"select": "bestval"}, "Did you mean 'best_val'?"),
+        ({"augment_on": "gpu"}, "augment_on='gpu' is not known. Choose from: device, workers."),
+        ({"compile": "yes"}, "compile must be true or false, not 'yes'"),
         ({"epochs": 0}, "epochs must be a whole number at least 1, not 0"),
         ({"epochs": 2.5}, "epochs must be a whole number"),
         ({"epochs": True}, "epochs must be a whole number"),

@@ -87,8 +87,12 @@ class FitOptions:
     """Probability of a left-right flip, such as 0.5 for photographs; by default none."""
     views: int | None = None
     """Augmented views of an image, such as 8, in place of a new one in every epoch: quicker where text alone learns."""
+    augment_on: Literal["workers", "device"] | None = None
+    """`device` resizes random crops where the CLIP runs, not in the threads that decode: for a GPU that waits."""
     memory: Literal["fast", "low"] | None = None
     """`low` keeps less of the image tower for its backward and computes it anew: for a larger --batch-size."""
+    compile: bool = False
+    """Compile the towers' blocks first, which takes half a minute or more: for long runs on a GPU, as CUDA graphs."""
     precision: Precision = "auto"
     """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
     device: str = "cpu"

@@ -18,8 +18,10 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from daptune import metrics
+from daptune.clip.transfer import Transfer
 from daptune.errors import DataError, TrainingError
 from daptune.train.batches import Batch, Batches
+from daptune.train.compiling import check_compiler, compiled_blocks
 from daptune.train.features import encoded_once
 from daptune.train.history import Evaluation, History, Progress
 from daptune.train.parallel import Ranks
@@ -63,6 +65,8 @@ def fit_method(
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
     device, ranks = device_of(method), Ranks()
+    if config.compile:
+        check_compiler(device)
     identity = identity_of(method, train, val, config) if run_dir is not None else {}
     checkpoint = ranks.from_first(lambda: open_run(run_dir, identity, resume=resume))
     if not ranks.first:
@@ -78,10 +82,19 @@ def fit_method(
         raise TrainingError("There is not a single batch to train on; add images or lower batch_size.")
 
     feed, held_out = encoded_once(method, train), None if val is None else encoded_once(method, val)
-    optimizer = build_optimizer(method, config)
+    optimizer, transfer = build_optimizer(method, config), Transfer(device)
     together = getattr(method, "whole_batch", False)
-    with StopSignals(stop, agree=ranks.any) as signals, saving_memory(method, config.memory == "low"):
+    with (
+        StopSignals(stop, agree=ranks.any) as signals,
+        saving_memory(method, config.memory == "low"),
+        compiled_blocks(method, config.compile) as begin,
+    ):
         run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
+
+        def between() -> None:
+            begin()
+            run.pause()
+
         try:
             while not run.finished:
                 method.train()
@@ -89,11 +102,11 @@ def fit_method(
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(config, run.total_steps, steps, peak=group["peak_lr"])
                     optimizer.zero_grad(set_to_none=True)
+                    begin()
                     with seeded(config.seed, run.total_steps + 1, device), text_once(method, len(batches)):
                         for batch in batches:
                             images, labels, weight = ranks.share(*batch, whole=together)
-                            images = images.to(device, non_blocking=True)
-                            labels = labels.to(device, non_blocking=True)
+                            images, labels = transfer(images, labels)
                             terms = method.losses(images, labels)
                             (terms["total"] * (weight / len(batches))).backward()
                             if (accuracy := getattr(method, "batch_accuracy", None)) is not None:
@@ -106,7 +119,7 @@ def fit_method(
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
                 run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
                 seen = held_out if run.validates else None
-                found = None if seen is None else evaluate(method, seen, after_batch=run.pause)
+                found = None if seen is None else evaluate(method, seen, after_batch=between)
                 run.end_epoch(ranks.from_first(lambda found=found: found))  # type: ignore[misc]
             history = run.finish()
         finally:
@@ -130,13 +143,13 @@ def evaluate(
 
     The method's mode (training or evaluation) is put back afterwards. Raises `DataError` without any image.
     """
-    device, was_training = device_of(method), method.training
+    transfer, was_training = Transfer(device_of(method)), method.training
     probabilities, labels = [], []
     method.eval()
     try:
         with torch.no_grad():
             for images, truth in loader.evaluation():
-                logits = method.logits(images.to(device, non_blocking=True))  # (B, C)
+                logits = method.logits(*transfer(images))  # (B, C)
                 probabilities.append(logits.float().softmax(dim=-1).cpu())
                 labels.append(truth)
                 if after_batch is not None:

@@ -23,6 +23,7 @@ _CHOICES = {
     "schedule": ("cosine", "cosine_per_epoch", "constant"),
     "select": ("last", "best_val"),
     "memory": ("fast", "low"),
+    "augment_on": ("workers", "device"),
 }
 
 
@@ -31,9 +32,11 @@ class TrainConfig:
     """Everything about a run except the method and the data. Raises `TrainingError` on a value that cannot be.
 
     epochs             passes over the training images; None: as many as make DEFAULT_STEPS steps, at least LEAST_EPOCHS
-    batch_size         images in a batch; read by whoever builds the loader, as the next three
+    batch_size         images in a batch; read by whoever builds the loader, as the next four
     min_crop           smallest share of an image's area that a random crop keeps; 0.08 in CoOp and DAPT, 1: no crops
     flip               probability of a left-right flip; 0 where left and right differ (letters, arrows)
+    augment_on         "workers": random crops are resized by the threads that decode, with Pillow; "device": where the
+                       method is, in float32, to nearly the same pixels
     views              augmented views of an image that epochs show in turn; None: a new one in every epoch. A method
                        whose image tower learns nothing encodes each of them once
     accumulate         batches whose mean gradient makes one step; they share one pass of the text tower
@@ -49,6 +52,7 @@ class TrainConfig:
     select             "last": parameters of the last step; "best_val": of the epoch with the best validation accuracy
     patience           with "best_val": stop after so many epochs without a better one; None: never
     memory             "low": the image tower keeps less for its backward and computes it anew, to the same result
+    compile            run the towers' blocks through torch.compile, on a GPU as CUDA graphs: the same up to rounding
     checkpoint_seconds time between two checkpoints within an epoch; the end of an epoch always has one
     """
 
@@ -56,6 +60,7 @@ class TrainConfig:
     batch_size: int = 32
     min_crop: float = 0.5
     flip: float = 0.0
+    augment_on: str = "workers"
     views: int | None = None
     accumulate: int = 1
     optimizer: str = "adamw"
@@ -70,6 +75,7 @@ class TrainConfig:
     select: str = "last"
     patience: int | None = None
     memory: str = "fast"
+    compile: bool = False
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -78,6 +84,8 @@ class TrainConfig:
                 raise TrainingError(
                     f"{name}={getattr(self, name)!r} is not known.{suggest(str(getattr(self, name)), choices)}"
                 )
+        if not isinstance(self.compile, bool):
+            raise TrainingError(f"compile must be true or false, not {self.compile!r}.")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in _LIMITS and value is not None:
