@@ -161,7 +161,8 @@ def method_step(side: str, precision: str, method: str, classes: int, batch: int
         found = {"total": step()}
         optimizer.step()
         gradients = {name: tensor.grad.flatten() for name, tensor in tensors.items() if tensor.grad is not None}
-        found |= {"context": gradients.pop("text_prompt")} if gradients else {}  # PLOT's warm-up has none
+        if "text_prompt" in gradients:  # VPT learns none, and PLOT's warm-up has none
+            found["context"] = gradients.pop("text_prompt")
         return found | ({"network": torch.cat(list(gradients.values()))} if gradients else {})
 
     return run

@@ -98,8 +98,8 @@ TABLE: dict[str, dict[str, Any]] = {
         "row": "files",
         "images": 1000,
         "repeats": 1,
+        "warmup": 0,
         "precisions": ("fp32", "bf16"),
-        "reference": {"warmup": 0},
     },
 }
 
