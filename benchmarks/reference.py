@@ -19,13 +19,13 @@ class QuickGELU(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, mlp: int, mask: Tensor | None) -> None:
+    def __init__(self, width: int, heads: int, mlp: int, mask: Tensor | None, activation: str) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mlp = nn.Sequential()
         self.mlp.add_module("c_fc", nn.Linear(width, mlp))
-        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("gelu", QuickGELU() if activation == "quick_gelu" else nn.GELU())
         self.mlp.add_module("c_proj", nn.Linear(mlp, width))
         self.mask = mask
 
@@ -35,9 +35,10 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-def transformer(width: int, layers: int, heads: int, mlp: int, mask: Tensor | None = None) -> nn.Module:
+def transformer(size: dict, kind: str, mask: Tensor | None = None) -> nn.Module:
+    width, layers, heads, mlp = (size[f"{kind}_{name}"] for name in ("width", "layers", "heads", "mlp"))
     tower = nn.Module()
-    tower.resblocks = nn.Sequential(*(Block(width, heads, mlp, mask) for _ in range(layers)))
+    tower.resblocks = nn.Sequential(*(Block(width, heads, mlp, mask, size["activation"]) for _ in range(layers)))
     return tower
 
 
@@ -49,7 +50,7 @@ class Vision(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + (size["image_size"] // patch) ** 2, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = transformer(width, size["vision_layers"], size["vision_heads"], size["vision_mlp"])
+        self.transformer = transformer(size, "vision")
         self.proj = nn.Parameter(torch.empty(width, size["embed_dim"]))
 
     def forward(self, images: Tensor, prompts: Tensor | None = None, *, patches: bool = False) -> Tensor:
@@ -78,8 +79,9 @@ class ReferenceCLIP(nn.Module):
         super().__init__()
         width, length = size["text_width"], size["context_length"]
         mask = torch.full((length, length), float("-inf")).triu(1)
+        self.special = size.get("special", (SOT, X, DOT, EOT))  # another vocabulary has other ids
         self.visual = Vision(size)
-        self.transformer = transformer(width, size["text_layers"], size["text_heads"], size["text_mlp"], mask)
+        self.transformer = transformer(size, "text", mask)
         self.token_embedding = nn.Embedding(size["vocab_size"], width)
         self.positional_embedding = nn.Parameter(torch.empty(length, width))
         self.ln_final = nn.LayerNorm(width)
@@ -93,10 +95,10 @@ class ReferenceCLIP(nn.Module):
 
         `words` placeholders follow the context, frozen; (J, M, W) puts new tokens in the context's places in layer j.
         """
-        first, *deep = context if context.dim() == 3 else (context,)
+        (start, placeholder, dot, end), (first, *deep) = self.special, context if context.dim() == 3 else (context,)
         tokens = torch.zeros(len(names), self.positional_embedding.shape[0], dtype=torch.int64)
         for row, name in zip(tokens, names, strict=True):
-            ids = [SOT, *[X] * (len(first) + words), *name, DOT, EOT]
+            ids = [start, *[placeholder] * (len(first) + words), *name, dot, end]
             row[: len(ids)] = torch.tensor(ids)
         x = self._put(self.token_embedding(tokens), first) + self.positional_embedding
         for depth, block in enumerate(self.transformer.resblocks):

@@ -11,9 +11,19 @@ from studies.defaults import TASKS
 Cell = tuple[int, str, str]  # shots, method, task
 HEADS = (
     "shots", "method", "task", "recipe's rate", "its accuracy", "its steps (first there)", "default is there",
-    "stays from", "ends", "steps, times fewer", "seconds, times fewer",
+    "stays from", "ends", "times fewer steps",
 )  # fmt: skip
-COUNTS = ("variant", "shots", "cells", "is there", "in a fifth", "ends there", "whole run a fifth", "ends, mean")
+COUNTS = (
+    "variant",
+    "shots",
+    "cells",
+    "is there",
+    "in a fifth",
+    "to stay",
+    "ends there",
+    "whole run a fifth",
+    "ends, mean",
+)
 
 
 def curves(rows: list[dict[str, Any]]) -> dict[Cell, dict[str, dict[str, Any]]]:
@@ -26,7 +36,6 @@ def curves(rows: list[dict[str, Any]]) -> dict[Cell, dict[str, dict[str, Any]]]:
             label: {
                 "steps": own[0]["steps"],
                 "accuracy": list(100 * np.sum([row["right"] for row in own], 0) / sum(row["images"] for row in own)),
-                "seconds": float(np.mean([row["seconds"] for row in own])),
             }
             for label, own in labels.items()
         }
@@ -34,9 +43,14 @@ def curves(rows: list[dict[str, Any]]) -> dict[Cell, dict[str, dict[str, Any]]]:
     }
 
 
+def is_recipe(label: str) -> bool:
+    """Whether it is the recipe as it is, at some rate."""
+    return label.startswith("recipe ") and label[7].isdigit()
+
+
 def best_recipe(own: dict[str, dict[str, Any]]) -> str:
     """The label of the rate that ends best; of equal ones the first."""
-    return max((label for label in own if label.startswith("recipe ")), key=lambda label: own[label]["accuracy"][-1])
+    return max(filter(is_recipe, own), key=lambda label: own[label]["accuracy"][-1])
 
 
 def compared(own: dict[str, dict[str, Any]], label: str = "default") -> dict[str, Any]:
@@ -44,19 +58,50 @@ def compared(own: dict[str, dict[str, Any]], label: str = "default") -> dict[str
     reference, ours = own[best_recipe(own)], own[label]
     level = reference["accuracy"][-1]
     first, stays = first_at(ours["accuracy"], level), stays_at(ours["accuracy"], level)
-    reached = None if first is None else ours["steps"][first]
-    share = 1.0 if reached is None else reached / ours["steps"][-1]  # every step costs the same
     return {
         "level": level,
         "whole": reference["steps"][-1],
         "own": reference["steps"][first_at(reference["accuracy"], level) or -1],
         "steps": ours["steps"][-1],
-        "reached": reached,
+        "reached": None if first is None else ours["steps"][first],
         "stays": None if stays is None else ours["steps"][stays],
         "ends": ours["accuracy"][-1] - level,
         "best": max(ours["accuracy"][1:]) - level,
-        "seconds": (reference["seconds"], share * ours["seconds"]),
     }
+
+
+def in_time(c: dict[str, Any]) -> bool:
+    """Whether a variant is there to stay in a fifth of the recipe's steps."""
+    return c["stays"] is not None and 5 * c["stays"] <= c["whole"]
+
+
+def left_out(found: dict[Cell, dict[str, dict[str, Any]]], shots: int) -> str:
+    """What the other tasks choose for each: there to stay in a fifth most often, then furthest ahead at the end."""
+    cells = {cell: own for cell, own in found.items() if cell[0] == shots}
+    labels = [label for label in next(iter(cells.values())) if not label.startswith("recipe")]
+    labels = [label for label in labels if all(label in own for own in cells.values())]
+
+    def score(label: str, chosen: list[Cell]) -> tuple[int, float]:
+        every = [compared(cells[cell], label) for cell in chosen]
+        return sum(map(in_time, every)), float(np.mean([c["ends"] for c in every]))
+
+    told = []
+    for task in dict.fromkeys(task for _, _, task in cells):
+        own, others = ([cell for cell in cells if (cell[2] == task) == same] for same in (True, False))
+        best = max(labels, key=lambda label, others=others: score(label, others))  # type: ignore[misc]
+        count, ends = score(best, own)
+        told.append(f'{task} "{best}" (in a fifth to stay {count} of {len(own)}, ends {ends:+.1f})')
+    return f"Chosen on the other tasks, {shots} shots: " + ", ".join(told) + "."
+
+
+def step_costs(rows: list[dict[str, Any]]) -> str:
+    """A sentence: milliseconds of a step with the recipe and without, median over runs that were timed."""
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    for row in rows:
+        if row["seconds"] is not None:
+            costs[is_recipe(row["label"])].append(1000 * row["seconds"] / row["steps"][-1])
+    recipe, ours = (np.median(costs[kind] or [np.nan]) for kind in (True, False))
+    return f"A step that was timed: {recipe:.0f} ms of a processor with the recipe, {ours:.0f} ms otherwise."
 
 
 def report(rows: list[dict[str, Any]]) -> str:
@@ -68,14 +113,13 @@ def report(rows: list[dict[str, Any]]) -> str:
         rate = best_recipe(own).removeprefix("recipe ")
         cells = [shots, f"`{method}`", task, rate, f"{c['level']:.1f}", f"{c['whole']} ({c['own']})"]
         if c["reached"] is None:
-            cells += [f"not reached, {c['best']:+.1f} at best", "never", f"{c['ends']:+.1f}", "-", "-"]
+            cells += [f"not reached, {c['best']:+.1f} at best", "never", f"{c['ends']:+.1f}", "-"]
         else:
             cells += [f"step {c['reached']} of {c['steps']}", "never" if c["stays"] is None else c["stays"]]
             cells += [f"{c['ends']:+.1f}", f"{c['whole'] / c['reached']:.1f}"]
-            cells.append(f"{c['seconds'][0] / c['seconds'][1]:.1f}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "| " + " | ".join(COUNTS) + " |", "|---" * len(COUNTS) + "|"]
-    labels = dict.fromkeys(label for own in found.values() for label in own if not label.startswith("recipe "))
+    labels = dict.fromkeys(label for own in found.values() for label in own if not is_recipe(label))
     for label in labels:
         for shots in sorted({shots for shots, _, _ in found}):
             every = [compared(own, label) for cell, own in found.items() if cell[0] == shots and label in own]
@@ -83,7 +127,8 @@ def report(rows: list[dict[str, Any]]) -> str:
                 there = [c for c in every if c["reached"] is not None]
                 ends = [c for c in every if c["ends"] >= 0]
                 cells = [label, shots, len(every), len(there), sum(5 * c["reached"] <= c["whole"] for c in there)]
-                cells += [len(ends), sum(5 * c["steps"] <= c["whole"] for c in ends)]
+                cells += [sum(map(in_time, every)), len(ends), sum(5 * c["steps"] <= c["whole"] for c in ends)]
                 cells.append(f"{np.mean([c['ends'] for c in every]):+.1f}")
                 lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    chosen = [left_out(found, shots) for shots in sorted({shots for shots, _, _ in found})]
+    return "\n".join([*lines, "", *chosen, "", step_costs(rows)])
