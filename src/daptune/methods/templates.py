@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clip.backbone import Backbone
+from ..clip.prefix import Suffixes, shared_prefix_features
 from ..errors import MethodError, suggest
 
 PLAIN = "a photo of a {}."
@@ -92,10 +93,12 @@ def template_features(
 
     Without `unit` the mean is over features of their own length (PromptSRC).
     """
-    total = torch.zeros((), device=backbone.clip.device)
+    clip = backbone.clip
+    total = torch.zeros((), device=clip.device)
     for template in templates:
         texts = [template.replace("{}", name.replace("_", " ")) for name in class_names]
-        tokens = backbone.tokenizer(texts).to(backbone.clip.device)
-        features = backbone.clip.encode_text(tokens)
+        words, names = Suffixes.of_texts(backbone.tokenizer, texts)  # what all have in common is encoded once
+        context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
+        features = shared_prefix_features(clip, context, names)[0]
         total = total + (F.normalize(features, dim=-1) if unit else features)
     return F.normalize(total / len(templates), dim=-1)
