@@ -59,8 +59,9 @@ def points(repeats: int) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], target: Path) -> None:
-    """Seconds above, memory below, a column a panel; both axes are logarithmic."""
+    """Seconds above, on a logarithmic axis, and memory below, on one from 0; a column a panel."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     plt.rcParams.update({"svg.hashsalt": "daptune", "svg.fonttype": "none"})  # the same file each time, a small one
     figure, axes = plt.subplots(2, len(SERIES), figsize=(15, 6), layout="constrained", sharex="col")
@@ -70,7 +71,12 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
             for axis, quantity in zip(column, ("seconds", "gb"), strict=True):
                 label = "straightforward, fp32" if side == "reference" else f"daptune, {precision}"
                 sizes, heights = [row["size"] for row in own], [row[quantity] for row in own]
-                axis.loglog(sizes, heights, marker + "-", color=colour, markersize=4, label=label)
+                axis.semilogx(sizes, heights, marker + "-", color=colour, markersize=4, label=label)
+        column[0].set_yscale("log")
+        column[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        column[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        column[0].yaxis.set_minor_formatter(NullFormatter())
+        column[1].set_ylim(0)
         for axis in column:
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(True, color="0.9")
