@@ -44,7 +44,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
     start_from      folder of an adapter of the same method and backbone whose learned tensors training starts from
-    preset, dataset "paper": the settings of the official code, for a benchmark data set; options go over them
+    preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
+                    words; options go over them
     precision       of the frozen towers: "auto", "fp32", "bf16", "fp16-faithful"
     device          of torch
     batch_size      images at a time in prediction

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from daptune import presets
-from daptune.errors import TrainingError
+from daptune.errors import MethodError, TrainingError
+from daptune.methods import make_config
 from daptune.train.schedule import (
     DEFAULT_LR,
     DEFAULT_WEIGHT_DECAY,
@@ -85,6 +86,20 @@ def test_the_papers_preset_is_a_configuration() -> None:
         config = TrainConfig(**presets.resolve("paper", "dapt", shots=shots, dataset="eurosat").train)
         assert (config.epochs, config.lr, config.optimizer, config.weight_decay) == (epochs, 20, "sgd", 5e-4)
         assert config.schedule == "cosine_per_epoch"  # the one by epochs
+
+
+def test_the_fast_preset_is_a_fifth_of_the_papers_epochs_from_words() -> None:
+    for method in ("coop", "dapt"):
+        for shots in (1, 2, 4):
+            fast, paper = (presets.resolve(name, method, shots=shots) for name in ("fast", "paper"))
+            assert TrainConfig(**fast.train).epochs == paper.train["epochs"] / 5
+            assert make_config(method, fast.method).context_init == "a photo of a"
+        # of more images, the steps that there are without a preset are fewer still
+        assert TrainConfig(**presets.resolve("fast", method, shots=16).train) == TrainConfig(lr=0.03)
+    with pytest.raises(MethodError, match="preset 'fast' has settings for coop, dapt, not for 'vp'"):
+        presets.resolve("fast", "vp", shots=4)
+    with pytest.raises(MethodError, match="preset 'fast' is the same for all data, found dataset 'eurosat'"):
+        presets.resolve("fast", "dapt", shots=4, dataset="eurosat")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ class FitOptions:
     devices: int = 1
     """Processes of this machine, a GPU each with `--device cuda`, that share each batch out; also under torchrun."""
     preset: str | None = None
-    """Settings of a publication: `paper` is the official code of each method."""
+    """`paper`: the settings of each method's official code. `fast`: a short run from words (coop, dapt)."""
     dataset: str | None = None
     """With --preset: the benchmark data set whose settings to take, such as `eurosat`."""
     holdout: float = 0.2

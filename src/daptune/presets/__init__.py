@@ -1,8 +1,9 @@
-"""Named settings of published runs: `--preset paper` gives what the official code ran, data set by data set.
+"""Named settings: `--preset paper` gives what the official code ran, data set by data set; `fast` a short run.
 
-The numbers lie in `paper.json` beside this file, read from the authors' repositories (the file says which).
-They belong to fp16 weights without loss scaling; learning rates span four orders of magnitude between data
-sets, which is why a preset is asked for by name and is never the default for a user's own images.
+The numbers lie in `paper.json` and `fast.json` beside this file. The papers' were read from the authors'
+repositories (the file says which) and belong to fp16 weights without loss scaling; learning rates span four orders
+of magnitude between data sets, which is why a preset is asked for by name and is never the default for a user's own
+images. `fast` begins with words and ends after a fifth of the paper's epochs (docs/time_to_accuracy.md).
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 from daptune.errors import MethodError, suggest
 
-PRESETS = ("paper",)
+PRESETS = ("paper", "fast")
 _ALL_AS_SHOTS = 16  # the shots whose number of steps all images get
 
 
@@ -56,6 +57,8 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     if method not in table["methods"]:
         known = ", ".join(method_names(preset))
         raise MethodError(f"preset {preset!r} has settings for {known}, not for {method!r}; leave out --preset")
+    if dataset is not None and not table["datasets"]:
+        raise MethodError(f"preset {preset!r} is the same for all data, found dataset {dataset!r}; leave it out")
     key = None if dataset is None else dataset.lower().replace("-", "_")
     if key is not None and key not in table["datasets"]:
         raise MethodError(f"preset {preset!r} has no data set {dataset!r}.{suggest(key, table['datasets'])}")
@@ -82,8 +85,8 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     return Preset(method=options, train=train)
 
 
-def _epochs(by_shots: dict[str, int], shots: int | None) -> int:
-    """50 epochs for 1 shot, 100 up to 4, 200 above (and for all images)."""
+def _epochs(by_shots: dict[str, int | None], shots: int | None) -> int | None:
+    """Those for 1 shot, up to 4, and above (and for all images); None: as many as without a preset."""
     if shots is not None:
         for limit in ("1", "4"):
             if shots <= int(limit):
