@@ -41,9 +41,9 @@ class Job:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
+def run(job: Job, root: Path, precision: str = "auto") -> dict[str, Any]:
     """Train and measure; returns a JSON row. `correct` holds, a split, one character an image: 1 right, 0 wrong."""
-    method, loader, config, splits = prepared(job, root, backbone_name)
+    method, loader, config, splits = prepared(job, root, precision)
     backbone = method.backbone
     began = time.perf_counter()
     val = None if splits.val is None else sample_fewshot(splits.val, job.shots, job.seed).train
@@ -78,9 +78,9 @@ def run(job: Job, root: Path, backbone_name: str = "tiny") -> dict[str, Any]:
     }
 
 
-def prepared(job: Job, root: Path, backbone_name: str = "tiny") -> tuple[Any, ImageLoader, TrainConfig, Any]:
+def prepared(job: Job, root: Path, precision: str = "auto") -> tuple[Any, ImageLoader, TrainConfig, Any]:
     """The method with its first values, the loader of the images drawn, the settings, and the task's splits."""
-    backbone, splits = _backbone(backbone_name), _splits(root / job.task)
+    backbone, splits = _backbone(precision), _splits(root / job.task)
     drawn = sample_fewshot(splits.train, job.shots, job.seed).train
     config = training(job, len(drawn))
     method_class = METHODS[job.method]
@@ -109,8 +109,8 @@ def training(job: Job, images: int) -> TrainConfig:
 
 
 @lru_cache(maxsize=1)
-def _backbone(name: str) -> Any:
-    return load_backbone(name)
+def _backbone(precision: str) -> Any:
+    return load_backbone("tiny", precision=precision)
 
 
 @lru_cache(maxsize=32)
