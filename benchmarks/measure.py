@@ -27,8 +27,13 @@ LEARNING_RATE = 0.0  # the optimiser does its work, the parameters stay, and eve
 
 
 def gigabytes() -> float:
-    """Peak resident memory of this process so far, in GB (10^9 bytes); Linux counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    """Peak resident memory of this process so far, in GB (10^9 bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had when it started this process
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # macOS counts in bytes, others in KiB
 
 
 class Pieces:

@@ -20,11 +20,11 @@ from daptune.train.compiling import check_compiler, compiled_blocks
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 
 CASES: list[tuple[str, dict[str, Any], list[str]]] = [
-    ("dapt", {}, ["_continue", "_keep", "forward", "read"]),
-    ("dapt", {"memory": "low", "accumulate": 2}, ["_continue", "_keep", "forward", "read"]),
-    ("dapt", {"class_specific": True}, ["_causal", "forward", "read"]),
-    ("maple", {"memory": "low"}, ["_continue", "_keep", "forward", "read"]),
-    ("clip_lora", {"dropout": 0.0}, ["_continue", "_keep", "forward", "read"]),  # compiled, it would draw other numbers
+    ("dapt", {}, ["_continue", "_keep", "_whole", "read"]),
+    ("dapt", {"memory": "low", "accumulate": 2}, ["_continue", "_keep", "_whole", "read"]),
+    ("dapt", {"class_specific": True}, ["_causal", "_whole", "read"]),
+    ("maple", {"memory": "low"}, ["_continue", "_keep", "_whole", "read"]),
+    ("clip_lora", {"dropout": 0.0}, ["_continue", "_keep", "_whole", "read"]),  # compiled, it would draw other numbers
 ]
 """Shallow and deep prompts and low-rank matrices, recomputation, accumulation; and the parts that are compiled."""
 

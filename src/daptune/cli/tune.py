@@ -100,7 +100,8 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     for name, value in train.items():
         if name == "seed":
             continue
-        words += [f"--{name.replace('_', '-')}", _text(value)]
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag, _text(value)] if not isinstance(value, bool) else [flag] * value
     for name, value in method.items():
         words += ["--set", f"{name}={_text(value)}"]
     return shlex.join(words)

@@ -197,6 +197,10 @@ class Block(nn.Module):
         return self.finish(at, attend(query, key, value, mask=mask))
 
 
+def _whole(block: Block, x: Tensor) -> Tensor:
+    return block(x)
+
+
 def _causal(block: Block, x: Tensor) -> Tensor:
     return block(x, causal=True)
 
@@ -269,7 +273,7 @@ class VisionTower(nn.Module):
             if 0 < depth < len(layers):
                 x = torch.cat([x[:, : -layers[depth].shape[1]], layers[depth]], 1)
             again = self.recompute and x.requires_grad
-            x = checkpoint(run, Block.forward, block, x, use_reentrant=False) if again else run(Block.forward, block, x)
+            x = checkpoint(run, _whole, block, x, use_reentrant=False) if again else run(_whole, block, x)
         if len(layers) > len(blocks) > 0:
             x = torch.cat([x[:, : -layers[-1].shape[1]], layers[-1]], 1)
         # only the class token is read, or it and the patches, behind which all prompts stand
