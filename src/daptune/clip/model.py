@@ -353,9 +353,7 @@ class CLIP(nn.Module):
         groups = self._groups(images, 0 if prompts is None else prompts.shape[-2])
         each = prompts.tensor_split(groups) if prompts is not None and prompts.dim() == 4 else [prompts] * groups
         found = [
-            self.visual(
-                *part, before_ln_pre=before_ln_pre, projected=projected, patches=patches, through=through
-            )
+            self.visual(*part, before_ln_pre=before_ln_pre, projected=projected, patches=patches, through=through)
             for part in zip(images.tensor_split(groups), each, strict=True)
         ]
         return found[0] if groups == 1 else torch.cat(found)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
 from daptune.data.cache import DiskCache, ImageCache
-from daptune.data.device import Cut
+from daptune.data.device import Cut, Normalisation
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.parallel import default_workers, ordered_map
 from daptune.data.stream import PREFETCH, SCALED_MARGIN, Decoded, decoded_batches
@@ -28,15 +28,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Preprocess(Protocol):
+class Preprocess(Normalisation, Protocol):
     """What the loader needs of a backbone's preprocessing; R is `size`."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def mean(self) -> tuple[float, float, float]: ...
-    @property
-    def std(self) -> tuple[float, float, float]: ...
 
     def __call__(self, image: Image.Image, /) -> Tensor:
         """Evaluation transform of an RGB image: float32 (3, R, R)."""
