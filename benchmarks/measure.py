@@ -340,10 +340,16 @@ def daptune_method(method: str, precision: str, names: list[list[int]], **option
     return kind(backbone, [str(c) for c in range(len(names))], kind.config_class(**options)).train()
 
 
-def rate(precision: str, size: int = 2048) -> Run:
-    """The yardstick of the machine: one product of two square matrices, 2 size^3 operations."""
+def rate(precision: str, size: int = 2048, packed: bool = False) -> Run:
+    """The yardstick of the machine: one product of two square matrices, 2 size^3 operations; `packed`, one of them as
+    daptune keeps frozen ones."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    if packed:
+        from daptune.clip.frozen import linear
+
+        frozen, bias = torch.nn.Parameter(b, requires_grad=False), torch.zeros(size, dtype=dtype)
+        return lambda: {"product": linear(a, frozen, bias)}
     return lambda: {"product": a @ b}
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
+from .frozen import QuickGELUMLP, linear
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -94,7 +95,7 @@ class Attention(nn.Module):
         """Parts `first`..`last` of (query, key, value): (.., W) -> (.., (last - first) W)."""
         width = x.shape[-1]
         rows = slice(first * width, last * width)
-        return F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return linear(x, self.in_proj_weight, self.in_proj_bias, rows)
 
     def split(self, projected: Tensor) -> tuple[Tensor, ...]:
         """(.., L, n W) -> n views (.., H, L, W/H)."""
@@ -114,26 +115,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = N
     if mask is not None:
         scores += mask
     return scores.softmax(-1) @ value
-
-
-class QuickGELUMLP(torch.autograd.Function):
-    """x -> W2 quick_gelu(W1 x + b1) + b2 for frozen weights; keeps one tensor for the backward.
-
-    quick_gelu(h) = h sigmoid(1.702 h) = silu(1.702 h) / 1.702. Both factors ride on the products, which scale their
-    results for free, and in the backward they cancel.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        scaled = torch.addmm(b1, x.flatten(0, -2), w1.mT, beta=1.702, alpha=1.702)
-        ctx.save_for_backward(scaled, w1, w2)
-        return torch.addmm(b2, F.silu(scaled), w2.mT, alpha=1 / 1.702).view(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        scaled, w1, w2 = ctx.saved_tensors
-        hidden = torch.ops.aten.silu_backward(gradient.flatten(0, -2) @ w2, scaled)
-        return (hidden @ w1).view(gradient.shape), None, None, None, None
 
 
 class MLP(nn.Module):
@@ -176,8 +157,8 @@ class Block(nn.Module):
 
     def output(self, attended: Tensor) -> Tensor:
         """The output projection of what attention found: (.., L, W) -> (.., L, W)."""
-        projected: Tensor = self.attn.out_proj(attended)
-        return projected
+        projection = self.attn.out_proj
+        return linear(attended, projection.weight, projection.bias)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Both residual additions, given what attention found: (.., L, W) and (.., H, L, W/H) -> (.., L, W)."""

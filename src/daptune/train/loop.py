@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from daptune import metrics
+from daptune.clip.frozen import packs_made_anew
 from daptune.clip.transfer import Transfer
 from daptune.errors import DataError, TrainingError
 from daptune.train.batches import Batch, Batches
@@ -200,7 +201,7 @@ def text_once(method: "Method", batches: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def saving_memory(method: "Method", wanted: bool) -> Iterator[None]:
-    """The method's image tower with `recompute` inside, as it was outside."""
+    """Inside, the method's image tower has `recompute`, and no copies of weights are kept."""
     backbone = getattr(method, "backbone", None)
     if not wanted or backbone is None:
         yield
@@ -208,7 +209,8 @@ def saving_memory(method: "Method", wanted: bool) -> Iterator[None]:
     tower = backbone.clip.visual
     before, tower.recompute = tower.recompute, True
     try:
-        yield
+        with packs_made_anew():
+            yield
     finally:
         tower.recompute = before
 

@@ -1,0 +1,120 @@
+"""Layers of frozen weights, and the layout in which a processor multiplies by them fastest.
+
+A product with a matrix that never changes need not look for a good order of its numbers each time: oneDNN, torch's
+library for products on x86 processors, brings them into that order once. The products of a tower are then a tenth
+faster, and twice as fast with few rows, as in the shared prefix. The copy takes the memory of the matrix, once for the
+forward and once for the backward if there is one; it is made at the first use, and anew if the matrix changes.
+"""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+ALL = slice(None)
+_packs = WeakIdKeyDictionary()  # matrix -> {(rows, transposed): (address and version of the matrix, its copy)}
+_kept: ContextVar[bool] = ContextVar("kept", default=True)
+
+
+def _packable_types() -> set[torch.dtype]:
+    """Those whose products oneDNN runs here. Its operations are the ones that torch's own compiler uses."""
+    ops, x86 = torch.ops.mkldnn, platform.machine().lower() in ("x86_64", "amd64")
+    if not (x86 and torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
+        return set()
+    return {torch.float32, torch.bfloat16} if ops._is_mkldnn_bf16_supported() else {torch.float32}
+
+
+PACKABLE = _packable_types()
+
+
+def packable(matrix: Tensor) -> bool:
+    """Whether products with a matrix go through a copy in oneDNN's layout: it is a frozen parameter of a processor."""
+    if torch.compiler.is_compiling():  # what follows cannot be traced
+        return False
+    own = isinstance(matrix, nn.Parameter) and not matrix.requires_grad and not matrix.is_inference()
+    return own and matrix.device.type == "cpu" and matrix.dtype in PACKABLE
+
+
+@contextmanager
+def packs_made_anew() -> Iterator[None]:
+    """Inside, copies are made for each product and dropped: the same bits for less memory and some time."""
+    token = _kept.set(False)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _pack(matrix: Tensor, rows: slice, transposed: bool) -> Tensor:
+    own = _packs.setdefault(matrix, {})
+    key, state = (rows.start, rows.stop, transposed), (matrix.data_ptr(), matrix._version)
+    if key in own and own[key][0] == state:
+        found: Tensor = own[key][1]
+        return found
+    with torch.inference_mode(False), torch.no_grad():
+        part = matrix[rows].mT if transposed else matrix[rows]
+        found = torch.ops.mkldnn._reorder_linear_weight(part.contiguous())
+    if _kept.get():
+        own[key] = state, found
+    return found
+
+
+def _multiply(
+    x: Tensor, matrix: Tensor, bias: Tensor | None = None, rows: slice = ALL, *, transposed: bool = False
+) -> Tensor:
+    """x (.., I) matrix[rows]T + bias[rows]; `transposed`, as in its backward: x matrix[rows]."""
+    bias = None if bias is None else bias[rows]
+    if packable(matrix):
+        pack = _pack(matrix, rows, transposed)
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack, bias, "none", [], "")
+        return found
+    return x @ matrix[rows] if transposed else F.linear(x, matrix[rows], bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor, rows: slice) -> Tensor:
+        ctx.matrix, ctx.rows = matrix, rows
+        return _multiply(x, matrix, bias, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _multiply(gradient, ctx.matrix, rows=ctx.rows, transposed=True), None, None, None
+
+
+def linear(x: Tensor, matrix: Tensor, bias: Tensor, rows: slice = ALL) -> Tensor:
+    """x matrix[rows]T + bias[rows]: (.., I) -> (.., O)."""
+    if packable(matrix):
+        return _Linear.apply(x, matrix, bias, rows)  # type: ignore[no-untyped-call]
+    return F.linear(x, matrix[rows], bias[rows])
+
+
+class QuickGELUMLP(torch.autograd.Function):
+    """x -> W2 quick_gelu(W1 x + b1) + b2 for frozen weights; keeps one tensor for the backward.
+
+    quick_gelu(h) = h sigmoid(1.702 h) = silu(1.702 h) / 1.702. In the backward the two factors cancel; in the forward
+    torch's own products scale their results by them for free.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        if packable(w1):
+            scaled = _multiply(x, w1, b1).mul_(1.702)
+            found = _multiply(F.silu(scaled).mul_(1 / 1.702), w2, b2)
+        else:
+            scaled = torch.addmm(b1, x.flatten(0, -2), w1.mT, beta=1.702, alpha=1.702).view(*x.shape[:-1], -1)
+            found = torch.addmm(b2, F.silu(scaled).flatten(0, -2), w2.mT, alpha=1 / 1.702).view(x.shape)
+        ctx.save_for_backward(scaled, w1, w2)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        scaled, w1, w2 = ctx.saved_tensors
+        hidden = torch.ops.aten.silu_backward(_multiply(gradient, w2, transposed=True), scaled)
+        return _multiply(hidden, w1, transposed=True), None, None, None, None
