@@ -29,7 +29,6 @@ lint: $(DEV_STAMP)  ## ruff and mypy only
 bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (an hour or more; without bfloat16, float32 alone)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.pictures
-	$(BIN)/python -m benchmarks.accuracy
 
 # torch comes with the constraints; what is compared with is put beside it: torchvision's wheel fits another build of torch
 oracles: | $(BIN)/python  ## compare with open_clip, transformers and torchvision, in an environment of their own

@@ -13,9 +13,11 @@ reference's validation accuracy after its last step. Prints steps and wall secon
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import run
+from benchmarks.measure import gigabytes
 from benchmarks.reference import ReferenceCLIP, dapt_losses
 from daptune import METHODS, FewShotClassifier, TrainConfig, load_backbone, read_source
 from daptune.clip.backbone import Backbone
@@ -105,7 +108,7 @@ def one_side(name: str, shots: int, seed: int) -> None:
         val = read_source(root / "validation", label_names=train.class_names).train
         curve = {"reference": reference, "daptune": daptune}[name](train, val, shots, seed)
     row = {"steps": curve.steps, "seconds": [round(s, 3) for s in curve.seconds], "right": curve.right}
-    print(json.dumps({"images": len(val), "threads": torch.get_num_threads(), **row}))
+    print(json.dumps({"images": len(val), "threads": torch.get_num_threads(), "peak_gb": gigabytes(), **row}))
 
 
 def measure(name: str, shots: int, seed: int) -> dict[str, Any]:
@@ -115,6 +118,27 @@ def measure(name: str, shots: int, seed: int) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(f"{name} ended with code {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def seeds(shots: int, chosen: list[int]) -> Iterator[dict[str, Any]]:
+    """Both sides of a seed after the other: `compare` with the seed, the images and the curves."""
+    for seed in chosen:
+        sides = {name: measure(name, shots, seed) for name in ("reference", "daptune")}
+        found = compare(sides["reference"], sides["daptune"])
+        yield {"seed": seed, "images": sides["daptune"]["images"], **found, "curves": sides}
+
+
+def as_row(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The seeds as a row of the speed table: the reference's whole runs, and daptune's until it is first there."""
+    reached = [each["daptune"]["seconds"] for each in found if each["daptune"]["seconds"] is not None]
+    row: dict[str, Any] = {"name": "accuracy", "precision": "auto", "seeds": found, "never": len(found) - len(reached)}
+    seconds = {"reference": [each["reference"]["all_seconds"] for each in found], "daptune": reached}
+    for side, name in (("reference", "reference"), ("ours", "daptune")):
+        peak = max(each["curves"][name]["peak_gb"] for each in found)
+        row[side] = {"seconds": seconds[name], "peak_gb": peak}
+    if not row["never"]:
+        row["ratio"] = statistics.median(seconds["reference"]) / statistics.median(reached)
+    return row
 
 
 def compare(reference: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
@@ -131,10 +155,10 @@ def compare(reference: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def line(seed: int, found: dict[str, Any]) -> str:
+def line(found: dict[str, Any]) -> str:
     """A seed of the table. Ratios are those of the whole recipe to daptune's first arrival."""
     sides = [found[name] for name in ("reference", "daptune")]
-    cells: list[str] = [str(seed), f"{100 * found['level']:.1f} %"]
+    cells: list[str] = [str(found["seed"]), f"{100 * found['level']:.1f} %"]
     for side in sides:
         there = ("never", "-") if side["steps"] is None else (str(side["steps"]), f"{side['seconds']:.1f}")
         cells.append(f"{there[0]} of {side['all_steps']}")
@@ -159,11 +183,9 @@ def main() -> None:
     print(f"{about['processor']}, {about['cores']} cores; DAPT on the demo, {options.shots} images a class\n")
     print("| " + " | ".join(HEADS) + " |\n" + "|---" * len(HEADS) + "|")
     rows = []
-    for seed in options.seeds:
-        sides = {name: measure(name, options.shots, seed) for name in ("reference", "daptune")}
-        found = compare(sides["reference"], sides["daptune"])
-        rows.append({"seed": seed, "images": sides["daptune"]["images"], **found, "curves": sides})
-        print(line(seed, rows[-1]), flush=True)
+    for found in seeds(options.shots, options.seeds):
+        rows.append(found)
+        print(line(found), flush=True)
     stamp = datetime.now(UTC)
     processor = "-".join(about["processor"].lower().split())
     target = options.out or run.ROOT / "benchmarks" / "results" / f"{stamp:%Y-%m-%d}-{processor}-accuracy.json"

@@ -103,6 +103,8 @@ TABLE: dict[str, dict[str, Any]] = {
     },
 }
 
+OTHERS = ("accuracy", "start-up")  # benchmarks/accuracy.py; `import daptune` and `daptune --help`
+
 
 # what every case of this run shares: "threads"; "clock" picks the seconds that count; "precisions" those measured
 settings: dict[str, Any] = {}
@@ -267,6 +269,8 @@ def line(row: dict[str, Any]) -> str:
         if side is None:
             return "-"
         values = side["seconds"]
+        if not values:
+            return "never"
         return f"{statistics.median(values):.3f} ({min(values):.3f}-{max(values):.3f})"
 
     def memory(side: dict[str, Any] | None) -> str:
@@ -290,7 +294,7 @@ HEADER = "| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", help="comma-separated rows: " + ", ".join([*TABLE, "start-up"]))
+    parser.add_argument("--only", help="comma-separated rows: " + ", ".join([*TABLE, *OTHERS]))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument(
@@ -303,8 +307,8 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="leave the reference out")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results)")
     options = parser.parse_args()
-    chosen = options.only.split(",") if options.only else [*TABLE, "start-up"]
-    if unknown := set(chosen) - {*TABLE, "start-up"}:
+    chosen = options.only.split(",") if options.only else [*TABLE, *OTHERS]
+    if unknown := set(chosen) - {*TABLE, *OTHERS}:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join([*TABLE, 'start-up'])}")
     precisions = options.precisions.split(",") if options.precisions else native_precisions()
     settings.update(threads=options.threads, clock=options.clock, precisions=precisions)
@@ -313,6 +317,10 @@ def main() -> None:
     for name in chosen:
         if name == "start-up":
             rows += start_up(4 * options.repeats)
+        elif name == "accuracy":
+            from benchmarks import accuracy  # which measures by this module's means
+
+            rows.append(accuracy.as_row(list(accuracy.seeds(shots=4, chosen=[1, 2, 3]))))
         else:
             rows += benchmark(name, options.repeats, about, options.ours)
     print(
@@ -327,7 +335,7 @@ def main() -> None:
     if target.exists():  # rows that were not asked for this time stay
         measured = {row["name"] for row in rows}
         kept = [row for row in json.loads(target.read_text())["rows"] if row["name"] not in measured]
-        order = [*TABLE, "import", "help"]
+        order = [*TABLE, "accuracy", "import", "help"]
         rows = sorted(kept + rows, key=lambda row: order.index(row["name"]))
     full_pass_memory(rows)
     target.write_text(json.dumps({"date": stamp.isoformat(), "machine": about, "rows": rows}, indent=1) + "\n")

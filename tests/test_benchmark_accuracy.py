@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.accuracy import compare, line, straightforward
+from benchmarks import run
+from benchmarks.accuracy import as_row, compare, line, straightforward
 from benchmarks.reference import dapt_losses
 from daptune import METHODS, load_backbone
 from studies.curve import Curve, first_at, stays_at
@@ -51,5 +52,10 @@ def test_what_is_compared(ours: list[int], there: int | None) -> None:
     found = compare(reference, {"steps": [0, 10, 20, 30], "seconds": [0.0, 0.1, 0.2, 0.3], "right": ours})
     assert found["level"] == 0.5 and found["reference"]["steps"] == 200
     assert found["daptune"]["steps"] == there and found["ends"] == ours[-1] - 5
-    shown = line(1, {**found, "images": 10})
+    shown = line({**found, "seed": 1, "images": 10})
     assert ("| 20.0 | 40.0 |" if there else "| - | - |") in shown
+    curves = {"reference": {"peak_gb": 2.0}, "daptune": {"peak_gb": 1.0}}
+    row = as_row([{**found, "seed": 1, "curves": curves}])
+    assert row["reference"] == {"seconds": [8.0], "peak_gb": 2.0} and row["never"] == (0 if there else 1)
+    assert row.get("ratio") == (pytest.approx(8.0 / 0.2) if there else None)
+    assert ("| 40.0 |" if there else "| - | - |") in run.line(row)
