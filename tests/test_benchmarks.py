@@ -1,13 +1,16 @@
 """The yardstick under benchmarks/ computes what daptune computes; the harness measures it in processes of their own."""
 
+import json
+import re
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import measure, reference, run, workload
+from benchmarks import measure, reference, run, table, workload
 from daptune.clip.model import CLIP, CLIPConfig
 from daptune.methods import METHODS
 
@@ -135,3 +138,12 @@ def test_useful_operations_of_frozen_features_are_those_of_one_pass() -> None:
     assert run.useful_operations({"row": "files", "images": 3}) < run.useful_operations(
         {"row": "vision", "batch": 3, "backward": False}
     )
+
+
+def test_the_page_has_the_figures_of_the_results_it_names() -> None:
+    page = (run.ROOT / "docs/performance.md").read_text()
+    (name,) = re.findall(r"\[All\s+figures\]\(\.\./(benchmarks/results/\S+\.json)\)", page)
+    rows = json.loads(Path(run.ROOT, name).read_text())["rows"]
+    assert table.LABELS.keys() == run.TABLE.keys()
+    assert {row["name"] for row in rows} == {*run.TABLE, "accuracy", "import", "help"}
+    assert "\n".join(table.table(rows)) in page
