@@ -309,7 +309,7 @@ def main() -> None:
     options = parser.parse_args()
     chosen = options.only.split(",") if options.only else [*TABLE, *OTHERS]
     if unknown := set(chosen) - {*TABLE, *OTHERS}:
-        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join([*TABLE, 'start-up'])}")
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join([*TABLE, *OTHERS])}")
     precisions = options.precisions.split(",") if options.precisions else native_precisions()
     settings.update(threads=options.threads, clock=options.clock, precisions=precisions)
     about = machine(options.repeats) | settings

@@ -105,6 +105,13 @@ def test_what_is_not_a_frozen_parameter_of_a_processor_is_not_copied(matrix: nn.
 
 
 @packs
+def test_a_bias_that_learns_gets_its_gradient(matrix: nn.Parameter) -> None:
+    bias = nn.Parameter(torch.zeros(24))
+    linear(torch.ones(3, 16), matrix, bias).sum().backward()
+    assert bias.grad is not None and bool((bias.grad == 3).all())
+
+
+@packs
 def test_copies_that_are_not_kept_give_the_same_bits(matrix: nn.Parameter) -> None:
     x, bias = normal(3, 16, dtype=torch.float32).requires_grad_(), parameter(24)
     with packs_made_anew():

@@ -90,7 +90,7 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, matrix: Tensor, bias: Tensor, rows: slice = ALL) -> Tensor:
     """x matrix[rows]T + bias[rows]: (.., I) -> (.., O)."""
-    if packable(matrix):
+    if packable(matrix) and not bias.requires_grad:
         return _Linear.apply(x, matrix, bias, rows)  # type: ignore[no-untyped-call]
     return F.linear(x, matrix[rows], bias[rows])
 
