@@ -4,6 +4,7 @@ Each line puts daptune beside the straightforward algorithm (benchmarks/referenc
 same machine: seconds (median, smallest to largest), how many times faster, the share of the machine's measured
 matrix-product rate that daptune reaches counting useful operations only, peak memory of the whole process, and the
 largest difference of the results: features absolute, gradients relative to the largest entry of the reference's.
+Two rows are of their own kind: `accuracy` (benchmarks/accuracy.py) and `start-up`, of importing and of `--help`.
 Prints the table, writes benchmarks/results/<date>-<processor>.json. Needs no network; 16 GB of memory for all rows.
 """
 

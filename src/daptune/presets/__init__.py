@@ -3,7 +3,8 @@
 The numbers lie in `paper.json` and `fast.json` beside this file. The papers' were read from the authors'
 repositories (the file says which) and belong to fp16 weights without loss scaling; learning rates span four orders
 of magnitude between data sets, which is why a preset is asked for by name and is never the default for a user's own
-images. `fast` begins with words and ends after a fifth of the paper's epochs (docs/time_to_accuracy.md).
+images. `fast` begins with words and, with up to 4 images a class, ends after a fifth of the paper's epochs
+(docs/time_to_accuracy.md).
 """
 
 import json
