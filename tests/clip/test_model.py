@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daptune.clip import model
+from daptune.clip import frozen, model
 from daptune.clip.model import CLIP, Block, CLIPConfig
 from daptune.errors import BackboneError
 
@@ -231,3 +231,12 @@ def test_groups_of_images_change_neither_features_nor_gradients(
     assert sizes == [5, 3, 2]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_every_matrix_of_a_block_is_multiplied_in_its_own_layout(activation: str) -> None:
+    block = made_up_clip(replace(CONFIG, activation=activation)).visual.transformer.blocks[0]
+    block(torch.randn(1, 3, CONFIG.vision_width))
+    if torch.float32 in frozen.PACKABLE:
+        matrices = [p for name, p in block.named_parameters() if p.dim() == 2]
+        assert len(matrices) == 4 and all(len(frozen._packs[p]) == 1 for p in matrices)

@@ -95,6 +95,13 @@ def linear(x: Tensor, matrix: Tensor, bias: Tensor, rows: slice = ALL) -> Tensor
     return F.linear(x, matrix[rows], bias[rows])
 
 
+class FrozenLinear(nn.Linear):
+    """`linear` as a layer: (.., I) -> (.., O)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
 class QuickGELUMLP(torch.autograd.Function):
     """x -> W2 quick_gelu(W1 x + b1) + b2 for frozen weights; keeps one tensor for the backward.
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
-from .frozen import QuickGELUMLP, linear
+from .frozen import FrozenLinear, QuickGELUMLP, linear
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -89,7 +89,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = FrozenLinear(width, width)
 
     def project(self, x: Tensor, first: int, last: int) -> Tensor:
         """Parts `first`..`last` of (query, key, value): (.., W) -> (.., (last - first) W)."""
@@ -122,8 +122,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(width, hidden)
-        self.c_proj = nn.Linear(hidden, width)
+        self.c_fc = FrozenLinear(width, hidden)
+        self.c_proj = FrozenLinear(hidden, width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ class Block(nn.Module):
 
     def output(self, attended: Tensor) -> Tensor:
         """The output projection of what attention found: (.., L, W) -> (.., L, W)."""
-        projection = self.attn.out_proj
-        return linear(attended, projection.weight, projection.bias)
+        projected: Tensor = self.attn.out_proj(attended)
+        return projected
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Both residual additions, given what attention found: (.., L, W) and (.., H, L, W/H) -> (.., L, W)."""
