@@ -19,11 +19,13 @@ demo: $(STAMP)  ## set up and run the main job on the embedded backbone and pict
 
 test: $(DEV_STAMP)  ## set up and run ruff, mypy and pytest
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto
 
 lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (an hour or more; without bfloat16, float32 alone)

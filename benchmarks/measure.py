@@ -213,9 +213,7 @@ def reference_step(
     return {"cocoop": cocoop, "plot": plot, "vpt": vpt}.get(method, as_it_is)
 
 
-def vision(
-    side: str, precision: str, batch: int, backward: bool, tokens: int = workload.VISION_TOKENS
-) -> Run:
+def vision(side: str, precision: str, batch: int, backward: bool, tokens: int = workload.VISION_TOKENS) -> Run:
     """Image features with prompts; with `backward`, the prompts' gradient of sum_b <z_b, r_b> as well."""
     images, _ = workload.batch(batch, 100)
     prompts = workload.vision_prompt(tokens).requires_grad_(backward)

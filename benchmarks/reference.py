@@ -161,9 +161,7 @@ def coop_loss(
     return F.cross_entropy(clip.logit_scale.exp() * F.normalize(clip.visual(images), dim=-1) @ text.t(), labels)
 
 
-def vpt_loss(
-    clip: ReferenceCLIP, learned: dict[str, Tensor], text: Tensor, images: Tensor, labels: Tensor
-) -> Tensor:
+def vpt_loss(clip: ReferenceCLIP, learned: dict[str, Tensor], text: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     """VPT's cross-entropy, the class features (C, D) being those of frozen words, computed once."""
     image = F.normalize(clip.visual(images, learned["vision_prompt"]), dim=-1)
     return F.cross_entropy(clip.logit_scale.exp() * image @ F.normalize(text, dim=-1).t(), labels)

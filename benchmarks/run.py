@@ -46,9 +46,13 @@ TABLE: dict[str, dict[str, Any]] = {
     },
     **{
         f"vision-{batch}{'-backward' * backward}": {
-            "row": "vision", "batch": batch, "backward": backward, "precisions": ("fp32", "bf16"),
+            "row": "vision",
+            "batch": batch,
+            "backward": backward,
+            "precisions": ("fp32", "bf16"),
         }
-        for backward in (False, True) for batch in (1, 8, 32)
+        for backward in (False, True)
+        for batch in (1, 8, 32)
     },
     "step-4": {"row": "step", "classes": 100, "batch": 4, "precisions": ("fp32", "bf16")},
     "step-8": {"row": "step", "classes": 100, "batch": 8, "precisions": ("fp32", "bf16")},
@@ -84,7 +88,11 @@ TABLE: dict[str, dict[str, Any]] = {
     },
     **{
         f"{method}-8": {
-            "row": "method_step", "method": method, "classes": 100, "batch": 8, "precisions": ("fp32", "bf16"),
+            "row": "method_step",
+            "method": method,
+            "classes": 100,
+            "batch": 8,
+            "precisions": ("fp32", "bf16"),
         }
         for method in ("coop", "vpt", "maple")
     },

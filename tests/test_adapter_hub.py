@@ -93,9 +93,7 @@ def test_private_stays_private(hub: StandInHub, adapter: Path, monkeypatch: pyte
         find_adapter("hf:user/secret2")
 
 
-def test_who_may_not_push_is_told_in_one_line(
-    hub: StandInHub, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_may_not_push_is_told_in_one_line(hub: StandInHub, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refusal(target: str) -> str:
         with pytest.raises(AdapterError) as caught:
             push_adapter(adapter, target)

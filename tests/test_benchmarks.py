@@ -54,7 +54,10 @@ def test_reference_and_dapt_agree_on_losses_and_gradients() -> None:
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("coop", {}), ("vpt", {"vision_depth": 1}), ("cocoop", {}), ("maple", {}),
+        ("coop", {}),
+        ("vpt", {"vision_depth": 1}),
+        ("cocoop", {}),
+        ("maple", {}),
         ("plot", {"official_stop": True, "global_weight": 1.0}),
     ],
 )

@@ -113,9 +113,7 @@ def test_the_bootstrap_of_a_mean_resamples_each_set_by_itself() -> None:
     rng = np.random.default_rng(3)
     pairs = [(rng.integers(0, 2, n), rng.integers(0, 2, n)) for n in (40, 90)]
     found = mean_paired_bootstrap(pairs)
-    means = [
-        np.mean([(b - a)[rng.integers(0, len(a), len(a))].mean() for a, b in pairs]) for _ in range(4000)
-    ]
+    means = [np.mean([(b - a)[rng.integers(0, len(a), len(a))].mean() for a, b in pairs]) for _ in range(4000)]
     assert found.difference == pytest.approx(np.mean([(b - a).mean() for a, b in pairs]))
     assert [found.low, found.high] == pytest.approx(list(np.quantile(means, [0.025, 0.975])), abs=0.01)
     assert mean_paired_bootstrap(pairs[:1]) == paired_bootstrap(*pairs[0])

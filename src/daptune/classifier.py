@@ -131,8 +131,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             on = backbone.device if train_config.augment_on == "device" else None
             crops = Augmentation(scale=(train_config.min_crop, 1.0), flip=train_config.flip)
             return ImageLoader(
-                part, backbone.preprocess, size, seed=self.seed, augment=training, shuffle=training, augmentation=crops,
-                augment_on=on, views=train_config.views,
+                part,
+                backbone.preprocess,
+                size,
+                seed=self.seed,
+                augment=training,
+                shuffle=training,
+                augmentation=crops,
+                augment_on=on,
+                views=train_config.views,
                 cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
             )
 
@@ -183,9 +190,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
         check_is_fitted(self, "record_")
         temperature, transfer = self.record_.temperature, Transfer(self.backbone_.device)
-        for batch in iter_batches(
-            sources, self.backbone_.preprocess, self.batch_size, scaled=self.scaled_decoding
-        ):
+        for batch in iter_batches(sources, self.backbone_.preprocess, self.batch_size, scaled=self.scaled_decoding):
             if not batch.indices:
                 yield batch, np.empty((0, len(self.classes_)), np.float32)
                 continue
@@ -244,9 +249,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             check_start(self.start_from, self.method)
         return method_class, config, TrainConfig(**({"seed": self.seed} | training))
 
-    def _tables(
-        self, images: Any, labels: Any, val: ImageTable | None
-    ) -> tuple[ImageTable, ImageTable | None]:
+    def _tables(self, images: Any, labels: Any, val: ImageTable | None) -> tuple[ImageTable, ImageTable | None]:
         if labels is not None:
             return table_from_lists(images, labels, label_names=self.class_names), val
         splits = read_source(images, label_names=self.class_names)

@@ -29,9 +29,7 @@ def job(made_up_backbone: str, pictures: Path) -> Job:
                 (pictures / name / f"{number}.png").rename(target)
     for name in ("blue_thing", "green thing", "red"):
         (pictures / name).rmdir()
-    return Job(
-        "mine", "fewshot", "dapt", "dapt", str(pictures), 4, 1, made_up_backbone, "fp32", None, OPTIONS, TRAIN
-    )
+    return Job("mine", "fewshot", "dapt", "dapt", str(pictures), 4, 1, made_up_backbone, "fp32", None, OPTIONS, TRAIN)
 
 
 def test_a_row_tells_everything(job: Job, tmp_path: Path) -> None:

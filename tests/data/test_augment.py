@@ -59,9 +59,7 @@ def test_area_and_ratio_are_uniform_where_all_fits():
     boxes = np.array([crop_box(1000, 1000, rng, spec) for _ in range(4000)])
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     area, log_ratio = w * h / 1e6, np.log(w / h)
-    assert area.mean() == pytest.approx(0.2, abs=0.004) and area.std() == pytest.approx(
-        0.2 / 12**0.5, rel=0.05
-    )
+    assert area.mean() == pytest.approx(0.2, abs=0.004) and area.std() == pytest.approx(0.2 / 12**0.5, rel=0.05)
     assert log_ratio.mean() == pytest.approx(0, abs=0.02)
     assert log_ratio.std() == pytest.approx(2 * math.log(4 / 3) / 12**0.5, rel=0.05)
 

@@ -192,9 +192,7 @@ def test_truncated_files_are_refused(kind, tmp_path):
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"GIF89a", b"not an image at all", b"%PDF-1.7", b"\xff\xd8\xff" + b"\0" * 99]
-)
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"not an image at all", b"%PDF-1.7", b"\xff\xd8\xff" + b"\0" * 99])
 def test_what_is_no_image_is_refused(data):
     with pytest.raises(DataError):
         decode(data)

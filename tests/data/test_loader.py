@@ -235,9 +235,7 @@ class TestStream:
     def test_no_sources_no_batches(self):
         assert list(iter_batches([], Preprocess())) == []
 
-    @pytest.mark.parametrize(
-        ("options", "words"), [({"batch_size": 0}, "batch size"), ({"workers": -1}, "workers")]
-    )
+    @pytest.mark.parametrize(("options", "words"), [({"batch_size": 0}, "batch size"), ({"workers": -1}, "workers")])
     def test_impossible_options_are_refused(self, options, words):
         with pytest.raises(DataError, match=words):
             list(iter_batches([b""], Preprocess(), **options))

@@ -128,9 +128,7 @@ class TestFolder:
     def test_one_known_class_alone_may_be_evaluated(self, tmp_path):
         assert len(read_source(lay(tmp_path, "cat/1.png"), label_names=["cat", "dog"]).train) == 1
 
-    @pytest.mark.parametrize(
-        "pair", [("hot_dog", "hot dog"), ("Cat", "cat"), ("é", unicodedata.normalize("NFD", "é"))]
-    )
+    @pytest.mark.parametrize("pair", [("hot_dog", "hot dog"), ("Cat", "cat"), ("é", unicodedata.normalize("NFD", "é"))])
     def test_colliding_names_are_both_named(self, tmp_path, pair):
         message = refuse(lay(tmp_path, *(f"{name}/1.png" for name in pair)), "make the same prompt")
         assert repr(pair[0]) in message and repr(pair[1]) in message
@@ -217,14 +215,10 @@ class TestTable:
     @pytest.mark.parametrize("label", ["label", "class", "target", "LABEL"])
     def test_header_names(self, tmp_path, image, label):
         lay(tmp_path, "a/1.png", "a/2.png", "b/3.png")
-        table = read_source(
-            write_csv(tmp_path / "t.csv", [["id", label, image], *([7, b, a] for a, b in self.ROWS)])
-        )
+        table = read_source(write_csv(tmp_path / "t.csv", [["id", label, image], *([7, b, a] for a, b in self.ROWS)]))
         assert names(table.train) == [tuple(row) for row in self.ROWS]
 
-    @pytest.mark.parametrize(
-        ("suffix", "delimiter"), [(".csv", ","), (".csv", ";"), (".csv", "\t"), (".tsv", "\t")]
-    )
+    @pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".csv", ";"), (".csv", "\t"), (".tsv", "\t")])
     def test_delimiters_blank_lines_and_byte_order_mark(self, tmp_path, suffix, delimiter):
         lay(tmp_path, "a/1.png", "a/2.png", "b/3.png")
         rows = [["path", "label"], *self.ROWS, [], ["", ""]]
@@ -279,16 +273,10 @@ class TestTable:
 
         cells = [{"bytes": PNG, "path": "x.png"}] * 2
         info = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
-        table = pa.table({"image": cells, "label": [1, 0]}).replace_schema_metadata(
-            {"huggingface": json.dumps(info)}
-        )
+        table = pa.table({"image": cells, "label": [1, 0]}).replace_schema_metadata({"huggingface": json.dumps(info)})
         parquet.write_table(table, tmp_path / "t.parquet")
         train = read_source(tmp_path / "t.parquet").train
-        assert (
-            train.images == (PNG, PNG)
-            and train.class_names == ("cat", "dog")
-            and train.labels.tolist() == [1, 0]
-        )
+        assert train.images == (PNG, PNG) and train.class_names == ("cat", "dog") and train.labels.tolist() == [1, 0]
 
     def test_parquet_without_its_reader(self, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
@@ -414,9 +402,7 @@ def pictures(count: int) -> list[Image.Image]:
 
 class TestDataset:
     def test_labels_are_read_without_decoding(self):
-        rows = Rows(
-            {"image": object(), "label": ClassLabel("cat", "dog")}, image=pictures(3), label=[1, 0, 1]
-        )
+        rows = Rows({"image": object(), "label": ClassLabel("cat", "dog")}, image=pictures(3), label=[1, 0, 1])
         table = read_source(rows).train
         assert rows.decoded == 0
         assert table.class_names == ("cat", "dog") and table.labels.tolist() == [1, 0, 1]

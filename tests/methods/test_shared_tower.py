@@ -20,9 +20,7 @@ def test_which_methods_share() -> None:
     assert {name for name, method in METHODS.items() if not method.shares_image_tower} == ALONE
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [(n, o) for n in SHARING for o in [{}, *VARIANTS.get(n, [])]], ids=label
-)
+@pytest.mark.parametrize(("name", "options"), [(n, o) for n in SHARING for o in [{}, *VARIANTS.get(n, [])]], ids=label)
 def test_logits_of_features_from_a_pass_with_others(name: str, options: dict[str, object], backbone: Any) -> None:
     method, other = fitted(name, options, backbone), build(name, options, backbone, seed=2).eval()
     images = make_pictures(len(NAMES), 1, 7).images

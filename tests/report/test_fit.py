@@ -48,9 +48,7 @@ def test_other_images_are_measured_on_and_said_to_be_other(fitted_folder: Path, 
     record = read_record(fitted_folder / "adapter")
     for name in record.class_names:
         (tmp_path / "other" / name).mkdir(parents=True)
-        (tmp_path / "other" / name / "x.png").write_bytes(
-            (fitted_folder / "pictures" / name / "9.png").read_bytes()
-        )
+        (tmp_path / "other" / name / "x.png").write_bytes((fitted_folder / "pictures" / name / "9.png").read_bytes())
     images = fit_images(record, tmp_path / "other")
     assert images.train is None and images.test is not None and len(images.test) == 3
     assert "not those that it was made from" in images.remark
@@ -122,9 +120,7 @@ def test_a_confusion_matrix_of_too_many_classes_is_left_to_the_tables() -> None:
     assert confusion_figure(matrix[:5, :5], list("abcde")) is not None
 
 
-def test_a_folder_may_be_named_by_a_dot(
-    fitted_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_may_be_named_by_a_dot(fitted_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(fitted_folder / "adapter.run")
     folder, history = find_fit([Path(".")])
     assert folder == fitted_folder / "adapter" and history is not None

@@ -88,5 +88,3 @@ print(sorted({"torch", "sklearn", "safetensors", "tokenizers"} & set(sys.modules
     done = subprocess.run([sys.executable, "-c", script, str(model)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "[]"
-
-

@@ -46,9 +46,7 @@ def events(client: TestClient, lesson: str) -> list[dict[str, Any]]:
     return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
 
 
-def test_taught_tried_corrected_and_still_there_after_a_restart(
-    client: TestClient, tiny: Any, tmp_path: Path
-) -> None:
+def test_taught_tried_corrected_and_still_there_after_a_restart(client: TestClient, tiny: Any, tmp_path: Path) -> None:
     made = client.post("/v1/lessons", json={"name": "colours", "classes": ["red", "green thing"]})
     assert made.status_code == 201 and [each["name"] for each in made.json()["classes"]] == ["green thing", "red"]
     for name in ("red", "green thing"):

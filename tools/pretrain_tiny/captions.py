@@ -17,8 +17,20 @@ from tokenizers import Tokenizer
 SHORT, LONG = 16, 40
 FILLER = 48  # the first of COMMON: words that say nothing about the thing shown
 TEMPLATES = (
-    "{}", "{}", "{}", "a {}", "{} icon", "an icon of a {}", "an icon of {}", "a picture of a {}", "a picture of {}",
-    "a drawing of a {}", "a photo of a {}", "an emoji of a {}", "an image of a {}", "a small picture of {}",
+    "{}",
+    "{}",
+    "{}",
+    "a {}",
+    "{} icon",
+    "an icon of a {}",
+    "an icon of {}",
+    "a picture of a {}",
+    "a picture of {}",
+    "a drawing of a {}",
+    "a photo of a {}",
+    "an emoji of a {}",
+    "an image of a {}",
+    "a small picture of {}",
 )
 COMMON = Path(__file__).with_name("words.txt").read_text().split()
 

@@ -50,6 +50,7 @@ def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.nd
 
 def spread(image: Tensor, text: Tensor, labels: Tensor) -> dict[str, float]:
     """Return mean cosines: between images, between texts, of matching and of other pairs."""
+
     def off(x: Tensor) -> float:
         return float(((x @ x.T).sum() - len(x)) / (len(x) * (len(x) - 1)))
 
@@ -98,8 +99,15 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(options.folder / "tokenizer.json"))
     for name, build in TASKS.items():
         task = build(options.folder)
-        print(name, len(task.class_names), "classes", len(task.support.labels), len(task.validation.labels),
-              score(model, tokenizer, task, options.details), flush=True)
+        print(
+            name,
+            len(task.class_names),
+            "classes",
+            len(task.support.labels),
+            len(task.validation.labels),
+            score(model, tokenizer, task, options.details),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -61,31 +61,58 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def config_of(sizes: CLIPConfig) -> dict[str, object]:
     """Return `config.json`."""
     text = {
-        "model_type": "clip_text_model", "hidden_size": sizes.transformer_width, "hidden_act": "gelu",
-        "intermediate_size": 4 * sizes.transformer_width, "num_hidden_layers": sizes.transformer_layers,
-        "num_attention_heads": sizes.transformer_heads, "max_position_embeddings": sizes.context_length,
-        "vocab_size": sizes.vocab_size, "bos_token_id": sizes.vocab_size - 2, "eos_token_id": sizes.vocab_size - 1,
-        "pad_token_id": 0, "layer_norm_eps": 1e-5, "projection_dim": sizes.embed_dim,
+        "model_type": "clip_text_model",
+        "hidden_size": sizes.transformer_width,
+        "hidden_act": "gelu",
+        "intermediate_size": 4 * sizes.transformer_width,
+        "num_hidden_layers": sizes.transformer_layers,
+        "num_attention_heads": sizes.transformer_heads,
+        "max_position_embeddings": sizes.context_length,
+        "vocab_size": sizes.vocab_size,
+        "bos_token_id": sizes.vocab_size - 2,
+        "eos_token_id": sizes.vocab_size - 1,
+        "pad_token_id": 0,
+        "layer_norm_eps": 1e-5,
+        "projection_dim": sizes.embed_dim,
     }
     vision = {
-        "model_type": "clip_vision_model", "hidden_size": sizes.vision_width, "hidden_act": "gelu",
-        "intermediate_size": 4 * sizes.vision_width, "num_hidden_layers": sizes.vision_layers,
-        "num_attention_heads": sizes.vision_heads, "image_size": sizes.image_resolution, "num_channels": 3,
-        "patch_size": sizes.vision_patch_size, "layer_norm_eps": 1e-5, "projection_dim": sizes.embed_dim,
+        "model_type": "clip_vision_model",
+        "hidden_size": sizes.vision_width,
+        "hidden_act": "gelu",
+        "intermediate_size": 4 * sizes.vision_width,
+        "num_hidden_layers": sizes.vision_layers,
+        "num_attention_heads": sizes.vision_heads,
+        "image_size": sizes.image_resolution,
+        "num_channels": 3,
+        "patch_size": sizes.vision_patch_size,
+        "layer_norm_eps": 1e-5,
+        "projection_dim": sizes.embed_dim,
     }
     return {
-        "architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": sizes.embed_dim,
-        "logit_scale_init_value": 4.6052, "text_config": text, "vision_config": vision,
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": sizes.embed_dim,
+        "logit_scale_init_value": 4.6052,
+        "text_config": text,
+        "vision_config": vision,
     }
 
 
 def preprocessor(size: int) -> dict[str, object]:
     """Return `preprocessor_config.json`."""
     return {
-        "do_resize": True, "do_center_crop": True, "do_normalize": True, "do_rescale": True, "do_convert_rgb": True,
-        "size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}, "resample": 3,
-        "rescale_factor": 1 / 255, "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711], "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_convert_rgb": True,
+        "size": {"shortest_edge": size},
+        "crop_size": {"height": size, "width": size},
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "CLIPImageProcessor",
     }
 
 

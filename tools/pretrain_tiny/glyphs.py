@@ -12,8 +12,16 @@ from sources import FONTS, HELDOUT_FONTS
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 COLOURS = {
-    "red": "#e02020", "orange": "#f08c1e", "yellow": "#f5d020", "green": "#2fa84f", "blue": "#2f6fe0",
-    "purple": "#8a3fc8", "pink": "#f078b4", "brown": "#8a5a30", "black": "#181818", "gray": "#8c8c8c",
+    "red": "#e02020",
+    "orange": "#f08c1e",
+    "yellow": "#f5d020",
+    "green": "#2fa84f",
+    "blue": "#2f6fe0",
+    "purple": "#8a3fc8",
+    "pink": "#f078b4",
+    "brown": "#8a5a30",
+    "black": "#181818",
+    "gray": "#8c8c8c",
 }
 NUMBERS = DIGITS[1:7]
 

@@ -71,6 +71,4 @@ LOGOS = re.compile(
 TEXT_PACKAGES = {"emojibase-data": "17.0.0", "emojilib": "4.0.3", "unicode-emoji-json": "0.9.0"}
 
 # Fonts (@fontsource/<name>, all SIL Open Font License or Apache 2.0). The held-out ones appear in tasks only.
-FONTS, HELDOUT_FONTS = (
-    block.split() for block in Path(__file__).with_name("fonts.txt").read_text().split("\n\n")
-)
+FONTS, HELDOUT_FONTS = (block.split() for block in Path(__file__).with_name("fonts.txt").read_text().split("\n\n"))

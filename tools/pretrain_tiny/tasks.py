@@ -113,5 +113,8 @@ def letters(folder: Path) -> Task:
 
 
 TASKS: dict[str, Callable[[Path], Task]] = {
-    "demo": demo, "contrast": contrast, "digits": digits, "letters": letters,
+    "demo": demo,
+    "contrast": contrast,
+    "digits": digits,
+    "letters": letters,
 }

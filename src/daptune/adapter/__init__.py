@@ -221,9 +221,7 @@ def _build(folder: Path, record: AdapterRecord, backbone: Backbone) -> Method:
 
 
 def _config(folder: Path, record: AdapterRecord) -> MethodConfig:
-    options = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record.method_config.items()
-    }
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in record.method_config.items()}
     try:
         return METHODS[record.method].config_class(**options)
     except (TypeError, MethodError) as error:

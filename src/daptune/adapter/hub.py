@@ -77,9 +77,7 @@ def fetch_adapter(source: Source) -> Path:
     return folder
 
 
-def push_adapter(
-    adapter: str | Path, target: str, *, private: bool = False, revision: str | None = None
-) -> Pushed:
+def push_adapter(adapter: str | Path, target: str, *, private: bool = False, revision: str | None = None) -> Pushed:
     """Publish an adapter's three files as one commit of `target`, `hf:user/name`, which is made if it is not there.
 
     The card says how to load it from there; the other two files are what was saved, checked before anything is sent.

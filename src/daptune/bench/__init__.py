@@ -1,9 +1,9 @@
 """Experiments as data: a plan (TOML) is methods x data sets x shots x seeds; what its results lack is run.
 
-    plan.py       TOML -> Plan -> Jobs                 datasets.py   a name in a plan -> Splits
-    job.py        jobs of one training -> their rows   measure.py    what is measured on a trained method
-    results.py    the file of results                  runner.py     what is missing, run and written down
-    executors.py  processes of this machine, or Ray    plans/        the ready plans
+plan.py       TOML -> Plan -> Jobs                 datasets.py   a name in a plan -> Splits
+job.py        jobs of one training -> their rows   measure.py    what is measured on a trained method
+results.py    the file of results                  runner.py     what is missing, run and written down
+executors.py  processes of this machine, or Ray    plans/        the ready plans
 """
 
 from daptune.bench.plan import Experiment, Job, Plan, Row, find_plan, ready_plans

@@ -1,7 +1,7 @@
 """The file of results: one JSON object a line, only ever added to, each line on the disk before the next job's.
 
-    RUN/plan.toml        the plan                    RUN/adapters/<key>/   what each job learned
-    RUN/results.jsonl    a line a result; of several with one key the last one counts
+RUN/plan.toml        the plan                    RUN/adapters/<key>/   what each job learned
+RUN/results.jsonl    a line a result; of several with one key the last one counts
 """
 
 import json

@@ -23,9 +23,7 @@ class Predictor(Protocol):
     def classes_(self) -> NDArray[Any]:
         """Names or integers of the C classes."""
 
-    def stream(
-        self, sources: "Iterable[ImageSource]", /
-    ) -> "Iterator[tuple[Decoded[Any], NDArray[np.float32]]]":
+    def stream(self, sources: "Iterable[ImageSource]", /) -> "Iterator[tuple[Decoded[Any], NDArray[np.float32]]]":
         """Batches in the order of the sources, each with probabilities (b, C) of those that could be read."""
 
 

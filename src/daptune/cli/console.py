@@ -44,9 +44,7 @@ def emit_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2) + "\n")
 
 
-def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1
-) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> None:
     """A table on stdout; the first `left` columns are text, the others numbers. Cells are taken literally."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, column in enumerate(columns):

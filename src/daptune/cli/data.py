@@ -60,9 +60,7 @@ def run_prepare(name: str, root: Path | None, *, keep: bool, as_json: bool) -> i
         steps = prepare(record, place, watch, keep=keep)
     report = check(record.name, place)
     if as_json:
-        done = [
-            {"file": step.download.file, "outcome": step.outcome, "reason": step.reason or None} for step in steps
-        ]
+        done = [{"file": step.download.file, "outcome": step.outcome, "reason": step.reason or None} for step in steps]
         emit_json(_report_json(report) | {"downloads": done, "manual": list(record.manual)})
     else:
         print_pairs({step.download.file: step.outcome for step in steps})

@@ -63,9 +63,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
         emit_json(_json(rows, shown, out, size, seconds))
         return 0
     titles = {"zero_shot": "zero-shot"} | COMPARED
-    cells = [
-        (titles[name], *(percent(found[style].accuracy) for style in tests)) for name, found in rows.items()
-    ]
+    cells = [(titles[name], *(percent(found[style].accuracy) for style in tests)) for name, found in rows.items()]
     print_table(
         f"{len(COMPARED) + 2}  Accuracy: test pictures of the style learned from, then unseen styles",
         ("method", *tests),
@@ -80,9 +78,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     return 0
 
 
-def demo_tables(
-    pictures: Path, source: str, domains: list[str]
-) -> tuple[ImageTable, dict[str, ImageTable]]:
+def demo_tables(pictures: Path, source: str, domains: list[str]) -> tuple[ImageTable, dict[str, ImageTable]]:
     """The images to learn from, and the test images by style, the source first; all with one class list."""
     train = read_source(pictures / source / "support").train
     return train, {

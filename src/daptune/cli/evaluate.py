@@ -26,9 +26,7 @@ def run(
             classifier = classifier.with_classes(table.class_names)
         found = measure(classifier.method_, table, batch_size=options.batch_size or 64)
     if as_json:
-        emit_json(
-            {"adapter": str(adapter), "split": name, "images": len(table), **found.to_json(table.class_names)}
-        )
+        emit_json({"adapter": str(adapter), "split": name, "images": len(table), **found.to_json(table.class_names)})
         return 0
     print_table(
         f"{adapter} on {len(table)} images ({name})",

@@ -72,9 +72,7 @@ def _run(folder: Path, options: FitOptions) -> int:
                 print_pairs(card)
 
         began = time.monotonic()
-        fit_with_bar(
-            classifier, images.train, val=images.val, run_dir=run_dir, resume=options.resume, before=before
-        )
+        fit_with_bar(classifier, images.train, val=images.val, run_dir=run_dir, resume=options.resume, before=before)
         seconds = time.monotonic() - began
         rows = _measure(classifier, images, options)
     names = classifier.method_.class_names
@@ -179,9 +177,7 @@ def _held_out(images: Images, options: FitOptions) -> dict[str, Any]:
     return found | ({"dataset": options.dataset} if options.dataset is not None else {})
 
 
-def _metrics(
-    rows: Mapping[str, Measured], images: Images, names: tuple[str, ...], seconds: float
-) -> dict[str, Any]:
+def _metrics(rows: Mapping[str, Measured], images: Images, names: tuple[str, ...], seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {"seconds": round(seconds, 2)}
     if images.test is not None:
         held_out: dict[str, Any] = {"split": images.test_name, "images": len(images.test)}

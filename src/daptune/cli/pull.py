@@ -23,9 +23,7 @@ def run(name: str, *, revision: str | None, as_json: bool) -> int:
     if as_json:
         emit_json({"backbone": backbone.name, "folder": str(path), "bytes": size, "sha256": backbone.sha256})
         return 0
-    print_pairs(
-        {"backbone": backbone.name, "folder": path, "size": size_text(size), "sha256": backbone.sha256}
-    )
+    print_pairs({"backbone": backbone.name, "folder": path, "size": size_text(size), "sha256": backbone.sha256})
     return 0
 
 

@@ -66,9 +66,7 @@ def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
                 for index, distance in zip(indices, values, strict=True)
             ],
         }
-        for place, (indices, values) in enumerate(
-            zip(near.indices.tolist(), near.values.tolist(), strict=True)
-        )
+        for place, (indices, values) in enumerate(zip(near.indices.tolist(), near.values.tolist(), strict=True))
     ]
 
 

@@ -64,9 +64,7 @@ def fit_with_bar(
                 note=_terms(state)[: max(bar.console.width - len(classifier.method) - 28, 12)],
             )
 
-        return classifier.fit(
-            train, val=val, run_dir=run_dir, resume=resume, progress=show, before=before
-        )
+        return classifier.fit(train, val=val, run_dir=run_dir, resume=resume, progress=show, before=before)
 
 
 def measure(method: Method, table: ImageTable, *, batch_size: int = 64, label: str = "") -> Measured:
@@ -75,9 +73,7 @@ def measure(method: Method, table: ImageTable, *, batch_size: int = 64, label: s
     with progress(steps=True) as bar:
         task = bar.add_task(f"measuring {label or method.name}", total=loader.batches_per_epoch, note="")
         found = evaluate(method, loader, after_batch=lambda: bar.advance(task))
-    shares = metrics.per_class_accuracy(
-        found["labels"], found["probabilities"].argmax(axis=1), len(table.class_names)
-    )
+    shares = metrics.per_class_accuracy(found["labels"], found["probabilities"].argmax(axis=1), len(table.class_names))
     return Measured(found["accuracy"], found["macro_f1"], found["nll"], shares)
 
 

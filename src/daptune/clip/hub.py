@@ -99,9 +99,7 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
         info = HfApi(endpoint=endpoint).model_info(source.repo, revision=source.revision)
 
         def fetch(file: str) -> Path:
-            path = hf_hub_download(
-                source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=endpoint
-            )
+            path = hf_hub_download(source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=endpoint)
             return Path(path)
 
         names = [entry.rfilename for entry in info.siblings or ()]

@@ -38,9 +38,7 @@ class DecodeReport:
         return "\n  ".join(lines + [bad.reason for bad in self.unreadable])
 
 
-def check_readable(
-    table: ImageTable, *, workers: int | None = None, max_pixels: int = MAX_PIXELS
-) -> DecodeReport:
+def check_readable(table: ImageTable, *, workers: int | None = None, max_pixels: int = MAX_PIXELS) -> DecodeReport:
     """Decode every image of the table once, in parallel, and report those that fail. Keeps none in memory."""
 
     def attempt(index: int) -> Unreadable | None:

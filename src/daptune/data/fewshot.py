@@ -28,9 +28,7 @@ class FewShot:
     short: dict[str, int] = field(default_factory=dict)
 
 
-def sample_fewshot(
-    table: ImageTable, shots: int | str | None, seed: int, *, val: ImageTable | None = None
-) -> FewShot:
+def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val: ImageTable | None = None) -> FewShot:
     """Draw `shots` images a class from table and min(shots, 4) from val; None, "all" or below 1: everything.
 
     The images are those of CoOp's code for the same lists and seed: `DatasetBase.generate_fewshot_dataset` of
@@ -48,11 +46,7 @@ def sample_fewshot(
     stream = random.Random(int(seed))  # numpy's integers seed nothing
     chosen = _draw(table, shots, stream)
     val_chosen = None if val is None else _draw(val, min(shots, MOST_VAL_SHOTS), stream)
-    short = {
-        name: int(count)
-        for name, count in zip(table.class_names, table.counts(), strict=True)
-        if count < shots
-    }
+    short = {name: int(count) for name, count in zip(table.class_names, table.counts(), strict=True) if count < shots}
     if short:
         listed = ", ".join(f"{name} ({count})" for name, count in list(short.items())[:5])
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
@@ -76,9 +70,7 @@ def _draw(table: ImageTable, shots: int, stream: random.Random) -> Indices:
     return np.array(drawn, dtype=np.int64)
 
 
-def split_holdout(
-    table: ImageTable, fraction: float = 0.2, seed: int = 0
-) -> tuple[ImageTable, ImageTable | None]:
+def split_holdout(table: ImageTable, fraction: float = 0.2, seed: int = 0) -> tuple[ImageTable, ImageTable | None]:
     """(rest, held out): of each class `fraction` of its images, rounded, at least 1, at most all but one.
 
     A class with fewer than 5 images holds none out: with so few, each is worth more in training than in a

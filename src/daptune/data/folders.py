@@ -33,9 +33,7 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Split
     ignored: list[Path] = []
     splits = _split_folders(folder)
     if not splits:
-        return Splits(
-            _read_classes(folder, label_names, ignored, whole=label_names is None), ignored=tuple(ignored)
-        )
+        return Splits(_read_classes(folder, label_names, ignored, whole=label_names is None), ignored=tuple(ignored))
     tables: dict[str, ImageTable] = {}
     for kind in (kind for kind in SPLIT_NAMES if kind in splits):
         tables[kind] = _read_classes(splits[kind], label_names, ignored, whole=label_names is None)
@@ -62,9 +60,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
         if kind is None or not _entries(child)[0]:
             continue
         if kind in splits:
-            raise DataError(
-                f"{folder}: {splits[kind].name}/ and {child.name}/ are both the {kind} split; keep one."
-            )
+            raise DataError(f"{folder}: {splits[kind].name}/ and {child.name}/ are both the {kind} split; keep one.")
         splits[kind] = child
     others = [child for child in children if child not in splits.values()]
     if not splits or ("train" not in splits and others):
@@ -81,9 +77,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return splits
 
 
-def _read_classes(
-    folder: Path, label_names: Sequence[str] | None, ignored: list[Path], *, whole: bool
-) -> ImageTable:
+def _read_classes(folder: Path, label_names: Sequence[str] | None, ignored: list[Path], *, whole: bool) -> ImageTable:
     """whole: every sub-folder must be a class with images; else known classes may be missing or empty."""
     classes, loose = _entries(folder)
     ignored.extend(loose)

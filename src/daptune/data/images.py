@@ -52,9 +52,7 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
         reason = str(error)
     except OSError as error:
         reason = f"{error.strerror or error}."
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise anything on damaged bytes: IndexError, struct.error, ...
+    except Exception as error:  # Pillow's readers raise anything on damaged bytes: IndexError, struct.error, ...
         reason = f"damaged ({type(error).__name__}: {error})."
     raise DataError(f"{source if isinstance(source, str) else describe(source)}: {reason}")
 
@@ -65,8 +63,7 @@ def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None) ->
         raise DataError(f"not an image; expected {FORMAT_WORDS}.")
     if image.width * image.height > max_pixels:
         raise DataError(
-            f"{image.width} x {image.height} pixels are over the limit of {max_pixels / 1e6:g} million; "
-            "shrink it."
+            f"{image.width} x {image.height} pixels are over the limit of {max_pixels / 1e6:g} million; shrink it."
         )
     if shrink_to is not None:
         image.draft(None, (shrink_to, shrink_to))
@@ -105,9 +102,7 @@ def _from_wide(pixels: npt.NDArray[Any]) -> Image.Image:
 
 def _from_array(pixels: npt.NDArray[Any]) -> Image.Image:
     if pixels.dtype != np.uint8:
-        raise DataError(
-            "expected uint8 pixels from 0 to 255; convert: (image * 255).astype('uint8') for 0 to 1."
-        )
+        raise DataError("expected uint8 pixels from 0 to 255; convert: (image * 255).astype('uint8') for 0 to 1.")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if 0 in pixels.shape or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):

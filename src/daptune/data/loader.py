@@ -199,9 +199,7 @@ def iter_batches(
 def _parallel(
     function: Callable[[T], R], items: Iterable[T], workers: int | None, batch_size: int
 ) -> Generator[R, None, None]:
-    return ordered_map(
-        function, items, workers=workers, ahead=PREFETCH * batch_size, initializer=_one_torch_thread
-    )
+    return ordered_map(function, items, workers=workers, ahead=PREFETCH * batch_size, initializer=_one_torch_thread)
 
 
 def _one_torch_thread() -> None:

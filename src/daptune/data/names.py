@@ -35,9 +35,7 @@ def check_class_names(names: Sequence[str], *, fewest: int = 2) -> tuple[str, ..
         seen[key] = name
     if len(names) < fewest:
         found = f"only {names[0]!r}" if names else "none"
-        raise DataError(
-            f"expected at least {fewest} classes, found {found}; add another class with its images."
-        )
+        raise DataError(f"expected at least {fewest} classes, found {found}; add another class with its images.")
     return tuple(names)
 
 
@@ -52,9 +50,7 @@ def index_labels(
     that an unknown, blank or non-integer label raises.
     """
     names = None if label_names is None else check_class_names(label_names, fewest=1)
-    if all(
-        isinstance(label, int | np.integer) and not isinstance(label, bool | np.bool_) for label in labels
-    ):
+    if all(isinstance(label, int | np.integer) and not isinstance(label, bool | np.bool_) for label in labels):
         return _from_integers(np.array(labels, dtype=np.int64), names, where)
     wrong = [label for label in labels if not isinstance(label, str)]
     if wrong:
@@ -94,9 +90,7 @@ def _digits(label: object) -> object:
     return str(label) if isinstance(label, int | np.integer) else label
 
 
-def _from_integers(
-    labels: Labels, names: tuple[str, ...] | None, where: str
-) -> tuple[Labels, tuple[str, ...]]:
+def _from_integers(labels: Labels, names: tuple[str, ...] | None, where: str) -> tuple[Labels, tuple[str, ...]]:
     if names is None:
         values, indices = np.unique(labels, return_inverse=True)
         return indices.astype(np.int64), check_class_names([str(value) for value in values])
@@ -114,7 +108,5 @@ def _from_names(texts: Sequence[str], names: tuple[str, ...], where: str) -> Lab
     distinct = {text: index.get(name_key(text)) for text in sorted(set(texts))}
     unknown = next((text for text, place in distinct.items() if place is None), None)
     if unknown is not None:
-        raise DataError(
-            f"{where}: {unknown!r} is not among the {len(names)} classes.{suggest(unknown, names)}"
-        )
+        raise DataError(f"{where}: {unknown!r} is not among the {len(names)} classes.{suggest(unknown, names)}")
     return np.array([distinct[text] for text in texts], dtype=np.int64)

@@ -106,9 +106,7 @@ def refuse_two_labels(sources: Sequence[ImageSource], labels: Sequence[object]) 
 def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | Path | None) -> Splits:
     if path.is_dir():
         split_file = find_split_file(path)
-        return (
-            read_zhou(split_file, image_root, label_names) if split_file else read_folder(path, label_names)
-        )
+        return read_zhou(split_file, image_root, label_names) if split_file else read_folder(path, label_names)
     if not path.exists():
         raise DataError(f"no folder or file at {path}; give a folder with one sub-folder of images a class.")
     suffix = path.suffix.lower()

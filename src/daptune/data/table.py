@@ -44,9 +44,7 @@ def image_cell(value: object) -> Path | Image.Image | npt.NDArray[Any] | bytes:
         return Path(value)
     if isinstance(value, bytes | Path | Image.Image | np.ndarray):
         return value
-    raise DataError(
-        f"expected an image as a path, a PIL image, a uint8 array or bytes, found {type(value).__name__}."
-    )
+    raise DataError(f"expected an image as a path, a PIL image, a uint8 array or bytes, found {type(value).__name__}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,15 +149,11 @@ def describe(source: ImageSource) -> str:
 def _identity(source: ImageSource, root: Path | None) -> str:
     if isinstance(source, Path):
         inside = root is not None and source.is_relative_to(root)
-        return unicodedata.normalize(
-            "NFC", (source.relative_to(root) if root and inside else source).as_posix()
-        )
+        return unicodedata.normalize("NFC", (source.relative_to(root) if root and inside else source).as_posix())
     if isinstance(source, DatasetItem):
         return f"{getattr(source.dataset, '_fingerprint', '')}/{source.column}/{source.index}"
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, np.ndarray):
-        return (
-            f"{source.shape}/{source.dtype}/{hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()}"
-        )
+        return f"{source.shape}/{source.dtype}/{hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()}"
     return f"{source.size}/{source.mode}/{hashlib.sha256(source.tobytes()).hexdigest()}"

@@ -32,12 +32,8 @@ class _Rows:
 
 def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Splits:
     """Read a table; relative paths start from its folder. Without a split column every row is train."""
-    columns, names = (
-        _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else (_read_csv(path), None)
-    )
-    image, label, split = (
-        find_column(columns, wanted) for wanted in (IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
-    )
+    columns, names = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else (_read_csv(path), None)
+    image, label, split = (find_column(columns, wanted) for wanted in (IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS))
     if image is None or label is None:
         raise DataError(
             f"{path.name}: expected a column for images ({', '.join(IMAGE_COLUMNS[:4])}) and one for labels "
@@ -126,14 +122,10 @@ def _group(
     for i, (cell, label) in enumerate(zip(images, labels, strict=True)):
         where = f"{path.name}, row {i + 1}"
         if cell in (None, "") or label in (None, ""):
-            raise DataError(
-                f"{where}: expected an image and a label, found a blank; fill it in or drop the row."
-            )
+            raise DataError(f"{where}: expected an image and a label, found a blank; fill it in or drop the row.")
         kind = "train" if splits is None else split_kind(str(splits[i]))
         if kind is None:
-            raise DataError(
-                f"{where}: expected the split train, val or test, found {splits and splits[i]!r}."
-            )
+            raise DataError(f"{where}: expected the split train, val or test, found {splits and splits[i]!r}.")
         image = image_cell(cell)
         if isinstance(image, Path):
             image = path.parent / image
@@ -163,10 +155,6 @@ def _group(
 
 
 def _tables(path: Path, parts: dict[str, _Rows], label_names: Sequence[str] | None) -> Splits:
-    labels, names = index_splits(
-        {kind: rows.labels for kind, rows in parts.items()}, label_names, where=path.name
-    )
-    tables = {
-        kind: ImageTable(tuple(rows.images), labels[kind], names, path.parent) for kind, rows in parts.items()
-    }
+    labels, names = index_splits({kind: rows.labels for kind, rows in parts.items()}, label_names, where=path.name)
+    tables = {kind: ImageTable(tuple(rows.images), labels[kind], names, path.parent) for kind, rows in parts.items()}
     return Splits.of(tables)

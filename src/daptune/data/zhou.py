@@ -31,18 +31,14 @@ def find_split_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_zhou(
-    path: Path, image_root: str | Path | None = None, label_names: Sequence[str] | None = None
-) -> Splits:
+def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Sequence[str] | None = None) -> Splits:
     """Read a split file; image_root defaults to the usual folder beside it that holds the images."""
     parts = {part: rows for part, rows in load_rows(path).items() if rows}
     if not parts:
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
     names = _class_names(path, [row for rows in parts.values() for row in rows])
     numbers = {label: index for index, label in enumerate(sorted(names))}
-    ordered = check_class_names(
-        [names[label] for label in sorted(names)], fewest=2 if label_names is None else 1
-    )
+    ordered = check_class_names([names[label] for label in sorted(names)], fewest=2 if label_names is None else 1)
     root = Path(os.path.expanduser(image_root)) if image_root is not None else None
     root = _image_root(path, [row[0] for row in next(iter(parts.values()))], root)
     tables = {}
@@ -67,9 +63,7 @@ def load_rows(path: Path) -> dict[str, list[Row]]:
     parts = {}
     for part in ("train", "val", "test"):
         try:
-            parts[part] = [
-                (str(file), int(label), str(name)) for file, label, name in content.get(part) or []
-            ]
+            parts[part] = [(str(file), int(label), str(name)) for file, label, name in content.get(part) or []]
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: {expected}; a row of {part} differs ({error}).") from None
     return parts
@@ -79,9 +73,7 @@ def _class_names(path: Path, rows: Sequence[Row]) -> dict[int, str]:
     names: dict[int, str] = {}
     for _, label, name in rows:
         if names.setdefault(label, name) != name:
-            raise DataError(
-                f"{path.name}: label {label} is named both {names[label]!r} and {name!r}; keep one."
-            )
+            raise DataError(f"{path.name}: label {label} is named both {names[label]!r} and {name!r}; keep one.")
     return names
 
 

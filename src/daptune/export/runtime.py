@@ -64,9 +64,7 @@ class OnnxClassifier:
     ) -> Iterator[tuple[Decoded[NDArray[np.float32]], NDArray[np.float32]]]:
         """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
         shrink_to = SCALED_MARGIN * self.preprocess.size if self.scaled_decoding else None
-        for batch in decoded_batches(
-            sources, self.preprocess.array, self._stack, self.batch_size, shrink_to=shrink_to
-        ):
+        for batch in decoded_batches(sources, self.preprocess.array, self._stack, self.batch_size, shrink_to=shrink_to):
             yield batch, self.probabilities(batch.images)
 
     def _stack(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

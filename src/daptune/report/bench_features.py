@@ -57,9 +57,7 @@ def features_section(boards: dict[str, Board], sources: Sources | None, note: No
     ]
 
 
-def _maps(
-    board: Board, shots: int, sources: Sources | None, note: Note
-) -> tuple[list[Figure], list[str]]:
+def _maps(board: Board, shots: int, sources: Sources | None, note: Note) -> tuple[list[Figure], list[str]]:
     """Figures, and a sentence for each data set that has none, or whose silhouettes were measured."""
     figures: list[Figure] = []
     lines: list[str] = []

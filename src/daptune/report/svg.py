@@ -101,7 +101,7 @@ def finished(drawing: "Drawing", name: str, label: str) -> Figure:
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
     text = re.sub(r"font: ([^;\"']*?)([\d.]+px) [^;\"]*", rf"font: \1\2 {FONT}", text)
     text = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'url\(#([^)]+)\)', rf"url(#{name}-\1)", text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # a hundredth of a point is finer than any screen; what stands in a text is said, not drawn

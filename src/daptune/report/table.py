@@ -122,9 +122,7 @@ def mark_best(rows: Sequence[tuple[Cell, ...]], columns: Sequence[int]) -> tuple
         if len(values) > 1:
             tops[place] = max(values)
     return tuple(
-        tuple(
-            replace(cell, best=cell.value is not None and cell.value == tops.get(i)) for i, cell in enumerate(row)
-        )
+        tuple(replace(cell, best=cell.value is not None and cell.value == tops.get(i)) for i, cell in enumerate(row))
         for row in rows
     )
 

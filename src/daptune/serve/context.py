@@ -38,9 +38,7 @@ class Context:
     pool: "AdapterPool | None" = None
     lessons: "Lessons | None" = None
     trainer: "Trainer | None" = None
-    threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(default_workers(), "daptune-serve")
-    )
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(default_workers(), "daptune-serve"))
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call something that reads files or decodes in one of the server's few threads."""

@@ -155,9 +155,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, method: torch.nn.Module) ->
     }
 
 
-def unpack_optimizer(
-    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, method: torch.nn.Module
-) -> None:
+def unpack_optimizer(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, method: torch.nn.Module) -> None:
     """Give the optimizer the state that `pack_optimizer` took. Raises KeyError for an unknown parameter."""
     state: dict[str, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():

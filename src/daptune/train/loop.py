@@ -33,6 +33,7 @@ from daptune.train.stopping import StopSignals
 if TYPE_CHECKING:
     from daptune.methods.base import Method
 
+
 def fit_method(
     method: "Method",
     train: Batches,
@@ -137,9 +138,7 @@ def take_best(method: "Method", history: History, train: Batches, val: Batches) 
         settle(train, val)
 
 
-def evaluate(
-    method: "Method", loader: Batches, *, after_batch: Callable[[], None] | None = None
-) -> Evaluation:
+def evaluate(method: "Method", loader: Batches, *, after_batch: Callable[[], None] | None = None) -> Evaluation:
     """Predict every image of `loader` in the table's order, without augmentation and without gradients.
 
     The method's mode (training or evaluation) is put back afterwards. Raises `DataError` without any image.

@@ -1,7 +1,7 @@
 """The bookkeeping around the training loop: where a run stands, its history, checkpoints, and being stopped.
 
-    run_dir/checkpoint.safetensors   all that is needed to go on (checkpoint.py)
-    run_dir/history.jsonl            one line an epoch; on resuming it is cut back to the checkpoint
+run_dir/checkpoint.safetensors   all that is needed to go on (checkpoint.py)
+run_dir/history.jsonl            one line an epoch; on resuming it is cut back to the checkpoint
 """
 
 import copy
@@ -59,9 +59,7 @@ class State:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def identity_of(
-    method: "Method", train: Batches, val: Batches | None, config: TrainConfig
-) -> dict[str, Any]:
+def identity_of(method: "Method", train: Batches, val: Batches | None, config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it must share, as JSON values."""
     options, backbone = getattr(method, "config", None), getattr(method, "backbone", None)
     # how often to save, and what to compute anew, does not touch the result

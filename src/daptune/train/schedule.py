@@ -111,9 +111,7 @@ class TrainConfig:
             self,
             epochs=enough if self.epochs is None else self.epochs,
             lr=default_lr if self.lr is None else self.lr,
-            weight_decay=(
-                DEFAULT_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
-            ),
+            weight_decay=(DEFAULT_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay),
         )
 
 
@@ -147,9 +145,7 @@ def _require(name: str, value: Any, kind: type, low: float, inclusive: bool) -> 
         raise TrainingError(f"{name} must be {word} {bound}, not {value!r}.")
 
 
-def learning_rate(
-    config: TrainConfig, step: int, steps_per_epoch: int, *, peak: float | None = None
-) -> float:
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, *, peak: float | None = None) -> float:
     """Learning rate of a step, counted from 0 over the whole run. `config` is resolved; `peak` replaces its lr.
 
     "cosine_per_epoch", with w warm-up epochs and T epochs, in epoch e: warmup_lr while e < w, then

@@ -67,9 +67,7 @@ def published(name: str, elsewhere: Path, server: FileServer, monkeypatch: pytes
 
 
 FETCHED = [
-    record.name
-    for record in BENCHMARKS.values()
-    if any(entry.file != record.split_file for entry in record.downloads)
+    record.name for record in BENCHMARKS.values() if any(entry.file != record.split_file for entry in record.downloads)
 ]
 
 
@@ -86,9 +84,7 @@ def test_what_is_fetched_is_a_whole_data_set(
 
     steps = prepare(record, tmp_path / "data", watch)
     outcomes = {step.download.file: step.outcome for step in steps}
-    assert outcomes == {
-        entry.file: FAILED if entry.file == record.split_file else DONE for entry in record.downloads
-    }
+    assert outcomes == {entry.file: FAILED if entry.file == record.split_file else DONE for entry in record.downloads}
     assert told == set(outcomes)
     assert check(name, tmp_path / "data").problems == ()
     left = [path.name for path in (tmp_path / "data" / record.folder).iterdir()]
@@ -100,9 +96,7 @@ def test_what_is_fetched_is_a_whole_data_set(
     assert len(server.asked) - asked == (1 if record.split_file else 0)  # the split alone is asked for again
 
 
-def test_fetching_that_broke_off_goes_on(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fetching_that_broke_off_goes_on(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = published("dtd", tmp_path / "elsewhere", server, monkeypatch)
     server.break_after = 500
     first, _ = prepare(record, tmp_path)

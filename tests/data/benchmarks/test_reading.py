@@ -197,9 +197,7 @@ def test_a_missing_class_folder_is_an_error(small: Small, tmp_path: Path) -> Non
         read_benchmark("imagenet_sketch", tmp_path)
 
 
-def test_another_number_of_images_is_a_warning(
-    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_number_of_images_is_a_warning(small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     small("imagenet_r")
     (tmp_path / "imagenet-rendition" / "imagenet-r" / "n02099601" / "art_2.jpg").unlink()
     with caplog.at_level(logging.WARNING, "daptune"):
@@ -278,9 +276,7 @@ def test_base_images_are_those_of_the_run_on_all_classes() -> None:
     splits = Splits(table([0, 1, 2, 3] * 6, 4))
     drawn = sample_fewshot(splits.train, 2, 3).train
     base, _ = base_and_new(Splits(drawn))
-    assert set(base.train.images) == {
-        path for path, label in zip(drawn.images, drawn.labels, strict=True) if label < 2
-    }
+    assert set(base.train.images) == {path for path, label in zip(drawn.images, drawn.labels, strict=True) if label < 2}
 
 
 def test_one_class_has_no_halves() -> None:

@@ -109,9 +109,7 @@ class TensorUnpickler(pickle.Unpickler):
         return Storage(str(key), _STORAGES[kind], int(count))
 
 
-def unpickle(
-    archive: zipfile.ZipFile, path: Path, is_node: Callable[[str, str], bool], advice: str
-) -> tuple[Any, str]:
+def unpickle(archive: zipfile.ZipFile, path: Path, is_node: Callable[[str, str], bool], advice: str) -> tuple[Any, str]:
     """What `data.pkl` of an archive describes, and the folder of its storages."""
     name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
     if archive.getinfo(name).file_size > LARGEST_PICKLE:

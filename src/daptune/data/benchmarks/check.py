@@ -89,9 +89,7 @@ def check(name: str, root: Path) -> Report:
     return Report(record, folder, entries, classes, counts, tuple(missing), tuple(problems))
 
 
-def _differences(
-    record: Benchmark, classes: int, counts: dict[str, tuple[int, int]], missing: list[str]
-) -> list[str]:
+def _differences(record: Benchmark, classes: int, counts: dict[str, tuple[int, int]], missing: list[str]) -> list[str]:
     problems = []
     if missing:
         problems.append(f"{len(missing)} images are missing, the first {missing[0]}")
