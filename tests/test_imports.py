@@ -11,24 +11,13 @@ import daptune
 
 SOURCE = Path(daptune.__file__).parent
 
-# room -> the rooms that it may import from; leaves import errors only
-LEAVES = {"errors", "metrics", "presets"}
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "metrics": {"errors"},
-    "presets": {"errors"},
-    "data": {"errors"},
-    "clip": {"errors"},
-    "methods": {"clip", *LEAVES},
-    "train": {"methods", "clip", *LEAVES},
-    "adapter": {"train", "methods", "clip", *LEAVES},
-    "classifier": {"adapter", "train", "methods", "clip", "data", *LEAVES},
-}
-_BELOW = {*ALLOWED, "__init__"}
-ALLOWED |= {room: _BELOW for room in ("bench", "tune", "export", "report", "serve", "bulk")}
-ALLOWED["cli"] = {*_BELOW, "bench", "tune", "export", "report", "serve", "bulk"}
-ALLOWED["__init__"] = _BELOW | {"cli"}
-ALLOWED["__main__"] = {"cli"}
+# From the ground up: a room may import from every room before it. `data` and `clip` stand beside each other.
+ROOMS = [
+    "errors", "files", "metrics", "presets", "data", "clip", "methods", "evaluate", "train", "adapter", "bulk", "predict",
+    "classifier", "bench", "tune", "export", "__init__", "serve", "report", "cli", "__main__",
+]  # fmt: skip
+ALLOWED = {room: set(ROOMS[:place]) for place, room in enumerate(ROOMS)}
+ALLOWED["clip"] -= {"data"}
 
 
 def room_of(path: Path) -> str:

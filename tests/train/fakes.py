@@ -75,6 +75,7 @@ class FakeMethod(nn.Module):
     sum over epochs that takes the place of what was learned after the last one."""
 
     name = "fake"
+    device = torch.device("cpu")
 
     def __init__(self, config: FakeConfig | None = None, classes: int = CLASSES) -> None:
         super().__init__()

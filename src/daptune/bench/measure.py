@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from daptune import metrics
+from daptune import evaluate, metrics
 from daptune.bench.datasets import is_path
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
@@ -14,7 +14,6 @@ from daptune.errors import MethodError
 from daptune.methods import Method
 from daptune.methods.base import encode_batches
 from daptune.methods.support import class_sums, view_features
-from daptune.train import evaluate
 
 BATCH = 64
 MOST_SPREAD = 2000
@@ -23,9 +22,8 @@ MOST_SPREAD = 2000
 
 def right(method: Method, table: ImageTable, columns: Sequence[int] | None = None) -> NDArray[np.bool_]:
     """(n,) whether each image is recognised, among the classes in `columns` (one a class of the table) or all."""
-    found = evaluate(method, ImageLoader(table, method.backbone.preprocess, BATCH))
-    scores = found["probabilities"]
-    return (scores if columns is None else scores[:, list(columns)]).argmax(axis=1) == found["labels"]
+    found = evaluate.measure(method, table)
+    return (found if columns is None else found.among(columns)).correct
 
 
 def right_on_target(method: Method, table: ImageTable, target: str) -> NDArray[np.bool_]:

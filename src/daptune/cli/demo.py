@@ -9,11 +9,12 @@ from typing import Any
 from daptune.adapter import check_target
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, percent, print_pairs, print_table, say, size_text
-from daptune.cli.training import Measured, fit_with_bar, measure, method_card, zero_shot
+from daptune.cli.training import fit_with_bar, measure, method_card
 from daptune.clip.backbone import load_backbone
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
+from daptune.evaluate import Measured, zero_shot
 
 SHOTS = 16
 EPOCHS = 10

@@ -14,10 +14,11 @@ from daptune.cli.console import emit_json, note, percent, print_pairs, say, size
 from daptune.cli.options import FitOptions
 from daptune.cli.setup import CHECK_ALL, key_values, read_images, readable
 from daptune.cli.tables import print_comparison, print_extremes
-from daptune.cli.training import Measured, fit_with_bar, measure, method_card, zero_shot
+from daptune.cli.training import fit_with_bar, measure, method_card
 from daptune.data.fewshot import split_holdout
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError
+from daptune.evaluate import Measured, zero_shot
 from daptune.methods import get_method
 from daptune.presets import method_names
 from daptune.train import TrainConfig

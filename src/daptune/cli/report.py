@@ -11,11 +11,10 @@ from daptune.cli.console import emit_json, note, print_pairs, progress, say, siz
 from daptune.cli.evaluate import choose_split
 from daptune.cli.options import RunOptions
 from daptune.cli.setup import load_with, read_images
-from daptune.cli.show import nearest_words
-from daptune.cli.training import zero_shot
 from daptune.data.fewshot import sample_fewshot, split_holdout
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
+from daptune.evaluate import nearest_words, zero_shot
 from daptune.report.bench import bench_page
 from daptune.report.bench_features import Sources
 from daptune.report.fit import Images, fit_page

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from daptune.adapter import Adapter, find_adapter, load_adapter, read_record
 from daptune.adapter.record import AdapterRecord
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.clip.backbone import load_backbone
 from daptune.errors import BackboneError
-from daptune.methods import Method
+from daptune.evaluate import nearest_words
 
 
 def run(folder: Path, *, words: int, as_json: bool) -> int:
@@ -44,30 +42,6 @@ def run(folder: Path, *, words: int, as_json: bool) -> int:
         ]
         print_table("words nearest to each learned text token (distance)", ("token", "words"), cells, left=2)
     return 0
-
-
-def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
-    """For each learned text token the vocabulary entries nearest to it in the embedding space, nearest first.
-
-    Euclidean distance, as CoOp's interpret_prompt.py. Empty for methods without a common text prompt (M, W).
-    """
-    prompt = method.state_dict().get("text_prompt")
-    table = method.clip.token_embedding.weight.detach().float()  # (vocabulary, W)
-    if prompt is None or prompt.dim() != 2 or prompt.shape[1] != table.shape[1]:
-        return []
-    spoken = table.norm(dim=1) > 0  # a backbone may leave out entries that it never learned
-    distances = torch.cdist(prompt.float(), table).masked_fill(~spoken, float("inf"))  # (M, vocabulary)
-    near = distances.topk(min(count, int(spoken.sum())), largest=False)
-    return [
-        {
-            "token": place + 1,
-            "words": [
-                {"word": method.backbone.tokenizer.decode([index]).strip(), "distance": distance}
-                for index, distance in zip(indices, values, strict=True)
-            ],
-        }
-        for place, (indices, values) in enumerate(zip(near.indices.tolist(), near.values.tolist(), strict=True))
-    ]
 
 
 def _about(record: AdapterRecord, files: dict[str, int]) -> dict[str, str]:

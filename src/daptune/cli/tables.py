@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from daptune.cli.console import percent, print_table
-from daptune.cli.training import Measured
+from daptune.evaluate import Measured
 
 SHOWN = 3
 """Classes named at each end of the list."""

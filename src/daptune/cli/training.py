@@ -1,44 +1,18 @@
 """Fitting and measuring with a progress bar, and the card that is shown before: shared by `fit` and `demo`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from daptune import metrics
+from daptune import evaluate
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import progress, shapes_text
-from daptune.clip.backbone import Backbone
-from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
-from daptune.methods import Method, get_method, make_config
-from daptune.train import Progress, evaluate
+from daptune.evaluate import BATCH, Measured
+from daptune.methods import Method
+from daptune.train import Progress
 
 Before = Callable[[FewShotClassifier], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a method scores on one table."""
-
-    accuracy: float
-    macro_f1: float
-    nll: float
-    per_class: NDArray[np.float64]
-    """(C,) accuracy within each class; NaN where it has no image."""
-
-    def to_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """Plain values; classes without images are left out."""
-        rows = zip(class_names, self.per_class.tolist(), strict=True)
-        return {
-            "accuracy": self.accuracy,
-            "macro_f1": self.macro_f1,
-            "nll": self.nll,
-            "per_class": {name: value for name, value in rows if value == value},  # NaN differs from itself
-        }
 
 
 def fit_with_bar(
@@ -67,26 +41,11 @@ def fit_with_bar(
         return classifier.fit(train, val=val, run_dir=run_dir, resume=resume, progress=show, before=before)
 
 
-def measure(method: Method, table: ImageTable, *, batch_size: int = 64, label: str = "") -> Measured:
-    """Accuracy and more of a method on a table, with a bar."""
-    loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False)
+def measure(method: Method, table: ImageTable, *, batch_size: int = BATCH, label: str = "") -> Measured:
+    """`daptune.evaluate.measure` with a bar."""
     with progress(steps=True) as bar:
-        task = bar.add_task(f"measuring {label or method.name}", total=loader.batches_per_epoch, note="")
-        found = evaluate(method, loader, after_batch=lambda: bar.advance(task))
-    shares = metrics.per_class_accuracy(found["labels"], found["probabilities"].argmax(axis=1), len(table.class_names))
-    return Measured(found["accuracy"], found["macro_f1"], found["nll"], shares)
-
-
-def zero_shot(
-    backbone: Backbone, class_names: tuple[str, ...], templates: tuple[str, ...] = (), dataset: str | None = None
-) -> Method:
-    """The zero-shot classifier that a tuned one is set beside."""
-    options: dict[str, object] = {}
-    if templates:
-        options = {"templates": templates}
-    elif dataset is not None:
-        options = {"dataset": dataset}
-    return get_method("zero_shot")(backbone, class_names, make_config("zero_shot", options)).eval()
+        task = bar.add_task(f"measuring {label or method.name}", total=-(-len(table) // batch_size), note="")
+        return evaluate.measure(method, table, batch_size=batch_size, after_batch=lambda: bar.advance(task))
 
 
 def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:

@@ -163,6 +163,11 @@ class Method(nn.Module, ABC):
         return self.backbone.clip
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes: its learned tensors lie beside the backbone's."""
+        return self.clip.device
+
+    @property
     def scale(self) -> Tensor:
         """CLIP's exp(logit_scale), a frozen scalar (100 for OpenAI's weights)."""
         return self.clip.logit_scale.exp()

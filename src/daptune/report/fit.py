@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter import AdapterRecord
-from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable, describe
+from daptune.evaluate import measure
 from daptune.methods import Method
 from daptune.report.compare import MEANING, verdict
 from daptune.report.embedding import Features, encode, few, image_figures, text_figures
@@ -30,7 +30,7 @@ from daptune.report.mislabelled import suspects
 from daptune.report.page import Page, Section
 from daptune.report.table import signed
 from daptune.report.thumbnails import gallery
-from daptune.train import History, evaluate
+from daptune.train import History
 
 MOST_PICTURES = 12
 """Thumbnails in a gallery."""
@@ -134,8 +134,7 @@ def _score(
     for one in (baseline, method):
         if one is None or (one is not method and one.name == method.name):
             continue
-        loader = ImageLoader(table, one.backbone.preprocess, batch_size, drop_last=False)
-        p = evaluate(one, loader)["probabilities"].astype(np.float64)
+        p = measure(one, table, batch_size=batch_size).probabilities.astype(np.float64)
         if one is method and record.temperature != 1:
             p = p ** (1 / record.temperature)
         found[one.name] = p / p.sum(axis=1, keepdims=True)

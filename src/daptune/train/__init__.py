@@ -1,14 +1,14 @@
 """Training. Reading order: loop.py, the whole of it; run.py, its bookkeeping; then schedule.py and checkpoint.py."""
 
+from daptune.evaluate import evaluate
 from daptune.train.batches import Batches
-from daptune.train.history import EpochRow, Evaluation, History, Progress
-from daptune.train.loop import evaluate, fit_method, take_best
+from daptune.train.history import EpochRow, History, Progress
+from daptune.train.loop import fit_method, take_best
 from daptune.train.schedule import TrainConfig
 
 __all__ = [
     "Batches",
     "EpochRow",
-    "Evaluation",
     "History",
     "Progress",
     "TrainConfig",

@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
-import numpy as np
 from torch import Tensor
 
 from daptune.errors import TrainingError
@@ -42,16 +41,6 @@ class EpochRow:
     val_macro_f1: float | None
     val_nll: float | None
     seconds: float  # wall clock, validation included
-
-
-class Evaluation(TypedDict):
-    """What `evaluate` measures over n images and C classes."""
-
-    accuracy: float
-    macro_f1: float
-    nll: float  # mean negative log-likelihood of the true class, nats
-    probabilities: np.ndarray  # (n, C) float32
-    labels: np.ndarray  # (n,) int64
 
 
 @dataclass(frozen=True)

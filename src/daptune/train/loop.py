@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from daptune import metrics
 from daptune.clip.frozen import packs_made_anew
 from daptune.clip.transfer import Transfer
-from daptune.errors import DataError, TrainingError
+from daptune.errors import TrainingError
+from daptune.evaluate import evaluate
 from daptune.train.batches import Batch, Batches
 from daptune.train.compiling import check_compiler, compiled_blocks
 from daptune.train.features import encoded_once
-from daptune.train.history import Evaluation, History, Progress
+from daptune.train.history import History, Progress
 from daptune.train.parallel import Ranks
 from daptune.train.run import ACCURACY, Run, identity_of, open_run
 from daptune.train.schedule import TrainConfig, build_optimizer, learning_rate
@@ -136,37 +136,6 @@ def take_best(method: "Method", history: History, train: Batches, val: Batches) 
     method.load_state_dict(history.best)
     if settle := getattr(method, "after_fit", None):
         settle(train, val)
-
-
-def evaluate(method: "Method", loader: Batches, *, after_batch: Callable[[], None] | None = None) -> Evaluation:
-    """Predict every image of `loader` in the table's order, without augmentation and without gradients.
-
-    The method's mode (training or evaluation) is put back afterwards. Raises `DataError` without any image.
-    """
-    transfer, was_training = Transfer(device_of(method)), method.training
-    probabilities, labels = [], []
-    method.eval()
-    try:
-        with torch.no_grad():
-            for images, truth in loader.evaluation():
-                logits = method.logits(*transfer(images))  # (B, C)
-                probabilities.append(logits.float().softmax(dim=-1).cpu())
-                labels.append(truth)
-                if after_batch is not None:
-                    after_batch()
-    finally:
-        method.train(was_training)
-    if not labels:
-        raise DataError("There are no images to measure on; give at least one.")
-    p, y = torch.cat(probabilities).numpy(), torch.cat(labels).cpu().numpy()
-    predicted = p.argmax(axis=1)
-    return Evaluation(
-        accuracy=metrics.accuracy(y, predicted),
-        macro_f1=metrics.macro_f1(y, predicted),
-        nll=metrics.negative_log_likelihood(y, p),
-        probabilities=p,
-        labels=y,
-    )
 
 
 def device_of(method: "Method") -> torch.device:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from daptune.errors import Interrupted, TrainingError
+from daptune.evaluate import Measured
 from daptune.train.batches import Batches
 from daptune.train.checkpoint import (
     FILE_NAME,
@@ -29,7 +30,7 @@ from daptune.train.checkpoint import (
     unpack_optimizer,
     write_atomically,
 )
-from daptune.train.history import HISTORY_NAME, EpochRow, Evaluation, History, Progress, json_line
+from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress, json_line
 from daptune.train.schedule import TrainConfig, learning_rate
 from daptune.train.stopping import StopSignals
 
@@ -207,7 +208,7 @@ class Run:
             hook(self._state.epoch + 1, self._epochs)
         self._state.settled = True
 
-    def end_epoch(self, measured: Evaluation | None) -> None:
+    def end_epoch(self, measured: Measured | None) -> None:
         """Write the epoch's row, keep its parameters if they are the best so far, save."""
         self._look()
         state, config = self._state, self._config
@@ -219,16 +220,16 @@ class Run:
             lr=self._rate(self.total_steps - 1),
             accuracy=means.pop(ACCURACY, None),
             losses=means,
-            val_accuracy=None if measured is None else measured["accuracy"],
-            val_macro_f1=None if measured is None else measured["macro_f1"],
-            val_nll=None if measured is None else measured["nll"],
+            val_accuracy=None if measured is None else measured.accuracy,
+            val_macro_f1=None if measured is None else measured.macro_f1,
+            val_nll=None if measured is None else measured.nll,
             seconds=round(self._epoch_seconds(), 3),
         )
         state.rows.append(asdict(row))
         state.images, state.sums, state.seconds, self._epoch_began = 0, {}, 0.0, time.monotonic()
         if measured is not None:
             # among equal accuracies, which are common with few images, the more confident in what is true
-            score = [measured["accuracy"], -measured["nll"]]
+            score = [measured.accuracy, -measured.nll]
             if state.best is None or score > state.best:
                 state.best, state.best_epoch, self._best = score, state.epoch, self._copy()
             elif config.patience is not None and state.epoch - (state.best_epoch or 0) >= config.patience:

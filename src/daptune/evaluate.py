@@ -1,0 +1,160 @@
+"""What a method answers on labelled images, and the zero-shot classifier that it is held against.
+
+The one place where accuracy is measured: training, the classifier, the command line, `bench` and `report` use it.
+n images, C classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from daptune import metrics
+from daptune.clip.backbone import Backbone
+from daptune.clip.transfer import Transfer
+from daptune.data.loader import ImageLoader
+from daptune.data.table import ImageTable
+from daptune.errors import DataError
+from daptune.methods import Method, get_method, make_config
+
+BATCH = 64
+"""Images at a time where nobody says otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Answers on n labelled images, and the figures that follow from them.
+
+    probabilities   (n, C) float32, rows that sum to 1      labels   (n,) int64, the true classes
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The likeliest class of each image, (n,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each image is classified right, (n,)."""
+        return self.predicted == self.labels
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of images that are classified right, 0 to 1."""
+        return metrics.accuracy(self.labels, self.predicted)
+
+    @cached_property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that have images, 0 to 1."""
+        return metrics.macro_f1(self.labels, self.predicted)
+
+    @cached_property
+    def nll(self) -> float:
+        """Mean negative log-likelihood of the true class, in nats."""
+        return metrics.negative_log_likelihood(self.labels, self.probabilities)
+
+    @cached_property
+    def per_class(self) -> NDArray[np.float64]:
+        """Accuracy within each class, (C,); NaN for a class without images."""
+        return metrics.per_class_accuracy(self.labels, self.predicted, self.probabilities.shape[1])
+
+    def __getitem__(self, figure: str) -> Any:
+        return getattr(self, figure)  # `evaluate` once gave a dict
+
+    def among(self, columns: Sequence[int]) -> "Measured":
+        """The same images where the answer must be one of some classes; `labels` index `columns` already."""
+        chosen = self.probabilities[:, list(columns)]
+        return Measured(chosen / np.maximum(chosen.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny), self.labels)
+
+    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Accuracy, macro_f1, nll and per_class as plain values; classes without images are left out."""
+        rows = zip(class_names, self.per_class.tolist(), strict=True)
+        return {
+            "accuracy": self.accuracy,
+            "macro_f1": self.macro_f1,
+            "nll": self.nll,
+            "per_class": {name: value for name, value in rows if value == value},  # NaN differs from itself
+        }
+
+
+class Evaluated(Protocol):
+    """What can be measured on: `ImageLoader`, or its images encoded once."""
+
+    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once, in the table's order, without augmentation."""
+
+
+def evaluate(method: Method, loader: Evaluated, *, after_batch: Callable[[], object] = int) -> Measured:
+    """Predict every image of `loader`, without augmentation and without gradients.
+
+    The method's mode (training or evaluation) is put back afterwards; `after_batch` is called after each batch.
+    Raises DataError without any image.
+    """
+    transfer, was_training = Transfer(method.device), method.training
+    probabilities, labels = [], []
+    method.eval()
+    try:
+        with torch.no_grad():
+            for images, truth in loader.evaluation():
+                logits = method.logits(*transfer(images))  # (B, C)
+                probabilities.append(logits.float().softmax(dim=-1).cpu())
+                labels.append(truth)
+                after_batch()
+    finally:
+        method.train(was_training)
+    if not labels:
+        raise DataError("There are no images to measure on; give at least one.")
+    return Measured(torch.cat(probabilities).numpy(), torch.cat(labels).cpu().numpy())
+
+
+def measure(
+    method: Method, table: ImageTable, *, batch_size: int = BATCH, after_batch: Callable[[], object] = int
+) -> Measured:
+    """`evaluate` on the images of a table, in its order."""
+    loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False)
+    return evaluate(method, loader, after_batch=after_batch)
+
+
+def zero_shot(
+    backbone: Backbone, class_names: Sequence[str], templates: Sequence[str] = (), dataset: str | None = None
+) -> Method:
+    """The zero-shot classifier that a tuned one is set beside, by `templates` or by those of a benchmark data set."""
+    options: dict[str, object] = {}
+    if templates:
+        options = {"templates": tuple(templates)}
+    elif dataset is not None:
+        options = {"dataset": dataset}
+    return get_method("zero_shot")(backbone, class_names, make_config("zero_shot", options)).eval()
+
+
+def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
+    """For each learned text token the vocabulary entries nearest to it in the embedding space, nearest first.
+
+    Euclidean distance, as CoOp's interpret_prompt.py. Empty for methods without a common text prompt (M, W).
+    """
+    prompt = method.state_dict().get("text_prompt")
+    table = method.clip.token_embedding.weight.detach().float()  # (vocabulary, W)
+    if prompt is None or prompt.dim() != 2 or prompt.shape[1] != table.shape[1]:
+        return []
+    spoken = table.norm(dim=1) > 0  # a backbone may leave out entries that it never learned
+    distances = torch.cdist(prompt.float(), table).masked_fill(~spoken, float("inf"))  # (M, vocabulary)
+    near = distances.topk(min(count, int(spoken.sum())), largest=False)
+    decode = method.backbone.tokenizer.decode
+    return [
+        {
+            "token": place,
+            "words": [
+                {"word": decode([index]).strip(), "distance": distance}
+                for index, distance in zip(indices, values, strict=True)
+            ],
+        }
+        for place, (indices, values) in enumerate(zip(near.indices.tolist(), near.values.tolist(), strict=True), 1)
+    ]

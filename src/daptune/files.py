@@ -1,0 +1,153 @@
+"""Files that outlive a crash: replaced as a whole, written by one process at a time, read back line by line.
+
+Everything here raises OSError as the system does; `reason` words it. What the file holds is the caller's to check.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+def reason(error: OSError) -> str:
+    """Why a file could not be read or written, in a user's words."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    return error.strerror or str(error)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A sibling of `path` to write to; it takes the place of `path` at the end, or goes where the block raises.
+
+    After a crash at any moment, `path` is whole: the old file or the new one.
+    """
+    fresh = path.with_name(f".{path.name}.new")  # a rename is atomic within a file system only
+    try:
+        yield fresh
+        with open(fresh, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace the file `path` by `content`, as `replacing` does."""
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)
+
+
+def replace_folder(folder: Path, content: Mapping[str, bytes]) -> None:
+    """Write `content` (name -> bytes) as `folder`, through a sibling that is renamed when it is complete.
+
+    Other files that the old folder holds are kept. On an OSError the old folder stays as it was.
+    """
+    fresh, previous = folder.with_name(f".{folder.name}.new-{os.getpid()}"), _previous(folder)
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        for name, data in content.items():
+            with open(fresh / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if previous.exists():
+                previous.rename(folder)
+            raise
+        if previous.is_dir():
+            for extra in previous.iterdir():
+                if extra.name not in content:
+                    extra.rename(folder / extra.name)
+            shutil.rmtree(previous, ignore_errors=True)
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def present(folder: Path) -> Path:
+    """`folder`, or the previous one that an interrupted `replace_folder` left beside it."""
+    backup = _previous(folder.resolve())
+    return backup if not folder.exists() and backup.is_dir() else folder
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Whether this process alone holds the open file now. The lock ends with the process, however it ends.
+
+    True also where there is nothing to lock with: on Windows, and on a file system without locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def json_line(value: object) -> str:
+    """A value as one line of a .jsonl file. Raises ValueError for NaN and infinity, which are no JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_lines(text: str) -> Iterator[tuple[int, Any]]:
+    """(number from 1, value) of each line that is not blank; a line that is no JSON gives its ValueError as value.
+
+    So the caller decides what a damaged line means: the last one may have been cut off by a kill.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except RecursionError:
+                yield number, ValueError("nested too deeply")
+            except ValueError as error:
+                yield number, error
+
+
+def difference(saved: Any, now: Any, where: str = "") -> str | None:
+    """The first place where two JSON values differ, as words, or None: "train.lr is 0.1 there and 0.2 now"."""
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in [*saved, *(k for k in now if k not in saved)]:
+            path = f"{where}.{key}" if where else str(key)
+            if found := difference(saved.get(key), now.get(key), path):
+                return found
+        return None
+    if isinstance(saved, list) and isinstance(now, list):
+        if len(saved) != len(now):
+            return f"{where} has {len(saved)} entries there and {len(now)} now"
+        pairs = enumerate(zip(saved, now, strict=True))
+        return next((text for i, (a, b) in pairs if (text := difference(a, b, f"{where}[{i}]"))), None)
+    return None if saved == now else f"{where} is {saved!r} there and {now!r} now"
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and renaming is durable by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
