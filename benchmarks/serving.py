@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import workload
-from daptune.adapter import make_record, save_adapter
+from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.methods import METHODS
 from daptune.serve.batcher import Batcher

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from daptune.adapter import make_record, save_adapter
+from daptune.adapter.store import make_record, save_adapter
 from daptune.bulk.inputs import items
 from daptune.classifier import FewShotClassifier
 from daptune.cli import console, demo, run
@@ -585,7 +585,7 @@ def test_a_full_disk_loses_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("daptune.adapter.files.os.fsync", full)
+        patch.setattr("daptune.files.os.fsync", full)
         done = fit(pictures)
     assert done.code == 2 and "disk" in done.err
     assert Path("adapter/adapter.json").read_bytes() == before

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from daptune import load_backbone
-from daptune.adapter import read_record
+from daptune.adapter.record import read_record
 from daptune.data.demo import ARCHIVE, demo_styles
 from tests.test_readme import folders  # noqa: F401
 

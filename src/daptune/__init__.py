@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from daptune.errors import DaptuneError
 
 if TYPE_CHECKING:
-    from daptune.adapter import Adapter, load_adapter, save_adapter
+    from daptune.adapter.store import Adapter, load_adapter, save_adapter
     from daptune.classifier import FewShotClassifier, load
     from daptune.clip.backbone import Backbone, load_backbone
     from daptune.data.benchmarks import read_benchmark
@@ -27,17 +27,17 @@ __version__ = "0.1.0"
 # name -> module that it comes from, imported at first use
 _LAZY = {
     "METHODS": "daptune.methods",
-    "Adapter": "daptune.adapter",
+    "Adapter": "daptune.adapter.store",
     "Backbone": "daptune.clip.backbone",
     "FewShotClassifier": "daptune.classifier",
     "TrainConfig": "daptune.train",
     "fit_method": "daptune.train",
     "load": "daptune.classifier",
-    "load_adapter": "daptune.adapter",
+    "load_adapter": "daptune.adapter.store",
     "load_backbone": "daptune.clip.backbone",
     "read_benchmark": "daptune.data.benchmarks",
     "read_source": "daptune.data.sources",
-    "save_adapter": "daptune.adapter",
+    "save_adapter": "daptune.adapter.store",
 }
 
 __all__ = [

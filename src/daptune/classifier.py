@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from daptune.adapter import check_start, load_adapter, make_record, save_adapter, start_from
+from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.transfer import Transfer

@@ -103,6 +103,14 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file in UTF-8 holds. Raises OSError, or ValueError where it is no JSON or nested too deeply."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def json_line(value: object) -> str:
     """A value as one line of a .jsonl file. Raises ValueError for NaN and infinity, which are no JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daptune.adapter import load_adapter
+from daptune.adapter.store import load_adapter
 from daptune.bench import datasets, measure
 from daptune.bench.job import run_jobs
 from daptune.bench.plan import Job

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daptune.adapter import load_adapter, make_record, save_adapter
+from daptune.adapter.store import load_adapter, make_record, save_adapter
 from daptune.errors import AdapterError, Interrupted, MethodError
 from daptune.methods import METHODS, Method, make_config
 from daptune.methods.tip_adapter import TipAdapter, TipAdapterConfig

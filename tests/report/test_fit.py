@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import daptune
-from daptune.adapter import read_record
+from daptune.adapter.record import read_record
 from daptune.cli import run
 from daptune.cli.report import find_fit, fit_images
 from daptune.errors import DataError

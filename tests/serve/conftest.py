@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="needs daptune[serve]")
 
 from starlette.testclient import TestClient
 
-from daptune.adapter import make_record, save_adapter
+from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.methods import METHODS, make_config
 from daptune.serve.app import make_app

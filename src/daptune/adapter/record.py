@@ -1,12 +1,19 @@
-"""What `adapter.json` holds, as a dataclass, and the reading of it: every field is checked, nothing is trusted."""
+"""The folder of an adapter: its files, what `adapter.json` holds, and how both are read and written, without torch.
+
+Of what is read every field is checked, nothing is trusted. A folder is written as a whole: on disk is the old adapter
+or the new one, never half of each.
+"""
 
 import hashlib
 import json
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from daptune import files
 from daptune.errors import AdapterError
 
 FORMAT_VERSION = 1
@@ -76,13 +83,11 @@ def read_record(folder: Path) -> AdapterRecord:
     if not path.is_file():
         raise AdapterError(f"{folder} is not an adapter: it has no {JSON_FILE}; `daptune fit` writes one")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = files.read_json(path)
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # also UnicodeDecodeError and, for deep nesting below, RecursionError
+    except ValueError as error:
         raise damaged(path, f"it is not JSON ({error})") from error
-    except RecursionError as error:
-        raise damaged(path, "it is nested too deeply") from error
     if not isinstance(content, dict):
         raise damaged(path, f"expected an object, found {type(content).__name__}")
 
@@ -94,27 +99,33 @@ def read_record(folder: Path) -> AdapterRecord:
             f"{folder} was made by a newer daptune: format {version}, this version reads up to {FORMAT_VERSION}; "
             "update with: pip install -U daptune"
         )
-    for name, kind in _TYPES.items():
-        if name not in content:
-            raise damaged(path, f"{name!r} is missing")
-        if not isinstance(content[name], kind) or isinstance(content[name], bool):
-            raise damaged(path, f"{name!r} is {_short(content[name])}")
-    names = content["class_names"]
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise damaged(path, "'class_names' must be different, non-empty words")
-    for key in ("name", "sha256"):
-        if not isinstance(content["backbone"].get(key), str):
-            raise damaged(path, f"'backbone' has no {key!r}")
-    labels = content.setdefault("labels", None)
-    if labels is not None and not (_are_integers(labels) and len(set(labels)) == len(names)):
-        raise damaged(path, "'labels' must be None or a different number for every class")
-    if not (math.isfinite(content["temperature"]) and content["temperature"] > 0):
-        raise damaged(path, f"'temperature' is {content['temperature']!r}")
-    if not all(_is_shape(shape) for shape in content["tensors"].values()):
-        raise damaged(path, "'tensors' must give a shape for every name")
-    content["class_names"] = tuple(names)
+    if fault := _fault(content):
+        raise damaged(path, fault)
+    content["class_names"] = tuple(content["class_names"])
     known = {item.name for item in fields(AdapterRecord)}
     return AdapterRecord(**{name: value for name, value in content.items() if name in known})
+
+
+def _fault(content: dict[str, Any]) -> str | None:
+    """What is wrong with the fields of an `adapter.json`, if anything is."""
+    for name, kind in _TYPES.items():
+        if name not in content:
+            return f"{name!r} is missing"
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            return f"{name!r} is {_short(content[name])}"
+    names, labels, temperature = content["class_names"], content.get("labels"), content["temperature"]
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        return "'class_names' must be different, non-empty words"
+    for key in ("name", "sha256"):
+        if not isinstance(content["backbone"].get(key), str):
+            return f"'backbone' has no {key!r}"
+    if labels is not None and not (_are_integers(labels) and len(set(labels)) == len(names)):
+        return "'labels' must be None or a different number for every class"
+    if not (math.isfinite(temperature) and temperature > 0):
+        return f"'temperature' is {temperature!r}"
+    if not all(_are_integers(shape) and min(shape, default=0) >= 0 for shape in content["tensors"].values()):
+        return "'tensors' must give a shape for every name"
+    return None
 
 
 def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
@@ -131,14 +142,42 @@ def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
     return blob
 
 
+def check_target(folder: Path) -> Path:
+    """The resolved folder if an adapter may be written there; asked before training, so that no hour is lost.
+
+    Raises AdapterError when the place is a file, a folder of something else, or cannot be written.
+    """
+    folder = folder.expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise AdapterError(f"{folder} is a file; name a new folder for the adapter")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON_FILE).is_file():
+        raise AdapterError(f"{folder} holds something that is not an adapter; name a new or an empty folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AdapterError(f"{folder.parent} cannot be made: {error.strerror}; name another folder") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise AdapterError(f"{folder.parent} cannot be written to; name another folder for the adapter")
+    return folder
+
+
+def write_folder(folder: Path, content: Mapping[str, bytes]) -> Path:
+    """Write an adapter's files (name -> bytes) as `folder`, which is returned; other files in it are kept.
+
+    Raises AdapterError, as `check_target` or for a full disk, with the old folder untouched.
+    """
+    folder = check_target(folder)
+    try:
+        files.replace_folder(folder, content)
+    except OSError as error:
+        raise AdapterError(f"{folder} was not written: {files.reason(error)}; what was there before is kept") from error
+    return folder
+
+
 def damaged(path: Path, reason: str) -> AdapterError:
     """The one sentence for an adapter whose file is not as it was written."""
     short = " ".join(reason.split())
     return AdapterError(f"{path} is damaged: {short}; copy the adapter again or run `daptune fit` again")
-
-
-def _is_shape(value: Any) -> bool:
-    return _are_integers(value) and min(value, default=0) >= 0
 
 
 def _are_integers(value: Any) -> bool:

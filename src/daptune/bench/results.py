@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from daptune.adapter.files import replace_folder
+from daptune.adapter.record import write_folder
 from daptune.bench.plan import Job, Plan
 from daptune.errors import PlanError
 
@@ -49,7 +49,7 @@ class Results:
         if adapter:
             folder = self.run / ADAPTERS / row["key"]
             folder.parent.mkdir(exist_ok=True)
-            replace_folder(folder, adapter)
+            write_folder(folder, adapter)
         self._file.write(json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from daptune.adapter import check_target
+from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, percent, print_pairs, print_table, say, size_text
 from daptune.cli.training import fit_with_bar, measure, method_card

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from daptune.adapter import check_target
+from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, percent, print_pairs, say, size_text, warnings_shown
 from daptune.cli.options import FitOptions

@@ -3,8 +3,9 @@
 import shlex
 from pathlib import Path
 
-from daptune.adapter import check_target, make_record, save_adapter
 from daptune.adapter.official import import_checkpoint
+from daptune.adapter.record import check_target
+from daptune.adapter.store import make_record, save_adapter
 from daptune.cli.console import emit_json, print_pairs, say, shapes_text
 from daptune.cli.options import ImportOptions
 from daptune.cli.setup import key_values

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from daptune.adapter import load_adapter
 from daptune.adapter.hub import fetch_adapter, holds_adapter, on_hub
+from daptune.adapter.store import load_adapter
 from daptune.cli.console import emit_json, print_pairs, size_text
 from daptune.clip.backbone import load_backbone
 from daptune.clip.hub import Source, pull

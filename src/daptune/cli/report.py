@@ -4,8 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from daptune.adapter import AdapterRecord, read_record
-from daptune.adapter.record import JSON_FILE
+from daptune.adapter.record import JSON_FILE, AdapterRecord, read_record
 from daptune.bench.datasets import read_dataset
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text, warnings_shown
 from daptune.cli.evaluate import choose_split

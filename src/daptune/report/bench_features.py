@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daptune.adapter.record import JSON_FILE
 from daptune.errors import DaptuneError
 from daptune.report.compare import Board
 from daptune.report.html import tag
@@ -70,7 +71,7 @@ def _maps(board: Board, shots: int, sources: Sources | None, note: Note) -> tupl
             continue
         first = rows[0]
         folder = first.run / "adapters" / first.key
-        if not (folder / "adapter.json").is_file():
+        if not (folder / JSON_FILE).is_file():
             without.append(dataset)
             continue
         note(f"encoding {dataset}")

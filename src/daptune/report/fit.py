@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune import metrics
-from daptune.adapter import AdapterRecord
+from daptune.adapter.record import AdapterRecord
 from daptune.data.table import ImageTable, describe
 from daptune.evaluate import measure
 from daptune.methods import Method

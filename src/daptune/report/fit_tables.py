@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune import metrics
-from daptune.adapter import AdapterRecord
+from daptune.adapter.record import AdapterRecord
 from daptune.report.table import Cell, Table, mark_best, points, share, text_row
 
 MOST_PAIRS = 15

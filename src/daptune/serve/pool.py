@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daptune.adapter import AdapterRecord, load_adapter, read_record
+from daptune.adapter.record import AdapterRecord, read_record
+from daptune.adapter.store import load_adapter
 from daptune.clip.backbone import Backbone
 from daptune.data.images import decode
 from daptune.errors import AdapterError, DaptuneError

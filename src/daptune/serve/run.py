@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 
+from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
 from daptune.serve.limits import Limits, Refused
 from daptune.serve.names import check_name
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool
 
 logger = logging.getLogger("daptune")
-JSON_FILE = "adapter.json"  # as in daptune.adapter.record, which loads torch
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ def make_engine(
     if sources.models:
         return OnnxEngine(sources.models)
 
-    from daptune.adapter import read_record
     from daptune.clip.backbone import load_backbone
     from daptune.serve.pool import AdapterPool
 

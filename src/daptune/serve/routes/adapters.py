@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
 
+from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE
 from daptune.errors import AdapterError, DaptuneError
 from daptune.serve.context import Context, Shared
 from daptune.serve.engine import AdapterInfo
@@ -20,7 +21,7 @@ from daptune.serve.uploads import files_in, form_of, name_of
 
 router = APIRouter(tags=["adapters"])
 
-PARTS = ("adapter.safetensors", "adapter.json", "README.md")
+PARTS = (TENSOR_FILE, JSON_FILE, CARD_FILE)
 """The files of an adapter; no other is taken, and none of them can run code."""
 
 
@@ -88,7 +89,7 @@ async def download(name: str, context: Shared) -> Response:
 
 def _install(context: Context, place: Path, parts: dict[str, UploadFile]) -> None:
     """Check an uploaded adapter by loading it, then give it its place and serve it."""
-    from daptune.adapter import load_adapter
+    from daptune.adapter.store import load_adapter
 
     pool = context.pool_or_refuse()
     if place.exists():

@@ -9,7 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from daptune.adapter import FORMAT_VERSION, check_target, load_adapter, read_record, save_adapter
+from daptune.adapter.record import FORMAT_VERSION, check_target, read_record
+from daptune.adapter.store import load_adapter, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.errors import AdapterError
@@ -98,7 +99,7 @@ def test_a_full_disk_keeps_the_old_adapter(
         raise OSError(28, "No space left on device")
 
     if stage == "write":
-        monkeypatch.setattr("daptune.adapter.files.os.fsync", fail)
+        monkeypatch.setattr("daptune.files.os.fsync", fail)
     else:
         rename = Path.rename
         monkeypatch.setattr(Path, "rename", lambda path, to: fail() if ".new-" in path.name else rename(path, to))
@@ -219,7 +220,7 @@ def test_vit_b_16_needs_about_100_kb(tmp_path: Path) -> None:
         title="DAPT",
         name="dapt",
     )
-    from daptune.adapter import AdapterRecord
+    from daptune.adapter.record import AdapterRecord
 
     record = AdapterRecord(
         backbone={"name": "ViT-B-16/openai", "sha256": "0" * 64, "precision": "bf16"},

@@ -11,13 +11,14 @@ import safetensors.torch
 import torch
 
 import daptune
-from daptune.adapter import make_record, read_record, save_adapter, start_from
+from daptune.adapter.record import read_record
+from daptune.adapter.store import make_record, save_adapter, start_from
 from daptune.classifier import FewShotClassifier
 from daptune.data import join_tables, read_source
 from daptune.errors import AdapterError, Interrupted, TrainingError
 from daptune.methods import METHODS, make_config
 
-from .conftest import CLASSES
+from ..conftest import CLASSES
 
 OPTIONS = {"text_tokens": 4, "vision_tokens": 4}  # of the fixture `fitted`
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 6, "lr": 0.01}

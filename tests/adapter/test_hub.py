@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import daptune
-from daptune.adapter import find_adapter, make_record, read_record, save_adapter
 from daptune.adapter.card import PLACE, model_card
-from daptune.adapter.hub import push_adapter
+from daptune.adapter.hub import find_adapter, push_adapter
+from daptune.adapter.record import read_record
+from daptune.adapter.store import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
 from daptune.errors import AdapterError
 
-from .stand_in_hub import TOKEN, StandInHub, running_hub
+from ..stand_in_hub import TOKEN, StandInHub, running_hub
 
 FILES = ("adapter.json", "adapter.safetensors")
 

@@ -1,0 +1,234 @@
+"""The saved result of a fit: a folder of about 100 kB with the learned tensors and everything needed to use them.
+
+    adapter.safetensors   the learned tensors, nothing of the frozen CLIP
+    adapter.json          format version, backbone and its sha256, method, resolved configs, class names, metrics
+    README.md             a model card
+
+Loading never runs code: safetensors and JSON only. The layout follows PEFT's adapters (config, tensors, card).
+"""
+
+import hashlib
+import json
+import logging
+import platform
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from daptune.adapter.card import model_card
+from daptune.adapter.hub import find_adapter
+from daptune.adapter.record import (
+    CARD_FILE,
+    JSON_FILE,
+    TENSOR_FILE,
+    AdapterRecord,
+    damaged,
+    read_record,
+    read_tensor_file,
+    write_folder,
+)
+from daptune.clip.backbone import Backbone, load_backbone
+from daptune.errors import AdapterError, BackboneError, MethodError, suggest
+from daptune.methods import METHODS, MethodConfig
+from daptune.methods.base import Method
+
+logger = logging.getLogger("daptune")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A loaded adapter: the method on its backbone, ready to predict, and its record."""
+
+    method: Method
+    record: AdapterRecord
+    backbone: Backbone
+
+
+def make_record(
+    method: Method,
+    backbone: Backbone,
+    *,
+    train_config: Any = None,
+    shots: int | None = None,
+    seed: int | None = None,
+    data: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    labels: list[int] | None = None,
+    temperature: float = 1.0,
+) -> AdapterRecord:
+    """Describe a fitted method; `train_config` is a dataclass (or None where nothing was trained)."""
+    return AdapterRecord(
+        backbone={"name": backbone.name, "sha256": backbone.sha256, "precision": backbone.precision},
+        method=method.name,
+        method_config=_plain(method.config),
+        class_names=tuple(method.class_names),
+        preprocess=_plain(backbone.preprocess),
+        train_config=_plain(train_config),
+        seed=seed,
+        shots=shots,
+        data=data or {},
+        metrics=metrics or {},
+        labels=labels,
+        temperature=temperature,
+        versions={
+            "daptune": metadata.version("daptune"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> Path:
+    """Write the adapter into `folder` as a whole, replacing an adapter that is there; returns the folder.
+
+    Raises AdapterError when the folder holds something else, or the disk is full; nothing is lost then.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
+    blob = safetensors.torch.save(tensors, {"format": "pt"})  # one key: the order of several is not fixed
+    record = replace(
+        record,
+        tensors={name: list(value.shape) for name, value in tensors.items()},
+        tensors_sha256=hashlib.sha256(blob).hexdigest(),
+    )
+    numbers = sum(value.numel() for value in tensors.values())
+    card = model_card(record, title=method.title, size=len(blob), parameters=numbers)
+    content = {TENSOR_FILE: blob, CARD_FILE: card.encode(), JSON_FILE: record.to_json().encode()}
+    return write_folder(Path(folder), content)
+
+
+def load_adapter(
+    folder: str | Path,
+    backbone: Backbone | None = None,
+    *,
+    precision: str | None = None,
+    device: str = "cpu",
+) -> Adapter:
+    """Load an adapter, a folder or `hf:user/name[@revision]`, and, unless it is given, the backbone that it names.
+
+    `precision` None takes the one that the adapter was made in. Raises AdapterError (missing, damaged, newer,
+    unknown method, wrong shapes, another backbone: the message names both) or BackboneError.
+    """
+    folder = find_adapter(folder)
+    record = read_record(folder)
+    if record.method not in METHODS:
+        raise AdapterError(
+            f"{folder} was made with the method {record.method!r}, which this daptune does not have."
+            f"{suggest(record.method, METHODS)}"
+        )
+    tensors = _read_tensors(folder, record)
+    if backbone is None:
+        name, saved = record.backbone["name"], record.backbone.get("precision", "auto")
+        try:
+            backbone = load_backbone(name, precision=precision or saved, device=device)
+        except BackboneError as error:
+            raise AdapterError(f"{folder} needs the backbone {name!r}: {error}") from error
+    _check_backbone(folder, record, backbone)
+    config = _config(folder, record)
+    try:
+        method = METHODS[record.method](backbone, record.class_names, config)
+    except MethodError as error:
+        raise _unfit(folder, record, error) from error
+    method.make_room(tensors)
+    expected = {name: list(value.shape) for name, value in method.state_dict().items()}
+    found = {name: list(value.shape) for name, value in tensors.items()}
+    if expected != found:
+        name = next(key for key in {**expected, **found} if expected.get(key) != found.get(key))
+        raise AdapterError(
+            f"{folder / TENSOR_FILE} does not fit the method {record.method!r}: {name} should be "
+            f"{_shape(expected.get(name))} and is {_shape(found.get(name))}; fit again"
+        )
+    method.load_state_dict(tensors, strict=True)
+    method.requires_grad_(False).eval()
+    return Adapter(method, record, backbone)
+
+
+def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodConfig]:
+    """The record and options of an adapter that a fit of `method` may start from, read before the images are.
+
+    Raises AdapterError for no adapter, one of another method, or one whose tensors belong to its classes.
+    """
+    folder = find_adapter(folder)
+    record = read_record(folder)
+    if record.method != method:
+        raise AdapterError(
+            f"{folder} was made with the method {record.method!r} and cannot start a fit of {method!r}; "
+            f"fit {record.method!r}, or start from another adapter"
+        )
+    config = _config(folder, record)
+    if not METHODS[method].accepts_new_classes or config.per_class:
+        raise AdapterError(
+            f"{folder}: what {method!r} learned there belongs to its classes one by one, and no other fit can start "
+            "from it; fit without it"
+        )
+    return record, config
+
+
+def start_from(method: Method, folder: str | Path) -> None:
+    """Give a method that is to be trained the learned tensors of an adapter; its own classes and options stay.
+
+    Raises AdapterError as `check_start`, and where the backbone or a shape differs. Options that differ without a
+    different shape are logged.
+    """
+    folder = find_adapter(folder)
+    record, config = check_start(folder, method.name)
+    _check_backbone(folder, record, method.backbone)
+    there, here = _plain(config.for_new_classes()), _plain(method.config.for_new_classes())
+    other = "; ".join(f"{name}={there[name]} there, {here[name]} here" for name in here if there[name] != here[name])
+    tensors = _read_tensors(folder, record)
+    if not tensors:
+        raise AdapterError(f"{folder} holds nothing learned to start from; fit without it")
+    try:
+        method.load_state_dict(tensors)
+    except MethodError as error:
+        raise AdapterError(f"{folder} does not fit: {error} Options: {other or 'the same'}.") from error
+    if other:
+        logger.warning("The start %s was learned with other options: %s.", folder, other)
+    method.started_from = record.tensors_sha256
+
+
+def _check_backbone(folder: Path, record: AdapterRecord, backbone: Backbone) -> None:
+    if backbone.sha256 != record.backbone["sha256"]:
+        raise AdapterError(
+            f"{folder} belongs to the backbone {record.backbone['name']!r} with sha256 "
+            f"{record.backbone['sha256'][:12]}, but {backbone.name!r} has {backbone.sha256[:12]}; "
+            "load that backbone or fit again"
+        )
+
+
+def _config(folder: Path, record: AdapterRecord) -> MethodConfig:
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in record.method_config.items()}
+    try:
+        return METHODS[record.method].config_class(**options)
+    except (TypeError, MethodError) as error:
+        raise _unfit(folder, record, error) from error
+
+
+def _unfit(folder: Path, record: AdapterRecord, error: Exception) -> AdapterError:
+    reason = " ".join(str(error).split())
+    return AdapterError(
+        f"{folder} does not fit this daptune's method {record.method!r} ({reason}); it was made with daptune "
+        f"{record.versions.get('daptune', 'of an unknown version')}"
+    )
+
+
+def _read_tensors(folder: Path, record: AdapterRecord) -> dict[str, torch.Tensor]:
+    blob = read_tensor_file(folder, record)
+    try:
+        return safetensors.torch.load(blob)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({error})") from error
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A dataclass or None as JSON values; paths and other odd values as text."""
+    found: dict[str, Any] = {} if config is None else json.loads(json.dumps(asdict(config), default=str))
+    return found
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "absent" if shape is None else str(tuple(shape))
