@@ -6,21 +6,11 @@ from pathlib import Path
 
 from daptune.data.formats import FORMAT_WORDS, is_image_file
 from daptune.data.names import check_class_names, index_labels, sort_key
-from daptune.data.table import ImageTable, Splits
+from daptune.data.table import SPLITS, ImageTable, Splits, split_kind
 from daptune.errors import DataError
 
-SPLIT_NAMES = {
-    "train": ("train", "training", "support"),
-    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
-    "test": ("test", "testing"),
-}
 LAYOUT = "one sub-folder of images a class (cats/1.jpg, dogs/2.jpg), alone or below train/, val/ and test/"
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # what file managers leave behind
-
-
-def split_kind(name: str) -> str | None:
-    """`train`, `val` or `test` for any usual spelling of a split's name, else None."""
-    return next((kind for kind, names in SPLIT_NAMES.items() if name.strip().lower() in names), None)
 
 
 def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Splits:
@@ -35,7 +25,7 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Split
     if not splits:
         return Splits(_read_classes(folder, label_names, ignored, whole=label_names is None), ignored=tuple(ignored))
     tables: dict[str, ImageTable] = {}
-    for kind in (kind for kind in SPLIT_NAMES if kind in splits):
+    for kind in (kind for kind in SPLITS if kind in splits):
         tables[kind] = _read_classes(splits[kind], label_names, ignored, whole=label_names is None)
         label_names = tables[kind].class_names
     return Splits.of(tables, ignored)

@@ -11,6 +11,7 @@ shot_<k>-seed_<s>.pkl, the draw of an official run                  benchmarks/p
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from PIL import Image
 
 from daptune.data.benchmarks.pickles import read_pickle
 from daptune.data.benchmarks.reading import read_benchmark
-from daptune.data.folders import read_folder, split_kind
+from daptune.data.folders import read_folder
 from daptune.data.hub_data import is_dataset, read_dataset
 from daptune.data.names import index_labels
-from daptune.data.table import ImageSource, ImageTable, Splits, image_cell
+from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.data.tabular import TABLE_SUFFIXES, read_table_file
 from daptune.data.zhou import find_split_file, read_zhou
 from daptune.errors import DataError
@@ -138,11 +139,7 @@ def _with_names(splits: Splits, label_names: Sequence[str] | None, source: objec
             f"{len(places)} classes asked for; measure with its own class names (--new-classes)."
         )
     numbers = np.array([places[name] for name in own], dtype=np.int64)
-    tables = {
-        part: ImageTable(table.images, numbers[table.labels], tuple(label_names), table.root)
-        for part, table in splits.present().items()
-    }
-    return Splits.of(tables)
+    return splits.each(lambda table: replace(table, labels=numbers[table.labels], class_names=tuple(label_names)))
 
 
 def _common_folder(sources: Sequence[ImageSource]) -> Path | None:

@@ -5,7 +5,7 @@ Nothing is decoded here: an entry is a path, bytes, an image in memory or an add
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,19 @@ class ImageTable:
         return digest.hexdigest()
 
 
+SPLITS = {
+    "train": ("train", "training", "support"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+"""The splits of a source, in order, with the usual spellings of each."""
+
+
+def split_kind(name: str) -> str | None:
+    """`train`, `val` or `test` for any usual spelling of a split's name, else None."""
+    return next((kind for kind, names in SPLITS.items() if name.strip().lower() in names), None)
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a source holds. All three tables share one class list.
@@ -126,8 +139,12 @@ class Splits:
 
     def present(self) -> dict[str, ImageTable]:
         """The tables that hold images, by name: train, val, test."""
-        tables = {"train": self.train, "val": self.val, "test": self.test}
+        tables = {name: getattr(self, name) for name in SPLITS}
         return {name: table for name, table in tables.items() if table is not None and len(table)}
+
+    def each(self, change: Callable[[ImageTable], ImageTable]) -> "Splits":
+        """`change(table)` of the tables that hold images."""
+        return Splits.of({name: change(table) for name, table in self.present().items()}, self.ignored)
 
     def whole(self) -> ImageTable:
         """All images in one table."""

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daptune.data.folders import split_kind
 from daptune.data.names import index_splits
-from daptune.data.table import ImageSource, ImageTable, Splits, image_cell
+from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, MissingExtraError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")

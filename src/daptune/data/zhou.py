@@ -5,22 +5,25 @@ datasets/oxford_pets.py, `read_split`). Labels are renumbered in ascending order
 where numbers are missing.
 """
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from daptune.data.names import check_class_names, index_labels
-from daptune.data.table import ImageTable, Splits
+from daptune.data.table import SPLITS, ImageTable, Splits
 from daptune.errors import DataError
+from daptune.files import read_json
 
 # where CoOp's DATASETS.md puts the images, below the folder of the split file
 IMAGE_FOLDERS = (".", "images", "101_ObjectCategories", "jpg", "SUN397", "2750", "UCF-101-midframes")
 _PROBES = 20  # a few files tell the image folder; some may be missing
 
 Row = tuple[str, int, str]
+"""Path below the image folder, label, class name."""
+Parts = dict[str, list[Row]]
+"""The rows of each split, in their order."""
 
 
 def find_split_file(folder: Path) -> Path | None:
@@ -36,32 +39,27 @@ def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Seq
     parts = {part: rows for part, rows in load_rows(path).items() if rows}
     if not parts:
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
-    names = _class_names(path, [row for rows in parts.values() for row in rows])
-    numbers = {label: index for index, label in enumerate(sorted(names))}
-    ordered = check_class_names([names[label] for label in sorted(names)], fewest=2 if label_names is None else 1)
+    names = class_names_of(parts, f"{path.name}: ")
+    classes = check_class_names(list(names.values()), fewest=2 if label_names is None else 1)
+    numbers = np.arange(len(names))
+    if label_names is not None:
+        numbers, classes = index_labels(classes, label_names, where=path.name)
     root = Path(os.path.expanduser(image_root)) if image_root is not None else None
     root = _image_root(path, [row[0] for row in next(iter(parts.values()))], root)
-    tables = {}
-    for part, rows in parts.items():
-        labels = np.array([numbers[label] for _, label, _ in rows], dtype=np.int64)
-        class_names = ordered
-        if label_names is not None:
-            labels, class_names = index_labels([row[2] for row in rows], label_names, where=path.name)
-        tables[part] = ImageTable(tuple(root / row[0] for row in rows), labels, class_names, root)
-    return Splits.of(tables)
+    return splits_of(parts, dict(zip(names, numbers.tolist(), strict=True)), classes, root)
 
 
-def load_rows(path: Path) -> dict[str, list[Row]]:
+def load_rows(path: Path) -> Parts:
     """The lists of a split file as they stand; DataError for anything else."""
     expected = 'expected {"train": [[path, label, class name], ...], "val": ..., "test": ...}'
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: {expected}, but it cannot be read ({error}).") from None
     if not isinstance(content, dict) or "train" not in content:
         raise DataError(f"{path}: {expected}, found no train list.")
-    parts = {}
-    for part in ("train", "val", "test"):
+    parts: Parts = {}
+    for part in SPLITS:
         try:
             parts[part] = [(str(file), int(label), str(name)) for file, label, name in content.get(part) or []]
         except (TypeError, ValueError, OverflowError) as error:
@@ -69,12 +67,30 @@ def load_rows(path: Path) -> dict[str, list[Row]]:
     return parts
 
 
-def _class_names(path: Path, rows: Sequence[Row]) -> dict[int, str]:
+def class_names_of(parts: Parts, where: str = "") -> dict[int, str]:
+    """Label -> class name, in the order of the labels; DataError, begun by `where`, for a label of two names."""
     names: dict[int, str] = {}
-    for _, label, name in rows:
-        if names.setdefault(label, name) != name:
-            raise DataError(f"{path.name}: label {label} is named both {names[label]!r} and {name!r}; keep one.")
-    return names
+    for rows in parts.values():
+        for _, label, name in rows:
+            if names.setdefault(label, name) != name:
+                raise DataError(f"{where}label {label} is named both {names[label]!r} and {name!r}; one is wrong.")
+    return dict(sorted(names.items()))
+
+
+def splits_of(parts: Parts, numbers: Mapping[int, int], class_names: tuple[str, ...], root: Path) -> Splits:
+    """Rows as tables of images below root. numbers: label of the rows -> place in class_names."""
+    return Splits.of(
+        {
+            part: ImageTable(
+                tuple(root / file for file, _, _ in rows),
+                np.array([numbers[label] for _, label, _ in rows], dtype=np.int64),
+                class_names,
+                root,
+            )
+            for part, rows in parts.items()
+            if rows
+        }
+    )
 
 
 def _image_root(path: Path, files: Sequence[str], given: Path | None) -> Path:

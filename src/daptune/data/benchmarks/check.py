@@ -5,6 +5,7 @@ from pathlib import Path
 
 from daptune.data.benchmarks.reading import missing_images, read_rows
 from daptune.data.benchmarks.registry import Benchmark, find
+from daptune.data.table import SPLITS
 from daptune.errors import DataError
 
 
@@ -68,7 +69,7 @@ def check(name: str, root: Path) -> Report:
     folder = root / record.folder
     entries = expected(record, folder)
     problems = [f"{entry.path} is missing" for entry in entries if entry.needed and not entry.present]
-    published = dict(zip(("train", "val", "test"), record.counts, strict=True))
+    published = dict(zip(SPLITS, record.counts, strict=True))
     counts = {part: (0, count) for part, count in published.items() if count}
     classes, missing = 0, []
     if not problems:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from daptune.data.benchmarks.registry import Benchmark
-from daptune.data.benchmarks.splits import SEED, Row, split_thirds, split_trainval
+from daptune.data.benchmarks.splits import SEED, split_thirds, split_trainval
 from daptune.data.formats import SUFFIXES
+from daptune.data.table import SPLITS
+from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
-
-Parts = dict[str, list[Row]]
 
 IGNORED = {"BACKGROUND_Google", "Faces_easy"}  # of Caltech101
 RENAMED = {
@@ -86,7 +86,7 @@ def aircraft(folder: Path, record: Benchmark) -> Parts:
     variants_file, *split_files = (folder / name for name in record.notes)
     labels = {name: label for label, name in enumerate(_lines(variants_file))}
     parts: Parts = {}
-    for part, file in zip(("train", "val", "test"), split_files, strict=True):
+    for part, file in zip(SPLITS, split_files, strict=True):
         pairs = (line.partition(" ") for line in _lines(file))
         parts[part] = [(f"{image}.jpg", labels[name], name) for image, _, name in pairs]
     return parts

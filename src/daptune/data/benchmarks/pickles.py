@@ -10,14 +10,12 @@ import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from daptune.data.benchmarks.layouts import Parts
 from daptune.data.benchmarks.reading import tables_of
-from daptune.data.benchmarks.splits import Row
-from daptune.data.table import Splits
+from daptune.data.table import SPLITS, Splits
+from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
 
 _LARGEST = 1 << 30  # bytes; ImageNet's whole list is about a tenth of that
-_PARTS = ("train", "val", "test")
 
 
 class _Datum:
@@ -63,7 +61,7 @@ def _load(path: Path) -> Parts:
             raise DataError(f"{path}: {expected}, found a file too large for that.")
         unpickler = _Unpickler(path.read_bytes(), path)
         content = unpickler.load()
-        parts = {part: content[part] for part in _PARTS if content.get(part)}
+        parts = {part: content[part] for part in SPLITS if content.get(part)}
         rows = {part: [_row(item, unpickler.datum) for item in items] for part, items in parts.items()}
     except (DataError, OSError):
         raise

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from daptune.data.benchmarks.layouts import READERS, Parts
+from daptune.data.benchmarks.layouts import READERS
 from daptune.data.benchmarks.registry import Benchmark, find
-from daptune.data.benchmarks.splits import SEED, Row
-from daptune.data.table import ImageTable, Splits
-from daptune.data.zhou import load_rows
+from daptune.data.benchmarks.splits import SEED
+from daptune.data.table import SPLITS, ImageTable, Splits
+from daptune.data.zhou import Parts, Row, class_names_of, load_rows, splits_of
 from daptune.errors import DataError
 
 ROOT_VARIABLE = "DAPTUNE_DATA"
@@ -50,7 +51,7 @@ def read_benchmark(name: str, root: str | Path | None = None) -> Splits:
             "%s: %s is not there; the split was drawn anew with seed %d. Published figures need the authors' file.",
             record.name, record.split_file, SEED,
         )  # fmt: skip
-    counts = tuple(len(parts.get(part, ())) for part in ("train", "val", "test"))
+    counts = tuple(len(parts.get(part, ())) for part in SPLITS)
     if counts != record.counts:
         _log.warning("%s: %s images in train, val and test; published are %s.", record.name, counts, record.counts)
     return splits
@@ -94,26 +95,11 @@ def missing_images(root: Path, rows: Iterable[Row]) -> list[str]:
 
 def tables_of(parts: Parts, root: Path) -> Splits:
     """Rows as tables of images below root; classes in the order of their labels, which are renumbered without gaps."""
-    names: dict[int, str] = {}
-    for rows in parts.values():
-        for _, label, name in rows:
-            if names.setdefault(label, name) != name:
-                raise DataError(f"label {label} is named both {names[label]!r} and {name!r}; one of the two is wrong.")
-    numbers = {label: number for number, label in enumerate(sorted(names))}
-    class_names = distinct_names([names[label] for label in numbers])
-    tables = {
-        part: ImageTable(
-            tuple(root / row[0] for row in rows),
-            np.array([numbers[row[1]] for row in rows], dtype=np.int64),
-            class_names,
-            root,
-        )
-        for part, rows in parts.items()
-        if rows
-    }
-    if not tables:
+    names = class_names_of(parts)
+    if not names:
         raise DataError(f"{root}: expected images, found none.")
-    return Splits.of(tables)
+    numbers = {label: number for number, label in enumerate(names)}
+    return splits_of(parts, numbers, distinct_names(list(names.values())), root)
 
 
 def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
@@ -127,12 +113,12 @@ def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
     half = math.ceil(len(labels) / 2)
     if half == len(labels):
         raise DataError(f"expected two classes or more to divide into base and new, found {len(labels)}.")
-    base, new = ({part: _only(table, chosen.tolist()) for part, table in splits.present().items()}
-                 for chosen in (labels[:half], labels[half:]))  # fmt: skip
-    return Splits.of(base), Splits.of(new)
+    return splits.each(lambda table: _only(table, labels[:half])), splits.each(
+        lambda table: _only(table, labels[half:])
+    )
 
 
-def _only(table: ImageTable, chosen: Sequence[int]) -> ImageTable:
+def _only(table: ImageTable, chosen: NDArray[np.int64]) -> ImageTable:
     """The rows of the chosen classes, which become 0, 1, ... in their order."""
     numbers = np.full(len(table.class_names), -1, np.int64)
     numbers[chosen] = np.arange(len(chosen))

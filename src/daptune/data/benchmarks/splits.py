@@ -11,16 +11,15 @@ the files, which no other machine repeats, and ours is sorted.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
+from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
 
 SEED = 1
 
-Row = tuple[str, int, str]  # path below the image folder, label, class name: a row of a split file
 
-
-def split_thirds(groups: Mapping[tuple[int, str], Sequence[str]], stream: random.Random) -> dict[str, list[Row]]:
+def split_thirds(groups: Mapping[tuple[int, str], Sequence[str]], stream: random.Random) -> Parts:
     """Of each class 50 % train, 20 % val and the rest test. groups: (label, class name) -> its images, in order."""
-    parts: dict[str, list[Row]] = {"train": [], "val": [], "test": []}
+    parts: Parts = {"train": [], "val": [], "test": []}
     for (label, name), images in groups.items():
         shuffled = list(images)
         stream.shuffle(shuffled)
