@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daptune.clip.checkpoints import Checkpoint, read_checkpoint
-from daptune.clip.checkpoints.shapes import sizes
+from daptune.clip.checkpoints.shapes import Described, sizes
 from daptune.clip.model import CLIP, CLIPConfig
 from daptune.errors import BackboneError
 
@@ -142,7 +142,7 @@ def test_sizes_of_the_published_models_from_shapes(name: str) -> None:
     )
     with torch.device("meta"):
         shapes = CLIP(config).state_dict()
-    assert sizes(shapes, name, activation="gelu") == config
+    assert sizes(Described(shapes, "gelu"), name) == config
     # open_clip's rounded mlp_ratio gives the width back
     ratio = {"ViT-g-14": 4.3637, "ViT-bigG-14": 4.9231}.get(name, 4.0)
     assert int(width * ratio) == mlp

@@ -10,68 +10,83 @@ PLACE = "PATH_OF_THIS_FOLDER"
 """Stands in the card for what the adapter is loaded by; publishing it puts its name there."""
 
 
+_CARD = """\
+---
+library_name: daptune
+pipeline_tag: image-classification
+{base}tags: [clip, prompt-tuning, few-shot, {record.method}]
+---
+
+# {title} for {count} classes
+
+{made} daptune (`pip install daptune`): {parameters:,} numbers in \
+{kilobytes:.0f} kB that adapt the frozen `{record.backbone[name]}`.
+
+## Task
+
+It says which of {count} classes an image shows, with a probability for each. The figures below are those of its \
+own run.
+
+| | |
+|---|---|
+| method | {record.method} |
+| backbone | {backbone} (sha256 {sha256}...) |
+| classes | {classes} |
+{origin}
+{metrics}
+## Use
+
+```bash
+daptune predict {place} pictures/
+```
+
+```python
+import daptune
+
+classifier = daptune.load("{place}")
+classifier.predict(["picture.jpg"])
+```
+
+## Backbone and licence
+
+{licence}
+
+## Limits
+
+It answers with one of its classes for every image, also for one that shows none of them. What the frozen \
+backbone does not know, a prompt cannot teach it; accuracy on your images may differ from the figures above.
+"""
+
+
 def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int) -> str:
     """Markdown with the metadata header that model hubs read.
 
     `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the count of numbers.
     """
     names = ", ".join(record.class_names[:20]) + (" ..." if len(record.class_names) > 20 else "")
-    imported = record.data.get("imported_from")
-    made = "Learned with official code and imported into" if imported else "Learned with"
-    origin = [f"| images a class | {'all' if record.shots is None else record.shots} |", f"| seed | {record.seed} |"]
-    if imported:
-        origin = [f"| imported from | {_cell(str(imported))}, epoch {record.data.get('epoch') or 'unknown'} |"]
-    name, repo = record.backbone["name"], _repository(record.backbone["name"])
-    lines = [
-        "---",
-        "library_name: daptune",
-        "pipeline_tag: image-classification",
-        *([f"base_model: {repo}", "base_model_relation: adapter"] if repo else []),
-        "tags: [clip, prompt-tuning, few-shot, " + record.method + "]",
-        "---",
-        "",
-        f"# {title} for {len(record.class_names)} classes",
-        "",
-        f"{made} daptune (`pip install daptune`): {parameters:,} numbers in {size / 1000:.0f} kB "
-        f"that adapt the frozen `{name}`.",
-        "",
-        "## Task",
-        "",
-        f"It says which of {len(record.class_names)} classes an image shows, with a probability for each. The figures "
-        "below are those of its own run.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| method | {record.method} |",
-        f"| backbone | {_cell(name)} (sha256 {record.backbone['sha256'][:16]}...) |",
-        f"| classes | {_cell(names)} |",
-        *origin,
-        *(f"| {_cell(name)} | {_cell(_number(value))} |" for name, value in _flat(record.metrics)),
-        "",
-        "## Use",
-        "",
-        "```bash",
-        f"daptune predict {PLACE} pictures/",
-        "```",
-        "",
-        "```python",
-        "import daptune",
-        "",
-        f'classifier = daptune.load("{PLACE}")',
-        'classifier.predict(["picture.jpg"])',
-        "```",
-        "",
-        "## Backbone and licence",
-        "",
-        _licence(name, repo),
-        "",
-        "## Limits",
-        "",
-        "It answers with one of its classes for every image, also for one that shows none of them. What the frozen "
-        "backbone does not know, a prompt cannot teach it; accuracy on your images may differ from the figures above.",
-        "",
-    ]
-    return "\n".join(lines)
+    made, origin = "Learned with", f"| images a class | {'all' if record.shots is None else record.shots} |\n"
+    origin += f"| seed | {record.seed} |"
+    if imported := record.data.get("imported_from"):
+        made = "Learned with official code and imported into"
+        origin = f"| imported from | {_cell(str(imported))}, epoch {record.data.get('epoch') or 'unknown'} |"
+    name = record.backbone["name"]
+    repo = _repository(name)
+    return _CARD.format(
+        base=f"base_model: {repo}\nbase_model_relation: adapter\n" if repo else "",
+        record=record,
+        title=title,
+        count=len(record.class_names),
+        made=made,
+        parameters=parameters,
+        kilobytes=size / 1000,
+        backbone=_cell(name),
+        sha256=record.backbone["sha256"][:16],
+        classes=_cell(names),
+        origin=origin,
+        metrics="".join(f"| {_cell(key)} | {_cell(_number(value))} |\n" for key, value in _flat(record.metrics)),
+        place=PLACE,
+        licence=_licence(name, repo),
+    )
 
 
 def _repository(backbone: str) -> str:

@@ -4,12 +4,12 @@ As with backbones, what is in the cache is used without asking the network; `fet
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daptune.adapter.card import PLACE
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRecord, read_record, read_tensor_file
-from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors
+from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors, hub_fetch, hub_files
 from daptune.errors import AdapterError
 from daptune.files import present
 
@@ -53,27 +53,24 @@ def on_hub(name: str | Path) -> Source | None:
 
 def holds_adapter(source: Source) -> bool:
     """Whether the repository is one of an adapter, which asks the Hub. Raises AdapterError."""
-    return JSON_FILE in _names(source)
+    with hub_errors(source, AdapterError):
+        return JSON_FILE in hub_files(source)
 
 
 def fetch_adapter(source: Source) -> Path:
     """Fetch an adapter's files, or what is new of them, all of one commit, and return their folder."""
-    names = _names(source)
-    if not {JSON_FILE, TENSOR_FILE} <= set(names):
-        raise AdapterError(
-            f"{source.repo} holds no adapter: expected {JSON_FILE} and {TENSOR_FILE}, found {_some(names)}; check the "
-            "name"
-        )
-    with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), AdapterError):
-        from huggingface_hub import hf_hub_download
-
-        def fetch(file: str, revision: str | None) -> Path:
-            return Path(hf_hub_download(source.repo, file, revision=revision, endpoint=hub_endpoint()))
-
-        folder = fetch(JSON_FILE, source.revision).parent
+    with hub_errors(source, AdapterError):
+        names = hub_files(source)
+        if not {JSON_FILE, TENSOR_FILE} <= set(names):
+            raise AdapterError(
+                f"{source.repo} holds no adapter: expected {JSON_FILE} and {TENSOR_FILE}, found {_some(names)}; check "
+                "the name"
+            )
+        folder = hub_fetch(source, JSON_FILE).parent
+        same = replace(source, revision=folder.name)  # the commit that the first file is of
         for file in (TENSOR_FILE, CARD_FILE):
             if file in names:
-                fetch(file, folder.name)
+                hub_fetch(same, file)
     return folder
 
 
@@ -102,10 +99,8 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
         CARD_FILE: card.replace(PLACE, name).encode(),
     }
 
-    def unreachable(reason: str) -> AdapterError:
-        return AdapterError(f"{source.repo} was not published: the Hub cannot be reached ({reason}); try again")
-
-    with hub_errors(source.repo, branch, unreachable, AdapterError):
+    unreachable = "{repo} was not published: the Hub cannot be reached ({reason}); try again"
+    with hub_errors(replace(source, revision=branch), AdapterError, unreachable):
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(endpoint=hub_endpoint())
@@ -127,21 +122,6 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
             revision=branch,
         )
     return Pushed(name, str(done.commit_url).partition("/commit/")[0], record)
-
-
-def _names(source: Source) -> list[str]:
-    with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), AdapterError):
-        from huggingface_hub import HfApi
-
-        info = HfApi(endpoint=hub_endpoint()).model_info(source.repo, revision=source.revision)
-        return [entry.rfilename for entry in info.siblings or ()]
-
-
-def _unreachable(source: Source, reason: str) -> AdapterError:
-    return AdapterError(
-        f"{source.name} is not in the cache, and the Hub cannot be reached ({reason}): type `daptune pull "
-        f"{source.name}` on a machine with network, or give a folder"
-    )
 
 
 def _some(names: Iterable[str]) -> str:

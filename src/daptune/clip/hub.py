@@ -22,11 +22,15 @@ from typing import Any
 
 from ..errors import BackboneError, DaptuneError
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
-from .checkpoints.files import INDEX, files_of
+from .checkpoints.containers import INDEX, files_of
 
 TINY = Path(__file__).with_name("tiny")
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
+_UNREACHABLE = (
+    "{name} is not in the cache, and the Hub cannot be reached ({reason}): type `daptune pull {name}` on a machine "
+    "with network, or give a folder with its files."
+)
 _BESIDE = (huggingface.PREPROCESSOR, "tokenizer.json")
 
 
@@ -92,18 +96,13 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
     source = resolve(name, revision)
     if source.path is not None:
         return source.path
-    with hub_errors(source.repo, source.revision, lambda reason: _unreachable(source, reason), BackboneError):
-        from huggingface_hub import HfApi, hf_hub_download
 
-        endpoint = hub_endpoint()
-        info = HfApi(endpoint=endpoint).model_info(source.repo, revision=source.revision)
+    def fetch(file: str) -> Path:
+        return hub_fetch(source, file, cache_dir)
 
-        def fetch(file: str) -> Path:
-            path = hf_hub_download(source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=endpoint)
-            return Path(path)
-
-        names = [entry.rfilename for entry in info.siblings or ()]
-        paths = [fetch(file) for file in choose(names, source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))]
+    with hub_errors(source, BackboneError):
+        files = choose(hub_files(source), source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))
+        paths = [fetch(file) for file in files]
     return paths[0].parent
 
 
@@ -155,14 +154,35 @@ def hub_endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
+def hub_files(source: Source) -> list[str]:
+    """Names of the files of a repository; what goes wrong is for `hub_errors`."""
+    from huggingface_hub import HfApi
+
+    info = HfApi(endpoint=hub_endpoint()).model_info(source.repo, revision=source.revision)
+    return [entry.rfilename for entry in info.siblings or ()]
+
+
+def hub_fetch(source: Source, file: str, cache_dir: Path | None = None) -> Path:
+    """The place in the cache of a file of a repository, fetched where it is not the newest; errors as `hub_files`."""
+    from huggingface_hub import hf_hub_download
+
+    found = hf_hub_download(source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=hub_endpoint())
+    return Path(found)
+
+
 @contextmanager
-def hub_errors(
-    repo: str, revision: str | None, unreachable: Callable[[str], DaptuneError], kind: type[DaptuneError]
-) -> Iterator[None]:
-    """Requests to the Hub on one repository: what goes wrong comes out as one line, of `kind` or made by
-    `unreachable` from the reason; offline, nothing is asked."""
+def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNREACHABLE) -> Iterator[None]:
+    """Requests to the Hub on one repository: what goes wrong comes out as one line, an error of `kind`.
+
+    `unreachable` words it, from name, repo and reason, where the Hub does not answer; offline, nothing is asked.
+    """
+    repo, revision = source.repo, source.revision
+
+    def unanswered(reason: str) -> DaptuneError:
+        return kind(unreachable.format(name=source.name, repo=repo, reason=reason))
+
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise unreachable("HF_HUB_OFFLINE is set")
+        raise unanswered("HF_HUB_OFFLINE is set")
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -194,14 +214,7 @@ def hub_errors(
             if error.response.status_code == 403:
                 raise kind(f"your login may not do this to {repo}; log in with `hf auth login`, or ask.") from error
         reason = str(error).strip().splitlines()
-        raise unreachable(reason[0] if reason else type(error).__name__) from error
-
-
-def _unreachable(source: Source, reason: str) -> BackboneError:
-    return BackboneError(
-        f"{source.name} is not in the cache, and the Hub cannot be reached ({reason}): type `daptune pull "
-        f"{source.name}` on a machine with network, or give a folder with the checkpoint."
-    )
+        raise unanswered(reason[0] if reason else type(error).__name__) from error
 
 
 def _suggest(text: str) -> str:

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ SPLIT_COLUMNS = ("split", "subset", "fold", "partition")
 _log = logging.getLogger("daptune")
 
 
-@dataclass
-class _Rows:
-    """Rows of one split, in the table's order."""
-
-    images: list[ImageSource] = field(default_factory=list)
-    labels: list[object] = field(default_factory=list)
-
-
 def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Splits:
     """Read a table; relative paths start from its folder. Without a split column every row is train."""
     columns, names = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else (_read_csv(path), None)
@@ -42,7 +33,11 @@ def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Spl
     parts = _group(path, columns[image], columns[label], columns[split] if split is not None else None)
     if not parts:
         raise DataError(f"{path.name}: expected rows below the header, found none.")
-    return _tables(path, parts, label_names if label_names is not None else names)
+    given = {kind: labels for kind, (_, labels) in parts.items()}
+    labels, classes = index_splits(given, names if label_names is None else label_names, where=path.name)
+    return Splits.of(
+        {kind: ImageTable(tuple(images), labels[kind], classes, path.parent) for kind, (images, _) in parts.items()}
+    )
 
 
 def find_column(columns: Sequence[str] | dict[str, list[object]], wanted: Sequence[str]) -> str | None:
@@ -113,9 +108,9 @@ def _read_parquet(path: Path) -> tuple[dict[str, list[object]], Sequence[str] | 
 
 def _group(
     path: Path, images: Sequence[object], labels: Sequence[object], splits: Sequence[object] | None
-) -> dict[str, _Rows]:
+) -> dict[str, tuple[list[ImageSource], list[object]]]:
     """Rows by split; a path may stand in the table again with the same label, and counts once a split."""
-    parts: dict[str, _Rows] = {}
+    parts: dict[str, tuple[list[ImageSource], list[object]]] = {}
     seen: dict[Path, tuple[int, set[str]]] = {}
     repeated = 0
     for i, (cell, label) in enumerate(zip(images, labels, strict=True)):
@@ -138,9 +133,9 @@ def _group(
                 repeated += 1
                 continue
             kinds.add(kind)
-        rows = parts.setdefault(kind, _Rows())
-        rows.images.append(image)
-        rows.labels.append(label)
+        part = parts.setdefault(kind, ([], []))
+        part[0].append(image)
+        part[1].append(label)
     if repeated:
         _log.warning("%s: %d repeated rows were left out", path.name, repeated)
     if shared := sum(len(kinds) > 1 for _, kinds in seen.values()):
@@ -151,9 +146,3 @@ def _group(
             "start from the table's folder."
         )
     return parts
-
-
-def _tables(path: Path, parts: dict[str, _Rows], label_names: Sequence[str] | None) -> Splits:
-    labels, names = index_splits({kind: rows.labels for kind, rows in parts.items()}, label_names, where=path.name)
-    tables = {kind: ImageTable(tuple(rows.images), labels[kind], names, path.parent) for kind, rows in parts.items()}
-    return Splits.of(tables)

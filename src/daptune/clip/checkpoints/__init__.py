@@ -20,8 +20,8 @@ from ...errors import BackboneError
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
 from . import huggingface, openclip
-from .files import files_of, read_json, read_tensors
-from .shapes import check, keep_weights, log, refuse_others, sizes
+from .containers import files_of, read_json, read_tensors
+from .shapes import Described, check, keep_weights, log, sizes
 
 __all__ = ["Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
 
@@ -52,38 +52,34 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors, scripted = read_tensors(weights)
     where = str(path)
     try:
-        config, tensors, preprocess = _understand(keep_weights(tensors), folder, where, scripted)
+        described, lacking = _describe(keep_weights(tensors), folder, where, scripted)
+        config = sizes(described, where)
+        preprocess = Preprocess.from_dict({"size": config.image_size} | dict(described.transform))
     except BackboneError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise BackboneError(f"the config beside {where} cannot be understood ({error}); fetch it again.") from error
+    if lacking and not scripted:
+        log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
     own = folder / _TOKENIZER
     return Checkpoint(
         config=config,
-        tensors=check(tensors, config, where),
+        tensors=check(described.tensors, config, where),
         preprocess=preprocess,
         tokenizer=own if own.is_file() and not scripted else None,
         files=files_of(weights),
     )
 
 
-def _understand(
-    tensors: dict[str, Tensor], folder: Path, where: str, scripted: bool
-) -> tuple[CLIPConfig, dict[str, Tensor], Preprocess]:
-    """Choose the layout by the tensors' names and the configs beside them."""
+def _describe(tensors: dict[str, Tensor], folder: Path, where: str, scripted: bool) -> tuple[Described, str]:
+    """Choose the layout by the tensors' names and the configs beside them; also says which config is lacking."""
     if huggingface.MARK in tensors or any(name.startswith("vision_model.") for name in tensors):
         if (folder / huggingface.CONFIG).is_file():
-            return huggingface.read(tensors, folder, where)
-        tensors, lacking = huggingface.rename(tensors, where), huggingface.CONFIG
-    elif (folder / openclip.CONFIG).is_file() and not scripted:
-        return openclip.read(tensors, folder, where)
-    else:
-        lacking = openclip.CONFIG
-    refuse_others(tensors, where)
-    config = sizes(tensors, where, activation="quick_gelu")
-    if not scripted:
-        log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
-    return config, tensors, Preprocess(config.image_size)
+            return huggingface.read(tensors, folder, where), ""
+        return Described(huggingface.rename(tensors, where)), huggingface.CONFIG
+    if (folder / openclip.CONFIG).is_file() and not scripted:
+        return openclip.read(tensors, folder, where), ""
+    return Described(tensors), openclip.CONFIG
 
 
 def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[str, str] | None:

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from ...errors import BackboneError
-from ..model import CLIPConfig
-from ..preprocess import Preprocess
-from .files import read_json
-from .shapes import agree, refuse, refuse_others, sizes
+from .containers import read_json
+from .shapes import Described, refuse
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -77,8 +75,8 @@ def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     return renamed
 
 
-def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> tuple[CLIPConfig, dict[str, Tensor], Preprocess]:
-    """Sizes, tensors and transform of a folder with a CLIPModel's `config.json`; BackboneError for other models."""
+def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
+    """What a folder with a CLIPModel's `config.json` says; BackboneError for other models."""
     source = folder / CONFIG
     content = read_json(source)
     refuse_model(content, where)
@@ -93,15 +91,6 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> tuple[CLIPC
         raise refuse(where, f"a CLIP with the activation {' and '.join(sorted(map(str, activations)))}")
     if epsilons != {1e-5}:
         raise refuse(where, f"a CLIP with layer_norm_eps {epsilons}")
-    renamed = rename(tensors, where)
-    refuse_others(renamed, where)
-    config = sizes(
-        renamed,
-        where,
-        activation=activations.pop(),
-        vision_heads=vision.get("num_attention_heads", 12),
-        text_heads=text.get("num_attention_heads", 8),
-    )
     claims = {
         "embed_dim": content.get("projection_dim", 512),
         "image_size": vision.get("image_size", 224),
@@ -115,8 +104,15 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> tuple[CLIPC
         "text_layers": text.get("num_hidden_layers", 12),
         "text_mlp": text.get("intermediate_size", 2048),
     }
-    agree(config, claims, where, str(source))
-    return config, renamed, _preprocess(folder / PREPROCESSOR, config.image_size)
+    return Described(
+        rename(tensors, where),
+        activation=activations.pop(),
+        vision_heads=vision.get("num_attention_heads", 12),
+        text_heads=text.get("num_attention_heads", 8),
+        claims=claims,
+        transform=_transform(folder / PREPROCESSOR),
+        source=str(source),
+    )
 
 
 def refuse_model(content: Mapping[str, Any], where: str) -> None:
@@ -129,18 +125,17 @@ def refuse_model(content: Mapping[str, Any], where: str) -> None:
     raise refuse(where, f"a {kind} model" if kind else f"no CLIPModel of transformers (no model_type in {CONFIG})")
 
 
-def _preprocess(source: Path, size: int) -> Preprocess:
+def _transform(source: Path) -> dict[str, Any]:
     """`preprocessor_config.json`; CLIP's usual transform where there is none."""
     if not source.is_file():
-        return Preprocess(size)
+        return {}
     values = read_json(source)
     resample = values.get("resample", 3)
     if resample not in _RESAMPLE:
         raise BackboneError(f"{source}: resample must be 2 (bilinear) or 3 (bicubic), found {resample!r}.")
-    given = {"mean": values.get("image_mean"), "std": values.get("image_std")}
     target = values.get("size")
     squash = isinstance(target, Mapping) and "shortest_edge" not in target  # {"height", "width"}
-    return Preprocess.from_dict(
-        {"size": size, "interpolation": _RESAMPLE[resample], "resize": "squash" if squash else "shortest"}
-        | {key: value for key, value in given.items() if value is not None}
-    )
+    given = {"mean": values.get("image_mean"), "std": values.get("image_std")}
+    return {"interpolation": _RESAMPLE[resample], "resize": "squash" if squash else "shortest"} | {
+        key: value for key, value in given.items() if value is not None
+    }

@@ -12,10 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import BackboneError
-from ..model import CLIPConfig
-from ..preprocess import Preprocess
-from .files import read_json
-from .shapes import agree, refuse, refuse_others, sizes
+from .containers import read_json
+from .shapes import Described, refuse
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (
@@ -25,75 +23,51 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
 )
 _ANY = object()
-_BLOCK: dict[str, Any] = {
-    "layers": _ANY,
-    "width": _ANY,
-    "mlp_ratio": _ANY,
-    "ls_init_value": None,
-    "final_ln_after_pool": False,
-    "output_tokens": False,
-    "block_type": ("default", None),
-    "act_kwargs": (None, {}),
-    "norm_kwargs": (None, {}),
-    "qk_norm": False,
-    "scaled_cosine_attn": False,
-    "scale_heads": False,
-    "scale_attn_inner": False,
-    "scale_attn": False,
-    "scale_fc": False,
-}
-# Setting -> the value, or a tuple of the values, under which these towers compute the same
-_VISION = _BLOCK | {
-    "head_width": _ANY,
-    "patch_size": _ANY,
-    "image_size": _ANY,
-    "patch_dropout": _ANY,  # in training only
-    "attentional_pool": False,
-    "attn_pooler_queries": _ANY,
-    "attn_pooler_heads": _ANY,
-    "no_ln_pre": False,
-    "pos_embed_type": "learnable",
-    "pool_type": "tok",
-    "input_patchnorm": False,
-    "global_average_pool": False,
-    "timm_model_name": None,
-}
-_TEXT = _BLOCK | {
-    "context_length": _ANY,
-    "vocab_size": _ANY,
-    "heads": _ANY,
-    "hf_tokenizer_name": (None, ""),
-    "tokenizer_mode": (None, ""),
-    "tokenizer_kwargs": (None, {}),
-    "embed_cls": False,
-    "pad_id": _ANY,
-    "eos_id": _ANY,
-    "no_causal_mask": False,
-    "pool_type": "argmax",
-    "proj": ("linear", None),
-    "proj_bias": False,
-    "proj_type": "linear",
-    "hf_model_name": (None, ""),
-}
+
+
+def _settings(any_value: str, off: str, **values: Any) -> dict[str, Any]:
+    """Setting -> the value, or a tuple of the values, under which these towers compute the same."""
+    return dict.fromkeys(any_value.split(), _ANY) | dict.fromkeys(off.split(), False) | values
+
+
+_BLOCK = _settings(
+    "layers width mlp_ratio",
+    "final_ln_after_pool output_tokens qk_norm scaled_cosine_attn scale_heads scale_attn_inner scale_attn scale_fc",
+    ls_init_value=None,
+    block_type=("default", None),
+    act_kwargs=(None, {}),
+    norm_kwargs=(None, {}),
+)
+_VISION = _BLOCK | _settings(
+    # patch_dropout is for training only
+    "head_width patch_size image_size patch_dropout attn_pooler_queries attn_pooler_heads",
+    "attentional_pool no_ln_pre input_patchnorm global_average_pool",
+    pos_embed_type="learnable",
+    pool_type="tok",
+    timm_model_name=None,
+)
+_TEXT = _BLOCK | _settings(
+    "context_length vocab_size heads pad_id eos_id",
+    "embed_cls no_causal_mask proj_bias",
+    hf_tokenizer_name=(None, ""),
+    tokenizer_mode=(None, ""),
+    tokenizer_kwargs=(None, {}),
+    pool_type="argmax",
+    proj=("linear", None),
+    proj_type="linear",
+    hf_model_name=(None, ""),
+)
 _MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
 
 
-def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> tuple[CLIPConfig, dict[str, Tensor], Preprocess]:
-    """Sizes, tensors and transform of a folder with an `open_clip_config.json`; BackboneError for other towers."""
+def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
+    """What a folder with an `open_clip_config.json` says; BackboneError for other towers."""
     source = folder / CONFIG
     content = read_json(source)
     model = _part(content, "model_cfg", source)
     vision, text = _part(model, "vision_cfg", source), _part(model, "text_cfg", source)
     _refuse_settings(model, vision, text, where)
-    refuse_others(tensors, where)
     width, head_width = int(vision.get("width", 768)), int(vision.get("head_width", 64))
-    config = sizes(
-        tensors,
-        where,
-        activation="quick_gelu" if model.get("quick_gelu") else "gelu",
-        vision_heads=max(1, width // head_width),
-        text_heads=int(text.get("heads", 8)),
-    )
     claims = {
         "embed_dim": model.get("embed_dim"),
         "vision_width": width,
@@ -107,8 +81,15 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> tuple[CLIPC
         "context_length": text.get("context_length", 77),
         "vocab_size": text.get("vocab_size", 49408),
     }
-    agree(config, claims, where, str(source))
-    return config, dict(tensors), _preprocess(content.get("preprocess_cfg") or {}, config.image_size)
+    return Described(
+        tensors,
+        activation="quick_gelu" if model.get("quick_gelu") else "gelu",
+        vision_heads=max(1, width // head_width),
+        text_heads=int(text.get("heads", 8)),
+        claims=claims,
+        transform=_transform(content.get("preprocess_cfg") or {}),
+        source=str(source),
+    )
 
 
 def _part(content: Mapping[str, Any], key: str, source: Path) -> Mapping[str, Any]:
@@ -141,7 +122,6 @@ def _refuse_settings(model: Mapping[str, Any], vision: Mapping[str, Any], text: 
         raise refuse(where, f"an open_clip model with the setting {unknown[0]} = {model[unknown[0]]!r}")
 
 
-def _preprocess(values: Mapping[str, Any], size: int) -> Preprocess:
-    named = {"resize": values.get("resize_mode"), "interpolation": values.get("interpolation")}
-    given = {key: values[key] for key in ("mean", "std") if values.get(key) is not None}
-    return Preprocess.from_dict({"size": size} | given | {k: v for k, v in named.items() if v is not None})
+def _transform(values: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"mean": "mean", "std": "std", "resize": "resize_mode", "interpolation": "interpolation"}
+    return {field: values[key] for field, key in named.items() if values.get(key) is not None}

@@ -7,6 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +34,23 @@ _OTHERS = (
 ONLY = "only CLIPs with two transformers of OpenAI's form are read (ViT-B, L, H, g, bigG)"
 
 
+class Described(NamedTuple):
+    """What the files of a layout say: tensors under OpenAI's names, and what their shapes cannot tell.
+
+    vision_heads, text_heads: None where they follow from the widths (64 wide, but for H/14 and up).
+    claims: sizes by their field of CLIPConfig as the config beside the weights, `source`, has them; None is no claim.
+    transform: fields of Preprocess beside its size.
+    """
+
+    tensors: Mapping[str, Tensor]
+    activation: str = "quick_gelu"
+    vision_heads: int | None = None
+    text_heads: int | None = None
+    claims: Mapping[str, object] = {}
+    transform: Mapping[str, Any] = {}
+    source: str = ""
+
+
 def refuse(what: str, found: str) -> BackboneError:
     """The one sentence for a model of another kind."""
     return BackboneError(f"{what} is {found}; {ONLY}: try ViT-B-16/openai.")
@@ -57,18 +75,14 @@ def refuse_others(names: Collection[str], where: str) -> None:
         raise refuse(where, found)
 
 
-def sizes(
-    tensors: Mapping[str, Tensor],
-    where: str,
-    *,
-    activation: str,
-    vision_heads: int | None = None,
-    text_heads: int | None = None,
-) -> CLIPConfig:
-    """Read every size off the shapes; heads, where not given, follow from the widths (64 wide, but for H/14 and up).
+def sizes(described: Described, where: str) -> CLIPConfig:
+    """Read every size off the shapes.
 
-    Raises BackboneError naming the tensor that is missing or has the wrong number of dimensions.
+    Raises BackboneError for a model of another kind, for a tensor that is missing or has the wrong number of
+    dimensions, and where the config beside the weights claims other sizes.
     """
+    tensors = described.tensors
+    refuse_others(tensors, where)
 
     def shape(name: str, dimensions: int) -> torch.Size:
         if name not in tensors:
@@ -88,33 +102,30 @@ def sizes(
     if grid * grid != positions - 1:
         raise BackboneError(f"{where} has {positions - 1} patch positions, no square: {ONLY}.")
     context_length, text_width = shape("positional_embedding", 2)
-    return CLIPConfig(
+    config = CLIPConfig(
         embed_dim=shape("text_projection", 2)[1],
         image_size=grid * patch,
         patch_size=patch,
         vision_width=vision_width,
         vision_layers=layers("visual.transformer.resblocks."),
-        vision_heads=vision_heads or max(1, vision_width // _HEAD_WIDTHS.get(vision_width, 64)),
+        vision_heads=described.vision_heads or max(1, vision_width // _HEAD_WIDTHS.get(vision_width, 64)),
         vision_mlp=shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         context_length=context_length,
         vocab_size=shape("token_embedding.weight", 2)[0],
         text_width=text_width,
         text_layers=layers("transformer.resblocks."),
-        text_heads=text_heads or max(1, text_width // 64),
+        text_heads=described.text_heads or max(1, text_width // 64),
         text_mlp=shape("transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
-        activation=activation,
+        activation=described.activation,
     )
-
-
-def agree(config: CLIPConfig, claims: Mapping[str, object], where: str, source: str) -> None:
-    """Raise BackboneError when the config beside the weights (`source`) claims other sizes than the tensors have."""
     wrong = [
         f"{field} {claim} (the weights have {getattr(config, field)})"
-        for field, claim in claims.items()
+        for field, claim in described.claims.items()
         if claim is not None and claim != getattr(config, field)
     ]
     if wrong:
-        raise BackboneError(f"{source} does not belong to {where}: it says {', '.join(wrong)}.")
+        raise BackboneError(f"{described.source} does not belong to {where}: it says {', '.join(wrong)}.")
+    return config
 
 
 def check(tensors: Mapping[str, Tensor], config: CLIPConfig, where: str) -> dict[str, Tensor]:

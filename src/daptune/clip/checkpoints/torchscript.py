@@ -9,8 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...errors import BackboneError
-from .unpickle import Node, View, materialise, unpickle
+from .unpickle import Node, View, read_archive
 
 _ADVICE = "which no CLIP needs: it was not opened; use a .safetensors file of this model."
 
@@ -26,17 +25,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
     Raises BackboneError for an archive that asks for more than modules and tensors, or is damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            root, folder = unpickle(archive, path, _is_module, _ADVICE)
-            storages: dict[str, Tensor] = {}
-            return {name: materialise(view, archive, folder, storages) for name, view in _views(root).items()}
-    except BackboneError:
-        raise
-    except Exception as error:  # a crafted or damaged pickle can fail in any way; none of them has run code
-        raise BackboneError(
-            f"{path} is a damaged TorchScript archive ({type(error).__name__}: {error}); fetch it again."
-        ) from error
+    tensors, _ = read_archive(path, _is_module, _ADVICE, _views)
+    return tensors
 
 
 def _is_module(module: str, _: str) -> bool:

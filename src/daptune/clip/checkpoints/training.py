@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ...errors import BackboneError
-from .files import read_tensors
-from .unpickle import View, materialise, unpickle
+from .containers import read_tensors
+from .unpickle import View, read_archive
 
 # what optimizers, schedulers and figures of a run are made of; none of it is looked at
 _BESIDE = ("torch", "dassl", "numpy")
@@ -32,7 +32,7 @@ class TrainingState(NamedTuple):
 def read_training_state(path: Path, wanted: Callable[[str], bool]) -> TrainingState:
     """The tensors whose names are wanted. A leading "module." is taken off every name first.
 
-    A file that is no zip (PyTorch before 1.6, safetensors) is read whole as `files.read_tensors` does. Raises
+    A file that is no zip (PyTorch before 1.6, safetensors) is read whole as `containers.read_tensors` does. Raises
     BackboneError for a file that asks for anything besides tensors and a run's own objects, or is damaged.
     """
     if not path.is_file():
@@ -40,19 +40,18 @@ def read_training_state(path: Path, wanted: Callable[[str], bool]) -> TrainingSt
     if not zipfile.is_zipfile(path):
         found, _ = read_tensors(path)
         return TrainingState({name: tensor for name, tensor in found.items() if wanted(name)}, None)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content, folder = unpickle(archive, path, _is_beside, _ADVICE)
-            views, epoch = _state_dict(content)
-            storages: dict[str, Tensor] = {}
-            tensors = {
-                name: materialise(view, archive, folder, storages) for name, view in views.items() if wanted(name)
-            }
-    except BackboneError:
-        raise
-    except Exception as error:  # a crafted or damaged pickle can fail in any way; none of them has run code
-        raise BackboneError(f"{path} is no checkpoint, or damaged ({type(error).__name__}: {error}).") from error
-    return TrainingState(tensors, epoch)
+
+    def views_of(content: Any) -> dict[str, View]:
+        if not isinstance(content, Mapping):
+            raise TypeError(f"expected a state dict, found {type(content).__name__}")
+        inside = content.get("state_dict")
+        named = inside if isinstance(inside, Mapping) else content
+        views = {str(name).removeprefix("module."): view for name, view in named.items() if isinstance(view, View)}
+        return {name: view for name, view in views.items() if wanted(name)}
+
+    tensors, content = read_archive(path, _is_beside, _ADVICE, views_of)
+    epoch = content.get("epoch")
+    return TrainingState(tensors, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None)
 
 
 def _is_beside(module: str, name: str) -> bool:
@@ -61,13 +60,3 @@ def _is_beside(module: str, name: str) -> bool:
     if (module, name) == ("_codecs", "encode"):  # how pickles of protocol 2 write the bytes of a number of numpy's
         return True
     return module.partition(".")[0] in _BESIDE
-
-
-def _state_dict(content: Any) -> tuple[dict[str, View], int | None]:
-    if not isinstance(content, Mapping):
-        raise TypeError(f"expected a state dict, found {type(content).__name__}")
-    epoch = content.get("epoch")
-    inside = content.get("state_dict")
-    named = inside if isinstance(inside, Mapping) else content
-    views = {str(name).removeprefix("module."): view for name, view in named.items() if isinstance(view, View)}
-    return views, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None

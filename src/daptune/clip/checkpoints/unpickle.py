@@ -9,7 +9,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,16 +109,31 @@ class TensorUnpickler(pickle.Unpickler):
         return Storage(str(key), _STORAGES[kind], int(count))
 
 
-def unpickle(archive: zipfile.ZipFile, path: Path, is_node: Callable[[str, str], bool], advice: str) -> tuple[Any, str]:
-    """What `data.pkl` of an archive describes, and the folder of its storages."""
-    name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-    if archive.getinfo(name).file_size > LARGEST_PICKLE:
-        raise BackboneError(f"{path}: its module tree is larger than any CLIP's; use a .safetensors file.")
-    content = TensorUnpickler(archive.read(name), path, is_node, advice).load()
-    return content, name.removesuffix("data.pkl") + "data/"
+def read_archive(
+    path: Path, is_node: Callable[[str, str], bool], advice: str, views_of: Callable[[Any], Mapping[str, View]]
+) -> tuple[dict[str, Tensor], Any]:
+    """The tensors that `views_of` finds in what an archive's `data.pkl` describes, and that description.
+
+    Raises BackboneError for an archive that asks for more than tensors and what `is_node` takes, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            place = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            if archive.getinfo(place).file_size > LARGEST_PICKLE:
+                raise BackboneError(f"{path}: its module tree is larger than any CLIP's; use a .safetensors file.")
+            content = TensorUnpickler(archive.read(place), path, is_node, advice).load()
+            folder, storages = place.removesuffix("data.pkl") + "data/", dict[str, Tensor]()
+            views = views_of(content)
+            return {name: _materialise(view, archive, folder, storages) for name, view in views.items()}, content
+    except BackboneError:
+        raise
+    except Exception as error:  # a crafted or damaged pickle can fail in any way; none of them has run code
+        raise BackboneError(
+            f"{path} is no checkpoint, or damaged ({type(error).__name__}: {error}); fetch it again."
+        ) from error
 
 
-def materialise(view: View, archive: zipfile.ZipFile, folder: str, storages: dict[str, Tensor]) -> Tensor:
+def _materialise(view: View, archive: zipfile.ZipFile, folder: str, storages: dict[str, Tensor]) -> Tensor:
     """The tensor that `view` describes; storages are read once. The bounds are checked, by size and by as_strided."""
     store = view.storage
     if store.key not in storages:

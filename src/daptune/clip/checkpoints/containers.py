@@ -4,7 +4,6 @@ Containers: safetensors; PyTorch's zip or its older pickle, both through `torch.
 archives (`torchscript`); and a JSON index over shards of the first two.
 """
 
-import json
 import pickle
 import warnings
 import zipfile
@@ -17,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from daptune import files
+
 from ...errors import BackboneError
 from .torchscript import is_torchscript, read_torchscript
 
@@ -28,8 +29,8 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises BackboneError for anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = files.read_json(path)
+    except (OSError, ValueError) as error:
         raise BackboneError(f"{path} cannot be read as JSON ({error}); fetch the checkpoint again.") from error
     if not isinstance(content, dict):
         raise BackboneError(f"{path} should hold a JSON object, found {type(content).__name__}.")
