@@ -53,8 +53,8 @@ class MissingExtraError(DaptuneError):
     """An optional package is not installed; the message carries the install command."""
 
 
-def suggest(name: str, choices: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest choice, else ` Choose from: ...`; to append to a message."""
+def suggest(name: str, choices: Iterable[str], *, otherwise: str = "") -> str:
+    """` Did you mean 'x'?` for the nearest choice, else `otherwise` or ` Choose from: ...`; to append to a message."""
     known = sorted(choices)
     near = get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Choose from: {', '.join(known)}."
+    return f" Did you mean {near[0]!r}?" if near else " " + (otherwise or f"Choose from: {', '.join(known)}.")

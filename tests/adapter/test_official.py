@@ -17,7 +17,7 @@ import daptune
 from daptune.adapter.official import import_checkpoint
 from daptune.cli import run
 from daptune.clip.backbone import Backbone, load_backbone
-from daptune.clip.checkpoints.training import read_training_state
+from daptune.clip.checkpoints.dassl import read_training_state
 from daptune.errors import AdapterError, BackboneError, MethodError
 from daptune.methods import METHODS
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from daptune.adapter.store import load_adapter, make_record, save_adapter
+from daptune.clip.preprocess import Preprocess
 from daptune.errors import AdapterError, Interrupted, MethodError
 from daptune.methods import METHODS, Method, make_config
 from daptune.methods.tip_adapter import TipAdapter, TipAdapterConfig
@@ -154,7 +155,7 @@ def test_classes_may_differ_in_images_and_lack_them(name: str, backbone: Any, pi
 
 def record(method: Method) -> Any:
     backbone = method.backbone
-    named = SimpleNamespace(name=backbone.name, sha256=backbone.sha256, precision="fp32", preprocess={"size": 32})
+    named = SimpleNamespace(name=backbone.name, sha256=backbone.sha256, precision="fp32", preprocess=Preprocess(32))
     return make_record(method, named)  # type: ignore[arg-type]
 
 

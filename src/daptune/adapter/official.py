@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from daptune.clip.backbone import Backbone
-from daptune.clip.checkpoints.training import read_training_state
+from daptune.clip.checkpoints.dassl import read_training_state
 from daptune.errors import AdapterError, suggest
 from daptune.methods import METHODS, make_config
 from daptune.methods.base import Method

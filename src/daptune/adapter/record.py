@@ -11,7 +11,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin, get_type_hints
 
 from daptune import files
 from daptune.errors import AdapterError
@@ -54,22 +55,14 @@ class AdapterRecord:
         return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "backbone": dict,
-    "method": str,
-    "method_config": dict,
-    "class_names": list,
-    "preprocess": dict,
-    "tensors": dict,
-    "tensors_sha256": str,
-    "train_config": dict,
-    "seed": (int, type(None)),
-    "shots": (int, type(None)),
-    "data": dict,
-    "metrics": dict,
-    "temperature": (int, float),
-    "versions": dict,
-}
+def _json_type(hint: Any) -> Any:
+    """What a value of a field's type is in JSON, for isinstance."""
+    plain = hint if get_origin(hint) is UnionType else get_origin(hint) or hint
+    return {tuple: list, float: int | float}.get(plain, plain)
+
+
+_TYPES = {name: _json_type(hint) for name, hint in get_type_hints(AdapterRecord).items()}
+del _TYPES["format_version"], _TYPES["labels"]  # looked at by themselves; `labels` may be missing
 
 
 def read_record(folder: Path) -> AdapterRecord:

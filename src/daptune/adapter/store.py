@@ -21,7 +21,6 @@ import safetensors.torch
 import torch
 
 from daptune.adapter.card import model_card
-from daptune.adapter.hub import find_adapter
 from daptune.adapter.record import (
     CARD_FILE,
     JSON_FILE,
@@ -32,6 +31,7 @@ from daptune.adapter.record import (
     read_tensor_file,
     write_folder,
 )
+from daptune.adapter.sharing import find_adapter
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.errors import AdapterError, BackboneError, MethodError, suggest
 from daptune.methods import METHODS, MethodConfig

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from daptune.cli.console import emit_json, note, print_pairs, print_table, progress, say
-from daptune.data.benchmarks.check import Report, check
 from daptune.data.benchmarks.fetch import Progress
+from daptune.data.benchmarks.inventory import Report, check
 from daptune.data.benchmarks.prepare import FAILED, THERE, Step, prepare
 from daptune.data.benchmarks.reading import data_root
 from daptune.data.benchmarks.registry import BENCHMARKS, Benchmark, find

@@ -129,7 +129,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
     """What decides the rows of a run, so that an interrupted one is not gone on with by another."""
     files = [adapter]
     if adapter.suffix.lower() != ".onnx":
-        from daptune.adapter.hub import find_adapter
+        from daptune.adapter.sharing import find_adapter
 
         files = sorted(find_adapter(adapter).glob("adapter.*"))
     digest = hashlib.sha256()

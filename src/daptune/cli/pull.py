@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from daptune.adapter.hub import fetch_adapter, holds_adapter, on_hub
+from daptune.adapter.sharing import fetch_adapter, holds_adapter, on_hub
 from daptune.adapter.store import load_adapter
 from daptune.cli.console import emit_json, print_pairs, size_text
 from daptune.clip.backbone import load_backbone

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from daptune.adapter.hub import push_adapter
+from daptune.adapter.sharing import push_adapter
 from daptune.cli.console import emit_json, note, print_pairs
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from daptune.adapter.hub import find_adapter
 from daptune.adapter.record import read_record
+from daptune.adapter.sharing import find_adapter
 from daptune.classifier import FewShotClassifier, load
 from daptune.cli.console import note
 from daptune.cli.options import RunOptions

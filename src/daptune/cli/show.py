@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from daptune.adapter.hub import find_adapter
 from daptune.adapter.record import AdapterRecord, read_record
+from daptune.adapter.sharing import find_adapter
 from daptune.adapter.store import Adapter, load_adapter
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.clip.backbone import load_backbone

@@ -15,12 +15,11 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackboneError, DaptuneError
+from ..errors import BackboneError, DaptuneError, suggest
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.containers import INDEX, files_of
 
@@ -176,7 +175,7 @@ def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNR
 
     `unreachable` words it, from name, repo and reason, where the Hub does not answer; offline, nothing is asked.
     """
-    repo, revision = source.repo, source.revision
+    repo = source.repo
 
     def unanswered(reason: str) -> DaptuneError:
         return kind(unreachable.format(name=source.name, repo=repo, reason=reason))
@@ -195,33 +194,28 @@ def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNR
         yield
     except DaptuneError:
         raise
-    except GatedRepoError as error:
-        raise kind(
-            f"{repo} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise kind(f"{repo} has no revision {revision!r}; leave it out for the newest.") from error
-    except RepositoryNotFoundError as error:
-        raise kind(
-            f"the Hub has no repository {repo!r} that you may read; check the name, or run `hf auth login`."
-        ) from error
-    except HFValidationError as error:
-        raise kind(f"{repo!r} is no name of a repository: expected user/name.") from error
     except Exception as error:  # the network's errors are of no common class across the versions of huggingface_hub
-        if isinstance(error, HfHubHTTPError) and error.response is not None:
-            if error.response.status_code == 401:
-                raise kind(f"the Hub does not know who you are ({repo}); log in with `hf auth login`.") from error
-            if error.response.status_code == 403:
-                raise kind(f"your login may not do this to {repo}; log in with `hf auth login`, or ask.") from error
-        reason = str(error).strip().splitlines()
-        raise unanswered(reason[0] if reason else type(error).__name__) from error
+        answer = error.response if isinstance(error, HfHubHTTPError) else None
+        status = None if answer is None else answer.status_code
+        if isinstance(error, GatedRepoError):
+            reason = f"{repo} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`."
+        elif isinstance(error, RevisionNotFoundError):
+            reason = f"{repo} has no revision {source.revision!r}; leave it out for the newest."
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = f"the Hub has no repository {repo!r} that you may read; check the name, or run `hf auth login`."
+        elif isinstance(error, HFValidationError):
+            reason = f"{repo!r} is no name of a repository: expected user/name."
+        elif status == 401:
+            reason = f"the Hub does not know who you are ({repo}); log in with `hf auth login`."
+        elif status == 403:
+            reason = f"your login may not do this to {repo}; log in with `hf auth login`, or ask."
+        else:
+            raise unanswered((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise kind(reason) from error
 
 
 def _suggest(text: str) -> str:
-    near = get_close_matches(text, ["tiny", *hub_models()], n=1)
-    tags = [name for name in hub_models() if name.startswith(f"{text}/")]
-    if tags:
+    if tags := [name for name in hub_models() if name.startswith(f"{text}/")]:
         return f" Tags of {text}: {', '.join(tags)}."
-    if near:
-        return f" Did you mean {near[0]!r}?"
-    return " Give a name such as ViT-B-16/openai, hf:org/repo, a folder, a file, or tiny."
+    others = "Give a name such as ViT-B-16/openai, hf:org/repo, a folder, a file, or tiny."
+    return suggest(text, ["tiny", *hub_models()], otherwise=others)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daptune.data.benchmarks.check import check
+from daptune.data.benchmarks.inventory import check
 from daptune.data.benchmarks.prepare import DONE, FAILED, THERE, prepare
 from daptune.data.benchmarks.registry import BENCHMARKS, Benchmark
 

@@ -2,7 +2,7 @@
 
 registry.py   the records: folders, counts, addresses      layouts.py   a small reader a layout
 splits.py     splits drawn as the official code does       reading.py   `read_benchmark`, `base_and_new`
-check.py      what is there against what was published     pickles.py   official few-shot draws, without running code
+inventory.py  what is there against what was published    pickles.py   official few-shot draws, without running code
 prepare.py    what can be fetched, with fetch.py (a file, resumed and checksummed) and unpack.py (archives, safely)
 """
 

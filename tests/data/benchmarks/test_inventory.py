@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from daptune.data.benchmarks import BENCHMARKS
-from daptune.data.benchmarks.check import check
+from daptune.data.benchmarks.inventory import check
 from daptune.data.benchmarks.layouts import READERS
 from daptune.methods.templates import find_dataset
 from daptune.presets import dataset_names

@@ -9,8 +9,8 @@ import torch
 
 import daptune
 from daptune.adapter.card import PLACE, model_card
-from daptune.adapter.hub import find_adapter, push_adapter
 from daptune.adapter.record import read_record
+from daptune.adapter.sharing import find_adapter, push_adapter
 from daptune.adapter.store import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
