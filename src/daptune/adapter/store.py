@@ -92,7 +92,7 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
     blob = safetensors.torch.save(tensors, {"format": "pt"})  # one key: the order of several is not fixed
     record = replace(
         record,
-        tensors={name: list(value.shape) for name, value in tensors.items()},
+        tensors=_shapes(tensors),
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
     )
     numbers = sum(value.numel() for value in tensors.values())
@@ -134,13 +134,13 @@ def load_adapter(
     except MethodError as error:
         raise _unfit(folder, record, error) from error
     method.make_room(tensors)
-    expected = {name: list(value.shape) for name, value in method.state_dict().items()}
-    found = {name: list(value.shape) for name, value in tensors.items()}
+    expected, found = _shapes(method.state_dict()), _shapes(tensors)
     if expected != found:
         name = next(key for key in {**expected, **found} if expected.get(key) != found.get(key))
+        right, wrong = (tuple(shapes[name]) if name in shapes else "absent" for shapes in (expected, found))
         raise AdapterError(
-            f"{folder / TENSOR_FILE} does not fit the method {record.method!r}: {name} should be "
-            f"{_shape(expected.get(name))} and is {_shape(found.get(name))}; fit again"
+            f"{folder / TENSOR_FILE} does not fit the method {record.method!r}: {name} should be {right} and is "
+            f"{wrong}; fit again"
         )
     method.load_state_dict(tensors, strict=True)
     method.requires_grad_(False).eval()
@@ -201,9 +201,8 @@ def _check_backbone(folder: Path, record: AdapterRecord, backbone: Backbone) -> 
 
 
 def _config(folder: Path, record: AdapterRecord) -> MethodConfig:
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in record.method_config.items()}
     try:
-        return METHODS[record.method].config_class(**options)
+        return METHODS[record.method].config_class(**record.method_config)
     except (TypeError, MethodError) as error:
         raise _unfit(folder, record, error) from error
 
@@ -230,5 +229,5 @@ def _plain(config: Any) -> dict[str, Any]:
     return found
 
 
-def _shape(shape: list[int] | None) -> str:
-    return "absent" if shape is None else str(tuple(shape))
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in tensors.items()}

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from daptune.data.benchmarks.registry import Download
 from daptune.errors import DataError
+from daptune.files import read_json
 
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
@@ -113,7 +114,7 @@ def _mark(part: Path) -> Path:
 
 def _validator(part: Path) -> str | None:
     try:
-        found = json.loads(_mark(part).read_text(encoding="utf-8"))["validator"]
+        found = read_json(_mark(part))["validator"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return found if isinstance(found, str) else None

@@ -4,7 +4,6 @@ Layouts, label orders and changes to class names are those of KaiyangZhou/CoOp, 
 drawn, `splits` does. Files of a folder are taken in sorted order.
 """
 
-import json
 import os
 import random
 import re
@@ -18,6 +17,7 @@ from daptune.data.formats import SUFFIXES
 from daptune.data.table import SPLITS
 from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
+from daptune.files import read_json
 
 IGNORED = {"BACKGROUND_Google", "Faces_easy"}  # of Caltech101
 RENAMED = {
@@ -74,7 +74,7 @@ def cars(folder: Path, record: Benchmark) -> Parts:
 def flowers(folder: Path, record: Benchmark) -> Parts:
     """`imagelabels.mat`: the label, from 1, of image_00001.jpg and so on; names in `cat_to_name.json`."""
     labels_file, names_file = (folder / name for name in record.notes)
-    names = json.loads(names_file.read_text(encoding="utf-8"))
+    names = read_json(names_file)
     groups: dict[tuple[int, str], list[str]] = {}
     for place, label in enumerate(_matlab(labels_file, "labels")[0].tolist(), 1):
         groups.setdefault((int(label) - 1, str(names[str(label)])), []).append(f"image_{place:05d}.jpg")
