@@ -36,8 +36,8 @@ from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.methods import METHODS
 from daptune.serve.batcher import Batcher
+from daptune.serve.counters import Counters
 from daptune.serve.limits import Limits, Refused
-from daptune.serve.metrics import Metrics
 from daptune.serve.pool import AdapterPool, Loaded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def one_batch(pool: AdapterPool, served: list[Loaded], image: Any, size: int, rn
 async def offered(pool: AdapterPool, served: list[Loaded], image: Any, rate: float, seconds: float) -> dict[str, Any]:
     """Latencies of single images that arrive at `rate` a second at random."""
     limits, rng = Limits(), random.Random(7)
-    batcher = Batcher(pool.run, limits, Metrics())
+    batcher = Batcher(pool.run, limits, Counters())
     batcher.start()
     latencies: list[float] = []
     refused = 0

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +110,19 @@ def fitted(made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]])
 def adapter(fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `fitted` was saved to; not to be changed."""
     return fitted.save(tmp_path_factory.mktemp("saved") / "adapter")
+
+
+@pytest.fixture(scope="session")
+def exact(adapter: Path) -> Any:
+    """The made-up adapter in fp32, whatever this machine trains in; not to be changed."""
+    from daptune.classifier import load
+
+    return load(adapter, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def exported(exact: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It as an fp32 ONNX file; not to be changed."""
+    from daptune.export.onnx_file import export_onnx
+
+    return export_onnx(exact, tmp_path_factory.mktemp("exported") / "model.onnx").path

@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 
 from daptune.adapter.store import make_record, save_adapter
-from daptune.bulk.inputs import items
 from daptune.classifier import FewShotClassifier
 from daptune.cli import console, demo, run
 from daptune.cli.fit import below_zero_shot
@@ -31,6 +30,7 @@ from daptune.clip.precision import PRECISIONS
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
 from daptune.methods import METHODS
+from daptune.predict.inputs import items
 from daptune.train import schedule
 
 from .conftest import CLASSES, COLOURS, save_picture

@@ -4,7 +4,7 @@ The contract is scikit-learn's (developers' guide, "Rolling your own estimator")
 validates, forgets earlier fits and returns self, what was learned ends in `_`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,22 +18,22 @@ from sklearn.utils.validation import check_is_fitted
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
+from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
 from daptune.data.augment import Augmentation
 from daptune.data.check import DecodeReport, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot
-from daptune.data.inputs import image_sources
-from daptune.data.loader import DecodedBatch, ImageLoader, iter_batches
+from daptune.data.loader import ImageLoader
 from daptune.data.sources import read_source, table_from_lists
-from daptune.data.stream import probabilities_of
-from daptune.data.table import ImageSource, ImageTable
+from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError, TrainingError, suggest
 from daptune.methods import MethodConfig, get_method, make_config
+from daptune.predict.predictor import Predictor
 from daptune.presets import resolve
 from daptune.train import Progress, TrainConfig, fit_method
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Learn to classify images from a few of each class, by prompts of a frozen CLIP.
 
     method          a name of `daptune.METHODS`
@@ -171,32 +171,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         )
         return self
 
-    def predict(self, images: Any) -> NDArray[Any]:
-        """The likeliest class of each image, (n,): names, or integers where the labels were."""
-        likeliest = self.predict_proba(images).argmax(axis=1)
-        found: NDArray[Any] = self.classes_[likeliest]
+    @property
+    def preprocess(self) -> Preprocess:
+        """The image transform of the backbone."""
+        check_is_fitted(self, "record_")
+        return self.backbone_.preprocess
+
+    def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C)."""
+        check_is_fitted(self, "record_")
+        transfer = Transfer(self.backbone_.device)
+        with torch.inference_mode():
+            logits = self.method_.logits(*transfer(torch.from_numpy(images))).float()
+            found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
         return found
-
-    def predict_proba(self, images: Any) -> NDArray[np.float32]:
-        """Probabilities (n, C), columns as `classes_`. `images` as in `fit`, or one folder with all below it.
-
-        Images are decoded and classified in a stream, so that their number does not matter. Raises DataError at
-        the first one that cannot be read.
-        """
-        check_is_fitted(self, "record_")
-        return probabilities_of(self.stream(image_sources(images)))
-
-    def stream(self, sources: Iterable[ImageSource]) -> Iterator[tuple[DecodedBatch, NDArray[np.float32]]]:
-        """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
-        check_is_fitted(self, "record_")
-        temperature, transfer = self.record_.temperature, Transfer(self.backbone_.device)
-        for batch in iter_batches(sources, self.backbone_.preprocess, self.batch_size, scaled=self.scaled_decoding):
-            if not batch.indices:
-                yield batch, np.empty((0, len(self.classes_)), np.float32)
-                continue
-            with torch.inference_mode():
-                logits = self.method_.logits(*transfer(batch.images)).float()
-                yield batch, (logits / temperature).softmax(dim=-1).cpu().numpy()
 
     def score(self, images: Any, labels: Any = None, sample_weight: Any = None) -> float:
         """Accuracy on labelled images. Without labels, `images` is a source: its test images, or all."""

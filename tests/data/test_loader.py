@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from daptune.clip import preprocess as preprocessing
 from daptune.data import Augmentation, ImageLoader, ImageTable, iter_batches
 from daptune.data import loader as loader_module
 from daptune.data.augment import EPOCH, VIEW, augment, epoch_order, generator
@@ -208,12 +209,12 @@ def test_an_empty_table_is_refused(table):
 class TestStream:
     def test_batches_keep_the_order_and_report_what_is_damaged(self, table):
         sources = [*table.images[:5], b"broken", *table.images[5:7], b"", b"x", b"y"]
-        batches = list(iter_batches(iter(sources), Preprocess(), batch_size=4, workers=3))
+        batches = list(iter_batches(iter(sources), preprocessing.Preprocess(size=8), batch_size=4, workers=3))
         assert [batch.indices for batch in batches] == [(0, 1, 2, 3), (4, 6, 7), ()]
         assert [[bad.index for bad in batch.failed] for batch in batches] == [[], [5], [8, 9, 10]]
         assert batches[1].sources == (sources[4], sources[6], sources[7])
         assert batches[2].images.shape == (0, 3, 8, 8)
-        assert torch.equal(batches[1].images[1], Preprocess()(Image.fromarray(picture(5))))
+        assert torch.equal(batches[1].images[1], preprocessing.Preprocess(size=8)(Image.fromarray(picture(5))))
         assert "not an image" in batches[1].failed[0].reason
 
     def test_memory_is_constant(self, table):
@@ -225,7 +226,7 @@ class TestStream:
                 taken += 1
                 yield table.images[taken % 23]
 
-        batches = iter_batches(endless(), Preprocess(), batch_size=4, workers=2)
+        batches = iter_batches(endless(), preprocessing.Preprocess(size=8), batch_size=4, workers=2)
         for number in range(1, 20):
             assert len(next(batches).indices) == 4
             assert taken <= 4 * number + 2 * 4
@@ -233,12 +234,12 @@ class TestStream:
         assert threads() == 0
 
     def test_no_sources_no_batches(self):
-        assert list(iter_batches([], Preprocess())) == []
+        assert list(iter_batches([], preprocessing.Preprocess(size=8))) == []
 
     @pytest.mark.parametrize(("options", "words"), [({"batch_size": 0}, "batch size"), ({"workers": -1}, "workers")])
     def test_impossible_options_are_refused(self, options, words):
         with pytest.raises(DataError, match=words):
-            list(iter_batches([b""], Preprocess(), **options))
+            list(iter_batches([b""], preprocessing.Preprocess(size=8), **options))
 
 
 class TestOrderedMap:

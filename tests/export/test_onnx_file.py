@@ -12,9 +12,9 @@ from daptune.cli import run
 from daptune.errors import DataError
 from daptune.export import onnx_file
 from daptune.export.agreement import Agreement, images_for, made_up, measure
+from daptune.export.int8 import to_int8, tower_products
 from daptune.export.onnx_file import Exported, export_onnx
-from daptune.export.precision import to_int8, tower_products
-from daptune.export.runtime import OnnxClassifier
+from daptune.predict.onnx import OnnxClassifier
 
 
 def test_the_metadata_tells_all_that_is_needed(exact: FewShotClassifier, exported: Path) -> None:

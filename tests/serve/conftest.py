@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone, load_backbone
+from daptune.data.images import decode
 from daptune.methods import METHODS, make_config
 from daptune.serve.app import make_app
 from daptune.serve.limits import Limits
@@ -40,6 +41,11 @@ def png(seed: int = 0, size: tuple[int, int] = (40, 36)) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
+
+
+def pixels_of(backbone: Backbone, data: bytes) -> np.ndarray:
+    """An image file as it waits for its batch, (R, R, 3)."""
+    return np.asarray(backbone.preprocess.crop(decode(data)))
 
 
 def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:

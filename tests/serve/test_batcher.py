@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from daptune.serve.batcher import Batcher
+from daptune.serve.counters import Counters
 from daptune.serve.limits import Limits, Refused
-from daptune.serve.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Engine:
 
 
 def batcher(engine: Engine, **limits: Any) -> Batcher:
-    made = Batcher(engine.run, Limits(**limits), Metrics())
+    made = Batcher(engine.run, Limits(**limits), Counters())
     made.start()
     return made
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from daptune.serve.counters import Counters
 from daptune.serve.guard import MOST_SENDING, Guard
 from daptune.serve.limits import Limits
-from daptune.serve.metrics import Metrics
 
 from .conftest import HOST, Start, files, png
 
@@ -103,7 +103,7 @@ def test_a_body_that_does_not_arrive_is_given_up() -> None:
 
     pieces: list[str] = []
     sent: list[Any] = []
-    guard = Guard(reads_all, token=None, limits=Limits(timeout=1), metrics=Metrics())
+    guard = Guard(reads_all, token=None, limits=Limits(timeout=1), counters=Counters())
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
     asyncio.run(guard(scope, half, keep))
     assert sent[0]["status"] == 408 and b"within 1 seconds" in sent[1]["body"]
@@ -130,7 +130,7 @@ def test_many_requests_at_a_time_are_refused() -> None:
             await guard(scope, nothing, keep)
             return int(sent[0]["status"])
 
-        guard = Guard(waits, token=None, limits=Limits(), metrics=Metrics())
+        guard = Guard(waits, token=None, limits=Limits(), counters=Counters())
         tasks = [asyncio.create_task(ask()) for _ in range(MOST_SENDING)]
         await asyncio.sleep(0)
         beyond = await ask()

@@ -34,8 +34,8 @@ STARTER = """
 import sys
 import torch
 torch.set_num_threads(1)
-from daptune.serve import training
-training.STEPS = 6
+from daptune.serve import trainer
+trainer.STEPS = 6
 from daptune.cli import main
 main(["serve", sys.argv[1], "--port", "0", "--backbone", "tiny", "--precision", "fp32"])
 """

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import torch
 import daptune
 from daptune.clip.backbone import Backbone
 from daptune.errors import AdapterError
+from daptune.serve import pool as pool_module
 from daptune.serve.limits import Refused
 from daptune.serve.pool import AdapterPool
 
-from .conftest import CLASSES, METHOD_OF, png, pool_of
+from .conftest import CLASSES, METHOD_OF, pixels_of, png, pool_of
 
 
 def test_images_of_different_adapters_share_a_pass_and_equal_the_adapter_alone(
@@ -36,7 +38,7 @@ def test_images_of_different_adapters_share_a_pass_and_equal_the_adapter_alone(
         jobs = [(name, png(seed)) for seed in range(3) for name in names]
         monkeypatch.setattr(small.clip, "encode_image", counted)
         passes.clear()
-        images = [pool.prepare(data, 10_000) for _, data in jobs]
+        images = [pixels_of(small, data) for _, data in jobs]
         found = pool.run([pool.open(name) for name, _ in jobs], images)
         assert passes == [len(jobs)]
         monkeypatch.undo()
@@ -55,27 +57,41 @@ def test_the_zero_shot_classifier_of_an_adapter(small: Backbone, shelf: Path) ->
     beside = pool.open("deep", zero_shot=True)
     assert beside.batch_key == pool.open("words").batch_key and list(beside.classes) == CLASSES["deep"]
     plain = daptune.METHODS["zero_shot"](small, CLASSES["deep"]).eval()
-    image = pool.prepare(png(3), 10_000)
+    image = pixels_of(small, png(3))
     with torch.inference_mode():
         expected = plain.logits(small.preprocess.normalize(image).unsqueeze(0)).softmax(-1)[0]
     (found,) = pool.run([beside], [image])
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
-def test_the_least_recently_used_leave_memory_and_come_back(small: Backbone, shelf: Path) -> None:
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders of the adapters that were read from disk."""
+    found: list[Path] = []
+    load = pool_module.load_adapter
+
+    def counted(folder: Path, backbone: Backbone) -> Any:
+        found.append(folder)
+        return load(folder, backbone)
+
+    monkeypatch.setattr(pool_module, "load_adapter", counted)
+    return found
+
+
+def test_the_least_recently_used_leave_memory_and_come_back(small: Backbone, shelf: Path, reads: list[Path]) -> None:
     pool = pool_of(small, shelf, max_loaded=2)
     assert pool.loaded == 0 and not any(each.loaded for each in pool.adapters())
     first = pool.open("deep")
     pool.open("words")
-    assert pool.open("deep") is first and pool.reads == 2
+    assert pool.open("deep") is first and len(reads) == 2
     pool.open("prompted")  # words was used longest ago
     assert {each.name for each in pool.adapters() if each.loaded} == {"deep", "prompted"}
     assert pool.open("deep") is first
     pool.open("words")
-    assert pool.loaded == 2 and pool.reads == 4
+    assert pool.loaded == 2 and len(reads) == 4
 
 
-def test_many_threads_read_an_adapter_once(small: Backbone, shelf: Path) -> None:
+def test_many_threads_read_an_adapter_once(small: Backbone, shelf: Path, reads: list[Path]) -> None:
     pool = pool_of(small, shelf)
     found: list[object] = []
     threads = [threading.Thread(target=lambda: found.append(pool.open("words"))) for _ in range(8)]
@@ -83,7 +99,7 @@ def test_many_threads_read_an_adapter_once(small: Backbone, shelf: Path) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    assert pool.reads == 1 and len({id(each) for each in found}) == 1
+    assert len(reads) == 1 and len({id(each) for each in found}) == 1
 
 
 def test_an_adapter_of_another_backbone_is_refused_with_both_hashes(small: Backbone, folder: Path) -> None:
@@ -121,7 +137,7 @@ def test_a_replaced_adapter_is_read_anew(small: Backbone, folder: Path) -> None:
 def test_one_adapter_that_fails_leaves_the_others_results(small: Backbone, shelf: Path) -> None:
     pool = pool_of(small, shelf)
     good, bad = pool.open("prompted"), pool.open("prompted-too")
-    image = pool.prepare(png(), 10_000)
+    image = pixels_of(small, png())
     expected = pool.run([good], [image])[0]
     bad.method.logits = lambda images: images @ images  # type: ignore[assignment,method-assign]
     found, failed = pool.run([good, bad], [image, image])

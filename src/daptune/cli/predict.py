@@ -7,20 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from daptune.bulk.inputs import Item, items, shard
-from daptune.bulk.log import RowLog
-from daptune.bulk.rows import Predictor, Row, predict_rows
-from daptune.bulk.tables import Format, check_parquet, format_of, line_writer
 from daptune.cli import STDIN
 from daptune.cli.console import note, progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
+from daptune.data.stream import Item
 from daptune.errors import DataError, Interrupted
-
-if TYPE_CHECKING:
-    from daptune.classifier import FewShotClassifier
-    from daptune.export.runtime import OnnxClassifier
+from daptune.predict.inputs import items, shard
+from daptune.predict.predictor import Predictor
+from daptune.predict.row_formats import Format, check_parquet, format_of, line_writer
+from daptune.predict.row_log import RowLog
+from daptune.predict.rows import Row, predict_rows
 
 COUNTED = 10_000
 """Up to so many images are counted before the first is read, so that the time left can be told."""
@@ -64,25 +62,22 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
 
 
 def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) -> Predictor:
-    """What predicts: on a Ray cluster, each worker calls this."""
-    classifier = load_classifier(adapter, options)
-    classifier.batch_size = options.batch_size or classifier.batch_size
-    classifier.scaled_decoding = predict.scaled_decoding
-    return classifier
-
-
-def load_classifier(adapter: Path, options: RunOptions) -> "FewShotClassifier | OnnxClassifier":
-    """What is named: an adapter, or an ONNX file of one, for which nothing is imported that needs torch."""
+    """An adapter, or an ONNX file of one, which needs no torch. On a Ray cluster, each worker calls this."""
+    predictor: Predictor
     if adapter.suffix.lower() == ".onnx":
-        from daptune.export.runtime import OnnxClassifier
+        from daptune.predict.onnx import OnnxClassifier
 
         if options.backbone or options.precision:
             raise DataError(f"{adapter} holds its backbone in its own precision; leave out --backbone and --precision")
         size = {} if options.batch_size is None else {"batch_size": options.batch_size}
-        return OnnxClassifier(adapter, device=options.device, **size)
-    from daptune.cli.setup import load_with
+        predictor = OnnxClassifier(adapter, device=options.device, **size)
+    else:
+        from daptune.cli.setup import load_with
 
-    return load_with(adapter, options)
+        predictor = load_with(adapter, options)
+        predictor.batch_size = options.batch_size or predictor.batch_size
+    predictor.scaled_decoding = predict.scaled_decoding
+    return predictor
 
 
 def _executor(
@@ -90,7 +85,7 @@ def _executor(
 ) -> Callable[[Iterator[Item]], Iterator[list[Row]]]:
     load = partial(load_predictor, adapter, predict, options)
     if predict.executor == "ray":
-        from daptune.bulk.cluster import ray_rows
+        from daptune.predict.ray_rows import ray_rows
 
         return partial(ray_rows, load, top_k=predict.top_k, gpu=options.device.startswith("cuda"))
     return partial(predict_rows, load(), top_k=predict.top_k)

@@ -22,7 +22,7 @@ def run(
 ) -> int:
     """Do it until SIGTERM or SIGINT. Raises DaptuneError for bad input, before anything slow is done."""
     try:
-        from daptune.serve import run as server
+        from daptune.serve import server
         from daptune.serve.app import make_app
     except ImportError as error:
         raise MissingExtraError(f"serving needs {error.name}: pip install 'daptune[serve]'") from error

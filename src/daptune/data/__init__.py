@@ -14,7 +14,8 @@ from daptune.data.sources import read_source, table_from_lists
 from daptune.data.table import DatasetItem, ImageSource, ImageTable, Splits
 
 if TYPE_CHECKING:
-    from daptune.data.loader import DecodedBatch, ImageLoader, Preprocess, iter_batches
+    from daptune.data.device import Preprocess
+    from daptune.data.loader import DecodedBatch, ImageLoader, iter_batches
 
 __all__ = [
     "MAX_PIXELS",

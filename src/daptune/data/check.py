@@ -15,11 +15,12 @@ _log = logging.getLogger("daptune")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """One image that does not decode: its row, the source and the reason in one line."""
+    """One image that does not decode: its row, the source, the reason in one line, and its name if it has one."""
 
     index: int
     source: ImageSource
     reason: str
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -18,8 +19,8 @@ from torch import Tensor
 from daptune.data.augment import Augmentation, cut
 
 
-class Normalisation(Protocol):
-    """What is needed of a backbone's preprocessing."""
+class Preprocess(Protocol):
+    """What is needed of a backbone's preprocessing, of which this room does not know; R is `size`."""
 
     @property
     def size(self) -> int: ...
@@ -27,6 +28,15 @@ class Normalisation(Protocol):
     def mean(self) -> tuple[float, float, float]: ...
     @property
     def std(self) -> tuple[float, float, float]: ...
+
+    def __call__(self, image: Image.Image, /) -> Tensor:
+        """Evaluation transform of an RGB image: float32 (3, R, R)."""
+
+    def array(self, image: Image.Image, /) -> npt.NDArray[np.float32]:
+        """The same as an array."""
+
+    def normalize(self, pixels: npt.NDArray[np.uint8], /) -> Tensor:
+        """uint8 (R, R, 3) -> float32 (3, R, R)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Cut:
         pixels = torch.from_numpy(np.array(crop))
         return cls(pixels.pin_memory() if device.type == "cuda" else pixels, flipped, device)
 
-    def view(self, preprocess: Normalisation) -> Tensor:
+    def view(self, preprocess: Preprocess) -> Tensor:
         """Resized, flipped and normalised there: float32 (3, R, R)."""
         pixels = self.pixels.to(self.device, non_blocking=True).permute(2, 0, 1).unsqueeze(0).float()
         side = preprocess.size

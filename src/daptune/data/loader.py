@@ -1,11 +1,11 @@
 """Batches of normalised images: decoded in parallel, cached, and the same bits however they are computed."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
 from daptune.data.cache import DiskCache, ImageCache
-from daptune.data.device import Cut, Normalisation
+from daptune.data.device import Cut, Preprocess
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.parallel import default_workers, ordered_map
-from daptune.data.stream import PREFETCH, SCALED_MARGIN, Decoded, decoded_batches
+from daptune.data.stream import PREFETCH, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
 
@@ -26,16 +26,6 @@ DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, dec
 Batch = tuple[Tensor, Tensor]
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Preprocess(Normalisation, Protocol):
-    """What the loader needs of a backbone's preprocessing; R is `size`."""
-
-    def __call__(self, image: Image.Image, /) -> Tensor:
-        """Evaluation transform of an RGB image: float32 (3, R, R)."""
-
-    def normalize(self, pixels: npt.NDArray[np.uint8], /) -> Tensor:
-        """uint8 (R, R, 3) -> float32 (3, R, R)."""
 
 
 class ImageLoader:
@@ -177,23 +167,11 @@ def iter_batches(
     batch_size: int = 32,
     workers: int | None = None,
     *,
-    max_pixels: int = MAX_PIXELS,
     scaled: bool = False,
 ) -> Iterator[DecodedBatch]:
-    """`daptune.data.stream.decoded_batches` through a backbone's transform, as tensors float32 (b, 3, R, R).
-
-    `scaled` decodes large JPEGs at a fraction of their size.
-    """
-    shrink_to = SCALED_MARGIN * preprocess.size if scaled else None
-    none = torch.empty(0, 3, preprocess.size, preprocess.size)
-
-    def stack(images: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(images)) if images else none
-
-    return decoded_batches(
-        sources, preprocess, stack, batch_size, workers,
-        max_pixels=max_pixels, shrink_to=shrink_to, initializer=_one_torch_thread,
-    )  # fmt: skip
+    """`daptune.data.stream.decoded_batches` as tensors float32 (b, 3, R, R)."""
+    for batch in decoded_batches(sources, preprocess, batch_size, workers, scaled=scaled):
+        yield Decoded(batch.indices, batch.sources, torch.from_numpy(batch.images), batch.failed, batch.names)
 
 
 def _parallel(

@@ -15,7 +15,7 @@ from daptune.data.folders import image_files
 from daptune.data.stream import decoded_batches
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
-from daptune.export.runtime import OnnxClassifier
+from daptune.predict.onnx import OnnxClassifier
 
 TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
 """Share of images with the same likeliest class that a file of each type should reach."""
@@ -74,10 +74,10 @@ def measure(
     Raises DataError when none of the images can be read.
     """
     method, seen, equal, largest = classifier.method_, 0, 0, 0.0
-    for batch in decoded_batches(images, exported.preprocess.array, list, sum(BATCHES)):
-        if not batch.images:
+    for batch in decoded_batches(images, exported.preprocess, sum(BATCHES)):
+        if not batch.indices:
             continue
-        pixels = np.stack(batch.images)  # (b, 3, R, R)
+        pixels = batch.images  # (b, 3, R, R)
         with torch.inference_mode():
             expected = method.logits(torch.from_numpy(pixels).to(method.clip.device)).float().cpu().numpy()
         parts = np.split(pixels, np.cumsum(BATCHES)[:-1])

@@ -1,17 +1,17 @@
 """`export_onnx`: a fitted classifier -> one ONNX file, whose agreement is measured before it is written."""
 
-import os
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from daptune import files
 from daptune.classifier import FewShotClassifier
 from daptune.errors import DataError
 from daptune.export.agreement import TARGETS, Agreement, images_for, measure
 from daptune.export.graph import folded, trace
-from daptune.export.metadata import KEY, Metadata
-from daptune.export.precision import to_int8
-from daptune.export.runtime import OnnxClassifier
+from daptune.export.int8 import to_int8
+from daptune.predict.onnx import OnnxClassifier
+from daptune.predict.onnx_metadata import KEY, Metadata
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def export_onnx(
 
     agreement = measure(classifier, OnnxClassifier(stamped(None)), sources, called)
     content = stamped(agreement)
-    write(target, content)
+    files.write(target, content)
     return Exported(target, len(content), dtype, agreement)
 
 
@@ -89,13 +89,3 @@ def check_out(out: Path, suffix: str) -> Path:
     if not path.parent.is_dir():
         raise DataError(f"{out.parent} is no folder; make it, or name another file for --out")
     return path
-
-
-def write(path: Path, content: bytes) -> None:
-    """A file that appears under its name when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

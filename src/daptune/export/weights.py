@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from daptune import files
 from daptune.classifier import FewShotClassifier
-from daptune.export.onnx_file import check_out, write
+from daptune.export.onnx_file import check_out
 
 NEAR = 1e-3
 """Difference of logits up to which two ways to compute them are called the same."""
@@ -56,8 +57,8 @@ def export_weights(classifier: FewShotClassifier, out: str | Path) -> Weights:
         rows.writerow([name, *(f"{value:.9g}" for value in row)])  # the digits that float32 needs
     binary = io.BytesIO()
     np.save(binary, values, allow_pickle=False)
-    write(target, binary.getvalue())
-    write(table, text.getvalue().encode())
+    files.write(target, binary.getvalue())
+    files.write(table, text.getvalue().encode())
     return Weights((target, table), (len(values), values.shape[1]), scale, _missing(classifier, weights))
 
 

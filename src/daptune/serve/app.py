@@ -13,10 +13,10 @@ from daptune import __version__
 from daptune.serve.answers import add_answers
 from daptune.serve.batcher import Batcher
 from daptune.serve.context import Context
+from daptune.serve.counters import Counters
 from daptune.serve.guard import Guard
 from daptune.serve.limits import Limits
-from daptune.serve.metrics import Metrics
-from daptune.serve.onnx import OnnxEngine
+from daptune.serve.models import OnnxEngine
 from daptune.serve.routes import adapters, health, predict
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def make_app(
     `app.state.context` is what the routes share. With a `token` every route but the page and the health checks asks
     for it, without one only requests to a loopback host are answered (`daptune.serve.guard`).
     """
-    limits, metrics = limits or Limits(), Metrics()
-    context = Context(engine, limits, metrics, Batcher(engine.run, limits, metrics), folder)
+    limits, counters = limits or Limits(), Counters()
+    context = Context(engine, limits, counters, Batcher(engine.run, limits, counters), folder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +61,7 @@ def make_app(
         return FileResponse(PAGE / "index.html")
 
     app.mount("/page", StaticFiles(directory=PAGE), "page")
-    app.add_middleware(Guard, token=token, limits=limits, metrics=metrics)
+    app.add_middleware(Guard, token=token, limits=limits, counters=counters)
     add_answers(app)
     return app
 
@@ -69,7 +69,7 @@ def make_app(
 def _add_teaching(app: FastAPI, context: Context, pool: "AdapterPool") -> None:
     from daptune.serve.lessons import Lessons  # here, since what teaches loads torch
     from daptune.serve.routes import teach
-    from daptune.serve.training import Trainer
+    from daptune.serve.trainer import Trainer
 
     context.pool = pool
     if context.folder is not None:

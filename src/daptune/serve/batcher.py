@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from daptune.serve.counters import Counters
 from daptune.serve.engine import Probabilities, Served
 from daptune.serve.limits import Limits, Refused
-from daptune.serve.metrics import Metrics
 
 Run = Callable[[Sequence[Any], Sequence[Any]], list[Probabilities | Exception]]
 
 
 @dataclass(eq=False)
-class Job:
+class Waiting:
     """An image that waits for its probabilities."""
 
     served: Served
@@ -33,9 +33,9 @@ class Batcher:
     or fewer once the first has waited for `max_wait_ms`. While a batch runs the next one gathers by itself.
     """
 
-    def __init__(self, run: Run, limits: Limits, metrics: Metrics) -> None:
-        self._run, self._limits, self._metrics = run, limits, metrics
-        self._waiting: dict[Hashable, deque[Job]] = {}
+    def __init__(self, run: Run, limits: Limits, counters: Counters) -> None:
+        self._run, self._limits, self._counters = run, limits, counters
+        self._waiting: dict[Hashable, deque[Waiting]] = {}
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "daptune-batch")
         self._worker: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class Batcher:
         Cancelling it takes what has not begun out of the queue. Raises what the engine raised for the first image.
         """
         loop = asyncio.get_running_loop()
-        jobs = [Job(s, i, loop.create_future(), time.monotonic()) for s, i in zip(served, images, strict=True)]
+        jobs = [Waiting(s, i, loop.create_future(), time.monotonic()) for s, i in zip(served, images, strict=True)]
         for job in jobs:
             self._waiting.setdefault(job.served.batch_key, deque()).append(job)
         self._more.set()
@@ -94,7 +94,7 @@ class Batcher:
 
     def _hold(self, images: int) -> None:
         self._held += images
-        self._metrics.queue.set(self._held)
+        self._counters.queue.set(self._held)
 
     async def _work(self) -> None:
         while True:
@@ -131,16 +131,16 @@ class Batcher:
     def _overdue(self, key: Hashable) -> bool:
         return time.monotonic() - self._waiting[key][0].arrived >= self._limits.max_wait_ms / 1000
 
-    def _take(self, key: Hashable) -> list[Job]:
+    def _take(self, key: Hashable) -> list[Waiting]:
         queue = self._waiting[key]
-        batch: list[Job] = []
+        batch: list[Waiting] = []
         while queue and len(batch) < self._limits.max_batch:
             job = queue.popleft()
             if not job.answer.done():
                 batch.append(job)
         return batch
 
-    async def _run_batch(self, batch: list[Job]) -> None:
+    async def _run_batch(self, batch: list[Waiting]) -> None:
         if not batch:
             return
         began = time.monotonic()
@@ -152,10 +152,10 @@ class Batcher:
             answers = [error] * len(batch)
         seconds = time.monotonic() - began
         self._seconds_per_image += 0.1 * (seconds / len(batch) - self._seconds_per_image)
-        self._metrics.images.inc(len(batch))
-        self._metrics.batch_images.observe(len(batch))
-        self._metrics.batch_adapters.observe(len({id(each) for each in served}))
-        self._metrics.batch_seconds.observe(seconds)
+        self._counters.images.inc(len(batch))
+        self._counters.batch_images.observe(len(batch))
+        self._counters.batch_adapters.observe(len({id(each) for each in served}))
+        self._counters.batch_seconds.observe(seconds)
         for job, answer in zip(batch, answers, strict=True):
             if job.answer.done():
                 continue

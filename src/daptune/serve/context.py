@@ -5,22 +5,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
+import numpy as np
 from fastapi import Depends, Request
 from starlette.datastructures import UploadFile
 
+from daptune.clip.preprocess import Preprocess
 from daptune.data.parallel import default_workers
 from daptune.serve.batcher import Batcher
-from daptune.serve.engine import Engine
+from daptune.serve.counters import Counters
+from daptune.serve.engine import Engine, Pixels
 from daptune.serve.limits import Limits, Refused
-from daptune.serve.metrics import Metrics
-from daptune.serve.uploads import prepared
+from daptune.serve.uploads import decoded
 
 if TYPE_CHECKING:
     from daptune.serve.lessons import Lessons
     from daptune.serve.pool import AdapterPool
-    from daptune.serve.training import Trainer
+    from daptune.serve.trainer import Trainer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,9 +32,9 @@ T = TypeVar("T")
 class Context:
     """The engine and everything around it. What only some servers have is None: see `Context.pool_or_refuse`."""
 
-    engine: Engine
+    engine: Engine[Any]
     limits: Limits
-    metrics: Metrics
+    counters: Counters
     batcher: Batcher
     folder: Path | None = None
     pool: "AdapterPool | None" = None
@@ -44,12 +46,12 @@ class Context:
         """Call something that reads files or decodes in one of the server's few threads."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, lambda: function(*args, **kwargs))
 
-    async def decode(self, files: list[UploadFile]) -> list["object | Refused"]:
-        """What the engine makes of each file, or why it makes nothing of it."""
+    async def decode(self, files: list[UploadFile], preprocess: Preprocess) -> list[Pixels | Refused]:
+        """What the image tower sees of each file, or why there is nothing to see."""
 
-        def attempt(file: UploadFile) -> object | Refused:
+        def attempt(file: UploadFile) -> Pixels | Refused:
             try:
-                return prepared(file, self.engine.prepare, self.limits)
+                return np.asarray(preprocess.crop(decoded(file, self.limits)))
             except Refused as error:
                 return error
 

@@ -1,16 +1,19 @@
-"""What the server needs of whatever classifies: adapters on one CLIP (`pool`), or an exported model (`onnx`).
+"""What answers the requests: adapters on one CLIP (`pool`), or exported models (`models`)."""
 
-An engine is used from several threads: `open` and `prepare` from any, `run` from one.
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Probabilities = NDArray[np.float32]  # (C,), in the order of the classes
+from daptune.clip.preprocess import Preprocess
+
+Pixels = NDArray[np.uint8]
+"""An image as it waits in the queue: resized and cropped, (R, R, 3)."""
+Probabilities = NDArray[np.float32]
+"""(C,), in the order of the classes."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +33,43 @@ class AdapterInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-class Served(Protocol):
-    """An adapter in memory."""
+@dataclass(frozen=True, eq=False)
+class Served:
+    """An adapter or a model in memory."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def classes(self) -> Sequence[str | int]: ...
-
-    @property
-    def batch_key(self) -> Hashable:
-        """Images of adapters with equal keys may be given to `Engine.run` together."""
+    name: str
+    classes: Sequence[str | int]
+    preprocess: Preprocess
+    batch_key: Hashable
+    """Images for those with equal keys may be given to `Engine.run` together."""
 
 
-class Engine(Protocol):
-    """Some adapters and what runs them."""
+S = TypeVar("S", bound=Served)
 
+
+class Engine(ABC, Generic[S]):
+    """Some adapters or models, and what runs them: `open` is called from any thread, `run` from one."""
+
+    @abstractmethod
     def adapters(self) -> list[AdapterInfo]:
         """All of them, by name."""
 
     @property
+    @abstractmethod
     def loaded(self) -> int:
         """How many are in memory."""
 
-    def open(self, name: str, *, zero_shot: bool = False) -> Served:
+    @abstractmethod
+    def open(self, name: str, *, zero_shot: bool = False) -> S:
         """The adapter, or the zero-shot classifier of its classes, read from disk if need be.
 
         Raises `Refused` 404 where there is none of that name, 422 where there is no zero-shot classifier, and
         DaptuneError where it cannot be read.
         """
 
-    def prepare(self, data: bytes, max_pixels: int) -> Any:
-        """An image file as `run` takes it, small enough to wait in a queue. Raises DataError."""
+    @abstractmethod
+    def run(self, served: Sequence[S], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
+        """The probabilities of each image under the adapter at its place; all adapters have one `batch_key`.
 
-    def run(self, served: Sequence[Any], images: Sequence[Any]) -> list[Probabilities | Exception]:
-        """The probabilities of each image under the adapter at its place; all adapters have one `batch_key`."""
+        An adapter that fails leaves the others' results as they are.
+        """

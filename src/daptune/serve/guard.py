@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daptune.serve.answers import refusal
+from daptune.serve.counters import Counters
 from daptune.serve.limits import Limits, Refused
-from daptune.serve.metrics import Metrics
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 MOST_SENDING = 128
@@ -39,8 +39,8 @@ _HEADERS = {
 class Guard:
     """ASGI middleware: host, origin, token, size and pace of the body; headers and counters of every answer."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, limits: Limits, metrics: Metrics) -> None:
-        self.app, self.token, self.limits, self.metrics = app, token, limits, metrics
+    def __init__(self, app: ASGIApp, *, token: str | None, limits: Limits, counters: Counters) -> None:
+        self.app, self.token, self.limits, self.counters = app, token, limits, counters
         self._sending = 0  # requests whose body arrives or is worked on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,8 +75,8 @@ class Guard:
         finally:
             self._sending -= writing
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.request_seconds.labels(route).observe(time.monotonic() - began)
+            self.counters.requests.labels(route, str(status)).inc()
+            self.counters.request_seconds.labels(route).observe(time.monotonic() - began)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from daptune import files
 from daptune.adapter.record import JSON_FILE
+from daptune.serve.client_names import IMAGES_SUFFIX, check_class, check_name, is_name
 from daptune.serve.limits import Refused
-from daptune.serve.names import IMAGES_SUFFIX, check_class, check_name, is_name
 
 MOST_CLASSES = 200
 MOST_IMAGES = 5_000
@@ -103,9 +104,7 @@ class Lessons:
         stream = io.BytesIO()
         image.save(stream, "PNG")
         identity = hashlib.sha256(stream.getvalue()).hexdigest()[:16]
-        temporary = place / f".{identity}"
-        temporary.write_bytes(stream.getvalue())
-        temporary.replace(place / f"{identity}.png")
+        files.write(place / f"{identity}.png", stream.getvalue())
         return identity
 
     def image(self, name: str, label: str, identity: str) -> Path:

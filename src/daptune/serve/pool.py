@@ -7,46 +7,39 @@ its own rows. Methods that change the tower otherwise run on their own (`Method.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from daptune.adapter.record import AdapterRecord, read_record
 from daptune.adapter.store import load_adapter
 from daptune.clip.backbone import Backbone
-from daptune.data.images import decode
 from daptune.errors import AdapterError, DaptuneError
 from daptune.methods import METHODS, Method
-from daptune.serve.engine import AdapterInfo, Probabilities
+from daptune.serve.client_names import IMAGES_SUFFIX
+from daptune.serve.engine import AdapterInfo, Engine, Pixels, Probabilities, Served
 from daptune.serve.limits import Refused
-from daptune.serve.names import IMAGES_SUFFIX
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class Loaded(Served):
     """An adapter in memory, its text features computed."""
 
-    name: str
     method: Method
-    classes: Sequence[str | int]
     temperature: float
     prompts: Tensor | None
     """What its images bring into a shared pass: (J, P, W)."""
-    batch_key: Hashable
 
 
-class AdapterPool:
+class AdapterPool(Engine[Loaded]):
     """Adapters by name; at most `max_loaded` of them (and of their zero-shot classifiers) are in memory."""
 
     def __init__(self, backbone: Backbone, *, max_loaded: int = 1000) -> None:
         self.backbone, self.max_loaded = backbone, max_loaded
-        self.reads = 0
-        """Adapters read from disk so far."""
         self._known: dict[str, tuple[Path, AdapterRecord]] = {}
         self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # the one used last stands last
         self._lock = threading.Lock()  # of the two above, held for moments
@@ -119,19 +112,14 @@ class AdapterPool:
             folder, record = self._find(name)
             fresh = self._read(name, folder, record, zero_shot)
             with self._lock:
-                self.reads += 1
                 if self._known.get(name) == (folder, record):  # not removed or replaced meanwhile
                     self._loaded[key] = fresh
                 while len(self._loaded) > self.max_loaded:
                     self._loaded.popitem(last=False)
             return fresh
 
-    def prepare(self, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-        """The resized crop that the tower sees, (R, R, 3)."""
-        return np.asarray(self.backbone.preprocess.crop(decode(data, max_pixels=max_pixels)))
-
-    def run(self, served: Sequence[Loaded], images: Sequence[NDArray[np.uint8]]) -> list[Probabilities | Exception]:
-        """As `Engine.run`; an adapter that fails leaves the others' results as they are."""
+    def run(self, served: Sequence[Loaded], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
+        """As `Engine.run`."""
         pixels = self.backbone.preprocess.normalize(np.stack(images)).to(self.backbone.device)
         rows: dict[Loaded, list[int]] = {}
         for place, each in enumerate(served):
@@ -168,7 +156,7 @@ class AdapterPool:
             prompts = method.image_prompts() if shares else None
         temperature = 1.0 if zero_shot else record.temperature
         key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)
-        return Loaded(name, method, _classes(record), temperature, prompts, key)
+        return Loaded(name, _classes(record), self.backbone.preprocess, key, method, temperature, prompts)
 
     def _recall(self, key: tuple[str, bool]) -> Loaded | None:
         with self._lock:

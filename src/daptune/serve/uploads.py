@@ -1,15 +1,16 @@
 """Files out of a multipart request, within the limits, and their decoding in worker threads."""
 
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
+from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from daptune.data.formats import FORMAT_WORDS, open_header
+from daptune.data.images import decode
 from daptune.errors import DataError
 from daptune.serve.limits import Limits, Refused
 
@@ -48,8 +49,8 @@ def name_of(file: UploadFile) -> str:
     return (file.filename or "file").replace("\\", "/").rpartition("/")[2][:200] or "file"
 
 
-def prepared(file: UploadFile, prepare: Callable[[bytes, int], Any], limits: Limits) -> Any:
-    """What `prepare` makes of an uploaded image, for a worker thread.
+def decoded(file: UploadFile, limits: Limits) -> Image.Image:
+    """An uploaded image, for a worker thread.
 
     Raises `Refused` with the name of the file in front: 413 too many pixels, 422 no image or a damaged one.
     """
@@ -57,7 +58,7 @@ def prepared(file: UploadFile, prepare: Callable[[bytes, int], Any], limits: Lim
     data = file.file.read()
     try:
         check_pixels(data, limits.max_pixels)
-        return prepare(data, limits.max_pixels)
+        return decode(data, max_pixels=limits.max_pixels)
     except Refused as error:
         raise Refused(error.status, f"{name_of(file)}: {error.reason}") from None
     except DataError as error:

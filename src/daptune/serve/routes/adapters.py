@@ -12,10 +12,10 @@ from starlette.datastructures import UploadFile
 
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE
 from daptune.errors import AdapterError, DaptuneError
+from daptune.serve.client_names import check_name
 from daptune.serve.context import Context, Shared
 from daptune.serve.engine import AdapterInfo
 from daptune.serve.limits import Refused
-from daptune.serve.names import check_name
 from daptune.serve.routes.predict import FILES
 from daptune.serve.uploads import files_in, form_of, name_of
 

@@ -52,6 +52,6 @@ async def info(context: Shared) -> Info:
 @router.get("/metrics")
 async def metrics(context: Shared) -> Response:
     """Counters in Prometheus' format."""
-    context.metrics.adapters.set(len(context.engine.adapters()))
-    context.metrics.loaded.set(context.engine.loaded)
-    return Response(context.metrics.text(), media_type=context.metrics.content_type)
+    context.counters.adapters.set(len(context.engine.adapters()))
+    context.counters.loaded.set(context.engine.loaded)
+    return Response(context.counters.text(), media_type=context.counters.content_type)

@@ -1,15 +1,13 @@
 """`POST /v1/adapters/{name}/predict`: images in, classes with probabilities out."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
 
-from daptune.serve.context import Context, Shared
-from daptune.serve.engine import Probabilities
+from daptune.predict.rows import likeliest
+from daptune.serve.context import Shared
 from daptune.serve.limits import Refused
 from daptune.serve.uploads import files_in, form_of, name_of
 
@@ -80,35 +78,22 @@ async def predict(
                     served = [await asyncio.to_thread(context.engine.open, name)]
                     if zero_shot:
                         served.append(await asyncio.to_thread(context.engine.open, name, zero_shot=True))
-                    rows = await _classify(context, served, await context.decode(files))
+                    images = await context.decode(files, served[0].preprocess)
+                    refused = [image for image in images if isinstance(image, Refused)]
+                    if len(refused) == len(images):
+                        raise refused[0]
+                    good = [image for image in images if not isinstance(image, Refused)]
+                    found = await context.batcher.classify(served * len(good), [i for i in good for _ in served])
             except TimeoutError:
                 raise Refused(
                     504, f"no answer within {limits.timeout:g} seconds; send fewer images, or try again.", retry_after=5
                 ) from None
+    answers = iter(found)
     predictions = []
-    for file, row in zip(files, rows, strict=True):
-        if isinstance(row, Refused):
-            predictions.append(Prediction(name_of(file), error=row.reason))
+    for file, image in zip(files, images, strict=True):
+        if isinstance(image, Refused):
+            predictions.append(Prediction(name_of(file), error=image.reason))
         else:
-            tuned, *plain = (_top(served[0].classes, each, top_k) for each in row)
-            predictions.append(Prediction(name_of(file), tuned, plain[0] if plain else None))
+            tops = [[Guess(*pair) for pair in likeliest(each.classes, next(answers), top_k)] for each in served]
+            predictions.append(Prediction(name_of(file), tops[0], tops[1] if zero_shot else None))
     return Predictions(name, predictions)
-
-
-async def _classify(
-    context: Context, served: Sequence[Any], images: Sequence[Any]
-) -> list[list[Probabilities] | Refused]:
-    """For each image its probabilities under each of `served`. Raises `Refused` where no image could be read."""
-    good = [image for image in images if not isinstance(image, Refused)]
-    if not good:
-        raise images[0]
-    answers = await context.batcher.classify(
-        [each for _ in good for each in served], [image for image in good for _ in served]
-    )
-    groups = iter(answers[i : i + len(served)] for i in range(0, len(answers), len(served)))
-    return [image if isinstance(image, Refused) else next(groups) for image in images]
-
-
-def _top(classes: Sequence[str | int], probabilities: Probabilities, count: int) -> list[Guess]:
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [Guess(classes[place], round(float(probabilities[place]), 6)) for place in order]

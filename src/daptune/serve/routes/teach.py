@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from daptune.data.images import decode
 from daptune.serve.context import Context, Shared
 from daptune.serve.lessons import Lesson, Lessons
 from daptune.serve.limits import Refused
 from daptune.serve.routes.predict import FILES
-from daptune.serve.training import Job, Trainer
-from daptune.serve.uploads import files_in, form_of, prepared
+from daptune.serve.trainer import Trainer, Training
+from daptune.serve.uploads import decoded, files_in, form_of
 
 router = APIRouter(prefix="/v1/lessons", tags=["teach"])
 
@@ -109,9 +108,6 @@ async def add_images(name: str, label: str, request: Request, context: Shared) -
     """Images for a class; where none can be read, the answer is the status of the first."""
     store, _ = _parts(context)
 
-    def keep(image: object) -> str:
-        return store.add_image(name, label, image)  # type: ignore[arg-type]
-
     async with form_of(request, context.limits) as form:
         files = files_in(form)
         kept: list[str | None] = []
@@ -119,10 +115,8 @@ async def add_images(name: str, label: str, request: Request, context: Shared) -
         with context.batcher.room(len(files)):
             for file in files:  # one after another, so that one request holds one decoded image
                 try:
-                    image = await context.in_thread(
-                        prepared, file, lambda data, most: decode(data, max_pixels=most), context.limits
-                    )
-                    kept.append(await context.in_thread(keep, image))
+                    image = await context.in_thread(decoded, file, context.limits)
+                    kept.append(await context.in_thread(store.add_image, name, label, image))
                 except Refused as error:
                     kept.append(None)
                     refused.append(error)
@@ -177,7 +171,7 @@ async def events(name: str, context: Shared) -> StreamingResponse:
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-async def _stream(trainer: Trainer, job: Job) -> AsyncIterator[str]:
+async def _stream(trainer: Trainer, job: Training) -> AsyncIterator[str]:
     sent, silent = 0, 0.0
     while True:
         over = job.over.is_set()  # asked before the events are read: none can follow

@@ -5,20 +5,20 @@ elsewhere. The nodes see adapter, backbone and images under the same paths; imag
 with the task.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from daptune.bulk.inputs import Item
-from daptune.bulk.rows import Predictor, Row, predict_rows
-from daptune.bulk.tables import batched
-from daptune.errors import DaptuneError, DataError, MissingExtraError
+from daptune.cluster import RETRIES, connected
+from daptune.data.stream import Item
+from daptune.errors import DaptuneError, DataError
+from daptune.predict.predictor import Predictor
+from daptune.predict.row_formats import batched
+from daptune.predict.rows import Row, predict_rows
 
 PIECE = 256  # images of a task
 CPUS = 4  # of a task, where every node has so many
-RETRIES = 5  # of a piece whose worker or node dies
 _AHEAD = 2  # pieces begun for each task that the cluster can run at a time
 
 
@@ -27,34 +27,24 @@ def ray_rows(
 ) -> Iterator[list[Row]]:
     """The rows of each piece, in the order of the images. `load` makes the predictor, once in each worker.
 
-    Takes the cluster that `RAY_ADDRESS` names or that runs on this machine; else starts one of this machine alone.
-    Raises MissingExtraError without ray, what `load` raises, and DataError without a cluster or for a piece that is
-    lost again and again.
+    On the cluster of `daptune.cluster.connected`. Raises MissingExtraError without ray, what `load` raises, and
+    DataError without a cluster or for a piece that is lost again and again.
     """
-    ray = _import_ray()
-    started = not ray.is_initialized()
-    if started:
+    with connected() as ray:
+        cpus = _cpus_of_a_task(ray)
+        run = ray.remote(num_cpus=cpus, num_gpus=int(gpu), max_retries=RETRIES)(_rows)
+        pickled = ray.cloudpickle.dumps(load)  # bytes, by which a worker knows that it has loaded this one
+        begun: deque[Any] = deque()
         try:
-            ray.init(logging_level="ERROR", log_to_driver=False)
-        except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"no Ray cluster could be reached or started ({reason}); RAY_ADDRESS names one") from None
-    cpus = _cpus_of_a_task(ray)
-    run = ray.remote(num_cpus=cpus, num_gpus=int(gpu), max_retries=RETRIES)(_rows)
-    pickled = ray.cloudpickle.dumps(load)  # bytes, by which a worker knows that it has loaded this one
-    begun: deque[Any] = deque()
-    try:
-        for part in batched(images, piece):
-            begun.append(run.remote(pickled, part, top_k))
-            if len(begun) >= _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0) // cpus)):
+            for part in batched(images, piece):
+                begun.append(run.remote(pickled, part, top_k))
+                if len(begun) >= _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0) // cpus)):
+                    yield _result(ray, begun)
+            while begun:
                 yield _result(ray, begun)
-        while begun:
-            yield _result(ray, begun)
-    finally:
-        for waiting in begun:
-            ray.cancel(waiting, force=True)
-        if started:
-            ray.shutdown()
+        finally:
+            for waiting in begun:
+                ray.cancel(waiting, force=True)
 
 
 def _rows(pickled: bytes, part: list[Item], top_k: int) -> list[Row]:
@@ -88,14 +78,3 @@ def _result(ray: Any, begun: "deque[Any]") -> list[Row]:
 def _cpus_of_a_task(ray: Any) -> int:
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     return int(min([CPUS, *(cpus for cpus in nodes if cpus >= 1)]))
-
-
-def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.cloudpickle
-        import ray.exceptions
-    except ImportError:
-        raise MissingExtraError("--executor ray needs ray: pip install 'daptune[cluster]'") from None
-    return ray

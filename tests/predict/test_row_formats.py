@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from daptune.bulk import tables
-from daptune.bulk.log import RowLog
-from daptune.bulk.tables import Format, check_parquet, format_of
 from daptune.errors import MissingExtraError
+from daptune.predict import row_formats
+from daptune.predict.row_formats import Format, check_parquet, format_of
+from daptune.predict.row_log import RowLog
 
 TOP = [{"label": "ü", "probability": 0.75}, {"label": "x", "probability": 0.25}]
 ROWS: list[dict[str, Any]] = [
@@ -56,7 +56,7 @@ def test_labels_that_are_integers_stay_integers(tmp_path: Path) -> None:
 
 
 def test_parquet_is_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_GROUP", 4)
+    monkeypatch.setattr(row_formats, "_GROUP", 4)
     rows = [{"file": str(number), "label": "x", "probability": 0.5} for number in range(10)]
     with parquet.ParquetFile(write(tmp_path / "rows.parquet", "parquet", rows, 1)) as file:
         assert file.num_row_groups == 3

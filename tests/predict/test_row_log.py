@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from daptune.bulk.inputs import Item, items
-from daptune.bulk.log import RowLog
-from daptune.bulk.rows import predict_rows
+from daptune.data.stream import Item
 from daptune.errors import DataError
+from daptune.predict.inputs import items
+from daptune.predict.row_log import RowLog
+from daptune.predict.rows import predict_rows
 
 from .fakes import Fake
 
@@ -136,10 +137,10 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from daptune.bulk.inputs import items
-from daptune.bulk.log import RowLog
-from daptune.bulk.rows import predict_rows
-from tests.bulk.fakes import Fake
+from daptune.predict.inputs import items
+from daptune.predict.row_log import RowLog
+from daptune.predict.rows import predict_rows
+from tests.predict.fakes import Fake
 
 images = items([f"{number}.png" for number in range(400)])
 with RowLog(Path(sys.argv[1]), {}) as log:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from daptune.bulk import cluster
-from daptune.bulk.cluster import ray_rows
-from daptune.bulk.inputs import Item
-from daptune.bulk.rows import predict_rows
+from daptune import cluster
+from daptune.data.stream import Item
 from daptune.errors import AdapterError, DataError, MissingExtraError
+from daptune.predict.ray_rows import ray_rows
+from daptune.predict.rows import predict_rows
 
 from . import fakes
 
@@ -35,7 +35,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("Could not find\nany running instance")
 
     fake = SimpleNamespace(is_initialized=lambda: False, init=init)
-    monkeypatch.setattr(cluster, "_import_ray", lambda: fake)
+    monkeypatch.setattr(cluster, "import_ray", lambda: fake)
     with pytest.raises(DataError, match=r"no Ray cluster could be reached.*Could not find any running.*RAY_ADDRESS"):
         next(ray_rows(fakes.Fake, images(1), 1))
 

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, TypeVar
 
-from daptune.bulk.rows import Row
 from daptune.errors import MissingExtraError
+from daptune.predict.rows import Row
 
 T = TypeVar("T")
 Format = Literal["jsonl", "csv", "parquet"]
@@ -32,10 +32,10 @@ def line_writer(form: Format, stream: IO[str], top_k: int) -> Callable[[Row], ob
         return lambda row: stream.write(json_line(row))
     table = csv.DictWriter(stream, [*_label_columns(top_k), "error"], lineterminator="\n")
     table.writeheader()
-    return lambda row: table.writerow(flat(row))
+    return lambda row: table.writerow(_flat(row))
 
 
-def flat(row: Row) -> Row:
+def _flat(row: Row) -> Row:
     """Nothing nested: of the second class on, `label_2`, `probability_2` and so on."""
     found: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
     for rank, item in enumerate(row.get("top", ())[1:], start=2):
@@ -53,11 +53,19 @@ def check_parquet(name: str) -> None:
         ) from None
 
 
-def write_parquet(path: Path, rows: Callable[[], Iterable[Row]], top_k: int) -> None:
-    """Columns as of CSV: text, double, and int64 for labels that are integers; what a row lacks is null.
+def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, top_k: int) -> None:
+    """A file of the rows, which are asked for twice for Parquet: first to see what the labels are."""
+    if form == "parquet":
+        _write_parquet(path, rows, top_k)
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        write = line_writer(form, file, top_k)
+        for row in rows():
+            write(row)
 
-    `rows` is called twice, first to see what the labels are.
-    """
+
+def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], top_k: int) -> None:
+    """Columns as of CSV: text, double, and int64 for labels that are integers; what a row lacks is null."""
     import pyarrow
     from pyarrow import parquet
 
@@ -66,7 +74,7 @@ def write_parquet(path: Path, rows: Callable[[], Iterable[Row]], top_k: int) -> 
     columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in _label_columns(top_k)]
     schema = pyarrow.schema([*columns, ("error", pyarrow.string())])
     with parquet.ParquetWriter(path, schema) as writer:
-        for group in batched(map(flat, rows()), _GROUP):
+        for group in batched(map(_flat, rows()), _GROUP):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 

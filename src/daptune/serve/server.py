@@ -16,9 +16,9 @@ from fastapi import FastAPI
 
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
+from daptune.serve.client_names import check_name
 from daptune.serve.limits import Limits, Refused
-from daptune.serve.names import check_name
-from daptune.serve.onnx import OnnxEngine
+from daptune.serve.models import OnnxEngine
 
 if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool

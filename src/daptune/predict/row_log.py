@@ -18,10 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from daptune.bulk.inputs import Item
-from daptune.bulk.rows import Row
-from daptune.bulk.tables import Format, json_line, line_writer, write_parquet
+from daptune import files
+from daptune.data.stream import Item
 from daptune.errors import DataError
+from daptune.predict.row_formats import Format, json_line, write_rows
+from daptune.predict.rows import Row
 
 _SYNC_SECONDS = 1.0
 _ROW_LINE = b"}\n"  # how the line of a whole row ends
@@ -44,7 +45,7 @@ class RowLog:
         self._file = open(self.folder / "rows.jsonl", "a+b")  # noqa: SIM115  # closed by __exit__
         self._synced = 0.0
         try:
-            if not _lock(self._file.fileno()):
+            if not files.try_lock(self._file):
                 raise DataError(f"another daptune is writing {out}; wait for it, or give another --out")
             self._check(dict(identity))
         except BaseException:
@@ -92,19 +93,13 @@ class RowLog:
     def finish(self, form: Format, top_k: int) -> None:
         """Make `out` of the rows, under its name when it is complete, and remove the folder."""
         self._sync()
-        made = self.folder / "rows.jsonl"
-        if form == "parquet":
-            made = self.folder / "table"
-            write_parquet(made, self.rows, top_k)
-        elif form == "csv":
-            made = self.folder / "table"
-            with open(made, "w", encoding="utf-8", newline="") as file:
-                write = line_writer(form, file, top_k)
-                for row in self.rows():
-                    write(row)
-        _sync_file(made)
-        self._file.close()  # Windows moves no open file
-        os.replace(made, self.out)
+        if form == "jsonl":
+            self._file.close()  # Windows moves no open file
+            os.replace(self.folder / "rows.jsonl", self.out)
+        else:
+            with files.replacing(self.out) as fresh:
+                write_rows(fresh, self.rows, form, top_k)
+            self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -122,10 +117,7 @@ class RowLog:
         path = self.folder / "run.json"
         if not path.exists() or self._file.seek(0, os.SEEK_END) == 0:
             self._file.truncate(0)
-            fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps(identity, indent=1) + "\n", "utf-8")
-            _sync_file(fresh)
-            os.replace(fresh, path)
+            files.write(path, (json.dumps(identity, indent=1) + "\n").encode())
             return
         try:
             found = json.loads(path.read_text("utf-8"))
@@ -153,26 +145,6 @@ def _row(line: bytes) -> Row | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("file"), str) else None
-
-
-def _sync_file(path: Path) -> None:
-    with open(path, "r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether this process alone writes the file, which ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs at once are on their own there
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _short(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daptune.bulk import cluster
+from daptune import cluster
 
 
 @pytest.fixture(scope="package")
@@ -17,7 +17,7 @@ def nodes() -> Iterator[Any]:
     """
     if find_spec("ray") is None:
         pytest.skip("ray is not installed")
-    ray = cluster._import_ray()
+    ray = cluster.import_ray()
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -9,9 +9,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from daptune.bulk.inputs import Item, items, shard
 from daptune.data.folders import image_files
+from daptune.data.stream import Item
 from daptune.errors import DataError, MissingExtraError
+from daptune.predict.inputs import items, shard
 
 
 def names(*paths: object) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 from daptune.cli import run
 from daptune.errors import AdapterError, DaptuneError
 from daptune.serve.limits import Limits
-from daptune.serve.run import check_exposure, make_engine, open_socket, read_sources, url_of
+from daptune.serve.server import check_exposure, make_engine, open_socket, read_sources, url_of
 
 from .conftest import METHOD_OF, files, png
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from daptune.bulk.inputs import Item
-from daptune.bulk.rows import predict_rows
+from daptune.data.stream import Item
+from daptune.predict.rows import predict_rows
 
 from .fakes import Fake
 

@@ -22,7 +22,7 @@ _EVERY = 0.1  # seconds between two reports
 logger = logging.getLogger("daptune")
 
 
-class Job:
+class Training:
     """A training that waits, goes on or is over. `events` only grows; the last one of a job that is over says how."""
 
     def __init__(self, lesson: str) -> None:
@@ -42,12 +42,12 @@ class Trainer:
 
     def __init__(self, pool: AdapterPool, lessons: Lessons) -> None:
         self._pool, self._lessons = pool, lessons
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Training] = {}
         self._starting = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "daptune-train")
         self.closing = False
 
-    def start(self, name: str) -> Job:
+    def start(self, name: str) -> Training:
         """Train on the images that the lesson has now.
 
         Raises `Refused`: 404 no such lesson, 409 it is being trained, 422 too few classes or one without images.
@@ -62,7 +62,7 @@ class Trainer:
                 raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
             if self.closing:
                 raise Refused(503, "the server is stopping.", retry_after=5)
-            job = self._jobs[name] = Job(name)
+            job = self._jobs[name] = Training(name)
             self._thread.submit(self._work, job, lesson)
         return job
 
@@ -70,7 +70,7 @@ class Trainer:
         """Whether the lesson waits for its training or is in it."""
         return name in self._jobs and not self._jobs[name].over.is_set()
 
-    def job(self, name: str) -> Job:
+    def job(self, name: str) -> Training:
         """The latest training of a lesson. Raises `Refused` 404."""
         if name not in self._jobs:
             raise Refused(404, f"{name!r} was not trained since the server started.")
@@ -84,7 +84,7 @@ class Trainer:
             job.stop.set()
         self._thread.shutdown()
 
-    def _work(self, job: Job, lesson: Lesson) -> None:
+    def _work(self, job: Training, lesson: Lesson) -> None:
         try:
             classifier = self._fit(job, lesson)
             if job.stop.is_set():
@@ -102,7 +102,7 @@ class Trainer:
             logger.exception("training %s failed", lesson.name)
             job.finish({"type": "failed", "error": f"a fault of daptune: {type(error).__name__}: {error}"})
 
-    def _fit(self, job: Job, lesson: Lesson) -> FewShotClassifier:
+    def _fit(self, job: Training, lesson: Lesson) -> FewShotClassifier:
         pairs = [(each.name, image) for each in lesson.classes for image in each.images]
         images = [self._lessons.image(lesson.name, label, image) for label, image in pairs]
         epochs = max(1, round(STEPS / max(1, len(pairs) // BATCH)))
@@ -115,7 +115,7 @@ class Trainer:
         return classifier.fit(images, [label for label, _ in pairs], progress=_reporter(job))
 
 
-def _reporter(job: Job) -> Callable[[Progress], None]:
+def _reporter(job: Training) -> Callable[[Progress], None]:
     """Turns steps into events, the last one and at most ten a second; ends the run once it is asked to stop."""
     told = 0.0
 

@@ -1,4 +1,4 @@
-"""What to predict, as a stream: files, folders, lists and tables, in order and without holding them."""
+"""What to predict: files, folders, lists and tables as a stream of named images, never held at once; or a list."""
 
 import os
 import re
@@ -6,22 +6,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from PIL import Image
 
 from daptune.data.folders import image_files
-from daptune.data.table import image_cell
+from daptune.data.stream import Item
+from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
 from daptune.errors import DataError
 
 LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # of a Parquet table at a time: a row may hold a picture
-
-
-class Item(NamedTuple):
-    """One image: what its row is called, and where its bytes are."""
-
-    name: str
-    source: Path | bytes
 
 
 def items(paths: Sequence[str], stdin: Iterable[str] | None = None) -> Iterator[Item]:
@@ -56,6 +52,20 @@ def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
     if not 1 <= part <= parts:
         raise DataError(f"--shard must be K/N with K from 1 to N, such as 3/16; found {text!r}")
     return islice(images, part - 1, None, parts)
+
+
+def image_sources(images: Any) -> list[ImageSource]:
+    """A list of images as sources, or one folder as the image files below it; DataError for anything else."""
+    if isinstance(images, ImageTable):
+        return list(images.images)
+    if isinstance(images, str | Path):
+        folder = Path(images).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"expected a list of images or a folder, found {str(images)!r}; put one file into a list.")
+        return list(image_files(folder))
+    if isinstance(images, bytes | Image.Image) or not isinstance(images, Iterable):
+        raise DataError(f"expected a list of images, found one {type(images).__name__}; put it into a list.")
+    return [image_cell(image) for image in images]
 
 
 def spelt(text: object) -> str:

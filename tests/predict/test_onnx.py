@@ -15,8 +15,8 @@ import daptune
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
 from daptune.errors import AdapterError, DataError
-from daptune.export.metadata import KEY
-from daptune.export.runtime import OnnxClassifier
+from daptune.predict.onnx import OnnxClassifier
+from daptune.predict.onnx_metadata import KEY
 
 WITHOUT_TORCH = """
 import sys

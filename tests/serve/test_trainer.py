@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import daptune
-from daptune.serve import training
+from daptune.serve import trainer
 from daptune.serve.app import make_app
 from daptune.serve.pool import AdapterPool
 
@@ -25,8 +25,8 @@ def tiny() -> Any:
 
 @pytest.fixture
 def client(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr(training, "STEPS", 3)
-    monkeypatch.setattr(training, "_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "STEPS", 3)
+    monkeypatch.setattr(trainer, "_EVERY", 0.0)
     with TestClient(make_app(AdapterPool(tiny), folder=tmp_path), base_url=HOST) as client:
         yield client
 
@@ -100,9 +100,9 @@ def test_one_training_at_a_time_is_stopped_and_leaves_no_adapter(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    report = training._reporter
+    report = trainer._reporter
 
-    def held(job: training.Job) -> Any:
+    def held(job: trainer.Training) -> Any:
         inner = report(job)
 
         def hold(progress: Any) -> None:
@@ -112,7 +112,7 @@ def test_one_training_at_a_time_is_stopped_and_leaves_no_adapter(
 
         return hold
 
-    monkeypatch.setattr(training, "_reporter", held)
+    monkeypatch.setattr(trainer, "_reporter", held)
     client.post("/v1/lessons", json={"name": "x", "classes": ["red", "green thing"]})
     for name in ("red", "green thing"):
         client.post(f"/v1/lessons/x/classes/{name}/images", files=pictures(tmp_path, name, 1))
