@@ -1,6 +1,8 @@
 """What is to be predicted, as a stream."""
 
+import io
 import os
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,12 +30,13 @@ def test_a_folder_is_walked_in_order(tmp_path: Path) -> None:
     assert [item.source for item in items([str(tmp_path)])] == list(image_files(tmp_path))
 
 
-def test_lists_and_files_that_are_not_there(tmp_path: Path) -> None:
+def test_lists_and_files_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_bytes("\ufeffa.png\r\n\n ü b.png\n".encode() + b"\xff.png\n")
     found = list(items(["gone.png", str(tmp_path / "list.txt")]))
     assert [item.name for item in found] == ["gone.png", "a.png", " ü b.png", "\\xff.png"]
     assert os.fsencode(found[-1].source) == b"\xff.png"
-    assert list(items(["-"], ["a b.png\r\n", "\n"])) == [("a b.png", Path("a b.png"))]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a b.png\r\n\n", newline=""))
+    assert list(items(["-"])) == [("a b.png", Path("a b.png"))]
     with pytest.raises(DataError, match=r"the list gone\.txt cannot be read"):
         names("gone.txt")
 

@@ -20,7 +20,7 @@ LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # of a Parquet table at a time: a row may hold a picture
 
 
-def items(paths: Sequence[str], stdin: Iterable[str] | None = None) -> Iterator[Item]:
+def items(paths: Sequence[str]) -> Iterator[Item]:
     """The images of all `paths`, in order, read as they are asked for.
 
     A folder: the image files below it, sorted. A .txt or .lst file, or `-` (standard input): one path a line. A .csv,
@@ -30,7 +30,7 @@ def items(paths: Sequence[str], stdin: Iterable[str] | None = None) -> Iterator[
     """
     for path in paths:
         if path == "-":
-            yield from _lines(sys.stdin if stdin is None else stdin)
+            yield from _lines(sys.stdin)
             continue
         place = Path(path).expanduser()
         if place.is_dir():

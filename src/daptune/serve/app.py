@@ -73,6 +73,5 @@ def _add_teaching(app: FastAPI, context: Context, pool: "AdapterPool") -> None:
 
     context.pool = pool
     if context.folder is not None:
-        context.lessons = Lessons(context.folder)
-        context.trainer = Trainer(pool, context.lessons)
+        context.trainer = Trainer(pool, Lessons(context.folder))
     app.include_router(teach.router)

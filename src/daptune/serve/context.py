@@ -20,17 +20,20 @@ from daptune.serve.limits import Limits, Refused
 from daptune.serve.uploads import decoded
 
 if TYPE_CHECKING:
-    from daptune.serve.lessons import Lessons
     from daptune.serve.pool import AdapterPool
     from daptune.serve.trainer import Trainer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_NO_FOLDER = "this server has no folder to write to; start it with one: daptune serve FOLDER"
 
 
 @dataclass
 class Context:
-    """The engine and everything around it. What only some servers have is None: see `Context.pool_or_refuse`."""
+    """The engine and everything around it; what only some servers have is None.
+
+    pool: the engine, where it serves adapters. trainer: with a pool and a folder.
+    """
 
     engine: Engine[Any]
     limits: Limits
@@ -38,7 +41,6 @@ class Context:
     batcher: Batcher
     folder: Path | None = None
     pool: "AdapterPool | None" = None
-    lessons: "Lessons | None" = None
     trainer: "Trainer | None" = None
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(default_workers(), "daptune-serve"))
 
@@ -66,11 +68,17 @@ class Context:
     def folder_or_refuse(self) -> Path:
         """The folder that is served. Raises `Refused` 409 where single adapters are."""
         if self.folder is None:
-            raise Refused(409, "this server has no folder to write to; start it with one: daptune serve FOLDER")
+            raise Refused(409, _NO_FOLDER)
         return self.folder
 
+    def trainer_or_refuse(self) -> "Trainer":
+        """What teaches, with a folder of adapters. Raises `Refused` 409 without one."""
+        if self.trainer is None:
+            raise Refused(409, _NO_FOLDER)
+        return self.trainer
 
-def _context(request: Request) -> Context:
+
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 

@@ -41,7 +41,7 @@ class Trainer:
     """Trains lessons and puts what comes out into the pool under the lesson's name."""
 
     def __init__(self, pool: AdapterPool, lessons: Lessons) -> None:
-        self._pool, self._lessons = pool, lessons
+        self.lessons, self._pool = lessons, pool
         self._jobs: dict[str, Training] = {}
         self._starting = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "daptune-train")
@@ -52,14 +52,13 @@ class Trainer:
 
         Raises `Refused`: 404 no such lesson, 409 it is being trained, 422 too few classes or one without images.
         """
-        lesson = self._lessons.get(name)
+        lesson = self.lessons.get(name)
         if len(lesson.classes) < 2:
             raise Refused(422, f"expected two or more classes, found {len(lesson.classes)}; add one.")
         if empty := [each.name for each in lesson.classes if not each.images]:
             raise Refused(422, f"the class {empty[0]!r} has no image; give it a few, or remove it.")
         with self._starting:
-            if self.running(name):
-                raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
+            self.check_idle(name)
             if self.closing:
                 raise Refused(503, "the server is stopping.", retry_after=5)
             job = self._jobs[name] = Training(name)
@@ -69,6 +68,11 @@ class Trainer:
     def running(self, name: str) -> bool:
         """Whether the lesson waits for its training or is in it."""
         return name in self._jobs and not self._jobs[name].over.is_set()
+
+    def check_idle(self, name: str) -> None:
+        """Raise `Refused` 409 where the lesson is being trained."""
+        if self.running(name):
+            raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
 
     def job(self, name: str) -> Training:
         """The latest training of a lesson. Raises `Refused` 404."""
@@ -89,7 +93,7 @@ class Trainer:
             classifier = self._fit(job, lesson)
             if job.stop.is_set():
                 raise Interrupted("stopped")
-            folder = self._lessons.folder / lesson.name
+            folder = self.lessons.folder / lesson.name
             classifier.save(folder)
             self._pool.add(folder, lesson.name, replace=True)
             self._pool.open(lesson.name)
@@ -104,7 +108,7 @@ class Trainer:
 
     def _fit(self, job: Training, lesson: Lesson) -> FewShotClassifier:
         pairs = [(each.name, image) for each in lesson.classes for image in each.images]
-        images = [self._lessons.image(lesson.name, label, image) for label, image in pairs]
+        images = [self.lessons.image(lesson.name, label, image) for label, image in pairs]
         epochs = max(1, round(STEPS / max(1, len(pairs) // BATCH)))
         classifier = FewShotClassifier(
             METHOD,

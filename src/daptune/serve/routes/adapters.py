@@ -39,12 +39,12 @@ async def adapters(context: Shared) -> list[AdapterInfo]:
 
 
 @router.post("/v1/adapters", status_code=201)
-async def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
+def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
     """Serve an adapter that lies in the served folder."""
     pool, place = context.pool_or_refuse(), context.folder_or_refuse() / check_name(body.name)
     if not place.is_dir():
         raise Refused(404, f"there is no folder {body.name!r} in the one that is served.")
-    await context.in_thread(pool.add, place, body.name)
+    pool.add(place, body.name)
     return [each for each in pool.adapters() if each.name == body.name]
 
 
@@ -70,21 +70,17 @@ async def remove(name: str, context: Shared) -> None:
 
 
 @router.get("/v1/adapters/{name}/download")
-async def download(name: str, context: Shared) -> Response:
+def download(name: str, context: Shared) -> Response:
     """The adapter's folder as a zip file, ready for `daptune predict`."""
     folder = context.pool_or_refuse().folder(name)
-
-    def packed() -> bytes:
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            for part in PARTS:
-                if (folder / part).is_file():
-                    archive.write(folder / part, f"{folder.name}/{part}")
-        return stream.getvalue()
-
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in PARTS:
+            if (folder / part).is_file():
+                archive.write(folder / part, f"{folder.name}/{part}")
     plain = folder.name.encode("ascii", "replace").decode().replace('"', "").replace("?", "_")
     headers = {"Content-Disposition": f'attachment; filename="{plain}.zip"'}
-    return Response(await context.in_thread(packed), media_type="application/zip", headers=headers)
+    return Response(packed.getvalue(), media_type="application/zip", headers=headers)
 
 
 def _install(context: Context, place: Path, parts: dict[str, UploadFile]) -> None:

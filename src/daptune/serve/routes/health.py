@@ -46,7 +46,7 @@ async def info(context: Shared) -> Info:
     if context.pool is not None:
         own = context.pool.backbone
         backbone = {"name": own.name, "sha256": own.sha256, "precision": own.precision}
-    return Info(__version__, backbone, context.pool is not None, context.lessons is not None, asdict(context.limits))
+    return Info(__version__, backbone, context.pool is not None, context.trainer is not None, asdict(context.limits))
 
 
 @router.get("/metrics")

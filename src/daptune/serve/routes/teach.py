@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from daptune.serve.context import Context, Shared
-from daptune.serve.lessons import Lesson, Lessons
+from daptune.serve.context import Shared
+from daptune.serve.lessons import Lesson
 from daptune.serve.limits import Refused
 from daptune.serve.routes.predict import FILES
 from daptune.serve.trainer import Trainer, Training
@@ -17,6 +18,12 @@ from daptune.serve.uploads import decoded, files_in, form_of
 
 router = APIRouter(prefix="/v1/lessons", tags=["teach"])
 
+
+async def _trainer(context: Shared) -> Trainer:
+    return context.trainer_or_refuse()
+
+
+Teaching = Annotated[Trainer, Depends(_trainer)]
 _POLL, _ALIVE = 0.1, 15.0  # seconds between two looks for events, and after which silence is broken
 
 
@@ -59,55 +66,49 @@ class State:
 
 
 @router.get("")
-async def lessons(context: Shared) -> list[Lesson]:
+def lessons(trainer: Teaching) -> list[Lesson]:
     """Everything that was taught here."""
-    return await context.in_thread(_parts(context)[0].all)
+    return trainer.lessons.all()
 
 
 @router.post("", status_code=201)
-async def create(body: NewLesson, context: Shared) -> Lesson:
+def create(body: NewLesson, context: Shared, trainer: Teaching) -> Lesson:
     """Begin a lesson."""
     if any(each.name == body.name for each in context.engine.adapters()):
         raise Refused(409, f"there is an adapter named {body.name!r} already; choose another name.")
-    return await context.in_thread(_parts(context)[0].create, body.name, body.classes)
+    return trainer.lessons.create(body.name, body.classes)
 
 
 @router.get("/{name}")
-async def lesson(name: str, context: Shared) -> State:
+def lesson(name: str, trainer: Teaching) -> State:
     """One lesson."""
-    store, trainer = _parts(context)
-    return State(await context.in_thread(store.get, name), trainer.running(name))
+    return State(trainer.lessons.get(name), trainer.running(name))
 
 
 @router.delete("/{name}", status_code=204)
-async def delete(name: str, context: Shared) -> None:
+def delete(name: str, trainer: Teaching) -> None:
     """Remove a lesson and its images; its adapter stays."""
-    store, trainer = _parts(context)
-    _idle(trainer, name)
-    await context.in_thread(store.delete, name)
+    trainer.check_idle(name)
+    trainer.lessons.delete(name)
 
 
 @router.post("/{name}/classes", status_code=201)
-async def add_class(name: str, body: ClassName, context: Shared) -> Lesson:
+def add_class(name: str, body: ClassName, trainer: Teaching) -> Lesson:
     """A class more."""
-    store, _ = _parts(context)
-    await context.in_thread(store.add_class, name, body.name)
-    return await context.in_thread(store.get, name)
+    trainer.lessons.add_class(name, body.name)
+    return trainer.lessons.get(name)
 
 
 @router.delete("/{name}/classes/{label}", status_code=204)
-async def remove_class(name: str, label: str, context: Shared) -> None:
+def remove_class(name: str, label: str, trainer: Teaching) -> None:
     """A class and its images."""
-    store, trainer = _parts(context)
-    _idle(trainer, name)
-    await context.in_thread(store.remove_class, name, label)
+    trainer.check_idle(name)
+    trainer.lessons.remove_class(name, label)
 
 
 @router.post("/{name}/classes/{label}/images", status_code=201, openapi_extra=FILES)
-async def add_images(name: str, label: str, request: Request, context: Shared) -> Added:
+async def add_images(name: str, label: str, request: Request, context: Shared, trainer: Teaching) -> Added:
     """Images for a class; where none can be read, the answer is the status of the first."""
-    store, _ = _parts(context)
-
     async with form_of(request, context.limits) as form:
         files = files_in(form)
         kept: list[str | None] = []
@@ -116,7 +117,7 @@ async def add_images(name: str, label: str, request: Request, context: Shared) -
             for file in files:  # one after another, so that one request holds one decoded image
                 try:
                     image = await context.in_thread(decoded, file, context.limits)
-                    kept.append(await context.in_thread(store.add_image, name, label, image))
+                    kept.append(await context.in_thread(trainer.lessons.add_image, name, label, image))
                 except Refused as error:
                     kept.append(None)
                     refused.append(error)
@@ -126,47 +127,44 @@ async def add_images(name: str, label: str, request: Request, context: Shared) -
 
 
 @router.get("/{name}/classes/{label}/images/{identity}")
-async def image(name: str, label: str, identity: str, context: Shared) -> FileResponse:
+def image(name: str, label: str, identity: str, trainer: Teaching) -> FileResponse:
     """One image, a PNG file."""
-    path = await context.in_thread(_parts(context)[0].image, name, label, identity)
+    path = trainer.lessons.image(name, label, identity)
     return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
 
 @router.delete("/{name}/classes/{label}/images/{identity}", status_code=204)
-async def remove_image(name: str, label: str, identity: str, context: Shared) -> None:
+def remove_image(name: str, label: str, identity: str, trainer: Teaching) -> None:
     """Forget an image."""
-    store, trainer = _parts(context)
-    _idle(trainer, name)
-    await context.in_thread(store.remove_image, name, label, identity)
+    trainer.check_idle(name)
+    trainer.lessons.remove_image(name, label, identity)
 
 
 @router.put("/{name}/classes/{label}/images/{identity}", status_code=204)
-async def move_image(name: str, label: str, identity: str, body: Move, context: Shared) -> None:
+def move_image(name: str, label: str, identity: str, body: Move, trainer: Teaching) -> None:
     """Put an image into another class."""
-    store, trainer = _parts(context)
-    _idle(trainer, name)
-    await context.in_thread(store.move_image, name, label, identity, body.to)
+    trainer.check_idle(name)
+    trainer.lessons.move_image(name, label, identity, body.to)
 
 
 @router.post("/{name}/training", status_code=202)
-async def train(name: str, context: Shared) -> dict[str, str]:
+def train(name: str, trainer: Teaching) -> dict[str, str]:
     """Train on the images as they are now; follow it at `/v1/lessons/{name}/events`."""
-    job = await context.in_thread(_parts(context)[1].start, name)
+    job = trainer.start(name)
     return {"training": job.lesson}
 
 
 @router.delete("/{name}/training", status_code=202)
-async def stop(name: str, context: Shared) -> Response:
+async def stop(name: str, trainer: Teaching) -> Response:
     """Stop the training; the adapter of an earlier one is kept."""
-    _parts(context)[1].job(name).stop.set()
+    trainer.job(name).stop.set()
     return Response(status_code=202)
 
 
 @router.get("/{name}/events", response_class=StreamingResponse)
-async def events(name: str, context: Shared) -> StreamingResponse:
+async def events(name: str, trainer: Teaching) -> StreamingResponse:
     """The latest training as server-sent events, from its beginning to its end: waiting, progress, then one of done,
     stopped, failed."""
-    trainer = _parts(context)[1]
     stream = _stream(trainer, trainer.job(name))
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
@@ -185,15 +183,3 @@ async def _stream(trainer: Trainer, job: Training) -> AsyncIterator[str]:
         if silent >= _ALIVE:
             silent = 0.0
             yield ": still here\n\n"
-
-
-def _parts(context: Context) -> tuple[Lessons, Trainer]:
-    context.folder_or_refuse()
-    if context.lessons is None or context.trainer is None:
-        raise Refused(409, "nothing can be taught here; start the server with a folder: daptune serve FOLDER")
-    return context.lessons, context.trainer
-
-
-def _idle(trainer: Trainer, name: str) -> None:
-    if trainer.running(name):
-        raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
