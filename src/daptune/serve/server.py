@@ -87,26 +87,26 @@ def make_engine(
     from daptune.clip.backbone import load_backbone
     from daptune.serve.pool import AdapterPool
 
+    def leave_out(path: Path, error: AdapterError) -> None:
+        if path.parent != sources.folder:
+            raise error
+        logger.warning("left out: %s", error)
+
     records = {}
     for name, path in sources.adapters.items():
         try:
             records[name] = read_record(path)
         except AdapterError as error:
-            if path.parent != sources.folder:
-                raise
-            logger.warning("left out: %s", error)
+            leave_out(path, error)
     first = next(iter(records.values()), None)
     chosen = backbone or (first.backbone["name"] if first else "tiny")
     kept = first.backbone.get("precision", "auto") if first else "auto"
     pool = AdapterPool(load_backbone(chosen, precision=precision or kept, device=device), max_loaded=limits.max_loaded)
     for name in records:
-        path = sources.adapters[name]
         try:
-            pool.add(path, name)
+            pool.add(sources.adapters[name], name)
         except AdapterError as error:
-            if path.parent != sources.folder:
-                raise
-            logger.warning("left out: %s", error)
+            leave_out(sources.adapters[name], error)
     return pool
 
 
