@@ -1,12 +1,12 @@
-"""Rows of a run under way, on disk: whatever ends the process, no row is lost that was written, and none comes twice.
+"""The rows of a run on disk, so that a run that was stopped goes on: no row is lost, and none is written twice.
 
-Beside OUT stands the folder OUT.partial until OUT is complete:
+Until OUT is complete, the folder OUT.partial stands beside it:
 
-    run.json     of which adapter, images and options the rows are; others are refused
+    run.json     the adapter, the images and the options that the rows belong to; others are refused
     rows.jsonl   a line a row, in the order of the images, appended as rows come and synced to disk every second
 
-A run that goes on matches the rows with the images, one by one, cuts off what is not a whole row, and takes the images
-from there. OUT appears under its name when it is complete, in one step.
+A run that goes on compares the rows with the images, one by one, cuts off an incomplete last row, and continues with
+the first image that has none. OUT appears under its name in one step, when it is complete.
 """
 
 import json
@@ -29,10 +29,10 @@ _ROW_LINE = b"}\n"  # how the line of a whole row ends
 
 
 class RowLog:
-    """The rows that belong in `out`, of a run that `identity` (JSON values) tells from others.
+    """The rows that go to `out`, of the run that `identity` (JSON values) describes.
 
-    done: rows that are there. read: those of images that could be read.
-    Raises DataError where another run is under way there, or one of another identity was left.
+    done: rows so far. read: those of images that could be read.
+    Raises DataError where another process writes there, or where rows of another identity were left.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ class RowLog:
         return f"go on with the same ones, give another --out, or remove {self.folder} to begin anew"
 
     def _check(self, identity: dict[str, Any]) -> None:
-        """Compare with what run.json says, or write it where there are no rows, or rows of nobody knows what."""
+        """Compare with run.json; write it where there are no rows yet, or where it is missing and the rows are unknown."""
         path = self.folder / "run.json"
         if not path.exists() or self._file.seek(0, os.SEEK_END) == 0:
             self._file.truncate(0)

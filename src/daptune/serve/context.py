@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import Depends, Request
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool
     from daptune.serve.trainer import Trainer
 
-P = ParamSpec("P")
 T = TypeVar("T")
 _NO_FOLDER = "this server has no folder to write to; start it with one: daptune serve FOLDER"
 
@@ -44,9 +43,9 @@ class Context:
     trainer: "Trainer | None" = None
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(default_workers(), "daptune-serve"))
 
-    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Call something that reads files or decodes in one of the server's few threads."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, lambda: function(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self.threads, function, *args)
 
     async def decode(self, files: list[UploadFile], preprocess: Preprocess) -> list[Pixels | Refused]:
         """What the image tower sees of each file, or why there is nothing to see."""
