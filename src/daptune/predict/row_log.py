@@ -113,7 +113,7 @@ class RowLog:
         return f"go on with the same ones, give another --out, or remove {self.folder} to begin anew"
 
     def _check(self, identity: dict[str, Any]) -> None:
-        """Compare with run.json; write it where there are no rows yet, or where it is missing and the rows are unknown."""
+        """Compare with run.json; where it is missing, or there are no rows, write it and begin anew."""
         path = self.folder / "run.json"
         if not path.exists() or self._file.seek(0, os.SEEK_END) == 0:
             self._file.truncate(0)
