@@ -37,7 +37,8 @@ class Predictor(ABC):
 
     def predict(self, images: Any) -> NDArray[Any]:
         """The likeliest class of each image, (n,): names, or integers where the labels were."""
-        found: NDArray[Any] = self.classes_[self.predict_proba(images).argmax(axis=1)]
+        likeliest = self.predict_proba(images).argmax(axis=1)
+        found: NDArray[Any] = self.classes_[likeliest]
         return found
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
