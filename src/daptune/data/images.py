@@ -24,6 +24,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class TooManyPixels(DataError):
+    """An image has more pixels than the caller takes."""
+
+
 _loading = threading.Lock()  # the same half-read PIL image may stand in a table twice
 
 
@@ -34,8 +40,9 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
     range it uses. CMYK and palettes are converted by Pillow. Arrays are uint8: H x W, H x W x 3 or H x W x
     4 (RGBA). With `shrink_to`, a JPEG file of which a half, a quarter or an eighth has both sides at least that long
     comes at that size, which is quicker and not quite what resizing makes of it.
-    Raises DataError in one line: no image, truncated, over max_pixels, or pixels of another kind.
+    Raises DataError in one line: no image, truncated, over max_pixels (TooManyPixels), or pixels of another kind.
     """
+    kind: type[DataError] = DataError
     try:
         cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
         if isinstance(cell, Path):
@@ -49,12 +56,12 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
             cell.load()
         return _to_rgb(_upright(cell))
     except DataError as error:
-        reason = str(error)
+        kind, reason = type(error), str(error)
     except OSError as error:
         reason = f"{error.strerror or error}."
     except Exception as error:  # Pillow's readers raise anything on damaged bytes: IndexError, struct.error, ...
         reason = f"damaged ({type(error).__name__}: {error})."
-    raise DataError(f"{source if isinstance(source, str) else describe(source)}: {reason}")
+    raise kind(f"{source if isinstance(source, str) else describe(source)}: {reason}")
 
 
 def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None) -> Image.Image:
@@ -62,7 +69,7 @@ def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None) ->
     if image is None:
         raise DataError(f"not an image; expected {FORMAT_WORDS}.")
     if image.width * image.height > max_pixels:
-        raise DataError(
+        raise TooManyPixels(
             f"{image.width} x {image.height} pixels are over the limit of {max_pixels / 1e6:g} million; shrink it."
         )
     if shrink_to is not None:

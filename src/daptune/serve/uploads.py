@@ -1,6 +1,5 @@
 """Files out of a multipart request, within the limits, and their decoding in worker threads."""
 
-import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,8 +8,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from daptune.data.formats import FORMAT_WORDS, open_header
-from daptune.data.images import decode
+from daptune.data.images import TooManyPixels, decode
+from daptune.data.table import describe
 from daptune.errors import DataError
 from daptune.serve.limits import Limits, Refused
 
@@ -57,22 +56,7 @@ def decoded(file: UploadFile, limits: Limits) -> Image.Image:
     file.file.seek(0)
     data = file.file.read()
     try:
-        check_pixels(data, limits.max_pixels)
         return decode(data, max_pixels=limits.max_pixels)
-    except Refused as error:
-        raise Refused(error.status, f"{name_of(file)}: {error.reason}") from None
     except DataError as error:
-        reason = str(error).removeprefix(f"{len(data)} bytes in memory: ")
-        raise Refused(422, f"{name_of(file)}: {reason}") from error
-
-
-def check_pixels(data: bytes, most: int) -> None:
-    """Look at the header alone: `Refused` 413 for more pixels, 422 for what is no image."""
-    try:
-        image = open_header(io.BytesIO(data))
-    except Exception as error:  # a reader raises anything on damaged bytes
-        raise Refused(422, f"damaged ({type(error).__name__}).") from error
-    if image is None:
-        raise Refused(422, f"not an image; expected {FORMAT_WORDS}.")
-    if image.width * image.height > most:
-        raise Refused(413, f"{image.width} x {image.height} pixels are over the limit of {most / 1e6:g} million.")
+        reason = str(error).removeprefix(f"{describe(data)}: ")
+        raise Refused(413 if isinstance(error, TooManyPixels) else 422, f"{name_of(file)}: {reason}") from error
