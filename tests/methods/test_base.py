@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daptune.errors import MethodError
 from daptune.methods import METHODS, MethodConfig, make_config
-from daptune.methods.base import check_class_names, encode_batches
+from daptune.methods.base import encode_batches
 
 from .conftest import NAMES, MadeUp, Pictures
 
@@ -39,26 +39,33 @@ def test_options_of_another_method_are_refused(backbone: Any) -> None:
         METHODS["dapt"](backbone, NAMES, make_config("coop", {}))
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ([], "expected at least one name, found an empty list"),
-        ("cat", "found the text 'cat'"),
-        (["cat", " _"], "at place 1, found ' _'"),
-        (["cat", 3], "at place 1, found 3"),
-        (["cat", "dog", "cat"], "'cat' is there twice"),
-        (["Cat", "cat", "cat"], "'cat' is there twice"),
-    ],
-)
-def test_class_names_that_cannot_be_used_are_named(names: Any, message: str) -> None:
-    with pytest.raises(MethodError, match=message):
-        check_class_names(names)
+def test_class_names_that_cannot_be_used_are_named(backbone: Any) -> None:
+    with pytest.raises(MethodError, match="'cat' is there twice"):
+        METHODS["coop"](backbone, ["cat", "dog", "cat"])
+    with pytest.raises(MethodError, match="expected at least 1 classes, found none"):
+        METHODS["coop"](backbone, [])
 
 
-def test_class_names_that_clip_cannot_tell_apart_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_class_names_that_clip_cannot_tell_apart_are_logged(backbone: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Lists come from sources that were checked, from adapters, or are published."""
+    names = ("sun_glasses", "Sun glasses", "cat")
     with caplog.at_level(logging.WARNING, "daptune"):
-        assert check_class_names(["sun_glasses", "Sun glasses", "cat"]) == ("sun_glasses", "Sun glasses", "cat")
+        assert METHODS["coop"](backbone, names).class_names == names
     assert "'sun_glasses' and 'Sun glasses'" in caplog.text
+
+
+def test_new_class_names_are_checked_as_those_of_a_fit_are(backbone: Any) -> None:
+    coop = METHODS["coop"](backbone, NAMES)
+    with pytest.raises(MethodError, match="'Dog' and 'dog ' make the same prompt"):
+        coop.with_classes(["Dog", "dog ", "car"])
+    published = ("missile", "sunglasses", "missile_", "sunglasses_")  # ImageNet's, as `distinct_names` marks them
+    assert coop.with_classes(published).class_names == published
+
+
+def test_whether_new_classes_fit_is_said_in_one_place(backbone: Any) -> None:
+    common, own = (make_config("coop", {"class_specific": each}) for each in (False, True))
+    assert METHODS["coop"].takes_new_classes(common) and not METHODS["coop"].takes_new_classes(own)
+    assert not METHODS["taskres"].takes_new_classes(make_config("taskres", {}))
 
 
 def test_a_class_name_too_long_for_the_context_is_named(backbone: Any) -> None:

@@ -161,7 +161,7 @@ def test_fitting_is_decided_by_the_seed_and_leaves_clip_untouched(
 @each_method_on_each_backbone
 def test_new_class_names_or_a_clear_refusal(name: str, options: dict[str, object], frozen: Any) -> None:
     method = fitted(name, options, frozen)
-    if not method.accepts_new_classes or method.config.per_class:
+    if not method.takes_new_classes(method.config):
         with pytest.raises(MethodError, match=f"^{name} learned .* cannot take new class names"):
             method.with_classes(["dog", "horse"])
         return

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from daptune.clip.backbone import Backbone
 from daptune.clip.checkpoints.dassl import read_training_state
+from daptune.clip.prefix import name_tokens
 from daptune.errors import AdapterError, suggest
 from daptune.methods import METHODS, make_config
 from daptune.methods.base import Method
@@ -145,7 +146,7 @@ def _check_names(
     if len(suffix) != len(class_names):
         raise AdapterError(f"{path} has {len(suffix)} classes, {len(class_names)} names were given; give its own list.")
     for place, (name, row) in enumerate(zip(class_names, suffix, strict=True)):
-        ids = [*frozen, *backbone.tokenizer.encode(name.replace("_", " ") + "."), backbone.tokenizer.eot]
+        ids = [*frozen, *name_tokens(backbone.tokenizer, name)]
         if not _embedded(backbone, row, ids):
             reading = _reading(backbone, row)
             there = f"reads {reading!r} there" if reading else "cannot be read with this backbone"

@@ -160,7 +160,7 @@ def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodC
             f"fit {record.method!r}, or start from another adapter"
         )
     config = _config(folder, record)
-    if not METHODS[method].accepts_new_classes or config.per_class:
+    if not METHODS[method].takes_new_classes(config):
         raise AdapterError(
             f"{folder}: what {method!r} learned there belongs to its classes one by one, and no other fit can start "
             "from it; fit without it"

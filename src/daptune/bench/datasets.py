@@ -10,7 +10,7 @@ import numpy as np
 
 from daptune.data.demo import ARCHIVE, demo_styles
 from daptune.data.fewshot import split_holdout
-from daptune.data.names import index_labels
+from daptune.data.labels import index_labels
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DataError, suggest

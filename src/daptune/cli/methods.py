@@ -8,6 +8,7 @@ from typing import Any
 from daptune.cli.console import emit_json, print_table, say
 from daptune.clip.backbone import load_backbone
 from daptune.methods import METHODS, Method
+from daptune.names import readable
 
 EXAMPLE = ("one", "two")
 """Counts are given for two classes; a count that grows with the classes is said so."""
@@ -33,7 +34,7 @@ def run(backbone_name: str, *, as_json: bool) -> int:
                 "grows_with_images": bool(small.state_dict()) and not small.parameter_count,
                 "steps": small.trainable,
                 "uses_validation": method_class.uses_validation,
-                "new_classes": method_class.accepts_new_classes,
+                "new_classes": small.takes_new_classes(small.config),
             }
         )
     if as_json:
@@ -73,7 +74,7 @@ def needs(row: dict[str, Any]) -> str:
 
 def learns(tensors: Iterable[str]) -> str:
     """The learned tensors in words; those of one module go by the module's name."""
-    names = dict.fromkeys(name.partition(".")[0].replace("_", " ") for name in tensors)
+    names = dict.fromkeys(readable(name.partition(".")[0]) for name in tensors)
     return ", ".join(names) or "nothing"
 
 

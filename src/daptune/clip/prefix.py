@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
+from ..names import readable
 from . import model
 from .model import CLIP, Block, attend
 
@@ -52,8 +53,8 @@ class Suffixes:
 
     @classmethod
     def build(cls, tokenizer: "Tokenizer", class_names: Sequence[str], context_tokens: int) -> "Suffixes":
-        """Tokenise `name.` for each class (underscores read as spaces, as CoOp does) behind `context_tokens` = M."""
-        ids = [[*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot] for name in class_names]
+        """Tokenise `name.` for each class behind `context_tokens` = M."""
+        ids = [name_tokens(tokenizer, name) for name in class_names]
         room = tokenizer.context_length - 1 - context_tokens
         if room < 3:  # a word, the full stop and the end: no name is to blame
             raise BackboneError(
@@ -109,6 +110,11 @@ class Suffixes:
                 parts: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
             self._elsewhere[device] = replace(self, **parts, _elsewhere={})
         return self._elsewhere[device]
+
+
+def name_tokens(tokenizer: "Tokenizer", name: str) -> list[int]:
+    """The ids `name . EOT` of a class."""
+    return [*tokenizer.encode(readable(name) + "."), tokenizer.eot]
 
 
 def _pack(lengths: list[int]) -> list[list[int]]:
@@ -218,9 +224,3 @@ def _look(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> 
     shared = (part.unsqueeze(1).expand(-1, x.shape[1], -1, -1, -1) for part in (key, value))
     key, value = (torch.cat(pair, -2) for pair in zip(shared, (own_key, own_value), strict=True))
     return attend(query, key, value, mask=mask)
-
-
-def trimmed_features(clip: CLIP, embeddings: Tensor, lengths: Tensor) -> Tensor:
-    """Text features where the prefix cannot be shared (class-specific, front or middle contexts): only the trimming
-    holds. Embeddings (C, T, W) without positions, lengths (C,) with the EOT -> (C, D) float32, not normalised."""
-    return clip.encode_embeddings(embeddings, lengths)

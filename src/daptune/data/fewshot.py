@@ -2,7 +2,7 @@
 
 import logging
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,12 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class FewShot:
-    """The drawn tables, their rows in the source tables, and the classes with fewer images than shots."""
+    """The drawn tables, and their rows in the source tables."""
 
     train: ImageTable
     val: ImageTable | None
     train_indices: Indices
     val_indices: Indices | None
-    short: dict[str, int] = field(default_factory=dict)
 
 
 def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val: ImageTable | None = None) -> FewShot:
@@ -56,7 +55,6 @@ def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val
         None if val is None or val_chosen is None else val.subset(val_chosen),
         chosen,
         val_chosen,
-        short,
     )
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from daptune.data.formats import FORMAT_WORDS, is_image_file
-from daptune.data.names import check_class_names, index_labels, sort_key
+from daptune.data.labels import index_labels
 from daptune.data.table import SPLITS, ImageTable, Splits, split_kind
 from daptune.errors import DataError
+from daptune.names import check_class_names, sort_key
 
 LAYOUT = "one sub-folder of images a class (cats/1.jpg, dogs/2.jpg), alone or below train/, val/ and test/"
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # what file managers leave behind
@@ -96,7 +97,7 @@ def _read_classes(folder: Path, label_names: Sequence[str] | None, ignored: list
     if whole and len(classes) == 1:
         hint = f" Did you mean {classes[0]}?" if len(_entries(classes[0])[0]) > 1 else ""
         raise DataError(f"{folder}: expected two class folders or more, found only {classes[0].name}/.{hint}")
-    names = check_class_names([path.name for path in classes]) if label_names is None else label_names
+    names = check_class_names([path.name for path in classes], fewest=2) if label_names is None else label_names
     indices, class_names = index_labels(labels, names, where=str(folder))
     return ImageTable(tuple(images), indices, class_names, folder)
 

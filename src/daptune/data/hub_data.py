@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daptune.data.names import index_labels, index_splits, leading
+from daptune.data.labels import index_labels, index_splits, leading
 from daptune.data.table import DatasetItem, ImageTable, Splits, split_kind
 from daptune.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from daptune.errors import DataError

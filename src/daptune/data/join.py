@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
-from daptune.data.names import check_class_names, name_key
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
+from daptune.names import check_class_names, name_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ def join_tables(tables: Mapping[str, ImageTable], *, qualify: bool = False) -> J
         task: [f"{name} ({task})" if name_key(name) in shared else name for name in table.class_names]
         for task, table in tables.items()
     }
-    every = check_class_names([name for own in names.values() for name in own], fewest=1)
+    every = check_class_names([name for own in names.values() for name in own])
     moved, offset = [], 0
     for table in tables.values():
         moved.append(replace(table, labels=table.labels + offset, class_names=every))

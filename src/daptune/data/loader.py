@@ -1,11 +1,11 @@
 """Batches of normalised images: decoded in parallel, cached, and the same bits however they are computed."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from torch import Tensor
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
 from daptune.data.cache import DiskCache, ImageCache
 from daptune.data.device import Cut, Preprocess
-from daptune.data.images import MAX_PIXELS, decode
+from daptune.data.images import decode
 from daptune.data.parallel import default_workers, ordered_map
 from daptune.data.stream import PREFETCH, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
@@ -24,8 +24,7 @@ from daptune.errors import DataError
 
 DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
 Batch = tuple[Tensor, Tensor]
-T = TypeVar("T")
-R = TypeVar("R")
+"""Images float32 (B, 3, R, R), labels int64 (B,)."""
 
 
 class ImageLoader:
@@ -44,10 +43,10 @@ class ImageLoader:
         batch (dassl/data/data_manager.py).
     workers: threads that decode; None one a processor, 0 none.
     cache_bytes: decoded images kept in memory.
-    cache_dir: folder that decoded images of files are kept in for later runs, up to `disk_bytes`; None: not.
+    cache_dir: folder that decoded images of files are kept in for later runs, up to DISK_BYTES; None: not.
 
-    What it yields depends on the arguments above `workers` alone. Pixels over `max_pixels` and damaged
-    files raise DataError at their turn; `check_readable` finds them before.
+    What it yields depends on the arguments above `workers` alone. Damaged files and pictures of too many pixels
+    raise DataError at their turn; `check_readable` finds them before.
     """
 
     def __init__(
@@ -66,8 +65,6 @@ class ImageLoader:
         workers: int | None = None,
         cache_bytes: int = 1 << 30,
         cache_dir: Path | None = None,
-        disk_bytes: int = DISK_BYTES,
-        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
@@ -86,9 +83,8 @@ class ImageLoader:
         self.augment_on = None if augment_on is None else torch.device(augment_on)
         self.views = views
         self.workers = default_workers() if workers is None else workers
-        self.max_pixels = max_pixels
         self._cache = ImageCache(cache_bytes)
-        self._disk = None if cache_dir is None else DiskCache(cache_dir, disk_bytes)
+        self._disk = None if cache_dir is None else DiskCache(cache_dir, DISK_BYTES)
         if self.batches_per_epoch == 0:
             raise DataError(f"{len(table)} images fill no batch of {batch_size}; lower the batch size.")
 
@@ -143,14 +139,16 @@ class ImageLoader:
         return self._cache.get(row, partial(self._decoded, self.table.images[row]))
 
     def _decoded(self, source: ImageSource) -> Image.Image:
-        plain = partial(decode, source, max_pixels=self.max_pixels)
+        plain = partial(decode, source)
         return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
 
     def _finished(self, view: Tensor | Cut) -> Tensor:
         return view if isinstance(view, Tensor) else view.view(self.preprocess)
 
     def _batches(self, rows: npt.NDArray[np.int64], view: Callable[[int], Tensor | Cut]) -> Iterator[Batch]:
-        with closing(_parallel(view, rows.tolist(), self.workers, self.batch_size)) as views:
+        ahead = PREFETCH * self.batch_size
+        made = ordered_map(view, rows.tolist(), workers=self.workers, ahead=ahead, initializer=_one_torch_thread)
+        with closing(made) as views:
             for start in range(0, len(rows), self.batch_size):
                 chosen = rows[start : start + self.batch_size]
                 images = torch.stack([self._finished(v) for v in islice(views, len(chosen))])  # (B, 3, R, R)
@@ -172,12 +170,6 @@ def iter_batches(
     """`daptune.data.stream.decoded_batches` as tensors float32 (b, 3, R, R)."""
     for batch in decoded_batches(sources, preprocess, batch_size, workers, scaled=scaled):
         yield Decoded(batch.indices, batch.sources, torch.from_numpy(batch.images), batch.failed, batch.names)
-
-
-def _parallel(
-    function: Callable[[T], R], items: Iterable[T], workers: int | None, batch_size: int
-) -> Generator[R, None, None]:
-    return ordered_map(function, items, workers=workers, ahead=PREFETCH * batch_size, initializer=_one_torch_thread)
 
 
 def _one_torch_thread() -> None:

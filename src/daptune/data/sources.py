@@ -23,7 +23,7 @@ from daptune.data.benchmarks.pickles import read_pickle
 from daptune.data.benchmarks.reading import read_benchmark
 from daptune.data.folders import read_folder
 from daptune.data.hub_data import is_dataset, read_dataset
-from daptune.data.names import index_labels
+from daptune.data.labels import index_labels
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.data.tabular import TABLE_SUFFIXES, read_table_file
 from daptune.data.zhou import find_split_file, read_zhou

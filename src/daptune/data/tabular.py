@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daptune.data.names import index_splits
+from daptune.data.labels import index_splits
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, MissingExtraError
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from daptune.data.names import check_class_names, index_labels
+from daptune.data.labels import index_labels
 from daptune.data.table import SPLITS, ImageTable, Splits
 from daptune.errors import DataError
 from daptune.files import read_json
+from daptune.names import check_class_names
 
 # where CoOp's DATASETS.md puts the images, below the folder of the split file
 IMAGE_FOLDERS = (".", "images", "101_ObjectCategories", "jpg", "SUN397", "2750", "UCF-101-midframes")

@@ -1,14 +1,27 @@
 """What a method is: learned tensors around a frozen CLIP, and the few functions that they change.
 
-A method overrides what it needs of `build`, `text_features`, `image_features`, `logits`, `losses`, `before_fit`.
+A method overrides what it needs of these; only `text_features` has no default. In brackets what the default is.
+
+    build                 makes the learned tensors                                         (none)
+    text_features         unit text features of the classes, (C, D)
+    logit_weights         what `logits` multiplies image features with                      (text_features)
+    image_prompts         visual tokens that join an image's                                (none)
+    encode_images         image features, not normalised; encoded_size is their number      (CLIP's with image_prompts)
+    image_features        unit image features, (B, D)                                       (those of encode)
+    logits                class scores, (B, C)                                              (scaled cosines)
+    losses                loss terms of a batch and their total                             (cross-entropy)
+    before_fit            once before the first step                                        (nothing)
+    after_epoch           after each epoch; running_state is what it carries to the next    (nothing)
+    after_fit             once after the last step                                          (nothing)
+    make_room             before loading tensors whose size the images decided              (nothing)
+
 Shape letters are those of `daptune.clip.model`.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +30,14 @@ from torch import Tensor, nn
 from ..clip.backbone import Backbone
 from ..clip.model import CLIP
 from ..clip.transfer import Transfer
+from ..data.loader import Batch, ImageLoader
 from ..errors import MethodError
+from ..names import check_class_names
 from .losses import cross_entropy
 from .options import MethodConfig
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, 3, R, R), labels (B,)
-logger = logging.getLogger("daptune")
-
-
-class SupportSet(Protocol):
-    """The labelled images that a method is fitted on."""
-
-    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in table order under the evaluation transform: (B, 3, R, R) float32 and (B,) int64."""
-
-    def augmented_view(self, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in table order, augmented as in training; the same `view` gives the same pixels."""
+SupportSet = ImageLoader
+"""The labelled images that a method is fitted on; it asks for `evaluation` and `augmented_view`."""
 
 
 class Method(nn.Module, ABC):
@@ -51,23 +56,31 @@ class Method(nn.Module, ABC):
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     """Its options, a frozen dataclass."""
     accepts_new_classes: ClassVar[bool] = True
-    """Whether what was learned fits other class names."""
+    """False where what is learned never fits other class names; `takes_new_classes` is the answer for some options."""
+    sees: ClassVar[str] = "features"
+    """How images reach `logits`.
+
+    features         through `encode` alone: images of several methods may go through CLIP's tower together, each with
+                     its `image_prompts`, and `logits` takes the features (B, D) that come out
+    fixed features   so they reach `losses` too, and nothing in `encode` is learned: an image is encoded once a view
+    images           in a way of its own. A class that overrides `encode_images`, `encode`, `image_features` or
+                     `logits` is such a one, unless it says otherwise anew.
+    """
     trains_on_features: ClassVar[bool] = False
-    """Whether `losses` and `logits` see images through `encode` alone, so that an image may be encoded once a view."""
+    """Whether training may take the features of `encode` in place of images; follows from `sees`."""
+    shares_image_tower: ClassVar[bool] = True
+    """Whether `logits` takes the features (B, D) of CLIP's tower with `image_prompts` in place of images; follows from
+    `sees`, where `encode` is that tower."""
     whole_batch: ClassVar[bool] = False
     """Whether `losses` couples the images of a batch, so that processes that train together must not share it out."""
     default_lr: ClassVar[float | None] = None
     """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` looks at validation images, where there are any."""
-    shares_image_tower: ClassVar[bool] = True
-    """Whether `logits` sees images through `encode` alone, and `encode` is CLIP's tower with `image_prompts`: images of
-    several methods may then go through the tower together, and `logits` takes the features (B, D) that come out. A
-    class that overrides `encode`, `image_features` or `logits` has to say so anew; it is False there otherwise."""
 
     config: MethodConfig
     started_from: str | None = None
-    """sha256 of the adapter's tensors that learning starts from, for who keeps account; None: the first values."""
+    """sha256 of the adapter's tensors that learning starts from, or None: from the first values."""
     batch_accuracy: Tensor | None = None
     """Share of the last training batch that was classified right, a scalar, for whoever reports progress."""
 
@@ -87,7 +100,7 @@ class Method(nn.Module, ABC):
                 f"make them with METHODS[{self.name!r}].config_class(...)."
             )
         self.backbone = backbone
-        self.class_names = check_class_names(class_names)
+        self.class_names = check_class_names(class_names, alike="logged", error=MethodError)
         self.config = config
         self.seed = seed
         self._cached: tuple[list[Tensor], Tensor] | None = None
@@ -97,8 +110,18 @@ class Method(nn.Module, ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         own = vars(cls)
-        if "shares_image_tower" not in own and own.keys() & {"encode", "image_features", "logits"}:
-            cls.shares_image_tower = False
+        if "sees" not in own:
+            if own.get("trains_on_features"):  # what was said before there was `sees`
+                cls.sees = "fixed features"
+            elif own.get("shares_image_tower"):
+                cls.sees = "features"
+            elif own.keys() & {"encode_images", "encode", "image_features", "logits"}:
+                cls.sees = "images"
+        if "trains_on_features" not in own:
+            cls.trains_on_features = cls.sees == "fixed features"
+        if "shares_image_tower" not in own:
+            plain = cls.encode is Method.encode and cls.encode_images is Method.encode_images
+            cls.shares_image_tower = plain and cls.sees != "images"
 
     def build(self, generator: torch.Generator) -> None:
         """Make the learned tensors (drawn on the CPU, so that every device starts from the same values)."""
@@ -116,8 +139,15 @@ class Method(nn.Module, ABC):
         return F.normalize(self.encode(images), dim=-1)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Features with `image_prompts`, not normalised: (B, 3, R, R) -> (B, D); those (B, D) that it made stay."""
-        return images if images.dim() == 2 else self.clip.encode_image(images, self.image_prompts())
+        """What `encode_images` makes of images (B, 3, R, R); features that it made before are taken as they are.
+
+        So `logits` and `losses` take both, and training may encode each image once. Only images have four dimensions.
+        """
+        return self.encode_images(images) if images.dim() == 4 else images
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Features with `image_prompts`, not normalised: (B, 3, R, R) -> (B, D)."""
+        return self.clip.encode_image(images, self.image_prompts())
 
     def logits(self, images: Tensor) -> Tensor:
         """exp(logit_scale) z w^T: (B, 3, R, R) -> (B, C)."""
@@ -174,7 +204,7 @@ class Method(nn.Module, ABC):
 
     @property
     def encoded_size(self) -> int:
-        """Numbers that `encode` makes of an image."""
+        """How many numbers `encode` makes of an image."""
         return self.clip.config.embed_dim
 
     @property
@@ -224,17 +254,24 @@ class Method(nn.Module, ABC):
         finally:
             self._shared = None
 
+    @classmethod
+    def takes_new_classes(cls, config: MethodConfig) -> bool:
+        """Whether what is learned with these options fits other class names."""
+        return cls.accepts_new_classes and not config.per_class
+
     def with_classes(self, class_names: Sequence[str]) -> Self:
         """A new method of the same kind with the same learned tensors and other class names.
 
-        Raises `MethodError` where what was learned belongs to the old classes one by one.
+        Raises `MethodError` where what was learned belongs to the old classes one by one (`takes_new_classes`), and for
+        names that CLIP cannot tell apart, but for those that a published list has twice (`check_class_names`).
         """
-        if not self.accepts_new_classes or self.config.per_class:
+        if not self.takes_new_classes(self.config):
             raise MethodError(
                 f"{self.name} learned a tensor for each of its {len(self.class_names)} classes and cannot take "
                 "new class names: fit it again on images of the new classes."
             )
-        other = type(self)(self.backbone, class_names, self.config.for_new_classes(), seed=self.seed)
+        names = check_class_names(class_names, alike="marked", error=MethodError)
+        other = type(self)(self.backbone, names, self.config.for_new_classes(), seed=self.seed)
         other.load_state_dict(self.state_dict())
         return other.train(self.training)
 
@@ -274,7 +311,9 @@ class Method(nn.Module, ABC):
 
 
 @torch.no_grad()
-def encode_batches(encode: Callable[[Tensor], Tensor], batches: Batches, device: torch.device) -> tuple[Tensor, Tensor]:
+def encode_batches(
+    encode: Callable[[Tensor], Tensor], batches: Iterable[Batch], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Features (n, D) and labels (n,) of all batches, on `device`."""
     transfer = Transfer(device)
     parts = [(encode(images), labels) for images, labels in (transfer(*batch) for batch in batches)]
@@ -282,27 +321,3 @@ def encode_batches(encode: Callable[[Tensor], Tensor], batches: Batches, device:
         raise MethodError("expected labelled images to learn from, found none: give at least one for each class.")
     features, labels = zip(*parts, strict=True)
     return torch.cat(features), torch.cat(labels)
-
-
-def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Class names as a tuple; empty, blank or repeated ones are a `MethodError` that names them.
-
-    Names that differ, but not to CLIP (case, "_" for " "), are logged: ImageNet's own list needs such pairs.
-    """
-    if isinstance(class_names, str):
-        raise MethodError(f"class_names: expected a list of names, found the text {class_names!r}: put it in a list.")
-    names = tuple(class_names)
-    if not names:
-        raise MethodError("class_names: expected at least one name, found an empty list.")
-    taken: set[str] = set()
-    readings: dict[str, str] = {}
-    for place, name in enumerate(names):
-        if not isinstance(name, str) or not name.replace("_", " ").strip():
-            raise MethodError(f"class_names: expected a name at place {place}, found {name!r}: give the class a name.")
-        if name in taken:
-            raise MethodError(f"class_names: {name!r} is there twice: give each class a name of its own.")
-        taken.add(name)
-        reading = " ".join(name.replace("_", " ").lower().split())
-        if (other := readings.setdefault(reading, name)) != name:
-            logger.warning("Class names %r and %r read the same to CLIP: it cannot tell the two apart.", other, name)
-    return names

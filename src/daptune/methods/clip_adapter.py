@@ -38,8 +38,7 @@ class CLIPAdapter(ZeroShot):
     title = "CLIP-Adapter"
     year = 2021
     config_class = CLIPAdapterConfig
-    trains_on_features = True
-    shares_image_tower = True
+    sees = "fixed features"
     config: CLIPAdapterConfig
     down: nn.Parameter
     up: nn.Parameter

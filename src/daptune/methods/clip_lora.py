@@ -19,7 +19,7 @@ from ..clip.model import Transformer
 from ..clip.prefix import Suffixes, shared_prefix_features
 from .base import Method
 from .options import MethodConfig
-from .templates import PLAIN, template_features
+from .templates import PLAIN, fill, template_features
 
 ENCODERS = ("both", "text", "vision")
 LAYERS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
@@ -79,7 +79,7 @@ class CLIPLoRA(Method):
 
     def build(self, generator: torch.Generator) -> None:
         """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
-        texts = [self.config.template.replace("{}", name.replace("_", " ")) for name in self.class_names]
+        texts = fill(self.config.template, self.class_names)
         prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts)
         self.register_buffer("prefix", prefix.to(self.clip.device), persistent=False)
         self.text_lora = self._low_rank("text", self.clip.transformer, generator)

@@ -42,7 +42,8 @@ class CoCoOp(Method):
     title = "Conditional Context Optimization (CoCoOp)"
     year = 2022
     config_class = CoCoOpConfig
-    trains_on_features = True
+    sees = "fixed features"
+    shares_image_tower = False  # its text tower runs for each image: those of other methods would wait for it
     config: CoCoOpConfig
     text_prompt: nn.Parameter
 

@@ -25,7 +25,7 @@ class CoOp(Method):
     title = "Context Optimization (CoOp)"
     year = 2022
     config_class = CoOpConfig
-    trains_on_features = True
+    sees = "fixed features"
     config: CoOpConfig
     text_prompt: nn.Parameter
 

@@ -18,7 +18,7 @@ from ..errors import MethodError
 from .base import SupportSet
 from .coop_vpt import CoOpVPT, CoOpVPTConfig
 from .losses import inter_dispersion, intra_dispersion
-from .support import check_labels, class_sums, view_features
+from .support import class_means
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ class DAPT(CoOpVPT):
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """s_c = mean over the class's images of the unit zero-shot feature, not made unit again."""
-        features, labels = view_features(self.clip, train, self.config.prototype_views, unit=True)
-        counts = check_labels(self.name, labels, self.class_names)
-        self.prototypes = class_sums(features, labels, len(counts)) / counts.unsqueeze(1)
+        self.prototypes = class_means(self, train, self.config.prototype_views, unit=True)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, inter- and intra-dispersion, and their weighted total, all scalars."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..clip.backbone import Backbone
 from ..clip.prefix import Suffixes, shared_prefix_features
-from ..errors import MethodError
+from ..names import readable
 from .options import MethodConfig
 from .text_prompts import STD
 
@@ -46,7 +46,7 @@ class DeepTextPrompts:
     def __init__(self, backbone: Backbone, class_names: Sequence[str], config: DeepTextPromptConfig) -> None:
         self.clip = backbone.clip
         self.tokens = config.text_tokens
-        self.words = backbone.tokenizer.encode(config.context_init.replace("_", " "))
+        self.words = backbone.tokenizer.encode(readable(config.context_init))
         fits = not self.words or self.tokens <= len(self.words)
         config.require("text_tokens", fits, f"1 to {len(self.words)} (context_init's) or an empty context_init")
         self.suffixes = Suffixes.build(backbone.tokenizer, class_names, len(self.words) or self.tokens)
@@ -65,13 +65,3 @@ class DeepTextPrompts:
         context = torch.cat([prompt[0], frozen]).unsqueeze(0)  # (1, M + frozen, W): common to all classes
         features = shared_prefix_features(self.clip, context, self.suffixes, deep=prompt[1:])
         return F.normalize(features[0], dim=-1)
-
-
-def check_depth(option: str, depth: int, tower: str, layers: int, unset: str = "every layer") -> int:
-    """The depth, or all `layers` for 0; one beyond them is a `MethodError`."""
-    if depth > layers:
-        raise MethodError(
-            f"{option}: expected 0 ({unset}) to {layers}, the layers of the backbone's {tower}, found {depth}. "
-            f"For example: {option}={layers}"
-        )
-    return depth or layers

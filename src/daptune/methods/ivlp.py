@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Method
-from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts, check_depth
+from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
 from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
 
 
@@ -50,7 +50,7 @@ class IVLP(Method):
 
     def build(self, generator: torch.Generator) -> None:
         """The text tokens v (J, M, W) and the visual tokens u (J, P, W), (P, W) where they are shallow."""
-        depth = check_depth("text_depth", self.config.text_depth, "text tower", self.clip.config.text_layers)
+        depth = self.config.depth_of("text_depth", "text tower", self.clip.config.text_layers)
         self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
         self.text_prompt = nn.Parameter(self.prompts.initial(depth, generator))
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)

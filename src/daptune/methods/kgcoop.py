@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coop import CoOp, CoOpConfig
-from .templates import choose_templates, find_dataset, template_features
+from .templates import find_dataset, template_features
 from .zero_shot import ZeroShotConfig
 
 TEXTURE = "a photo of a {}, a type of texture."  # KgCoOp's own for DescribableTextures; CoOp's is "{} texture."
@@ -67,7 +67,7 @@ class KgCoOp(CoOp):
     def _knowledge(self) -> Tensor:
         if self.frozen_features is None:
             config = self.config
-            templates = config.templates or choose_templates(config.dataset, config.ensemble)
+            templates = config.chosen_templates()
             if config.dataset and find_dataset(config.dataset) == "DescribableTextures":
                 templates = (*templates[:-1], TEXTURE)
             self.frozen_features = template_features(self.backbone, self.class_names, templates)

@@ -54,7 +54,7 @@ class LPPP(ZeroShot):
     config_class = LPPPConfig
     accepts_new_classes = False
     uses_validation = True
-    shares_image_tower = True
+    sees = "features"
     config: LPPPConfig
     weight: Tensor
     bias: Tensor

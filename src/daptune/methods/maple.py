@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Method
-from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts, check_depth
+from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
 from .vision_prompts import behind_ln_pre
 
 PAPER_DEPTH = 9
@@ -52,9 +52,7 @@ class MaPLe(Method):
         """
         sizes = self.clip.config
         layers = min(sizes.text_layers, sizes.vision_layers)
-        unset = f"the paper's {PAPER_DEPTH}" if layers > PAPER_DEPTH else "every layer"
-        depth = check_depth("prompt_depth", self.config.prompt_depth, "shallower tower", layers, unset)
-        depth = depth if self.config.prompt_depth else min(depth, PAPER_DEPTH)
+        depth = self.config.depth_of("prompt_depth", "shallower tower", layers, paper=PAPER_DEPTH)
         self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
         self.text_prompt = nn.Parameter(self.prompts.initial(depth, generator))
         bound = sizes.text_width**-0.5

@@ -38,6 +38,16 @@ class MethodConfig:
             example = f" For example: {option}={default}" if default else ""
             raise MethodError(f"{option}: expected {expected}, found {getattr(self, option)!r}.{example}")
 
+    def depth_of(self, option: str, tower: str, count: int, *, paper: int = 0) -> int:
+        """How many of a tower's `count` layers an option asks for, 0 being the paper's number or, of fewer, every one.
+
+        More than there are is an error.
+        """
+        asked: int = getattr(self, option)
+        unset = f"the paper's {paper}" if 0 < paper < count else "every layer"
+        self.require(option, asked <= count, f"0 ({unset}) to {count}, the layers of the backbone's {tower}")
+        return asked or min(paper or count, count)
+
 
 def parse_options(owner: str, config_class: type[MethodConfig], options: Mapping[str, object]) -> dict[str, Any]:
     """Options by name with text turned into each field's type, as it comes from a command line or a JSON file.

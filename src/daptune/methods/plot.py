@@ -14,10 +14,10 @@ words, and places of the class name other than "end" fail with more than one con
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..clip.prefix import Suffixes, shared_prefix_features
-from .text_prompts import STD
+from .text_prompts import noise
 from .transport import TransportConfig, TransportMethod
 
 
@@ -47,24 +47,23 @@ class PLOT(TransportMethod):
     title = "Prompt Learning with Optimal Transport (PLOT)"
     year = 2023
     config_class = PLOTConfig
-    trains_on_features = True
+    sees = "fixed features"
     config: PLOTConfig
 
     def build(self, generator: torch.Generator) -> None:
         """The contexts v: (N, M, W), N(0, 0.02)."""
         count, tokens = self.config.prompts, self.config.text_tokens
         self.suffixes = Suffixes.build(self.backbone.tokenizer, self.class_names, tokens)
-        drawn = torch.randn(count, tokens, self.clip.config.text_width, generator=generator) * STD
-        self.text_prompt = nn.Parameter(drawn.to(self.clip.device))
+        self.text_prompt = noise(self.clip, (count, tokens, self.clip.config.text_width), generator)
 
     @property
     def encoded_size(self) -> int:
-        """Numbers that `encode` makes of an image: (1 + G) D."""
+        """How many numbers `encode` makes of an image: (1 + G) D."""
         return (1 + self.clip.config.patches) * self.clip.config.embed_dim
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Features of the class token and the patches, not normalised: (B, 3, R, R) -> (B, 1 + G, D)."""
-        return images if images.dim() == 3 else self.clip.encode_image(images, patches=True)
+        return self.clip.encode_image(images, patches=True)
 
     def image_sets(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, G, D) and class token (B, D)."""

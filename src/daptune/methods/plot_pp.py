@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
+from ..names import readable
 from .base import SupportSet
-from .text_prompts import STD
+from .text_prompts import noise
 from .transport import TransportConfig, TransportMethod
 
 PHRASES = ("a photo of a", "this is a photo", "this is picture of", "one picture of a")
@@ -46,7 +47,7 @@ class PLOTPPConfig(TransportConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        words = bool(self.phrases) and all(phrase.replace("_", " ").strip() for phrase in self.phrases)
+        words = bool(self.phrases) and all(readable(phrase).strip() for phrase in self.phrases)
         self.require("phrases", words, "one phrase or more, none of them empty")
         self.require("vision_sets", self.vision_sets >= 1, "1 or more")
         self.require("vision_tokens", self.vision_tokens >= 1, "1 token or more")
@@ -68,9 +69,9 @@ class PLOTPP(TransportMethod):
     def build(self, generator: torch.Generator) -> None:
         """The contexts v (N, M, W_text) from the phrases, and the visual tokens u (V, P, W_vision), N(0, 0.02)."""
         config, tokenizer = self.config, self.backbone.tokenizer
-        phrases = [tokenizer.encode(phrase.replace("_", " ")) for phrase in config.phrases]
+        phrases = [tokenizer.encode(readable(phrase)) for phrase in config.phrases]
         lengths = [len(words) for words in phrases]
-        tokens = len(config.phrases[0].replace("_", " ").split()) if config.official_phrases else min(lengths)
+        tokens = len(readable(config.phrases[0]).split()) if config.official_phrases else min(lengths)
         config.require("phrases", tokens <= min(lengths) + 2, "none to be more than 2 words shorter than the first")
         self.groups: list[tuple[list[int], str, Suffixes]] = []  # contexts of one length, words behind them, names
         for length in sorted(set(lengths)):
@@ -81,17 +82,16 @@ class PLOTPP(TransportMethod):
         padded = [[*words, tokenizer.eot, *[0] * tokens][:tokens] for words in phrases]
         self.text_prompt = nn.Parameter(self.clip.token_embedding.weight.detach()[torch.tensor(padded)].float())
         shape = (config.vision_sets, config.vision_tokens, self.clip.config.vision_width)
-        self.vision_prompt = nn.Parameter((torch.randn(shape, generator=generator) * STD).to(self.clip.device))
+        self.vision_prompt = noise(self.clip, shape, generator)
         self.visual_stage = torch.zeros((), dtype=torch.bool)  # a fit begins in it; what was learned is past it
 
     def _names(self, tokens: int, cut: int) -> Suffixes:
         """The class names behind `tokens` words, without their first `cut` tokens."""
-        names = Suffixes.build(self.backbone.tokenizer, self.class_names, tokens)
+        tokenizer = self.backbone.tokenizer
+        names = Suffixes.build(tokenizer, self.class_names, tokens)
         if not cut:
             return names
-        tokenizer = self.backbone.tokenizer
-        ids = [[*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot] for name in self.class_names]
-        return Suffixes.pack(tokenizer.sot, [row[cut:] for row in ids])
+        return Suffixes.pack(tokenizer.sot, [name_tokens(tokenizer, name)[cut:] for name in self.class_names])
 
     def image_sets(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class tokens under each set of visual tokens (B, V, D), and their mean (B, D)."""

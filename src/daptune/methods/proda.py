@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..clip.prefix import Suffixes, shared_prefix_features
 from .base import Method
 from .options import MethodConfig
-from .text_prompts import POSITIONS, STD, TextPromptConfig, TextPrompts
+from .text_prompts import POSITIONS, TextPromptConfig, TextPrompts, noise
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ProDA(Method):
     title = "Prompt Distribution Learning (ProDA)"
     year = 2022
     config_class = ProDAConfig
-    trains_on_features = True
+    sees = "fixed features"
     config: ProDAConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -68,8 +68,7 @@ class ProDA(Method):
             if n
         ]
         self.nameless = Suffixes.build(self.backbone.tokenizer, [""], tokens)  # [. EOT]
-        drawn = torch.randn(count, tokens, self.clip.config.text_width, generator=generator) * STD
-        self.text_prompt = nn.Parameter(drawn.to(self.clip.device))
+        self.text_prompt = noise(self.clip, (count, tokens, self.clip.config.text_width), generator)
 
     def prompt_features(self, chosen: Sequence[int]) -> Tensor:
         """Unit class features under the contexts `chosen`, ascending: (Q', C, D)."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .deep_text_prompts import DeepTextPrompts, check_depth
+from .deep_text_prompts import DeepTextPrompts
 from .epoch_average import EpochAverage, EpochAverageConfig
 from .ivlp import IVLP, IVLPConfig
 from .templates import SIXTY, template_features
@@ -68,18 +68,14 @@ class PromptSRC(EpochAverage, IVLP):
 
     def build(self, generator: torch.Generator) -> None:
         """The text tokens v (J, M, W), the visual tokens u (J, P, W), and room for what is not saved."""
-        depth = self._depth("vision_depth", "vision tower", self.clip.config.vision_layers)
+        sizes = self.clip.config
+        deep = self.config.depth_of("vision_depth", "vision tower", sizes.vision_layers, paper=PAPER_DEPTH)
+        depth = self.config.depth_of("text_depth", "text tower", sizes.text_layers, paper=PAPER_DEPTH)
         self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
-        first = self.prompts.initial(self._depth("text_depth", "text tower", self.clip.config.text_layers), generator)
-        self.text_prompt = nn.Parameter(first)
-        self.vision_prompt = initial_vision_prompt(self.clip, replace(self.config, vision_depth=depth), generator)
+        self.text_prompt = nn.Parameter(self.prompts.initial(depth, generator))
+        self.vision_prompt = initial_vision_prompt(self.clip, replace(self.config, vision_depth=deep), generator)
         self.register_buffer("frozen_features", None, persistent=False)
         self.start_average()
-
-    def _depth(self, option: str, tower: str, layers: int) -> int:
-        unset = f"the paper's {PAPER_DEPTH}" if layers > PAPER_DEPTH else "every layer"
-        asked: int = getattr(self.config, option)
-        return check_depth(option, asked, tower, layers, unset) if asked else min(layers, PAPER_DEPTH)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, how far text, image features and predictions are from the frozen CLIP's, and the total."""

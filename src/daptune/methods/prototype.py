@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import MethodError
 from .base import Method, SupportSet
 from .options import MethodConfig
-from .support import check_labels, class_sums, view_features
+from .support import class_means
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prototype(Method):
     year = 2017
     config_class = PrototypeConfig
     accepts_new_classes = False
-    shares_image_tower = True
+    sees = "features"
     config: PrototypeConfig
     prototypes: Tensor
 
@@ -55,9 +55,7 @@ class Prototype(Method):
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """s_c = mean of the features of class c."""
-        features, labels = view_features(self.clip, train, self.config.views, unit=self.config.normalize)
-        counts = check_labels(self.name, labels, self.class_names)
-        self.prototypes = class_sums(features, labels, len(counts)) / counts.unsqueeze(1)
+        self.prototypes = class_means(self, train, self.config.views, unit=self.config.normalize)
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, R, R) -> (B, C).

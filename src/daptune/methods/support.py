@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..clip.model import CLIP
 from ..errors import MethodError
-from .base import SupportSet, encode_batches
+from .base import Method, SupportSet, encode_batches
 
 
 def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> tuple[Tensor, Tensor]:
@@ -39,6 +39,13 @@ def check_labels(method: str, labels: Tensor, class_names: Sequence[str], *, all
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Sum of the features of each class: (n, D), (n,) -> (C, D). A matrix product: the same bits on every run."""
     return one_hot(labels, classes).mT @ features
+
+
+def class_means(method: Method, images: SupportSet, views: int, *, unit: bool) -> Tensor:
+    """Mean of `view_features` over the images of each class, not made unit again: (C, D)."""
+    features, labels = view_features(method.clip, images, views, unit=unit)
+    counts = check_labels(method.name, labels, method.class_names)
+    return class_sums(features, labels, len(counts)) / counts.unsqueeze(1)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .templates import choose_templates
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 
@@ -40,7 +39,7 @@ class TaskRes(ZeroShot):
     title = "Task Residual Tuning (TaskRes)"
     year = 2023
     config_class = TaskResConfig
-    trains_on_features = True
+    sees = "fixed features"
     accepts_new_classes = False
     config: TaskResConfig
     residual: nn.Parameter
@@ -68,7 +67,8 @@ class TaskRes(ZeroShot):
     @torch.inference_mode(False)  # the result takes part in training later
     @torch.no_grad()
     def _official_base(self) -> Tensor:
-        templates = self.config.templates or choose_templates(self.config.dataset, self.config.ensemble)
-        prompts = [[template.replace("{}", name) for name in self.class_names] for template in templates]
-        tokens = [self.backbone.tokenizer(texts).to(self.clip.device) for texts in prompts]
-        return torch.stack([self.clip.encode_text(each) for each in tokens]).mean(0)
+        features = []
+        for template in self.config.chosen_templates():
+            texts = [template.replace("{}", name) for name in self.class_names]
+            features.append(self.clip.encode_text(self.backbone.tokenizer(texts).to(self.clip.device)))
+        return torch.stack(features).mean(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..clip.backbone import Backbone
 from ..clip.prefix import Suffixes, shared_prefix_features
 from ..errors import MethodError, suggest
+from ..names import readable
 
 PLAIN = "a photo of a {}."
 
@@ -84,6 +85,11 @@ def choose_templates(dataset: str = "", ensemble: bool = False) -> tuple[str, ..
     return ENSEMBLE if name == "ImageNet" else ENSEMBLE + own
 
 
+def fill(template: str, class_names: Sequence[str]) -> list[str]:
+    """The prompt of each class."""
+    return [template.replace("{}", readable(name)) for name in class_names]
+
+
 @torch.inference_mode(False)  # the result takes part in training later
 @torch.no_grad()
 def template_features(
@@ -96,7 +102,7 @@ def template_features(
     clip = backbone.clip
     total = torch.zeros((), device=clip.device)
     for template in templates:
-        texts = [template.replace("{}", name.replace("_", " ")) for name in class_names]
+        texts = fill(template, class_names)
         words, names = Suffixes.of_texts(backbone.tokenizer, texts)  # what all have in common is encoded once
         context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
         features = shared_prefix_features(clip, context, names)[0]

@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
-from ..clip.prefix import Suffixes, shared_prefix_features, trimmed_features
+from ..clip.model import CLIP
+from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
+from ..names import readable
 from .options import MethodConfig
 
 POSITIONS = ("end", "middle", "front")
@@ -52,6 +54,11 @@ class TextPromptConfig(MethodConfig):
         return self.class_specific
 
 
+def noise(clip: CLIP, shape: Sequence[int], generator: torch.Generator) -> nn.Parameter:
+    """First tokens of any shape, N(0, 0.02) as in CoOp."""
+    return nn.Parameter((torch.randn(shape, generator=generator) * STD).to(clip.device))
+
+
 class TextPrompts:
     """The prompts of C classes: tokenised once, then features for any context."""
 
@@ -59,7 +66,7 @@ class TextPrompts:
         self.clip = backbone.clip
         self.config = config
         self.classes = len(class_names)
-        self.words = backbone.tokenizer.encode(config.context_init.replace("_", " "))
+        self.words = backbone.tokenizer.encode(readable(config.context_init))
         self.tokens = len(self.words) or config.text_tokens
         self.suffixes = Suffixes.build(backbone.tokenizer, class_names, self.tokens)
         self.shared = config.class_position == "end" and not config.class_specific
@@ -72,7 +79,7 @@ class TextPrompts:
         shape = [self.classes] * self.config.class_specific + [self.tokens, embedding.shape[1]]
         if self.words:
             return nn.Parameter(embedding.detach()[self.words].float().expand(shape).clone())
-        return nn.Parameter((torch.randn(shape, generator=generator) * STD).to(self.clip.device))
+        return noise(self.clip, shape, generator)
 
     def features(self, context: Tensor) -> Tensor:
         """Unit features of every class under a context: (M, W), or (C, M, W) where class-specific -> (C, D).
@@ -95,16 +102,16 @@ class TextPrompts:
         embeddings = self.clip.token_embedding(self.ids).float()  # (C, T, W)
         rows = torch.arange(self.classes, device=self.clip.device).unsqueeze(1)
         embeddings = embeddings.index_put((rows, self.slots), context.expand(self.classes, -1, -1))
-        return trimmed_features(self.clip, embeddings, self.lengths)
+        return self.clip.encode_embeddings(embeddings, self.lengths)
 
     def _lay_out(self, backbone: Backbone, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids (C, T) padded with zeros, the places (C, M) of the context in them, and lengths (C,)."""
         tokenizer = backbone.tokenizer
         before = {"end": self.tokens, "middle": self.tokens // 2, "front": 0}[self.config.class_position]
         ids, slots = [], []
-        for name in (name.replace("_", " ") for name in class_names):
-            suffix = [*tokenizer.encode(name + "."), tokenizer.eot]
-            width = len(tokenizer.encode(name))  # CoOp's name_lens: what of the suffix moves with the name
+        for name in class_names:
+            suffix = name_tokens(tokenizer, name)
+            width = len(tokenizer.encode(readable(name)))  # CoOp's name_lens: what of the suffix moves with the name
             slot = [*range(1, 1 + before), *range(1 + before + width, 1 + width + self.tokens)]
             row = [tokenizer.sot, *[0] * before, *suffix[:width], *[0] * (self.tokens - before), *suffix[width:]]
             ids.append(row)

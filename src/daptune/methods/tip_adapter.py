@@ -53,7 +53,7 @@ class TipAdapter(ZeroShot):
     config_class = TipAdapterConfig
     accepts_new_classes = False
     uses_validation = True
-    shares_image_tower = True
+    sees = "features"
     config: TipAdapterConfig
     keys: Tensor
     key_labels: Tensor

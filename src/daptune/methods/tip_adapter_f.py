@@ -29,7 +29,7 @@ class TipAdapterF(TipAdapter):
     title = "Tip-Adapter-F"
     year = 2022
     config_class = TipAdapterFConfig
-    trains_on_features = True
+    sees = "fixed features"
     config: TipAdapterFConfig
     keys: nn.Parameter
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from ..clip.model import CLIP
-from ..errors import MethodError
 from .options import MethodConfig
 
 POSITIONS = ("after_ln_pre", "append")
@@ -45,13 +44,8 @@ class VisionPromptConfig(MethodConfig):
 
 def initial_vision_prompt(clip: CLIP, config: VisionPromptConfig, generator: torch.Generator) -> nn.Parameter:
     """First visual tokens: (P, W) for the first layer alone, (J, P, W) for J > 1 layers."""
-    layers, width = clip.config.vision_layers, clip.config.vision_width
-    if config.vision_depth > layers:
-        raise MethodError(
-            f"vision_depth: expected 0 (every layer) to {layers}, the layers of the backbone's vision tower, "
-            f"found {config.vision_depth}. For example: vision_depth={layers}"
-        )
-    depth = config.vision_depth or layers
+    width = clip.config.vision_width
+    depth = config.depth_of("vision_depth", "vision tower", clip.config.vision_layers)
     shape = [depth] * (depth > 1) + [config.vision_tokens, width]
     if config.vision_position == "append":
         tokens = torch.randn(shape, generator=generator) * 0.02

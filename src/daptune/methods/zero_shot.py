@@ -36,6 +36,10 @@ class ZeroShotConfig(MethodConfig):
         if self.dataset:
             find_dataset(self.dataset)
 
+    def chosen_templates(self) -> tuple[str, ...]:
+        """The prompts that are averaged."""
+        return self.templates or choose_templates(self.dataset, self.ensemble)
+
 
 class ZeroShot(Method):
     """w_c = normalise(mean over templates of normalise(text("... class c ...")))."""
@@ -54,6 +58,5 @@ class ZeroShot(Method):
     def text_features(self) -> Tensor:
         """Frozen class weights (C, D)."""
         if self.class_weights is None:
-            templates = self.config.templates or choose_templates(self.config.dataset, self.config.ensemble)
-            self.class_weights = template_features(self.backbone, self.class_names, templates)
+            self.class_weights = template_features(self.backbone, self.class_names, self.config.chosen_templates())
         return self.class_weights

@@ -1,42 +1,14 @@
-"""Class names: when two are the same to CLIP, and how labels of any kind become integers."""
+"""Labels of any kind as integers with the class names that they index."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from daptune.errors import DataError, suggest
+from daptune.names import check_class_names, name_key, sort_key
 
 Labels = npt.NDArray[np.int64]
-
-
-def name_key(name: str) -> str:
-    """What CLIP's tokenizer sees of a name: NFC, '_' as ' ', runs of blanks as one, lower case."""
-    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split()).lower()
-
-
-def sort_key(name: str) -> tuple[str, str]:
-    """Order by the NFC form, so that file systems which decompose names give the same class numbers."""
-    return unicodedata.normalize("NFC", name), name
-
-
-def check_class_names(names: Sequence[str], *, fewest: int = 2) -> tuple[str, ...]:
-    """The names, if there are `fewest` or more, none blank and no two of one prompt; else DataError."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if not (key := name_key(name)):
-            raise DataError(f"expected a class name, found {name!r}; give every class a name with letters.")
-        if key in seen:
-            raise DataError(
-                f"class names {seen[key]!r} and {name!r} make the same prompt (case, '_' and Unicode form do "
-                "not count); rename one, or put their images together."
-            )
-        seen[key] = name
-    if len(names) < fewest:
-        found = f"only {names[0]!r}" if names else "none"
-        raise DataError(f"expected at least {fewest} classes, found {found}; add another class with its images.")
-    return tuple(names)
 
 
 def index_labels(
@@ -49,7 +21,7 @@ def index_labels(
     as text are integers when label_names holds none of them. `where` begins the message of the DataError
     that an unknown, blank or non-integer label raises.
     """
-    names = None if label_names is None else check_class_names(label_names, fewest=1)
+    names = None if label_names is None else check_class_names(label_names)
     if all(isinstance(label, int | np.integer) and not isinstance(label, bool | np.bool_) for label in labels):
         return _from_integers(np.array(labels, dtype=np.int64), names, where)
     wrong = [label for label in labels if not isinstance(label, str)]
@@ -62,7 +34,7 @@ def index_labels(
         if not any(name_key(text) in known for text in set(texts)):
             return _from_integers(np.array([int(text) for text in texts], dtype=np.int64), names, where)
     if names is None:
-        names = check_class_names(sorted(set(texts), key=sort_key))
+        names = check_class_names(sorted(set(texts), key=sort_key), fewest=2)
     return _from_names(texts, names, where), names
 
 
@@ -93,7 +65,7 @@ def _digits(label: object) -> object:
 def _from_integers(labels: Labels, names: tuple[str, ...] | None, where: str) -> tuple[Labels, tuple[str, ...]]:
     if names is None:
         values, indices = np.unique(labels, return_inverse=True)
-        return indices.astype(np.int64), check_class_names([str(value) for value in values])
+        return indices.astype(np.int64), check_class_names([str(value) for value in values], fewest=2)
     outside = labels[(labels < 0) | (labels >= len(names))]
     if outside.size:
         raise DataError(
