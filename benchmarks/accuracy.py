@@ -31,7 +31,7 @@ from benchmarks.measure import gigabytes
 from benchmarks.reference import ReferenceCLIP, dapt_losses
 from daptune import METHODS, FewShotClassifier, TrainConfig, load_backbone, read_source
 from daptune.clip.backbone import Backbone
-from daptune.data import Augmentation, ImageLoader, ImageTable, sample_fewshot
+from daptune.data import ImageLoader, ImageTable, sample_fewshot
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.presets import resolve
 from daptune.train.schedule import learning_rate
@@ -58,9 +58,10 @@ def reference(train: ImageTable, val: ImageTable, shots: int, seed: int) -> Curv
     context, prompts = first.text_prompt, first.vision_prompt
 
     config = TrainConfig(**resolve("paper", "dapt", shots=shots).train | {"lr": RATE})
-    crops = Augmentation(scale=(config.min_crop, 1.0), flip=config.flip)
     drawn = sample_fewshot(train, shots, seed).train
-    loader = ImageLoader(drawn, backbone.preprocess, 32, seed=seed, augment=True, shuffle=True, augmentation=crops)
+    loader = ImageLoader(
+        drawn, backbone.preprocess, 32, seed=seed, augment=True, shuffle=True, augmentation=config.augmentation
+    )
     steps = config.epochs * loader.batches_per_epoch
     held = list(ImageLoader(val, backbone.preprocess, 256, workers=0).evaluation())
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from daptune.data import ImageLoader
+from daptune.data.loader import Batch
 from daptune.train import Progress, evaluate
-from daptune.train.batches import Batch
 
 LOOKS = 50  # of every run, short or long: more looks would find a level sooner by luck alone
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from daptune import METHODS, TrainConfig, fit_method, load_backbone, read_source
-from daptune.data import Augmentation, ImageLoader, ImageTable, sample_fewshot
+from daptune.data import ImageLoader, ImageTable, sample_fewshot
 from daptune.train import evaluate
 
 
@@ -93,7 +93,7 @@ def prepared(job: Job, root: Path, precision: str = "auto") -> tuple[Any, ImageL
         augment=True,
         shuffle=True,
         workers=0,
-        augmentation=Augmentation(scale=(config.min_crop, 1.0), flip=config.flip),
+        augmentation=config.augmentation,
         views=config.views,
     )
     return method, loader, config, splits

@@ -20,7 +20,6 @@ from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
-from daptune.data.augment import Augmentation
 from daptune.data.check import DecodeReport, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot
 from daptune.data.loader import ImageLoader
@@ -129,7 +128,6 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         def loader(part: ImageTable, *, training: bool) -> ImageLoader:
             size = train_config.batch_size if training else self.batch_size
             on = backbone.device if train_config.augment_on == "device" else None
-            crops = Augmentation(scale=(train_config.min_crop, 1.0), flip=train_config.flip)
             return ImageLoader(
                 part,
                 backbone.preprocess,
@@ -137,7 +135,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
                 seed=self.seed,
                 augment=training,
                 shuffle=training,
-                augmentation=crops,
+                augmentation=train_config.augmentation,
                 augment_on=on,
                 views=train_config.views,
                 cache_dir=None if self.cache_dir is None else Path(self.cache_dir),

@@ -4,15 +4,14 @@ The one place where accuracy is measured: training, the classifier, the command 
 n images, C classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from daptune import metrics
 from daptune.clip.backbone import Backbone
@@ -85,14 +84,7 @@ class Measured:
         }
 
 
-class Evaluated(Protocol):
-    """What can be measured on: `ImageLoader`, or its images encoded once."""
-
-    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in the table's order, without augmentation."""
-
-
-def evaluate(method: Method, loader: Evaluated, *, after_batch: Callable[[], object] = int) -> Measured:
+def evaluate(method: Method, loader: ImageLoader, *, after_batch: Callable[[], object] = int) -> Measured:
     """Predict every image of `loader`, without augmentation and without gradients.
 
     The method's mode (training or evaluation) is put back afterwards; `after_batch` is called after each batch.

@@ -21,8 +21,9 @@ import numpy as np
 from daptune.classifier import FewShotClassifier
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, Interrupted, MethodError, MissingExtraError, TrainingError
+from daptune.files import difference, write
 from daptune.train import Progress
-from daptune.train.checkpoint import difference, write_atomically
+from daptune.train.checkpoint import saving
 
 JOURNAL, BEST = "study.journal", "best.json"
 TOKENS = (2, 4, 8, 16)
@@ -303,7 +304,8 @@ def _write_best(search: Search, run: Path, rows: list[TrialRow]) -> None:
         "accuracy": best.accuracy, "default_accuracy": default, "measured": search.how, "trial": best.number,
         "trials": len(rows),
     }  # fmt: skip
-    write_atomically(run / BEST, (json.dumps(content, indent=2) + "\n").encode())
+    with saving(run / BEST):
+        write(run / BEST, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _optuna() -> Any:

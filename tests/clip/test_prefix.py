@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from daptune.clip.model import CLIP
-from daptune.clip.prefix import Suffixes, shared_prefix_features, trimmed_features
+from daptune.clip.prefix import Suffixes, shared_prefix_features
 from daptune.errors import BackboneError
 
 from .test_model import made_up_clip, plain_block, plain_norm, plain_text
@@ -83,7 +83,7 @@ def test_no_context_is_plain_text_and_trimmed_agrees() -> None:
     ours = shared_prefix_features(clip, torch.empty(1, 0, 16), suffixes)[0]
     prompts = [whole_prompt(clip, name, torch.empty(0, 16)) for name in NAMES]
     lengths = torch.tensor([eot + 1 for _, eot in prompts])
-    trimmed = trimmed_features(clip, torch.stack([embedded for embedded, _ in prompts]), lengths)
+    trimmed = clip.encode_embeddings(torch.stack([embedded for embedded, _ in prompts]), lengths)
     torch.testing.assert_close(ours, trimmed, atol=1e-5, rtol=1e-5)
 
 

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from daptune.clip.model import CLIP, CLIPConfig
+from daptune.clip.preprocess import Preprocess
 from daptune.clip.tokenizer import Tokenizer
+from daptune.data.loader import ImageLoader
+from daptune.data.table import ImageTable
 
 from ..clip.test_model import CONFIG, made_up_clip
 
@@ -29,6 +32,7 @@ class MadeUp:
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     name: str = "made-up"
     sha256: str = "0" * 64
+    precision: str = "fp32"
 
     def to(self, device: Any) -> "MadeUp":
         self.clip.to(device)
@@ -53,17 +57,14 @@ def vit_b_16(tokenizer: Tokenizer) -> Any:
         return MadeUp(CLIP(VIT_B_16), tokenizer)
 
 
-@dataclass
-class Pictures:
-    """A loader of a support set in memory; an augmented view adds noise that `view` alone decides."""
+class Pictures(ImageLoader):
+    """A loader of tensors in memory; an augmented view adds noise that `view` alone decides."""
 
-    images: Tensor
-    labels: Tensor
-    batch: int = 5
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return -(-len(self.labels) // self.batch)
+    def __init__(self, images: Tensor, labels: Tensor, batch: int = 5) -> None:
+        names = tuple(f"class {number}" for number in range(int(labels.max()) + 1))
+        table = ImageTable(tuple(images.numpy()), labels.numpy(), names)
+        super().__init__(table, Preprocess(images.shape[-1]), batch, augment=True, drop_last=False)
+        self.images, self.labels, self.batch = images, labels, batch
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         yield from list(self.augmented_view(epoch))[start_batch:]

@@ -67,7 +67,12 @@ def test_a_class_that_changes_what_an_image_meets_does_not_share_unless_it_says_
     assert not Brighter.shares_image_tower and not type("Child", (Brighter,), {}).shares_image_tower
     assert Cooler.shares_image_tower and not Cooler.trains_on_features
     assert Kept.sees == "fixed features" and type("Child", (Kept,), {}).trains_on_features
-    assert Warmer.sees == "features" and Warmer.shares_image_tower and Spoken.shares_image_tower and ZeroShot.shares_image_tower
+    assert (
+        Warmer.sees == "features"
+        and Warmer.shares_image_tower
+        and Spoken.shares_image_tower
+        and ZeroShot.shares_image_tower
+    )
 
 
 def test_tokens_in_front_of_ln_pre_are_given_behind_it(backbone: Any) -> None:

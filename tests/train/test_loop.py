@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from daptune.data.loader import Batch
 from daptune.errors import DataError, Interrupted, TrainingError
+from daptune.methods import Method
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 from daptune.train.run import identity_of
 from daptune.train.schedule import learning_rate
 
-from .fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, train
+from .small import CONFIG, SmallConfig, SmallLoader, SmallMethod, lines, same, small_backbone, train
 
 # --- the loop -------------------------------------------------------------------------------------------------------
 
@@ -25,7 +27,7 @@ from .fakes import CONFIG, FakeConfig, FakeLoader, FakeMethod, lines, same, trai
 def test_it_learns_and_leaves_the_method_ready() -> None:
     before = evaluate_fresh()
     method, history = train(config=replace(CONFIG, epochs=20))
-    after = evaluate(method, FakeLoader())  # type: ignore[arg-type]
+    after = evaluate(method, SmallLoader())
     assert after["accuracy"] > max(0.8, before)
     assert not method.training and len(history.rows) == 20
     assert history.rows[-1].losses["cross_entropy"] < history.rows[0].losses["cross_entropy"]
@@ -33,9 +35,9 @@ def test_it_learns_and_leaves_the_method_ready() -> None:
 
 
 def evaluate_fresh() -> float:
-    method = FakeMethod()
-    method.before_fit(FakeLoader())
-    return evaluate(method, FakeLoader())["accuracy"]  # type: ignore[arg-type]
+    method = SmallMethod()
+    method.before_fit(SmallLoader())
+    return evaluate(method, SmallLoader())["accuracy"]
 
 
 def test_it_is_plain_gradient_descent() -> None:
@@ -44,10 +46,10 @@ def test_it_is_plain_gradient_descent() -> None:
         epochs=2, optimizer="sgd", lr=0.3, weight_decay=0.01, schedule="cosine_per_epoch", warmup_lr=0.1, accumulate=2,
         clip_norm=0.5,
     )  # fmt: skip
-    quiet = FakeConfig(dropout=0.0, average=False)
-    method, _ = train(method=FakeMethod(quiet), config=config)
+    quiet = SmallConfig(dropout=0.0, average=False)
+    method, _ = train(method=SmallMethod(quiet), config=config)
 
-    other, loader = FakeMethod(quiet), FakeLoader()
+    other, loader = SmallMethod(quiet), SmallLoader()
     other.prototypes = method.prototypes
     velocity: Tensor | None = None
     for step in range(6):
@@ -79,7 +81,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 
 def test_a_method_without_gradients_is_done_after_before_fit(tmp_path: Path) -> None:
-    method = FakeMethod()
+    method = SmallMethod()
     method.prompt.requires_grad_(False)
     _, history = train(tmp_path, method=method)
     assert history == History() and method.fitted == 1 and method.prototypes is not None and not method.training
@@ -101,30 +103,20 @@ def test_what_the_callback_raises_ends_the_run() -> None:
     def pruned(_: Progress) -> None:
         raise StopIteration("pruned")
 
-    method = FakeMethod()
+    method = SmallMethod()
     with pytest.raises(StopIteration, match="pruned"):
         train(method=method, progress=pruned)
     assert not method.training
 
 
-def test_parameter_groups_have_their_own_learning_rate() -> None:
-    class Grouped(FakeMethod):
-        def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
-            return [{"params": [self.prompt], "lr": 1e-12, "weight_decay": 0.0}]
-
-    method, _ = train(method=Grouped())
-    torch.testing.assert_close(method.prompt, FakeMethod().prompt)
-
-
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     """Validation labels that training goes away from: the first epoch stays the best."""
-    wrong = FakeLoader(9, seed=1)
-    wrong.labels = (wrong.labels + 1) % 3
+    wrong = SmallLoader(9, seed=1, relabel=1)
     method, history = train(tmp_path, val=wrong, config=replace(CONFIG, epochs=9, patience=2))
     assert len(history.rows) == (history.best_epoch or 0) + 2 < 9
     best = max(history.rows, key=lambda row: (row.val_accuracy, -(row.val_nll or 0)))
     assert best.epoch == history.best_epoch
-    found = evaluate(method, wrong)  # type: ignore[arg-type]
+    found = evaluate(method, wrong)
     assert found["accuracy"] == best.val_accuracy and found["nll"] == best.val_nll
     again, history_again = train(tmp_path, val=wrong, config=replace(CONFIG, epochs=9, patience=2), resume=True)
     assert same(again.state_dict(), method.state_dict()) and history_again == history
@@ -132,14 +124,13 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
 
 def test_the_best_epoch_is_told_beside_the_last() -> None:
     """One training, both selections: what `take_best` leaves is what select="best_val" ends with."""
-    wrong = FakeLoader(9, seed=1)
-    wrong.labels = (wrong.labels + 1) % 3
+    wrong = SmallLoader(9, seed=1, relabel=1)
     last, history = train(val=wrong, config=replace(CONFIG, epochs=9, select="last"))
     plain, _ = train(config=replace(CONFIG, epochs=9, select="last"))
     chosen, other = train(val=wrong, config=replace(CONFIG, epochs=9, select="best_val"))
     assert same(last.state_dict(), plain.state_dict()) and history.best_epoch == other.best_epoch
     assert not same(last.state_dict(), chosen.state_dict())
-    take_best(last, history, wrong, wrong)  # type: ignore[arg-type]
+    take_best(last, history, wrong, wrong)
     assert same(last.state_dict(), chosen.state_dict())
 
 
@@ -156,19 +147,23 @@ def test_best_val_needs_validation_images() -> None:
 
 
 def test_an_empty_loader_is_an_error() -> None:
-    method = FakeMethod()
-    method.before_fit(FakeLoader())
+    class Empty(SmallLoader):
+        def evaluation(self) -> Iterator[Batch]:
+            yield from ()
+
+    method = SmallMethod()
+    method.before_fit(SmallLoader())
     with pytest.raises(DataError, match="no images"):
-        evaluate(method, FakeLoader(0))  # type: ignore[arg-type]
+        evaluate(method, Empty())
 
 
 def test_evaluate_puts_the_mode_back_and_keeps_the_order() -> None:
-    method = FakeMethod()
-    method.before_fit(FakeLoader())
+    method = SmallMethod()
+    method.before_fit(SmallLoader())
     method.train()
-    found = evaluate(method, FakeLoader())  # type: ignore[arg-type]
+    found = evaluate(method, SmallLoader())
     assert method.training
-    assert found["probabilities"].shape == (22, 3) and found["labels"].tolist() == FakeLoader().labels.tolist()
+    assert found["probabilities"].shape == (22, 3) and found["labels"].tolist() == SmallLoader().table.labels.tolist()
     assert abs(found["probabilities"].sum(1) - 1).max() < 1e-6
 
 
@@ -182,6 +177,10 @@ def test_history_is_written_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text("{}\n")
     with pytest.raises(TrainingError, match="not a history"):
         History.read(tmp_path)
+
+
+def fingerprint(images: int) -> str:
+    return SmallLoader(images).table.fingerprint()
 
 
 def test_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
@@ -208,11 +207,14 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     [
         ({"config": replace(CONFIG, lr=0.5)}, r"train.lr is 0.01 there and 0.5 now"),
         ({"config": replace(CONFIG, epochs=4)}, r"train.epochs is 3 there and 4 now"),
-        ({"method": FakeMethod(FakeConfig(dropout=0.1))}, r"options.dropout is 0.3 there and 0.1 now"),
-        ({"method": FakeMethod(classes=4)}, r"classes has 3 entries there and 4 now"),
-        ({"loader": FakeLoader(21)}, r"images.fingerprint is 'fake-22' there and 'fake-21' now"),
-        ({"loader": FakeLoader(seed=3)}, r"images.seed is 0 there and 3 now"),
-        ({"val": FakeLoader(8, seed=1)}, r"validation.fingerprint is 'fake-9' there and 'fake-8' now"),
+        ({"method": SmallMethod(SmallConfig(dropout=0.1))}, r"options.dropout is 0.3 there and 0.1 now"),
+        ({"method": SmallMethod(classes=4)}, r"classes has 3 entries there and 4 now"),
+        ({"loader": SmallLoader(21)}, rf"images.fingerprint is '{fingerprint(22)}' there and '{fingerprint(21)}' now"),
+        ({"loader": SmallLoader(seed=3)}, r"images.seed is 0 there and 3 now"),
+        (
+            {"val": SmallLoader(8, seed=1)},
+            rf"validation.fingerprint is '{fingerprint(9)}' there and '{fingerprint(8)}' now",
+        ),
     ],
 )
 def test_resuming_with_other_settings_names_the_first(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -249,7 +251,7 @@ def test_saving_goes_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # --- ends before the end ---
 
 
-class Exploding(FakeMethod):
+class Exploding(SmallMethod):
     """A loss term turns bad at a step, or a gradient does while the loss stays finite."""
 
     def __init__(self, term: str, at: int) -> None:
@@ -280,7 +282,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
         assert kept is not None and same(kept.section("method"), method.state_dict())
 
 
-class BadGradient(FakeMethod):
+class BadGradient(SmallMethod):
     """0 * sqrt(0): the loss is finite, its gradient is not."""
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -326,41 +328,48 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 )
 def test_a_run_is_another_where_its_bits_may_be_others(change: dict[str, Any], same: bool) -> None:
     one, other = (
-        identity_of(FakeMethod(), FakeLoader(), None, config)  # type: ignore[arg-type]
-        for config in (CONFIG, replace(CONFIG, **change))
+        identity_of(SmallMethod(), SmallLoader(), None, config) for config in (CONFIG, replace(CONFIG, **change))
     )
     assert (one == other) == same
 
 
-def test_the_method_may_be_any_module(tmp_path: Path) -> None:
-    """Nothing of a method's optional attributes is needed."""
+def test_every_hook_has_a_default(tmp_path: Path) -> None:
+    """A method needs to say what it learns and how, no more; without `cross_entropy` no accuracy is told."""
 
-    class Bare(nn.Module):
-        name = "bare"
+    class Bare(Method):
+        name, title, year = "bare", "Bare", 2026
 
-        def __init__(self) -> None:
-            super().__init__()
+        def build(self, generator: torch.Generator) -> None:
             self.w = nn.Parameter(torch.zeros(3, 48))
 
-        def before_fit(self, *_: Any) -> None: ...
-
-        def logits(self, images: Tensor) -> Tensor:
-            return images.flatten(1) @ self.w.T
+        def text_features(self) -> Tensor:
+            return self.w
 
         def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            return {"total": nn.functional.cross_entropy(self.logits(images), labels)}
+            return {"total": nn.functional.cross_entropy(images.flatten(1) @ self.w.T, labels)}
 
     seen: list[Progress] = []
-    history = fit_method(Bare(), FakeLoader(), TrainConfig(epochs=2), run_dir=tmp_path, progress=seen.append)  # type: ignore[arg-type]
+    bare = Bare(small_backbone(), ["a", "b", "c"])
+    history = fit_method(bare, SmallLoader(), TrainConfig(epochs=2), run_dir=tmp_path, progress=seen.append)
     assert len(history.rows) == 2 and history.rows[0].accuracy is None and seen[0].accuracy is None
 
 
+def test_a_validation_loss_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+    class Blind(SmallMethod):
+        def logits(self, images: Tensor) -> Tensor:
+            return super().logits(images) * (1.0 if self.training else float("nan"))
+
+    with pytest.raises(TrainingError, match="stopped at step 3, epoch 1: the validation loss became nan"):
+        train(tmp_path, method=Blind())
+    assert lines(tmp_path) == []
+
+
 def test_after_epoch_comes_once_an_epoch_before_it_is_validated() -> None:
-    method = FakeMethod()
+    method = SmallMethod()
     validated: list[int] = []
 
-    class Watched(FakeLoader):
-        def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+    class Watched(SmallLoader):
+        def evaluation(self) -> Iterator[Batch]:
             validated.append(len(method.settled))
             return super().evaluation()
 

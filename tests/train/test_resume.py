@@ -22,14 +22,14 @@ from daptune.methods.base import Method
 from daptune.train import TrainConfig, evaluate, fit_method
 from daptune.train.checkpoint import read_checkpoint
 
-from .fakes import CONFIG, ends_like, same, train
+from .small import CONFIG, ends_like, same, train
 
 ROOT = Path(__file__).parents[2]
 
 
 def run_script(mode: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.train.fakes", mode, str(folder)],
+        [sys.executable, "-m", "tests.train.small", mode, str(folder)],
         cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from daptune import presets
+from daptune.data import Augmentation
 from daptune.errors import MethodError, TrainingError
 from daptune.methods import make_config
 from daptune.train.schedule import (
@@ -64,7 +65,11 @@ def test_a_warm_up_is_at_most_a_tenth() -> None:
 def test_constant() -> None:
     config = TrainConfig(epochs=3, lr=0.1, schedule="constant")
     assert {learning_rate(config, step, 5) for step in range(15)} == {0.1}
-    assert learning_rate(config, 0, 5, peak=0.4) == 0.4
+
+
+def test_crops_and_flips_are_declared_once() -> None:
+    assert TrainConfig().augmentation == Augmentation()
+    assert TrainConfig(min_crop=0.08, flip=0.5).augmentation == Augmentation(scale=(0.08, 1.0), flip=0.5)
 
 
 def test_defaults_are_filled_in() -> None:

@@ -23,7 +23,7 @@ class Augmentation:
     """Crops and flips; CoOp's are scale=(0.08, 1), flip=0.5 (dassl/data/transforms/transforms.py)."""
 
     scale: tuple[float, float] = (0.5, 1.0)
-    """Area of the crop as a fraction of the image's. As `TrainConfig`, by the study of docs/defaults.md."""
+    """Area of the crop as a fraction of the image's; the default is by the study of docs/defaults.md."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop."""
     flip: float = 0.0

@@ -1,7 +1,7 @@
 """Training. Reading order: loop.py, the whole of it; run.py, its bookkeeping; then schedule.py and checkpoint.py."""
 
+from daptune.data.loader import ImageLoader as Batches
 from daptune.evaluate import evaluate
-from daptune.train.batches import Batches
 from daptune.train.history import EpochRow, History, Progress
 from daptune.train.loop import fit_method, take_best
 from daptune.train.schedule import TrainConfig

@@ -7,15 +7,14 @@
       optimizer/<parameter>/<key>   momentum or moments
       header: daptune = {"format", "identity", "state"} as JSON; sha256 over that JSON and all tensors
 
-It is replaced atomically: whenever the process dies, the old file or the new one is there in full.
+It is replaced as a whole (`daptune.files`): whenever the process dies, the old file or the new one is there in full.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from daptune.errors import TrainingError
+from daptune.files import reason, write
 
 FORMAT = 1
 FILE_NAME = "checkpoint.safetensors"
@@ -58,7 +58,8 @@ class Checkpoint:
         """Write into `folder`, replacing what is there. Raises `TrainingError` on a full or read-only disk."""
         body = json.dumps({"format": FORMAT, "identity": self.identity, "state": self.state})
         header = {"daptune": body, "sha256": _digest(body, self.tensors)}
-        write_atomically(folder / FILE_NAME, safetensors.torch.save(self.tensors, header))
+        with saving(folder / FILE_NAME):
+            write(folder / FILE_NAME, safetensors.torch.save(self.tensors, header))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -86,53 +87,26 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     except TrainingError:
         raise
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read ({error.strerror or error}); {advice}") from error
+        raise TrainingError(f"{path} cannot be read ({reason(error)}); {advice}") from error
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise TrainingError(f"{path} is damaged or no checkpoint ({reason}); {advice}") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise TrainingError(f"{path} is damaged or no checkpoint ({why}); {advice}") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file `path` by `content`: afterwards, and after a crash at any moment, it is whole, old or new.
-
-    Raises `TrainingError`, one line, with the old file untouched and nothing left beside it.
-    """
-    temporary = path.with_name(path.name + ".tmp")  # same folder: os.replace is atomic within a file system only
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Inside, `path` is written: an OSError becomes a `TrainingError` of one line that says what to do."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise disk_error(path, error) from error
-        raise
-
-
-def disk_error(path: Path, error: OSError) -> TrainingError:
-    """The sentence for a file that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TrainingError(
-            f"The disk is full: {path} was not written and its last version is kept; "
-            "free some space and go on with --resume."
-        )
-    return TrainingError(
-        f"{path} cannot be written ({error.strerror or error}); name a folder that can be, or mend it and --resume."
-    )
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, and renaming is durable by itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TrainingError(
+                f"The disk is full: {path} was not written and its last version is kept; "
+                "free some space and go on with --resume."
+            ) from error
+        raise TrainingError(
+            f"{path} cannot be written ({reason(error)}); name a folder that can be, or mend it and --resume."
+        ) from error
 
 
 def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
@@ -166,19 +140,3 @@ def unpack_optimizer(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optim
     whole = optimizer.state_dict()
     whole["state"] = {order.index(name): values for name, values in state.items()}
     optimizer.load_state_dict(whole)  # moves each tensor to its parameter's device
-
-
-def difference(saved: Any, now: Any, where: str = "") -> str | None:
-    """The first place where two JSON values differ, as words, or None: "train.lr is 0.1 there and 0.2 now"."""
-    if isinstance(saved, dict) and isinstance(now, dict):
-        for key in [*saved, *(k for k in now if k not in saved)]:
-            path = f"{where}.{key}" if where else str(key)
-            if found := difference(saved.get(key), now.get(key), path):
-                return found
-        return None
-    if isinstance(saved, list) and isinstance(now, list):
-        if len(saved) != len(now):
-            return f"{where} has {len(saved)} entries there and {len(now)} now"
-        pairs = enumerate(zip(saved, now, strict=True))
-        return next((text for i, (a, b) in pairs if (text := difference(a, b, f"{where}[{i}]"))), None)
-    return None if saved == now else f"{where} is {saved!r} there and {now!r} now"

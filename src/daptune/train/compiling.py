@@ -7,14 +7,12 @@ are not touched: a tower asks `Transformer.run` to run a part of a block, and he
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from daptune.errors import TrainingError
-
-if TYPE_CHECKING:
-    from daptune.methods.base import Method
+from daptune.methods.base import Method
 
 MOST_SHAPES = 64
 """Of one part of a block, each compiled by itself: batches to train and validate on, last ones, chunks of classes."""
@@ -34,14 +32,13 @@ def check_compiler(device: torch.device) -> None:
 
 
 @contextmanager
-def compiled_blocks(method: "Method", wanted: bool) -> Iterator[Callable[[], None]]:
+def compiled_blocks(method: Method, wanted: bool) -> Iterator[Callable[[], None]]:
     """The method's towers with compiled blocks inside, as they were outside. Yields what is to be called when a step
     begins, and between batches of an evaluation: CUDA graphs then use the memory of the last one anew."""
-    backbone = getattr(method, "backbone", None)
-    if not wanted or backbone is None:
+    if not wanted:
         yield lambda: None
         return
-    clip = backbone.clip
+    clip = method.backbone.clip
     graphs = clip.device.type == "cuda"
     parts: dict[Any, Any] = {}
 
@@ -56,7 +53,7 @@ def compiled_blocks(method: "Method", wanted: bool) -> Iterator[Callable[[], Non
     towers = (clip.visual.transformer, clip.transformer)
     try:
         for tower in towers:
-            tower.run = run
+            tower.run = run  # type: ignore[method-assign]
         with limits.patch(recompile_limit=MOST_SHAPES):
             yield torch.compiler.cudagraph_mark_step_begin if graphs else lambda: None
     finally:

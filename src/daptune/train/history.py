@@ -1,14 +1,14 @@
 """What a run tells while it goes on (`Progress`) and afterwards (`History`, one JSON line an epoch)."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor
 
 from daptune.errors import TrainingError
+from daptune.files import json_lines
 
 HISTORY_NAME = "history.jsonl"
 
@@ -57,14 +57,8 @@ class History:
         """The rows of run_dir/history.jsonl; `best_epoch` stays None. Raises `TrainingError` if it is not one."""
         path = run_dir / HISTORY_NAME
         try:
-            lines = path.read_text("utf-8").splitlines()
-            return cls(tuple(EpochRow(**json.loads(line)) for line in lines))
+            return cls(tuple(EpochRow(**row) for _, row in json_lines(path.read_text("utf-8"))))
         except OSError as error:
             raise TrainingError(f"{path} cannot be read ({error.strerror}); name the folder of a run.") from error
         except (ValueError, TypeError) as error:
             raise TrainingError(f"{path} is not a history of daptune ({error}); name the folder of a run.") from error
-
-
-def json_line(row: Mapping[str, Any]) -> str:
-    """A row as it stands in history.jsonl."""
-    return json.dumps(row) + "\n"

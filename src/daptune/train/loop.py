@@ -1,4 +1,4 @@
-"""Training: `fit_method` is the whole of it, one loop in view; `evaluate` measures.
+"""Training: `fit_method` is the whole of it, one loop in view, and `Descent.step` its gradient step.
 
     history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"))
     history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"), resume=True)
@@ -9,9 +9,8 @@ index), dropout of (seed, step), the learning rate of the step. What has a state
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,27 +18,25 @@ from torch.nn.utils import clip_grad_norm_
 
 from daptune.clip.frozen import packs_made_anew
 from daptune.clip.transfer import Transfer
+from daptune.data.loader import Batch, ImageLoader
 from daptune.errors import TrainingError
 from daptune.evaluate import evaluate
-from daptune.train.batches import Batch, Batches
+from daptune.methods.base import Method
 from daptune.train.compiling import check_compiler, compiled_blocks
 from daptune.train.features import encoded_once
 from daptune.train.history import History, Progress
 from daptune.train.parallel import Ranks
 from daptune.train.run import ACCURACY, Run, identity_of, open_run
-from daptune.train.schedule import TrainConfig, build_optimizer, learning_rate
+from daptune.train.schedule import TrainConfig, build_optimizer
 from daptune.train.stopping import StopSignals
-
-if TYPE_CHECKING:
-    from daptune.methods.base import Method
 
 
 def fit_method(
-    method: "Method",
-    train: Batches,
+    method: Method,
+    train: ImageLoader,
     config: TrainConfig,
     *,
-    val: Batches | None = None,
+    val: ImageLoader | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -47,8 +44,8 @@ def fit_method(
 ) -> History:
     """Train `method` in place, on the device where it is, and leave it in evaluation mode.
 
-    Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; the others may
-    have an `after_epoch`, called before an epoch is validated, and an `after_fit`, called when all steps are done.
+    Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; of the others
+    `after_epoch` is called before an epoch is validated, and `after_fit` when all steps are done.
 
     val       measured after every epoch (of very many, after about 50); with config.select "best_val" it chooses the
               epoch. Never the test images.
@@ -63,35 +60,29 @@ def fit_method(
     that is damaged or of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with the state saved.
     """
     steps = -(-train.batches_per_epoch // config.accumulate)  # per epoch, rounded up
-    config = config.resolved(steps, getattr(method, "default_lr", None))
+    config = config.resolved(steps, method.default_lr)
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
-    device, ranks = device_of(method), Ranks()
     if config.compile:
-        check_compiler(device)
-    identity = identity_of(method, train, val, config) if run_dir is not None else {}
+        check_compiler(method.device)
+    ranks, identity = Ranks(), identity_of(method, train, val, config) if run_dir is not None else {}
     checkpoint = ranks.from_first(lambda: open_run(run_dir, identity, resume=resume))
     if not ranks.first:
         run_dir = progress = None
-    with seeded(config.seed, 0, device):
+    with seeded(config.seed, 0, method.device):
         method.before_fit(train, val)  # when resuming too: it may prepare more than the checkpoint holds
     ranks.begin_alike((*method.parameters(), *method.buffers()))
-    learned = [p for p in method.parameters() if p.requires_grad]
-    if not learned:
+    if not method.trainable:
         method.eval()
         return History()
-    if steps == 0:
-        raise TrainingError("There is not a single batch to train on; add images or lower batch_size.")
-
     feed, held_out = encoded_once(method, train), None if val is None else encoded_once(method, val)
-    optimizer, transfer = build_optimizer(method, config), Transfer(device)
-    together = getattr(method, "whole_batch", False)
     with (
         StopSignals(stop, agree=ranks.any) as signals,
         saving_memory(method, config.memory == "low"),
         compiled_blocks(method, config.compile) as begin,
     ):
-        run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
+        descent = Descent(method, config, ranks)
+        run = Run(method, descent.optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
 
         def between() -> None:
             begin()
@@ -101,52 +92,56 @@ def fit_method(
             while not run.finished:
                 method.train()
                 for batches in grouped(feed, run.epoch, run.step, config.accumulate):
-                    for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(config, run.total_steps, steps, peak=group["peak_lr"])
-                    optimizer.zero_grad(set_to_none=True)
                     begin()
-                    with seeded(config.seed, run.total_steps + 1, device), text_once(method, len(batches)):
-                        for batch in batches:
-                            images, labels, weight = ranks.share(*batch, whole=together)
-                            images, labels = transfer(images, labels)
-                            terms = method.losses(images, labels)
-                            (terms["total"] * (weight / len(batches))).backward()
-                            if (accuracy := getattr(method, "batch_accuracy", None)) is not None:
-                                terms = {**terms, ACCURACY: accuracy}
-                            run.note(ranks.mean(terms, weight), len(batch[1]))
-                    ranks.add_gradients(learned)
-                    if config.clip_norm is not None:
-                        clip_grad_norm_(learned, config.clip_norm)
-                    optimizer.step()
+                    descent.step(run, batches)
                     run.end_step()  # looks whether losses are finite; stops or saves when it is time to
                 run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
-                seen = held_out if run.validates else None
-                found = None if seen is None else evaluate(method, seen, after_batch=between)
+                found = evaluate(method, held_out, after_batch=between) if held_out and run.validates else None
                 run.end_epoch(ranks.from_first(lambda found=found: found))  # type: ignore[misc]
             history = run.finish()
         finally:
             method.eval()
-    if settle := getattr(method, "after_fit", None):  # optional, as all but before_fit, logits and losses
-        settle(feed, held_out)
+    method.after_fit(feed, held_out)
     return history
 
 
-def take_best(method: "Method", history: History, train: Batches, val: Batches) -> None:
+class Descent:
+    """The gradient steps of a run."""
+
+    def __init__(self, method: Method, config: TrainConfig, ranks: Ranks) -> None:
+        self.optimizer = build_optimizer(method, config)
+        self._method, self._config, self._ranks = method, config, ranks
+        self._learned = [p for p in method.parameters() if p.requires_grad]
+        self._transfer = Transfer(method.device)
+
+    def step(self, run: Run, batches: list[Batch]) -> None:
+        """One step along the mean gradient of `batches`."""
+        method, ranks = self._method, self._ranks
+        for group in self.optimizer.param_groups:
+            group["lr"] = run.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        together = method.text_features_once() if len(batches) > 1 else nullcontext()
+        with seeded(self._config.seed, run.total_steps + 1, method.device), together:
+            for batch in batches:
+                images, labels, weight = ranks.share(*batch, whole=method.whole_batch)
+                terms = method.losses(*self._transfer(images, labels))
+                (terms["total"] * (weight / len(batches))).backward()
+                if method.batch_accuracy is not None:
+                    terms = {**terms, ACCURACY: method.batch_accuracy}
+                run.note(ranks.mean(terms, weight), len(batch[1]))
+        ranks.add_gradients(self._learned)
+        if self._config.clip_norm is not None:
+            clip_grad_norm_(self._learned, self._config.clip_norm)
+        self.optimizer.step()
+
+
+def take_best(method: Method, history: History, train: ImageLoader, val: ImageLoader) -> None:
     """Give a method that was trained with select="last" what select="best_val" would have left it with."""
     method.load_state_dict(history.best)
-    if settle := getattr(method, "after_fit", None):
-        settle(train, val)
+    method.after_fit(train, val)
 
 
-def device_of(method: "Method") -> torch.device:
-    """The device that a method computes on: of its first tensor, or of its frozen backbone if it has none."""
-    for tensor in (*method.parameters(), *method.buffers()):
-        return tensor.device
-    backbone = getattr(method, "backbone", None)
-    return torch.device(getattr(backbone, "device", "cpu"))
-
-
-def grouped(loader: Batches, epoch: int, step: int, size: int) -> Iterator[list[Batch]]:
+def grouped(loader: ImageLoader, epoch: int, step: int, size: int) -> Iterator[list[Batch]]:
     """The batches of an epoch, `size` together for each step, from step `step` on; the last may have fewer."""
     start = step * size
     if start >= loader.batches_per_epoch:  # resumed between the last step and the end of the epoch
@@ -161,20 +156,13 @@ def grouped(loader: Batches, epoch: int, step: int, size: int) -> Iterator[list[
         yield group
 
 
-def text_once(method: "Method", batches: int) -> AbstractContextManager[None]:
-    """`Method.text_features_once` where a step has several batches."""
-    shared = getattr(method, "text_features_once", None)
-    return shared() if shared is not None and batches > 1 else nullcontext()
-
-
 @contextmanager
-def saving_memory(method: "Method", wanted: bool) -> Iterator[None]:
+def saving_memory(method: Method, wanted: bool) -> Iterator[None]:
     """Inside, the method's image tower has `recompute`, and no copies of weights are kept."""
-    backbone = getattr(method, "backbone", None)
-    if not wanted or backbone is None:
+    if not wanted:
         yield
         return
-    tower = backbone.clip.visual
+    tower = method.clip.visual
     before, tower.recompute = tower.recompute, True
     try:
         with packs_made_anew():

@@ -10,32 +10,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from daptune.data.loader import ImageLoader
 from daptune.errors import Interrupted, TrainingError
 from daptune.evaluate import Measured
-from daptune.train.batches import Batches
-from daptune.train.checkpoint import (
-    FILE_NAME,
-    Checkpoint,
-    difference,
-    disk_error,
-    pack_optimizer,
-    read_checkpoint,
-    unpack_optimizer,
-    write_atomically,
-)
-from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress, json_line
+from daptune.files import difference, json_line, write
+from daptune.methods.base import Method
+from daptune.train.checkpoint import FILE_NAME, Checkpoint, pack_optimizer, read_checkpoint, saving, unpack_optimizer
+from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress
 from daptune.train.schedule import TrainConfig, learning_rate
 from daptune.train.stopping import StopSignals
-
-if TYPE_CHECKING:
-    from daptune.methods.base import Method
 
 log = logging.getLogger("daptune")
 
@@ -60,32 +50,26 @@ class State:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def identity_of(method: "Method", train: Batches, val: Batches | None, config: TrainConfig) -> dict[str, Any]:
+def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it must share, as JSON values."""
-    options, backbone = getattr(method, "config", None), getattr(method, "backbone", None)
     # how often to save, and what to compute anew, does not touch the result
     settings = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_seconds", "memory")}
+    images, validation = (
+        loader and {"fingerprint": loader.table.fingerprint(), "seed": loader.seed, "batches": loader.batches_per_epoch}
+        for loader in (train, val)
+    )
     identity = {
         "method": method.name,
-        "options": asdict(options) if is_dataclass(options) and not isinstance(options, type) else {},
-        "classes": list(getattr(method, "class_names", ())),
-        "start": getattr(method, "started_from", None),
-        "backbone": {name: getattr(backbone, name, None) for name in ("sha256", "precision")},
+        "options": asdict(method.config),
+        "classes": method.class_names,
+        "start": method.started_from,
+        "backbone": {"sha256": method.backbone.sha256, "precision": method.backbone.precision},
         "train": settings,
-        "images": _identity_of_data(train),
-        "validation": None if val is None else _identity_of_data(val),
+        "images": images,
+        "validation": validation,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
-
-
-def _identity_of_data(loader: Batches) -> dict[str, Any]:
-    table = getattr(loader, "table", None)
-    return {
-        "fingerprint": None if table is None else table.fingerprint(),
-        "seed": getattr(loader, "seed", None),
-        "batches": loader.batches_per_epoch,
-    }
 
 
 def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) -> Checkpoint | None:
@@ -94,10 +78,8 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
         if resume:
             raise TrainingError("Resuming needs the folder of the run that was stopped; name it with --resume.")
         return None
-    try:
+    with saving(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(run_dir, error) from error
     if not resume:
         if (run_dir / FILE_NAME).exists():
             raise TrainingError(f"{run_dir} already holds a run; go on with it by --resume, or name another folder.")
@@ -118,7 +100,7 @@ class Run:
 
     def __init__(
         self,
-        method: "Method",
+        method: Method,
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         steps_per_epoch: int,
@@ -133,7 +115,7 @@ class Run:
         self._progress, self._signals = progress, signals
         self._epochs, self._peak = int(config.epochs or 0), float(config.lr or 0.0)
         self._all_steps = self._epochs * steps_per_epoch
-        self._device = next(p for p in method.parameters() if p.requires_grad).device
+        self._device = method.device
         self._state = State()
         self._best: dict[str, Tensor] = {}
         # (step, images, terms) of batches not yet looked at: they stay on the device, so that nothing waits for it
@@ -144,7 +126,8 @@ class Run:
             self._restore(checkpoint)
         if run_dir is not None:  # cut back to the checkpoint, or emptied
             lines = "".join(json_line(row) for row in self._state.rows)
-            write_atomically(run_dir / HISTORY_NAME, lines.encode())
+            with saving(run_dir / HISTORY_NAME):
+                write(run_dir / HISTORY_NAME, lines.encode())
         self._last: Checkpoint | None = checkpoint
         if checkpoint is None:
             self._last = self._save()
@@ -163,6 +146,11 @@ class Run:
     def total_steps(self) -> int:
         """Steps done since the start of the run."""
         return self._state.epoch * self._steps_per_epoch + self._state.step
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the step that comes next."""
+        return self._rate(self.total_steps)
 
     @property
     def finished(self) -> bool:
@@ -202,15 +190,15 @@ class Run:
 
     def settle_epoch(self) -> None:
         """Call the method's `after_epoch`, and not again where a run goes on that was left while it was validated."""
-        if self._state.settled:
-            return
-        if hook := getattr(self._method, "after_epoch", None):
-            hook(self._state.epoch + 1, self._epochs)
-        self._state.settled = True
+        if not self._state.settled:
+            self._method.after_epoch(self._state.epoch + 1, self._epochs)
+            self._state.settled = True
 
     def end_epoch(self, measured: Measured | None) -> None:
         """Write the epoch's row, keep its parameters if they are the best so far, save."""
         self._look()
+        if measured is not None and not math.isfinite(measured.nll):
+            self._fail(f"the validation loss became {measured.nll}", self.total_steps - 1)
         state, config = self._state, self._config
         state.epoch, state.step, state.settled = state.epoch + 1, 0, False
         means = {name: total / state.images for name, total in state.sums.items()}
@@ -289,10 +277,6 @@ class Run:
     def _copy(self) -> dict[str, Tensor]:
         return {name: t.detach().to("cpu", copy=True) for name, t in self._method.state_dict().items()}
 
-    def _running(self) -> dict[str, Tensor]:
-        state: Callable[[], dict[str, Tensor]] = getattr(self._method, "running_state", dict)
-        return state()
-
     def _save(self) -> Checkpoint:
         """The state as it is between two steps, written if there is a folder."""
         self._look()
@@ -302,7 +286,7 @@ class Run:
         state = asdict(self._state) | {"seconds": self._epoch_seconds()}
         checkpoint = Checkpoint(self._identity, state)
         checkpoint.put("method", self._method.state_dict())
-        checkpoint.put("running", self._running())
+        checkpoint.put("running", self._method.running_state())
         checkpoint.put("best", self._best)
         checkpoint.put("optimizer", pack_optimizer(self._optimizer, self._method))
         if self._dir is not None:
@@ -314,7 +298,7 @@ class Run:
         try:
             self._state = State(**copy.deepcopy(checkpoint.state))
             self._method.load_state_dict(checkpoint.section("method"))
-            for name, tensor in self._running().items():
+            for name, tensor in self._method.running_state().items():
                 tensor.copy_(checkpoint.section("running")[name])
             self._best = checkpoint.section("best")
             unpack_optimizer(checkpoint.section("optimizer"), self._optimizer, self._method)
@@ -329,11 +313,8 @@ class Run:
         if self._dir is None:
             return
         path = self._dir / HISTORY_NAME
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json_line(row))
-        except OSError as error:
-            raise disk_error(path, error) from error
+        with saving(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json_line(row))
 
     def _fail(self, what: str, step: int) -> NoReturn:
         """Put the last checkpoint's parameters back and say what to change."""
@@ -344,8 +325,8 @@ class Run:
             at = self._last.state["epoch"] * self._steps_per_epoch + self._last.state["step"]
             kept = f"the parameters of step {at} are kept"
         rate = self._rate(max(step, 0))
-        precision = getattr(getattr(self._method, "backbone", None), "precision", None)
-        other = "" if precision in (None, "fp32") else f", or --precision fp32 instead of {precision}"
+        precision = self._method.backbone.precision
+        other = "" if precision == "fp32" else f", or --precision fp32 instead of {precision}"
         raise TrainingError(
             f"Training stopped at step {step + 1}, epoch {step // self._steps_per_epoch + 1}: {what} "
             f"with learning rate {rate:g}; {kept}. Use a lower --lr (try {self._peak / 10:g}){other}."

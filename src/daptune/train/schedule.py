@@ -4,12 +4,12 @@ The schedules are closed forms of the step number, without state, so that a resu
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 
+from daptune.data.augment import Augmentation
 from daptune.errors import TrainingError, suggest
 
 # What a field left at None becomes (`TrainConfig.resolved`): the values for data of which nothing is known.
@@ -58,8 +58,8 @@ class TrainConfig:
 
     epochs: int | None = None
     batch_size: int = 32
-    min_crop: float = 0.5
-    flip: float = 0.0
+    min_crop: float = Augmentation().scale[0]
+    flip: float = Augmentation().flip
     augment_on: str = "workers"
     views: int | None = None
     accumulate: int = 1
@@ -99,6 +99,11 @@ class TrainConfig:
             )
         if self.patience is not None and self.select != "best_val":
             raise TrainingError(f"patience={self.patience} needs select='best_val', not {self.select!r}.")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The crops and flips that `min_crop` and `flip` ask for."""
+        return Augmentation(scale=(self.min_crop, 1.0), flip=self.flip)
 
     def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
         """The same with every None that stands for a default filled in: what is written into results.
@@ -145,8 +150,8 @@ def _require(name: str, value: Any, kind: type, low: float, inclusive: bool) -> 
         raise TrainingError(f"{name} must be {word} {bound}, not {value!r}.")
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, *, peak: float | None = None) -> float:
-    """Learning rate of a step, counted from 0 over the whole run. `config` is resolved; `peak` replaces its lr.
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step, counted from 0 over the whole run, with peak config.lr. `config` is resolved.
 
     "cosine_per_epoch", with w warm-up epochs and T epochs, in epoch e: warmup_lr while e < w, then
     peak (1 + cos(pi (e - w) / T)) / 2. The period is T although w epochs are gone, so that it never reaches 0:
@@ -155,8 +160,7 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, *, peak:
     "cosine", with w warm-up steps of S, at most S / 10: from warmup_lr straight up to peak, then
     peak (1 + cos(pi (s - w) / (S - w))) / 2.
     """
-    top = float(config.lr if peak is None else peak)  # type: ignore[arg-type]  # resolved: lr is set
-    epochs = int(config.epochs or 0)
+    top, epochs = float(config.lr or 0.0), int(config.epochs or 0)
     if config.schedule == "constant":
         return top
     if config.schedule == "cosine_per_epoch":
@@ -173,18 +177,9 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, *, peak:
 
 
 def build_optimizer(method: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer over the parameters of `method` that require a gradient. `config` is resolved.
-
-    A method may offer `parameter_groups(config)`: a list of dicts as torch.optim takes them, with "params" and,
-    where they differ from the config, "lr" and "weight_decay". Each group's peak is kept in group["peak_lr"].
-    """
-    offer: Callable[[TrainConfig], list[dict[str, Any]]] | None = getattr(method, "parameter_groups", None)
-    plain: list[dict[str, Any]] = [{"params": [p for p in method.parameters() if p.requires_grad]}]
-    groups = offer(config) if offer else plain
-    for group in groups:
-        group.setdefault("lr", config.lr)
-        group["peak_lr"] = group["lr"]
-    decay = float(config.weight_decay or 0.0)
+    """The optimizer over the parameters of `method` that require a gradient. `config` is resolved."""
+    learned = [p for p in method.parameters() if p.requires_grad]
+    lr, decay = float(config.lr or 0.0), float(config.weight_decay or 0.0)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=decay)  # type: ignore[arg-type]
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=decay)  # type: ignore[arg-type]
+        return torch.optim.SGD(learned, lr=lr, momentum=config.momentum, weight_decay=decay)
+    return torch.optim.AdamW(learned, lr=lr, weight_decay=decay)

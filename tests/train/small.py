@@ -1,6 +1,6 @@
-"""A method and a loader small enough that a whole run takes milliseconds, for the tests of training.
+"""A backbone, a method and a loader small enough that a whole run takes milliseconds, for the tests of training.
 
-`python -m tests.train.fakes crash|kill|signal FOLDER` runs training in forked children and ends them in various ways;
+`python -m tests.train.small crash|kill|signal FOLDER` runs training in forked children and ends them in various ways;
 the children start in milliseconds because torch is loaded once, before them, and has no threads yet.
 """
 
@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,76 +21,88 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from daptune.clip.backbone import Backbone
+from daptune.clip.model import CLIP, CLIPConfig
+from daptune.clip.preprocess import Preprocess
+from daptune.clip.tokenizer import Tokenizer
+from daptune.data.loader import Batch, ImageLoader
+from daptune.data.table import ImageTable
 from daptune.errors import Interrupted
+from daptune.methods import Method, MethodConfig, SupportSet
 from daptune.train import History, TrainConfig, fit_method
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 
 CLASSES, SIDE = 3, 4
 
 
-class FakeLoader:
-    """Images (B,3,4,4) with a class-dependent mean; order and noise are functions of (seed, epoch, index)."""
+@cache
+def small_backbone() -> Backbone:
+    """A CLIP of one layer for images of 4 x 4 pixels. `SmallMethod` learns on the pixels and leaves it alone."""
+    sizes = CLIPConfig(
+        embed_dim=8, image_size=SIDE, patch_size=SIDE, vision_width=8, vision_layers=1, vision_heads=1, vision_mlp=8,
+        context_length=77, vocab_size=49408, text_width=8, text_layers=1, text_heads=1, text_mlp=8,
+    )  # fmt: skip
+    clip = CLIP(sizes)
+    for parameter in clip.parameters():
+        parameter.data.zero_()
+    preprocess = Preprocess(SIDE, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    return Backbone(clip, Tokenizer(), preprocess, "small", "0" * 64, "bf16")
 
-    def __init__(self, images: int = 22, batch_size: int = 4, seed: int = 0, delay: float = 0.0) -> None:
-        draw = np.random.default_rng(7)
-        self.labels = np.arange(images) % CLASSES
-        self.images = draw.normal(size=(images, 3, SIDE, SIDE)) + self.labels[:, None, None, None]
-        self.batch_size, self.seed, self.delay = batch_size, seed, delay
-        self.table = SimpleNamespace(fingerprint=lambda: f"fake-{images}")
 
-    @property
-    def batches_per_epoch(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+class SmallLoader(ImageLoader):
+    """Images of 4 x 4 pixels, each class brighter than the one before; batches come `delay` seconds apart."""
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
-        for start in range(start_batch * self.batch_size, len(order), self.batch_size):
+    def __init__(
+        self, images: int = 22, batch_size: int = 4, seed: int = 0, delay: float = 0.0, relabel: int = 0
+    ) -> None:
+        labels = np.arange(images) % CLASSES
+        noise = np.random.default_rng(7).normal(size=(images, SIDE, SIDE, 3))
+        pixels = 80 + 40 * (labels[:, None, None, None] + noise)
+        names = tuple(f"class {number}" for number in range(CLASSES))
+        table = ImageTable(tuple(pixels.clip(0, 255).astype(np.uint8)), (labels + relabel) % CLASSES, names)
+        super().__init__(
+            table, small_backbone().preprocess, batch_size,
+            seed=seed, augment=True, shuffle=True, drop_last=False, workers=0,
+        )  # fmt: skip
+        self.delay = delay
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        for batch in super().epoch(epoch, start_batch):
             time.sleep(self.delay)
-            yield self._batch(order[start : start + self.batch_size], epoch)
-
-    def evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.labels), self.batch_size):
-            yield self._batch(np.arange(len(self.labels))[start : start + self.batch_size], None)
-
-    def augmented_view(self, view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        raise NotImplementedError
-
-    def _batch(self, index: np.ndarray, epoch: int | None) -> tuple[Tensor, Tensor]:
-        images = self.images[index].copy()
-        if epoch is not None:
-            for row, i in enumerate(index):
-                images[row] += np.random.default_rng((self.seed, epoch, i)).normal(size=images[row].shape)
-        return torch.from_numpy(images).float(), torch.from_numpy(self.labels[index])
+            yield batch
 
 
 @dataclass(frozen=True)
-class FakeConfig:
+class SmallConfig(MethodConfig):
     dropout: float = 0.3
     inter_weight: float = 0.1
     average: bool = True
 
 
-class FakeMethod(nn.Module):
+class SmallMethod(Method):
     """Has what can go wrong in resuming: dropout, a buffer that moves with the steps, one that before_fit makes, and a
     sum over epochs that takes the place of what was learned after the last one."""
 
-    name = "fake"
-    device = torch.device("cpu")
+    name = "small"
+    title = "A method of tests"
+    year = 2026
+    config_class = SmallConfig
+    config: SmallConfig
+    prototypes: Tensor
 
-    def __init__(self, config: FakeConfig | None = None, classes: int = CLASSES) -> None:
-        super().__init__()
-        self.config = config or FakeConfig()
-        self.class_names = tuple(f"class {i}" for i in range(classes))
-        self.backbone = SimpleNamespace(sha256="0" * 64, precision="bf16", device=torch.device("cpu"))
-        draw = torch.Generator().manual_seed(0)
-        self.prompt = nn.Parameter(torch.randn(classes, 3 * SIDE * SIDE, generator=draw) * 0.02)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("prototypes", None, persistent=False)
-        self.register_buffer("sum", torch.zeros_like(self.prompt.detach()), persistent=False)
+    def __init__(self, config: SmallConfig | None = None, classes: int = CLASSES) -> None:
+        super().__init__(small_backbone(), [f"class {i}" for i in range(classes)], config, seed=0)
         self.settled: list[tuple[int, int]] = []
         self.fitted = 0
 
-    def before_fit(self, train: Any, val: Any = None) -> None:
+    def build(self, generator: torch.Generator) -> None:
+        shape = len(self.class_names), 3 * SIDE * SIDE
+        self.prompt = nn.Parameter(torch.randn(shape, generator=generator) * 0.02)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("prototypes", None, persistent=False)
+        self.register_buffer("sum", torch.zeros(shape), persistent=False)
+
+    def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         self.fitted += 1
         images, _ = zip(*train.evaluation(), strict=True)
         self.prototypes = torch.cat(images).mean(0).flatten() + 1e-3 * torch.randn(3 * SIDE * SIDE)
@@ -105,18 +117,21 @@ class FakeMethod(nn.Module):
     def running_state(self) -> dict[str, Tensor]:
         return {"sum": self.sum}
 
+    def text_features(self) -> Tensor:
+        return self.prompt
+
     def logits(self, images: Tensor) -> Tensor:
         x = F.dropout(images.flatten(1) - self.prototypes, self.config.dropout, self.training)
-        return x @ self.prompt.T
+        return x @ self.class_text_features().T
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         if self.training:
             self.steps += 1
-        logits = self.logits(images)
-        terms = {"cross_entropy": F.cross_entropy(logits, labels), "inter": self.prompt.square().mean()}
-        total = terms["cross_entropy"] + self.config.inter_weight * terms["inter"]
-        self.batch_accuracy = (logits.argmax(-1) == labels).float().mean()
-        return terms | {"total": total}
+        terms = {
+            "cross_entropy": self.cross_entropy(self.logits(images), labels),
+            "inter": self.class_text_features().square().mean(),
+        }
+        return terms | {"total": terms["cross_entropy"] + self.config.inter_weight * terms["inter"]}
 
 
 CONFIG = TrainConfig(epochs=3, select="best_val", accumulate=2, seed=5, checkpoint_seconds=0)
@@ -125,15 +140,15 @@ CONFIG = TrainConfig(epochs=3, select="best_val", accumulate=2, seed=5, checkpoi
 def train(
     run_dir: Path | None = None,
     *,
-    method: FakeMethod | None = None,
+    method: SmallMethod | None = None,
     config: TrainConfig = CONFIG,
-    loader: FakeLoader | None = None,
+    loader: SmallLoader | None = None,
     delay: float = 0.0,
     **options: Any,
-) -> tuple[FakeMethod, History]:
-    method = method or FakeMethod()
-    options.setdefault("val", FakeLoader(9, seed=1))
-    history = fit_method(method, loader or FakeLoader(delay=delay), config, run_dir=run_dir, **options)
+) -> tuple[SmallMethod, History]:
+    method = method or SmallMethod()
+    options.setdefault("val", SmallLoader(9, seed=1))
+    history = fit_method(method, loader or SmallLoader(delay=delay), config, run_dir=run_dir, **options)
     return method, history
 
 
