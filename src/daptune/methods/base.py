@@ -1,9 +1,9 @@
 """What a method is: learned tensors around a frozen CLIP, and the few functions that they change.
 
-A method overrides what it needs of these; only `text_features` has no default. In brackets what the default is.
+A method overrides what it needs of these. In brackets what the default is.
 
     build                 makes the learned tensors                                         (none)
-    text_features         unit text features of the classes, (C, D)
+    text_features         unit text features of the classes, (C, D)                         (none: MethodError)
     logit_weights         what `logits` multiplies image features with                      (text_features)
     image_prompts         visual tokens that join an image's                                (none)
     encode_images         image features, not normalised; encoded_size is their number      (CLIP's with image_prompts)
@@ -18,7 +18,7 @@ A method overrides what it needs of these; only `text_features` has no default. 
 Shape letters are those of `daptune.clip.model`.
 """
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -126,9 +126,11 @@ class Method(nn.Module, ABC):
     def build(self, generator: torch.Generator) -> None:
         """Make the learned tensors (drawn on the CPU, so that every device starts from the same values)."""
 
-    @abstractmethod
     def text_features(self) -> Tensor:
-        """Unit text features of the classes, w: (C, D)."""
+        """Unit text features of the classes, w: (C, D). Raises `MethodError` where a method has none."""
+        raise MethodError(
+            f"{self.name} has no text features: ask a method that uses the text tower, such as dapt or tip_adapter."
+        )
 
     def image_prompts(self) -> Tensor | None:
         """Visual tokens that join an image's behind ln_pre, layer by layer: (J, P, W). None: CLIP as it is."""

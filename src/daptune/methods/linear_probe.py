@@ -70,10 +70,6 @@ class LinearProbe(Method):
         """(B, 3, R, R) -> (B, C)."""
         return F.linear(self.frozen_features(images), self.weight, self.bias)
 
-    def text_features(self) -> Tensor:
-        """There are none: raises `MethodError`."""
-        raise MethodError("linear_probe has no text features: ask a method that uses the text tower, such as dapt.")
-
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Search C and fit V and b."""
         known = self._arrays(train)

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import MethodError
 from .base import Method, SupportSet
 from .options import MethodConfig
 from .support import class_means
@@ -70,7 +69,3 @@ class Prototype(Method):
             f = F.normalize(f, dim=-1)
         squared = f.square().sum(-1, keepdim=True) - 2 * f @ s.mT + s.square().sum(-1)  # |f - s|^2 without (B, C, D)
         return -self.scale / 2 * squared if self.config.normalize else -squared
-
-    def text_features(self) -> Tensor:
-        """There are none: raises `MethodError`."""
-        raise MethodError("prototype has no text features: ask a method that uses the text tower, such as tip_adapter.")

@@ -1,4 +1,4 @@
-"""Training: `fit_method` is the whole of it, one loop in view, and `Descent.step` its gradient step.
+"""Training: `fit_method` is the whole of it, and `Descent.step` is one gradient step.
 
     history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"))
     history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"), resume=True)
@@ -45,7 +45,8 @@ def fit_method(
     """Train `method` in place, on the device where it is, and leave it in evaluation mode.
 
     Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; of the others
-    `after_epoch` is called before an epoch is validated, and `after_fit` when all steps are done.
+    `after_epoch` is called before an epoch is validated, and `after_fit` when all steps are done. Where processes train
+    together (parallel.py), all call this; the first one writes and tells.
 
     val       measured after every epoch (of very many, after about 50); with config.select "best_val" it chooses the
               epoch. Never the test images.
@@ -53,8 +54,6 @@ def fit_method(
     resume    go on from the checkpoint in run_dir; from the start if there is none yet
     progress  called after each step (off the CPU: after every few); what it raises ends the run
     stop      asked after each step; true is like SIGINT: the state is saved and `Interrupted` raised
-
-    Where processes train together (parallel.py), all call this; the first one writes and tells.
 
     Raises `TrainingError`: loss not finite (the last checkpoint's parameters are put back), disk full, a checkpoint
     that is damaged or of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with the state saved.
@@ -81,23 +80,12 @@ def fit_method(
         saving_memory(method, config.memory == "low"),
         compiled_blocks(method, config.compile) as begin,
     ):
-        descent = Descent(method, config, ranks)
-        run = Run(method, descent.optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
-
-        def between() -> None:
-            begin()
-            run.pause()
-
+        optimizer = build_optimizer(method, config)
+        run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
+        descent = Descent(method, config, optimizer, run, ranks, begin)
         try:
             while not run.finished:
-                method.train()
-                for batches in grouped(feed, run.epoch, run.step, config.accumulate):
-                    begin()
-                    descent.step(run, batches)
-                    run.end_step()  # looks whether losses are finite; stops or saves when it is time to
-                run.settle_epoch()  # the method's after_epoch: what is validated is what it leaves
-                found = evaluate(method, held_out, after_batch=between) if held_out and run.validates else None
-                run.end_epoch(ranks.from_first(lambda found=found: found))  # type: ignore[misc]
+                descent.epoch(feed, held_out)
             history = run.finish()
         finally:
             method.eval()
@@ -106,20 +94,41 @@ def fit_method(
 
 
 class Descent:
-    """The gradient steps of a run."""
+    """The epochs of a run and their gradient steps. `begin` is called before each forward (`compiled_blocks`)."""
 
-    def __init__(self, method: Method, config: TrainConfig, ranks: Ranks) -> None:
-        self.optimizer = build_optimizer(method, config)
-        self._method, self._config, self._ranks = method, config, ranks
+    def __init__(
+        self,
+        method: Method,
+        config: TrainConfig,
+        optimizer: torch.optim.Optimizer,
+        run: Run,
+        ranks: Ranks,
+        begin: Callable[[], None],
+    ) -> None:
+        self._method, self._config, self._optimizer = method, config, optimizer
+        self._run, self._ranks, self._begin = run, ranks, begin
         self._learned = [p for p in method.parameters() if p.requires_grad]
         self._transfer = Transfer(method.device)
 
-    def step(self, run: Run, batches: list[Batch]) -> None:
+    def epoch(self, feed: ImageLoader, held_out: ImageLoader | None) -> None:
+        """What is left of the epoch under way: its steps, the method's `after_epoch`, and then the validation."""
+        run = self._run
+        self._method.train()
+        for batches in grouped(feed, run.epoch, run.step, self._config.accumulate):
+            self.step(batches)
+            run.end_step()  # looks whether losses are finite; stops or saves when it is time to
+        run.settle_epoch()
+        seen = held_out if run.validates else None
+        found = None if seen is None else evaluate(self._method, seen, after_batch=self._between)
+        run.end_epoch(self._ranks.from_first(lambda: found))
+
+    def step(self, batches: list[Batch]) -> None:
         """One step along the mean gradient of `batches`."""
-        method, ranks = self._method, self._ranks
-        for group in self.optimizer.param_groups:
+        method, run, ranks = self._method, self._run, self._ranks
+        for group in self._optimizer.param_groups:
             group["lr"] = run.lr
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._begin()
         together = method.text_features_once() if len(batches) > 1 else nullcontext()
         with seeded(self._config.seed, run.total_steps + 1, method.device), together:
             for batch in batches:
@@ -132,7 +141,11 @@ class Descent:
         ranks.add_gradients(self._learned)
         if self._config.clip_norm is not None:
             clip_grad_norm_(self._learned, self._config.clip_norm)
-        self.optimizer.step()
+        self._optimizer.step()
+
+    def _between(self) -> None:
+        self._begin()
+        self._run.pause()
 
 
 def take_best(method: Method, history: History, train: ImageLoader, val: ImageLoader) -> None:
