@@ -31,12 +31,12 @@ class MethodConfig:
         """The same options, without what belongs to the classes that they were given for."""
         return self
 
-    def require(self, option: str, holds: bool, expected: str) -> None:
-        """Raise the one-line error of an option, unless its value `holds`."""
+    def require(self, option: str, holds: bool, expected: str, example: object = None) -> None:
+        """Raise the one-line error of an option, unless its value `holds`. The example is its default otherwise."""
         if not holds:
-            default = _spell(next(f.default for f in fields(self) if f.name == option))
-            example = f" For example: {option}={default}" if default else ""
-            raise MethodError(f"{option}: expected {expected}, found {getattr(self, option)!r}.{example}")
+            given = next(f.default for f in fields(self) if f.name == option) if example is None else example
+            ending = f" For example: {option}={_spell(given)}" if _spell(given) else ""
+            raise MethodError(f"{option}: expected {expected}, found {getattr(self, option)!r}.{ending}")
 
     def depth_of(self, option: str, tower: str, count: int, *, paper: int = 0) -> int:
         """How many of a tower's `count` layers an option asks for, 0 being the paper's number or, of fewer, every one.
@@ -45,7 +45,7 @@ class MethodConfig:
         """
         asked: int = getattr(self, option)
         unset = f"the paper's {paper}" if 0 < paper < count else "every layer"
-        self.require(option, asked <= count, f"0 ({unset}) to {count}, the layers of the backbone's {tower}")
+        self.require(option, asked <= count, f"0 ({unset}) to {count}, the layers of the backbone's {tower}", count)
         return asked or min(paper or count, count)
 
 
