@@ -124,7 +124,8 @@ def test_images_stay_where_features_would_not_do(table, backbone: Backbone, monk
     fresh, returning = loader(table, backbone, None), loader(table, backbone)
     assert encoded_once(vpt, returning) is returning
     assert encoded_once(coop, fresh) is fresh
-    assert isinstance(encoded_once(coop, returning), EncodedImages)
+    encoded = encoded_once(coop, returning)
+    assert isinstance(encoded, EncodedImages) and encoded_once(coop, encoded) is encoded
     assert isinstance(encoded_once(coop, loader(table, backbone, None, augment=False)), EncodedImages)
     plot = build("plot", table, backbone)
     assert plot.encoded_size > coop.encoded_size

@@ -48,7 +48,8 @@ class EncodedImages(ImageLoader):
 
 def encoded_once(method: Method, loader: ImageLoader) -> ImageLoader:
     """The loader, with each image encoded once a view where the method allows it, views return, and features fit."""
-    if not method.trains_on_features or (loader.augment and loader.views is None):
+    returning = loader.views is not None or not loader.augment
+    if not method.trains_on_features or not returning or isinstance(loader, EncodedImages):
         return loader
     size = (loader.views or 1) * len(loader.table) * method.encoded_size * 4
     return EncodedImages(loader, method.encode, method.device) if size <= MOST_BYTES else loader
