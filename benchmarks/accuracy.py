@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks import run
-from benchmarks.measure import gigabytes
+from benchmarks import host
+from benchmarks.host import gigabytes
 from benchmarks.reference import ReferenceCLIP, dapt_losses
 from daptune import METHODS, FewShotClassifier, TrainConfig, load_backbone, read_source
 from daptune.clip.backbone import Backbone
@@ -115,7 +115,7 @@ def one_side(name: str, shots: int, seed: int) -> None:
 def measure(name: str, shots: int, seed: int) -> dict[str, Any]:
     """A side in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.accuracy", "--side", name, "--shots", str(shots), "--seeds", str(seed)]
-    done = subprocess.run(command, cwd=run.ROOT, capture_output=True, text=True, env=run.environment(), check=False)
+    done = subprocess.run(command, cwd=host.ROOT, capture_output=True, text=True, env=host.environment(), check=False)
     if done.returncode:
         raise SystemExit(f"{name} ended with code {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -179,8 +179,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.side:
         return one_side(options.side, options.shots, options.seeds[0])
-    run.settings.update(threads=None, clock="wall", precisions=[])
-    about = run.machine(0)
+    about = host.about()
     print(f"{about['processor']}, {about['cores']} cores; DAPT on the demo, {options.shots} images a class\n")
     print("| " + " | ".join(HEADS) + " |\n" + "|---" * len(HEADS) + "|")
     rows = []
@@ -189,7 +188,7 @@ def main() -> None:
         print(line(found), flush=True)
     stamp = datetime.now(UTC)
     processor = "-".join(about["processor"].lower().split())
-    target = options.out or run.ROOT / "benchmarks" / "results" / f"{stamp:%Y-%m-%d}-{processor}-accuracy.json"
+    target = options.out or host.ROOT / "benchmarks" / "results" / f"{stamp:%Y-%m-%d}-{processor}-accuracy.json"
     written = {"date": stamp.isoformat(), "machine": about, "shots": options.shots, "rows": rows}
     target.write_text(json.dumps(written) + "\n")
     print(f"\nwritten: {os.path.relpath(target)}")

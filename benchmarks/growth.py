@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run
+from benchmarks.host import ROOT
 
 # panel -> what grows, over which sizes, in which case; the reference stops where one pass takes more than 16 GB
 SERIES: dict[str, dict[str, Any]] = {
@@ -36,7 +37,7 @@ SERIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 SIDES = (("reference", "fp32"), ("daptune", "fp32"), ("daptune", "bf16"))
 STYLES = dict(zip(SIDES, (("#d55e00", "s"), ("#0072b2", "o"), ("#009e73", "^")), strict=True))  # Okabe and Ito's
-RESULTS = run.ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def points(repeats: int) -> list[dict[str, Any]]:
@@ -104,7 +105,7 @@ def main() -> None:
         whole = {"date": stamp.isoformat(), "machine": about, "points": points(options.repeats)}
         (RESULTS / name).write_text(json.dumps(whole, indent=1) + "\n")
     newest = max(RESULTS.glob("*-growth.json"))
-    draw(json.loads(newest.read_text())["points"], run.ROOT / "docs" / "growth.svg")
+    draw(json.loads(newest.read_text())["points"], ROOT / "docs" / "growth.svg")
     print(f"docs/growth.svg, of {os.path.relpath(newest)}")
 
 

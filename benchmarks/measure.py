@@ -5,7 +5,6 @@ included) belongs to this computation alone.
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -21,19 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import workload
+from benchmarks.host import gigabytes
 
 Run = Callable[[], dict[str, Tensor]]
 LEARNING_RATE = 0.0  # the optimiser does its work, the parameters stay, and every repetition computes the same
-
-
-def gigabytes() -> float:
-    """Peak resident memory of this process so far, in GB (10^9 bytes)."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had when it started this process
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # macOS counts in bytes, others in KiB
 
 
 class Pieces:

@@ -15,7 +15,6 @@ benchmarks/results. Needs no network.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -32,10 +31,9 @@ import torch
 from PIL import Image
 
 from benchmarks import workload
-from benchmarks.measure import gigabytes
+from benchmarks.host import ROOT, gigabytes, processor_name
 from benchmarks.reference import ReferenceCLIP
 
-ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 100
 DISTINCT = 256  # pictures that differ: to make more takes longer than to predict them
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
@@ -189,14 +187,6 @@ def table(result: dict[str, Any]) -> str:
     shares = sorted(result["share_of_tower"])
     share = f"{statistics.median(shares):.0%} ({shares[0]:.0%}-{shares[-1]:.0%})"
     return "\n".join([*lines, "", f"daptune reaches {share} of the tower's rate, round by round"])
-
-
-def processor_name() -> str:
-    """As the operating system calls it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [text.split(":")[1].strip() for text in lines if text.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ Prints the table, writes benchmarks/results/<date>-<processor>.json. Needs no ne
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,10 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import accuracy, workload
+from benchmarks.host import ROOT, environment
+from benchmarks.host import about as host_about
+
 GRADIENTS = ("context", "prompts", "network")
 PIECE = 100  # classes that the reference encodes at a time where all of them do not fit in memory
 
@@ -135,14 +137,8 @@ def measure(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]
             return result, dict(loaded)
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-
-
 def useful_operations(case: dict[str, Any]) -> float:
     """Multiplications and additions that the result needs: forward and the backward of the prompts, no padding."""
-    from benchmarks import workload
-
     size, total = workload.VIT_B16, 0.0
     # contexts, tokens of each and of frozen words behind it, visual tokens where these learn
     own, both = case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
@@ -194,15 +190,7 @@ def differences(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -
 def machine(repeats: int) -> dict[str, Any]:
     """Processor, versions, and the matrix-product rates in 10^9 operations a second: that of torch's product and that
     of one with a frozen matrix as daptune keeps it (best of the runs), and the higher of both, which is the limit."""
-    found: dict[str, Any] = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-    }
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [text.split(":")[1].strip() for text in lines if text.startswith("model name")]
-        found["processor"] = names[0] if names else found["processor"]
+    found = host_about()
     for precision in settings["precisions"]:
         for kind, packed in (("product", False), ("packed", True)):
             case = {"row": "rate", "precision": precision, "packed": packed, "repeats": 4 * repeats, "warmup": 3}
@@ -327,8 +315,6 @@ def main() -> None:
         if name == "start-up":
             rows += start_up(4 * options.repeats)
         elif name == "accuracy":
-            from benchmarks import accuracy  # which measures by this module's means
-
             rows.append(accuracy.as_row(list(accuracy.seeds(shots=4, chosen=[1, 2, 3]))))
         else:
             rows += benchmark(name, options.repeats, about, options.ours)

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import workload
+from benchmarks.host import ROOT
 from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.methods import METHODS
@@ -40,7 +41,6 @@ from daptune.serve.counters import Counters
 from daptune.serve.limits import Limits, Refused
 from daptune.serve.pool import AdapterPool, Loaded
 
-ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {"ViT-B-16": workload.VIT_B16, "ViT-B-32": workload.VIT_B16 | {"patch_size": 32}}
 CLASSES = [f"thing {letter}" for letter in "abcdefghij"]
 ADAPTERS = [1, 10, 100, 1000]

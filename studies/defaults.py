@@ -13,14 +13,12 @@ that the search left side by side, at 1 and 4 shots of another draw. `frame` var
 whose pixels have a scale of their own, at 16 shots.
 """
 
-import argparse
 import random
-from pathlib import Path
 from typing import Any
 
+from daptune.bench.plan import Experiment, MethodRow
 from studies.gains import effects, report
-from studies.job import Job
-from studies.runner import run_missing
+from studies.runs import arguments, part, run_study
 
 TASKS = ("demo", "contrast", "digits", "letters")
 SHOTS = (4, 16)
@@ -89,31 +87,27 @@ def frame_configurations() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [({}, {"lr": lr, "steps": steps}) for lr, steps in ((0.05, 200), (0.01, 200), (0.002, 200), (0.01, 50))]
 
 
-def jobs(part: str, budget: int) -> list[Job]:
-    """All runs of a part, zero-shot among them."""
-    shots, seed = {"confirm": ((1, 4), 2), "frame": ((16,), 1)}.get(part, (SHOTS, 1))
-    found = [Job(task, "zero_shot", count, seed) for task in TASKS for count in shots]
+def plan(name: str, budget: int) -> list[Experiment]:
+    """All runs of a part of the study, zero-shot among them."""
+    shots, seed = {"confirm": ((1, 4), 2), "frame": ((16,), 1)}.get(name, (SHOTS, 1))
     compared = {
-        "crops": {name: (name, crop_configurations()) for name in ("coop", "coop_vpt")},
+        "crops": {method: (method, crop_configurations()) for method in ("coop", "coop_vpt")},
         "search": {label: (METHODS[label][0], configurations(label, budget)) for label in METHODS},
         "confirm": {"coop": ("coop", CONFIRMED)},
         "frame": {"vp": ("vp", frame_configurations())},
-    }[part]
+    }[name]
+    rows = [MethodRow("zero_shot", "zero_shot")]
     for label, (method, settings) in compared.items():
-        for options, train in settings:
-            found += [Job(task, method, count, seed, options, train, label) for task in TASKS for count in shots]
-    return found
+        rows += [MethodRow(method, label, options, train) for options, train in settings]
+    return [part(TASKS, [row], shots, [seed]) for row in rows]  # configurations of a method share its label
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("part", choices=("crops", "search", "confirm", "frame"))
-    parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
-    parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
     parser.add_argument("--budget", type=int, default=8, help="configurations a method")
-    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    rows = run_missing(jobs(options.part, options.budget), options.out, options.tasks, options.processes)
+    rows = run_study("defaults", plan(options.part, options.budget), options)
     print(report(rows))
     if options.part == "search":
         for labels, base in BESIDE.items():

@@ -10,18 +10,17 @@ difference is that of what both score on an image, mean over seeds, with the 95 
 bootstrap over images; how far seeds differ stands beside each accuracy.
 """
 
-import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.bench.plan import Experiment, MethodRow
+from daptune.bench.results import Result
 from daptune.metrics import paired_bootstrap
 from studies.defaults import METHODS
 from studies.gains import settings
-from studies.job import Job, mean_and_deviation
-from studies.runner import results, run_missing
+from studies.runs import arguments, mean_and_deviation, part, published, run_study
 
 TASK, SHOTS, SEEDS = "demo", (1, 2, 4, 8, 16), (1, 2, 3, 4, 5)
 DOMAINS = ("fluent-emoji", "fluent-emoji-high-contrast", "fxemoji")
@@ -41,39 +40,34 @@ PAIRS = (
 )
 
 
-def chosen(search: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """label -> the row of the search whose options and training scored best on the demo's validation images."""
-    best: dict[str, tuple[float, dict[str, Any]]] = {}
-    runs = [row for row in search if row["task"] == TASK and row["label"]]
+def chosen(search: list[Result]) -> dict[str, Result]:
+    """label -> the run of the search whose options and training scored best on the demo's validation images."""
+    best: dict[str, tuple[float, Result]] = {}
+    runs = [row for row in search if row.dataset == TASK and row.method != "zero_shot"]
     for row in runs:
-        same = [r for r in runs if all(r[key] == row[key] for key in ("label", "options", "train"))]
-        score = float(np.mean([r["accuracy"]["val"] for r in same]))
-        if score > best.get(row["label"], (-1.0, {}))[0]:
-            best[row["label"]] = score, row
+        same = [r for r in runs if (r.label, r.options, r.train) == (row.label, row.options, row.train)]
+        score = float(np.mean([r.accuracy["val"] for r in same]))
+        if row.label not in best or score > best[row.label][0]:
+            best[row.label] = score, row
     return {label: row for label, (_, row) in best.items()}
 
 
-def jobs(search: list[dict[str, Any]], shots: list[int]) -> list[Job]:
+def plan(search: list[Result], shots: list[int]) -> list[Experiment]:
     """All runs, zero-shot and the linear probe among them."""
-    own = {label: (METHODS[label][0], row["options"], row["train"]) for label, row in chosen(search).items()}
+    own = {label: (METHODS[label][0], row.options, row.train) for label, row in chosen(search).items()}
     _, options, train = own["coop_vpt"]
     own |= {label: ("dapt", options | weights, train) for label, weights in SAME.items()}
-    found = []
-    for label in ROWS:
-        method, options, train = own.get(label, (label, {}, {}))
-        for count in shots:
-            for seed in SEEDS:
-                found.append(Job(TASK, method, count, seed, options, train, label, "test", DOMAINS))
-    return found
+    rows = [MethodRow(method, label, *given) for label in ROWS for method, *given in [own.get(label, (label, {}, {}))]]
+    return [part([TASK], rows, shots, SEEDS, test=True, styles=DOMAINS)]
 
 
-def hits(rows: list[dict[str, Any]], label: str, shots: int, splits: tuple[str, ...]) -> NDArray[np.float64]:
+def hits(rows: list[Result], label: str, shots: int, splits: tuple[str, ...]) -> NDArray[np.float64]:
     """(seeds, images) 1 where right, of all `splits` side by side."""
-    own = sorted((r for r in rows if (r["label"], r["shots"]) == (label, shots)), key=lambda r: r["seed"])
-    return np.array([[float(c) for split in splits for c in row["correct"][split]] for row in own])
+    own = sorted((r for r in rows if (r.label, r.shots) == (label, shots)), key=lambda r: r.seed)
+    return np.array([[float(c) for split in splits for c in row.correct[split]] for row in own])
 
 
-def report(rows: list[dict[str, Any]], search: list[dict[str, Any]], shots: list[int]) -> str:
+def report(rows: list[Result], search: list[Result], shots: list[int]) -> str:
     """Markdown: what was chosen, accuracy by shots on test images and on unseen styles, and the differences."""
     lines = ["| method | chosen on validation images |", "|---|---|"]
     for label, row in chosen(search).items():
@@ -95,15 +89,12 @@ def report(rows: list[dict[str, Any]], search: list[dict[str, Any]], shots: list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
+    parser = arguments(__doc__)
     parser.add_argument("--search", type=Path, required=True, help="results of `studies.defaults search`")
-    parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
-    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
     options = parser.parse_args()
-    search, shots = results(options.search), options.shots
-    print(report(run_missing(jobs(search, shots), options.out, options.tasks, options.processes), search, shots))
+    search = published(options.search)
+    print(report(run_study("dispersion", plan(search, options.shots), options), search, options.shots))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 
 from studies.defaults import METHODS, TASKS
 from studies.gains import gains, mean
-from studies.runner import results
+from studies.runs import published
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")  # Okabe and Ito's, told apart by colour-blind readers too
@@ -14,7 +14,7 @@ MARKERS = "os^D"
 
 
 def main() -> None:
-    found = gains(results(ROOT / "studies/results/defaults.jsonl"))
+    found = gains(published(ROOT / "studies/results/defaults.jsonl"))
     figure, panels = plt.subplots(1, len(METHODS), sharey=True, figsize=(11, 3.6), layout="constrained")
     for panel, label in zip(panels, METHODS, strict=True):
         ranked = sorted(found[label].values(), key=mean, reverse=True)

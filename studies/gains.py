@@ -5,27 +5,29 @@ from typing import Any
 
 import numpy as np
 
+from daptune.bench.results import Result
+
 Cells = dict[tuple[str, int], float]  # (task, shots) -> gain over zero-shot, mean over seeds
 
 
-def settings(row: dict[str, Any]) -> dict[str, Any]:
+def settings(row: Result) -> dict[str, Any]:
     """What a run was given; the first context is one setting, since words bring their number of tokens along."""
-    given = {**row["train"], **row["options"]}
+    given = {**row.train, **row.options}
     if "text_tokens" in given or "context_init" in given:
         words, tokens = given.pop("context_init", ""), given.pop("text_tokens", 16)
         given["context"] = f'"{words}"' if words else f"{tokens} of noise"
     return given
 
 
-def gains(rows: list[dict[str, Any]]) -> dict[str, dict[str, Cells]]:
+def gains(rows: list[Result]) -> dict[str, dict[str, Cells]]:
     """label -> configuration (as text) -> its cells; configurations that were not run everywhere are left out."""
-    zero = {(r["task"], r["shots"]): r["accuracy"]["val"] for r in rows if r["method"] == "zero_shot"}
+    zero = {(r.dataset, r.shots): r.accuracy["val"] for r in rows if r.method == "zero_shot"}
     found: dict[str, dict[str, dict[tuple[str, int], list[float]]]] = defaultdict(lambda: defaultdict(dict))
     for r in rows:
-        if r["method"] != "zero_shot":
-            where = (r["task"], r["shots"])
+        if r.method != "zero_shot":
+            where = (r.dataset, r.shots)
             name = ", ".join(f"{k} {v}" for k, v in settings(r).items())
-            found[r["label"]][name].setdefault(where, []).append(r["accuracy"]["val"] - zero[where])
+            found[r.label][name].setdefault(where, []).append(r.accuracy["val"] - zero[where])
     return {
         label: {
             name: {w: 100 * float(np.mean(v)) for w, v in cells.items()}
@@ -42,7 +44,7 @@ def mean(cells: Cells, task: str = "", shots: int = 0, without: str = "") -> flo
     return float(np.mean(kept))
 
 
-def report(rows: list[dict[str, Any]]) -> str:
+def report(rows: list[Result]) -> str:
     """Markdown: configurations by mean gain, what leaving a task out would have chosen, and single settings."""
     lines = []
     for label, configs in gains(rows).items():
@@ -63,18 +65,18 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def effects(rows: list[dict[str, Any]], labels: tuple[str, ...], base: dict[str, Any]) -> str:
+def effects(rows: list[Result], labels: tuple[str, ...], base: dict[str, Any]) -> str:
     """Markdown: what a setting adds beside that of `base`, by least squares over all runs of `labels`, with its error.
 
     Runs of a task and number of shots share a constant, so that only settings are compared.
     """
-    runs = [r for r in rows if r["label"] in labels]
+    runs = [r for r in rows if r.label in labels]
     own = [{**base, **settings(r)} for r in runs]
     named = sorted({(k, v) for s in own for k, v in s.items() if k in base and v != base[k]}, key=str)
-    cells = sorted({(r["task"], r["shots"]) for r in runs})
+    cells = sorted({(r.dataset, r.shots) for r in runs})
     columns = [[float(s[k] == v) for s in own] for k, v in named]
-    columns += [[float((r["task"], r["shots"]) == cell) for r in runs] for cell in cells]
-    design, gain = np.array(columns).T, 100 * np.array([r["accuracy"]["val"] for r in runs])
+    columns += [[float((r.dataset, r.shots) == cell) for r in runs] for cell in cells]
+    design, gain = np.array(columns).T, 100 * np.array([r.accuracy["val"] for r in runs])
     found, _, rank, _ = np.linalg.lstsq(design, gain, rcond=None)
     noise = ((gain - design @ found) ** 2).sum() / (len(runs) - rank)
     errors = np.sqrt(noise * np.diag(np.linalg.pinv(design.T @ design)))

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from daptune import read_source
 from daptune.data import ImageTable, sample_fewshot
-from studies.job import mean_and_deviation
+from studies.runs import mean_and_deviation
 
 TASKS, SEEDS, SHOTS, SIDE = ("demo", "contrast", "digits", "letters"), (1, 2, 3), 16, 16
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)

@@ -14,19 +14,21 @@ one thread without the looks, but for CoOp, whose runs share the encoded crops o
 
 import argparse
 import time
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daptune import fit_method
+from daptune.bench.job import Outcome, head, prepare
+from daptune.bench.plan import Experiment, Job, MethodRow
+from daptune.bench.results import Result
+from daptune.classifier import FewShotClassifier
 from daptune.data import ImageLoader
 from daptune.presets import resolve
-from daptune.train.features import EncodedImages
-from studies.curve import of_method
+from studies.curve import Curve, of_method
 from studies.defaults import TASKS
-from studies.job import Job, prepared
 from studies.recipe_table import report
-from studies.runner import run_missing
+from studies.runs import arguments, part, run_study
 
 RATES = (0.002, 0.02, 0.2)
 PLAN: dict[tuple[str, int], tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]] = {
@@ -40,14 +42,14 @@ PLAN: dict[tuple[str, int], tuple[tuple[str, ...], tuple[float, ...], tuple[int,
 WORDS = {"context_init": "a photo of a"}
 
 
-def jobs(methods: list[str], shots: list[int]) -> list[Job]:
-    """The runs of PLAN, those of a draw side by side."""
+def plan(options: argparse.Namespace) -> list[Experiment]:
+    """The runs of PLAN."""
     found = []
     for (method, count), (tasks, rates, seeds) in PLAN.items():
-        if method in methods and count in shots:
+        if method in options.methods and count in options.shots:
             settings = {f"recipe {rate:g}": recipe(method, count, rate) for rate in rates} | variants(method, count)
-            draws = product(tasks, seeds)
-            found += [Job(t, method, count, s, *given, label) for t, s in draws for label, given in settings.items()]
+            rows = [MethodRow(method, label, *given) for label, given in settings.items()]
+            found.append(part(tasks, rows, [count], seeds))
     return found
 
 
@@ -78,43 +80,41 @@ def recipe(method: str, shots: int, rate: float) -> tuple[dict[str, Any], dict[s
     return preset.method, {**preset.train, "lr": rate}
 
 
-_encoded: dict[tuple[Any, ...], EncodedImages] = {}  # the crops of one draw
+def run_along(
+    jobs: Sequence[Job], root: Path, device: str = "cpu", stop: Callable[[], bool] | None = None
+) -> list[Outcome]:
+    """As `daptune.bench.job.run_jobs`, with looks along the run; the clock counts seconds of the processor."""
+    classifier, splits, tests = prepare(jobs[0], root, device)
+    assert tests.val is not None
+    held_out, curves = tests.val, list[Curve]()
 
+    def before(ready: FewShotClassifier) -> None:
+        val = ImageLoader(held_out, ready.backbone_.preprocess, 256, workers=0)
+        curves.append(of_method(ready.method_, val, clock=time.process_time))
 
-def run(job: Job, root: Path) -> dict[str, Any]:
-    """Train and look; returns a JSON row. `right` counts validation images, before the first step and at each look."""
-    method, loader, config, splits = prepared(job, root)
-    val = ImageLoader(splits.val, method.backbone.preprocess, 256, workers=0)
-    feed = loader
-    if method.trains_on_features:  # a draw's crops are the same at every rate: they are encoded once for all
-        key = (job.task, job.shots, job.seed, config.min_crop, config.flip)
-        if key not in _encoded:
-            _encoded.clear()
-            _encoded[key] = EncodedImages(loader, method.encode, method.clip.device)
-        feed = _encoded[key]
-    curve = of_method(method, val, clock=time.process_time)
-    fit_method(method, feed, config, progress=curve.progress)
-    return {
-        "key": job.key, "task": job.task, "method": job.method, "shots": job.shots, "seed": job.seed,
-        "label": job.label, "options": job.options, "train": job.train,
-        "accuracy": {"val": round(curve.right[-1] / len(splits.val), 4)},
-        "steps": curve.steps, "right": curve.right, "images": len(splits.val),
-        "seconds": None if feed is not loader else round(curve.seconds[-1], 2),
-        "precision": method.backbone.precision, "backbone": method.backbone.sha256[:12],
-        "split": loader.table.fingerprint()[:12],
-    }  # fmt: skip
+    classifier.fit(replace(splits, val=None), before=before, progress=lambda state: curves[0].progress(state))
+    (curve,) = curves
+    along = {"steps": curve.steps, "right": curve.right, "images": [len(held_out)], "seconds": curve.seconds}
+    accuracy = {"val": curve.right[-1] / len(held_out)}
+    record, drawn = classifier.record_, classifier.train_table_
+    return [
+        Outcome(
+            Result(
+                **head(job), accuracy=accuracy, curve=along, images=len(drawn), split_hash=drawn.fingerprint(),
+                backbone=record.backbone, versions=record.versions, class_names=tuple(record.class_names),
+                method_config=record.method_config, train_config=record.train_config,
+            )
+        )
+        for job in jobs
+    ]  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
-    parser.add_argument("--out", type=Path, required=True, help="results, one JSON line a run")
-    parser.add_argument("--processes", type=int, default=1, help="one by default, for the sake of the seconds")
+    parser = arguments(__doc__, processes=1)
     parser.add_argument("--methods", nargs="+", default=["coop", "dapt"], choices=["coop", "dapt"])
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 4, 16])
     options = parser.parse_args()
-    wanted = jobs(options.methods, options.shots)
-    print(report(run_missing(wanted, options.out, options.tasks, options.processes, run)))
+    print(report(run_study("recipe", plan(options), options, work=run_along)))
 
 
 if __name__ == "__main__":

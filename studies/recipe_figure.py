@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 
 from studies.defaults import TASKS
 from studies.recipe_table import best_recipe, curves
-from studies.runner import results
+from studies.runs import published
 
 ROOT = Path(__file__).parents[1]
 ROWS = (("coop", 4), ("dapt", 4))
@@ -15,7 +15,7 @@ OURS = {"default": (BLUE, "the default"), "words, a fifth, lr 0.03": (GREEN, "--
 
 
 def main() -> None:
-    found = curves(results(ROOT / "studies/results/recipe.jsonl"))
+    found = curves(published(ROOT / "studies/results/recipe.jsonl"))
     figure, panels = plt.subplots(len(ROWS), len(TASKS), figsize=(11, 5.4), layout="constrained")
     for row, (method, shots) in zip(panels, ROWS, strict=True):
         for panel, task in zip(row, TASKS, strict=True):

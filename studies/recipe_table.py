@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from daptune.bench.results import Result
 from studies.curve import first_at, stays_at
 from studies.defaults import TASKS
 
@@ -26,16 +27,23 @@ COUNTS = (
 )
 
 
-def curves(rows: list[dict[str, Any]]) -> dict[Cell, dict[str, dict[str, Any]]]:
+def along(row: Result) -> dict[str, list[float]]:
+    """The curve of a run: "steps", "right" and "images" (validation images), "seconds" where it was timed."""
+    return row.curve or {}
+
+
+def curves(rows: list[Result]) -> dict[Cell, dict[str, dict[str, Any]]]:
     """cell -> label -> steps, accuracy at each (mean over seeds, per cent), seconds of the whole run."""
-    grouped: dict[Cell, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[Cell, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        grouped[row["shots"], row["method"], row["task"]][row["label"]].append(row)
+        grouped[row.shots, row.method, row.dataset][row.label].append(row)
     return {
         cell: {
             label: {
-                "steps": own[0]["steps"],
-                "accuracy": list(100 * np.sum([row["right"] for row in own], 0) / sum(row["images"] for row in own)),
+                "steps": along(own[0])["steps"],
+                "accuracy": list(
+                    100 * np.sum([along(row)["right"] for row in own], 0) / sum(along(row)["images"][0] for row in own)
+                ),
             }
             for label, own in labels.items()
         }
@@ -94,17 +102,17 @@ def left_out(found: dict[Cell, dict[str, dict[str, Any]]], shots: int) -> str:
     return f"Chosen on the other tasks, {shots} shots: " + ", ".join(told) + "."
 
 
-def step_costs(rows: list[dict[str, Any]]) -> str:
+def step_costs(rows: list[Result]) -> str:
     """A sentence: milliseconds of a step with the recipe and without, median over runs that were timed."""
     costs: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
-        if row["seconds"] is not None:
-            costs[is_recipe(row["label"])].append(1000 * row["seconds"] / row["steps"][-1])
+        if (curve := along(row))["seconds"]:
+            costs[is_recipe(row.label)].append(1000 * curve["seconds"][-1] / curve["steps"][-1])
     recipe, ours = (np.median(costs[kind] or [np.nan]) for kind in (True, False))
     return f"A step that was timed: {recipe:.0f} ms of a processor with the recipe, {ours:.0f} ms otherwise."
 
 
-def report(rows: list[dict[str, Any]]) -> str:
+def report(rows: list[Result]) -> str:
     """Markdown: the defaults beside the recipe, cell by cell, then every variant over all cells."""
     found = curves(rows)
     lines = ["| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]

@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -116,12 +116,13 @@ def json_line(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def json_lines(text: str) -> Iterator[tuple[int, Any]]:
+def json_lines(content: str | bytes) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of each line that is not blank; a line that is no JSON gives its ValueError as value.
 
     So the caller decides what a damaged line means: the last one may have been cut off by a kill.
     """
-    for number, line in enumerate(text.split("\n"), 1):
+    lines: Sequence[str | bytes] = content.split("\n") if isinstance(content, str) else content.split(b"\n")
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield number, json.loads(line)

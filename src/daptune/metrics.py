@@ -1,4 +1,4 @@
-"""Measures of a classifier and of differences between classifiers, in numpy alone.
+"""Measures of a classifier and of differences between classifiers, in numpy (the silhouette in scikit-learn).
 
 n images, C classes. `labels` and `predicted` are class indices (n,), `probabilities` is (n, C) with rows that sum to 1.
 """
@@ -97,37 +97,21 @@ def silhouette(features: ArrayLike, labels: ArrayLike) -> float:
 
     Rousseeuw, Silhouettes (1987). Distances are Euclidean.
     """
-    y = np.asarray(labels)
-    return float(_silhouettes(features, y).mean()) if (y != y[0]).any() else float("nan")
+    from sklearn.metrics import silhouette_score
 
-
-def _silhouettes(features: ArrayLike, labels: ArrayLike) -> Floats:
-    z = np.asarray(features, dtype=np.float64)
-    _, y = np.unique(np.asarray(labels), return_inverse=True)
-    member = np.eye(int(y.max()) + 1)[y]  # (n, C)
-    counts = member.sum(axis=0)
-    scores = []
-    for rows in np.array_split(np.arange(len(z)), -(-len(z) // 512)):
-        sums = np.sqrt(_squares(z[rows], z)) @ member  # (r, C) of distances
-        own, places = y[rows], np.arange(len(rows))
-        a = sums[places, own] / np.maximum(counts[own] - 1, 1)
-        means = sums / counts
-        means[places, own] = np.inf
-        b = means.min(axis=1)
-        scores.append(np.where(counts[own] > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-300), 0.0))
-    return np.concatenate(scores)
+    z, y = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    kinds = len(np.unique(y))
+    if kinds < 2:
+        return float("nan")
+    return float(silhouette_score(z, y)) if kinds < len(y) else 0.0
 
 
 def _pair_squares(features: ArrayLike) -> Floats:
+    """|x_i - x_j|^2 of the unordered pairs of (n, D); what rounding makes negative is 0."""
     x = np.asarray(features, dtype=np.float64)
-    pairs: Floats = _squares(x, x)[np.triu_indices(len(x), 1)]
+    squares = (x**2).sum(1)[:, None] + (x**2).sum(1) - 2 * x @ x.T
+    pairs: Floats = np.maximum(squares[np.triu_indices(len(x), 1)], 0.0)
     return pairs
-
-
-def _squares(a: Floats, b: Floats) -> Floats:
-    """|a_i - b_j|^2, (n, m); what rounding makes negative is 0."""
-    found: Floats = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from daptune.bench.executors import Group, Setting
-from daptune.bench.job import Outcome, run_jobs
+from daptune.bench.executors import Executor, Group, Setting
+from daptune.bench.job import Outcome
 from daptune.bench.plan import Plan, parse_plan
 
 TEXT = """
@@ -27,7 +27,7 @@ def small_plan(backbone: str, pictures: Path, extra: str = "") -> Plan:
     return parse_plan(extra + TEXT.format(backbone=backbone, pictures=pictures), "small")
 
 
-class InThisProcess:
+class InThisProcess(Executor):
     """Runs jobs one after another; `given` are those that it was asked for."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -39,4 +39,4 @@ class InThisProcess:
             if self.stop_after is not None and len(self.given) >= self.stop_after:
                 raise KeyboardInterrupt
             self.given.append(group)
-            yield group, run_jobs(group, setting.root, setting.device)
+            yield group, setting.work(group, setting.root, setting.device)

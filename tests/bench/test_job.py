@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from daptune.adapter.store import load_adapter
-from daptune.bench import datasets, measure
+from daptune.bench import datasets
 from daptune.bench.job import run_jobs
+from daptune.bench.measure import dispersion
 from daptune.bench.plan import Job
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.data.fewshot import sample_fewshot
 from daptune.data.table import Splits
+from daptune.evaluate import measure
 
 TRAIN = {"epochs": 4, "batch_size": 6, "lr": 0.05}
 OPTIONS = {"text_tokens": 2, "vision_tokens": 2}
@@ -34,7 +36,7 @@ def job(made_up_backbone: str, pictures: Path) -> Job:
 
 def test_a_row_tells_everything(job: Job, tmp_path: Path) -> None:
     (outcome,) = run_jobs([job], tmp_path)
-    row = outcome.row
+    row = outcome.result.to_json()
     assert row["status"] == "done" and row["key"] == job.key and (row["images"], row["epochs"]) == (12, 4)
     assert row["method_config"]["text_tokens"] == 2 and row["train_config"]["lr"] == 0.05 and row["options"] == OPTIONS
     assert row["backbone"]["name"] == job.backbone and len(row["backbone"]["sha256"]) == 64
@@ -53,13 +55,13 @@ def test_a_row_tells_everything(job: Job, tmp_path: Path) -> None:
     method = load_adapter(folder).method
     splits = datasets.read_dataset(job.dataset, tmp_path)
     assert splits.test is not None
-    assert measure.bits(measure.right(method, splits.test)) == row["correct"]["test"]
+    assert "".join("01"[int(hit)] for hit in measure(method, splits.test).correct) == row["correct"]["test"]
     drawn = sample_fewshot(splits.train, job.shots, job.seed).train
-    assert row["dispersion"] == pytest.approx(measure.dispersion(method, drawn, splits.test))
+    assert row["dispersion"] == pytest.approx(dispersion(method, drawn, splits.test))
 
 
 def test_the_selected_epoch_is_that_of_a_run_that_selects(job: Job, tmp_path: Path) -> None:
-    row = run_jobs([job], tmp_path)[0].row
+    row = run_jobs([job], tmp_path)[0].result.to_json()
     splits = datasets.read_dataset(job.dataset, tmp_path)
     classifier = FewShotClassifier(
         "dapt", load_backbone(job.backbone, precision="fp32"), shots=4, seed=1, method_options=OPTIONS,
@@ -68,8 +70,8 @@ def test_the_selected_epoch_is_that_of_a_run_that_selects(job: Job, tmp_path: Pa
     assert splits.test is not None and splits.val is not None
     assert row["selected"] == {
         "epoch": classifier.history_.best_epoch,
-        "test": measure.right(classifier.method_, splits.test).mean(),
-        "val": measure.right(classifier.method_, splits.val).mean(),
+        "test": measure(classifier.method_, splits.test).correct.mean(),
+        "val": measure(classifier.method_, splits.val).correct.mean(),
     }
 
 
@@ -82,29 +84,30 @@ def test_jobs_of_one_training_have_a_row_each(job: Job, tmp_path: Path, monkeypa
     sources = {"few": part, "new": new, job.dataset: splits}
     monkeypatch.setattr("daptune.bench.job.read_dataset", lambda name, root: sources[name])
     other = replace(job, experiment="domain", targets=("few", "new"))
-    first, second = (outcome.row for outcome in run_jobs([job, other], tmp_path))
+    first, second = (outcome.result.to_json() for outcome in run_jobs([job, other], tmp_path))
     assert (first["key"], second["key"]) == (job.key, other.key)
     assert set(first["accuracy"]) == {"test", "val"} and set(second["accuracy"]) == {"test", "val", "few", "new"}
     assert first["correct"]["test"] == second["correct"]["test"] and len(second["correct"]["few"]) == 6
     own = [a == "1" for a in second["correct"]["test"][:6]]
     assert all(b == "1" for a, b in zip(own, second["correct"]["few"], strict=True) if a)  # fewer answers: no worse
 
+    whole = run_jobs([replace(other, targets=("few",), among="all")], tmp_path)[0].result
+    assert whole.correct["few"] == first["correct"]["test"][:6]  # the same images, the same answers
+
     probe = replace(other, method="linear_probe", label="probe", options={}, train={})
-    row = run_jobs([probe], tmp_path)[0].row
+    row = run_jobs([probe], tmp_path)[0].result.to_json()
     assert set(row["accuracy"]) == {"test", "val", "few"} and "new class names" in row["skipped"]["new"]
     assert row["dispersion"] is None and row["selected"] is None and row["epochs"] == 0
 
 
 def test_base_to_new_learns_half_of_the_classes(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Halves:
-        @staticmethod
-        def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
-            """The first two classes and the third; as `daptune.data.benchmarks` does."""
-            return _only(splits, [0, 1]), _only(splits, [2])
+    def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
+        """The first two classes and the third; as `daptune.data.benchmarks` does."""
+        return _only(splits, [0, 1]), _only(splits, [2])
 
-    monkeypatch.setattr("daptune.bench.job.benchmarks", Halves)
-    whole = run_jobs([job], tmp_path)[0].row
-    row = run_jobs([replace(job, experiment="base2new")], tmp_path)[0].row
+    monkeypatch.setattr("daptune.bench.job.base_and_new", base_and_new)
+    whole = run_jobs([job], tmp_path)[0].result.to_json()
+    row = run_jobs([replace(job, experiment="base2new")], tmp_path)[0].result.to_json()
     assert row["status"] == "done", row
     assert row["class_names"] == ["blue_thing", "green thing"] and row["images"] == 8 == whole["images"] * 2 // 3
     assert set(row["accuracy"]) == {"test", "val", "base", "new"} and row["accuracy"]["base"] == row["accuracy"]["test"]
@@ -120,8 +123,16 @@ def _only(splits: Splits, classes: list[int]) -> Splits:
     return Splits.of(tables)
 
 
+def test_test_images_are_left_alone_when_asked(job: Job, tmp_path: Path) -> None:
+    whole, row = (run_jobs([one], tmp_path)[0].result for one in (job, replace(job, score="val")))
+    assert row.key != whole.key and row.dispersion is None
+    assert (row.accuracy, row.correct) == ({"val": whole.accuracy["val"]}, {"val": whole.correct["val"]})
+    assert row.selected is not None and set(row.selected) == {"epoch", "val"}
+
+
 def test_a_failure_is_a_row(job: Job, tmp_path: Path) -> None:
     broken = replace(job, backbone="nonsense")
     (outcome,) = run_jobs([broken], tmp_path)
-    assert outcome.row["status"] == "failed" and "nonsense" in outcome.row["error"] and not outcome.adapter
-    assert outcome.row["key"] == broken.key and "\n" not in outcome.row["error"]
+    row = outcome.result
+    assert row.status == "failed" and "nonsense" in row.error and not outcome.adapter
+    assert row.key == broken.key and "\n" not in row.error

@@ -1,5 +1,6 @@
 """Plans: what they become, and one line for whatever is wrong with one."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,32 @@ def test_jobs_that_differ_in_what_is_measured_share_a_training() -> None:
         assert replace(job, **{name: value}).training != job.training
 
 
+def test_jobs_keep_the_keys_that_results_of_0_1_have() -> None:
+    path = Path(__file__).with_name("results-0.1.jsonl")
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:-1]]
+    known = {row["key"]: (row["label"], row["dataset"], row["shots"], row["seed"]) for row in rows}
+    options = "{ text_tokens = 2, vision_tokens = 2 }"
+    dapt = f'{{ method = "dapt", options = {options} }}'
+    wild = '{ method = "coop", label = "wild", train = { lr = 1e30, steps = 4 } }'
+    text = f"""
+name = "small"
+backbone = "tiny"
+precision = "fp32"
+datasets = ["demo"]
+shots = [1, 2]
+seeds = [1, 2]
+train = {{ steps = 2 }}
+methods = ["zero_shot", "linear_probe", {wild}, {dapt}]
+[[experiments]]
+[[experiments]]
+kind = "domain"
+targets = ["demo/fxemoji"]
+"""
+    jobs = {job.key: (job.label, job.dataset, job.shots, job.seed) for job in parse_plan(text, "small").jobs()}
+    assert len(known) == 5 and known.items() <= jobs.items()
+    assert replace(parse_plan(text, "small").jobs()[0], score="val").key not in jobs
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -62,6 +89,8 @@ def test_jobs_that_differ_in_what_is_measured_share_a_training() -> None:
         (GOOD + "seeds = []", "seeds: expected a list"),
         (GOOD + 'preset = "papers"', "preset 'papers' is not known. Did you mean 'paper'?"),
         (GOOD + 'precision = "fp8"', "precision 'fp8' is not known"),
+        (GOOD + 'score = "vall"', "score 'vall' is not known. Did you mean 'val'?"),
+        (GOOD + 'score = "val"\ntargets = ["demo/fxemoji"]', "leave out targets and base2new"),
         (GOOD + "experiments = 3", "experiments are tables"),
         ('methods = ["dapt", "dapt"]\ndatasets = ["demo"]', "two methods are called 'dapt'"),
         ('datasets = ["demo"]', "names no methods"),

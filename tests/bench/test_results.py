@@ -2,21 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daptune.bench.plan import Plan, parse_plan
-from daptune.bench.results import RESULTS, open_results, read_results
+from daptune.bench.results import RESULTS, Result, open_results, parse_results, read_results
 from daptune.errors import PlanError
 
 PLAN = parse_plan('name = "mine"\nmethods = ["zero_shot"]\ndatasets = ["demo"]\nseeds = [1, 2]', "mine")
 
 
-def write(run: Path, plan: Plan = PLAN, **row: object) -> None:
+def write(run: Path, plan: Plan = PLAN, **row: Any) -> None:
     with open_results(run, plan, plan.jobs()) as results:
         for job in plan.jobs():
-            content = {"key": job.key, "plan": plan.name, "status": "done", "seed": job.seed, **row}
-            results.add(content, {"adapter.json": b"x"})
+            names = (job.method, job.label, job.dataset, job.shots, job.seed)
+            results.add(Result(job.key, plan.name, job.experiment, *names, **row), {"adapter.json": b"x"})
 
 
 def test_rows_are_read_back_and_the_last_of_a_key_counts(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_rows_are_read_back_and_the_last_of_a_key_counts(tmp_path: Path) -> None
     write(tmp_path)
     assert len((tmp_path / RESULTS).read_text().splitlines()) == 4
     rows = read_results(tmp_path)
-    assert [row["status"] for row in rows] == ["done", "done"] and [row["seed"] for row in rows] == [1, 2]
+    assert [row.status for row in rows] == ["done", "done"] and [row.seed for row in rows] == [1, 2]
     assert (tmp_path / "plan.toml").read_text() == PLAN.text
     assert (tmp_path / "adapters" / PLAN.jobs()[0].key / "adapter.json").read_bytes() == b"x"
 
@@ -37,8 +38,8 @@ def test_a_half_written_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     path.write_bytes(whole[:-cut])
     assert len(read_results(tmp_path)) == (2 if cut == 1 else 1)  # without its end, a line may still be whole
     with open_results(tmp_path, PLAN, PLAN.jobs()) as results:
-        assert [row["seed"] for row in results.rows.values()] == [1]
-        results.add(json.loads(whole.splitlines()[1]), {})
+        assert [row.seed for row in results.rows.values()] == [1]
+        results.add(Result.from_json(json.loads(whole.splitlines()[1]), "line 2"), {})
     assert path.read_bytes() == whole
 
 
@@ -74,3 +75,20 @@ def test_no_results(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match="cannot be written"):
         write(tmp_path / "file")
+
+
+def test_lines_that_version_0_1_wrote_are_read_and_written_alike(caplog: pytest.LogCaptureFixture) -> None:
+    """Three finished jobs, one that failed, one on another domain, and a line that a kill cut off."""
+    path = Path(__file__).with_name("results-0.1.jsonl")
+    lines = parse_results(path.read_bytes(), path)
+    assert (
+        lines.cut_off and not lines.damaged and [row.done for row in lines.results] == [True, True, False, True, True]
+    )
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:-1]]
+    assert [row.to_json() for row in lines.results] == rows
+    assert [list(row.to_json()) for row in lines.results] == [list(row) for row in rows]
+    domain = lines.results[-1]
+    assert (
+        domain.targets == ("demo/fxemoji",) and domain.accuracy["demo/fxemoji"] == rows[-1]["accuracy"]["demo/fxemoji"]
+    )
+    assert "learning rate" in lines.results[2].error and not caplog.text

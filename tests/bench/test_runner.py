@@ -33,13 +33,15 @@ def test_a_stopped_run_goes_on_and_nothing_is_run_twice(plan: Plan, tmp_path: Pa
     assert len(read_results(run)) == 3 == len(steps)
     second = InThisProcess()
     rows = run_plan(plan, run, root=tmp_path, executor=second)
-    assert len(second.given) == 5 and [row["key"] for row in rows] == [job.key for job in plan.jobs()]
+    assert len(second.given) == 5 and [row.key for row in rows] == [job.key for job in plan.jobs()]
     third = InThisProcess()
     assert run_plan(plan, run, root=tmp_path, executor=third) == rows and not third.given
     assert {path.name for path in (run / "adapters").iterdir()} == {job.key for job in plan.jobs()}
     whole = run_plan(plan, tmp_path / "other", root=tmp_path, executor=InThisProcess())
     same = ("key", "accuracy", "correct", "selected", "split_hash", "dispersion", "method_config", "train_config")
-    assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in whole]
+    assert [[getattr(row, name) for name in same] for row in rows] == [
+        [getattr(row, name) for name in same] for row in whole
+    ]
 
 
 def test_failures_stop_nothing_and_are_tried_again_when_asked(plan: Plan, tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_failures_stop_nothing_and_are_tried_again_when_asked(plan: Plan, tmp_pa
     plan = replace(plan, experiments=(replace(part, shots=(1,), seeds=(1,), methods=(bad, part.methods[0])),))
     steps: list[Step] = []
     rows = run_plan(plan, tmp_path / "run", root=tmp_path, executor=InThisProcess(), tell=steps.append)
-    assert [row["status"] for row in rows] == ["failed", "done"] and "learning rate" in rows[0]["error"]
+    assert [row.status for row in rows] == ["failed", "done"] and "learning rate" in rows[0].error
     assert (steps[-1].done, steps[-1].total, steps[-1].seconds_left) == (2, 2, 0)
     for retry, given in ((False, 0), (True, 1)):
         executor = InThisProcess()
@@ -78,10 +80,10 @@ def test_a_process_that_dies_costs_its_own_jobs_alone(plan: Plan, tmp_path: Path
     thread = threading.Thread(target=end)
     thread.start()
     for group, outcomes in running:
-        found[group[0].key] = outcomes[0].row
+        found[group[0].key] = outcomes[0].result
     thread.join()
     first, second = (found[group[0].key] for group in groups)
-    assert first["status"] == "failed" and "SIGKILL" in first["error"] and second["status"] == "done"
+    assert first.status == "failed" and "SIGKILL" in first.error and second.status == "done"
 
 
 def test_kill_at_any_time_and_the_same_command_goes_on(

@@ -1,27 +1,28 @@
 """The tables at the end."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from daptune.bench.results import Result
 from daptune.bench.summary import accuracy_text, tables
 
 
-def row(
-    label: str, shots: int, seed: int, dataset: str = "a", kind: str = "fewshot", **accuracy: float
-) -> dict[str, Any]:
-    return {
-        "status": "done", "experiment": kind, "label": label, "shots": shots, "seed": seed, "dataset": dataset,
-        "accuracy": accuracy,
-    }  # fmt: skip
+def row(label: str, shots: int, seed: int, dataset: str = "a", kind: str = "fewshot", **accuracy: float) -> Result:
+    return Result("k", "plan", kind, label, label, dataset, shots, seed, accuracy=accuracy)
 
 
 def test_methods_by_shots_with_mean_and_deviation_over_seeds() -> None:
     rows = [row("x", 1, 1, test=0.5), row("x", 1, 2, test=0.6), row("x", 4, 1, test=0.7), row("y", 4, 1, test=0.1)]
-    rows.append(row("y", 4, 2, test=0.9) | {"status": "failed"})
+    rows.append(replace(row("y", 4, 2, test=0.9), status="failed"))
     (table,) = tables(rows)
     assert table.columns == ("method", "1 shot", "4 shots")
     assert table.cells == (("x", "55.0 ± 7.1", "70.0"), ("y", "", "10.0"))
+
+
+def test_validation_images_where_test_images_were_left_alone() -> None:
+    (table,) = tables([row("x", 1, 1, val=0.5)])
+    assert table.title == "fewshot: a, validation images" and table.cells == (("x", "50.0"),)
 
 
 def test_over_data_sets_only_whole_seeds_count() -> None:

@@ -11,7 +11,7 @@ from daptune.bench.datasets import read_dataset
 from daptune.cli import run
 from daptune.cli.report import images_of
 from daptune.errors import DataError
-from daptune.report.results import read_runs
+from daptune.report.runs import read_runs
 from daptune.report.svg import panel
 
 

@@ -6,7 +6,7 @@ results.py    the file of results                  runner.py     what is missing
 executors.py  processes of this machine, or Ray    plans/        the ready plans
 """
 
-from daptune.bench.plan import Experiment, Job, Plan, Row, find_plan, ready_plans
-from daptune.bench.results import read_results
+from daptune.bench.plan import Experiment, Job, MethodRow, Plan, find_plan, ready_plans
+from daptune.bench.results import Result, read_results
 
-__all__ = ["Experiment", "Job", "Plan", "Row", "find_plan", "read_results", "ready_plans"]
+__all__ = ["Experiment", "Job", "MethodRow", "Plan", "Result", "find_plan", "read_results", "ready_plans"]

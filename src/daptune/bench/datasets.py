@@ -1,13 +1,12 @@
 """What a plan calls a data set -> its Splits: `demo`, `demo/<style>`, a benchmark's name, or the path of a folder."""
 
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 
+from daptune.data.benchmarks import read_benchmark
 from daptune.data.demo import ARCHIVE, demo_styles
 from daptune.data.fewshot import split_holdout
 from daptune.data.labels import index_labels
@@ -52,18 +51,12 @@ def read_dataset(name: str, root: Path) -> Splits:
     if not is_path(name) and name.startswith(DEMO):
         return _demo(name.removeprefix(f"{DEMO}/"))
     if not is_path(name):
-        found: Splits = benchmarks().read_benchmark(name, root)
-        return found
+        return read_benchmark(name, root)
     splits = read_source(Path(name).expanduser(), training=False)
     if splits.test is None and len(splits.train):
         train, test = split_holdout(splits.train, HOLDOUT, 1)
         return Splits(train, splits.val, test, splits.ignored)
     return splits
-
-
-def benchmarks() -> Any:
-    """The module of the benchmark data sets, loaded when one is asked for."""
-    return import_module("daptune.data.benchmarks")
 
 
 def _demo(style: str) -> Splits:

@@ -5,45 +5,49 @@ import multiprocessing
 import os
 import signal
 import warnings
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from daptune.bench.job import Outcome, failed, run_jobs
 from daptune.bench.memory import available_bytes
 from daptune.bench.plan import Job
+from daptune.cluster import RETRIES, connected
 from daptune.data.parallel import default_workers
-from daptune.errors import Interrupted, MissingExtraError, PlanError
+from daptune.errors import Interrupted, PlanError
 
 Group = Sequence[Job]
 """Jobs that share a training."""
 FIRST_GUESS = 2 * 10**9
 """Bytes that a job is taken to need until one has told."""
 MARGIN = 1.25
-RETRIES = 3
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the jobs find what they need."""
+    """Where the jobs find what they need, and what is done with a group of them."""
 
     root: Path
     device: str = "cpu"
+    work: Callable[..., list[Outcome]] = run_jobs
+    """Takes what `run_jobs` takes; a module's own function, for processes that start anew have to find it."""
 
 
-class Executor(Protocol):
+class Executor(ABC):
     """Runs groups of jobs, in any order."""
 
+    @abstractmethod
     def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
         """Each group once, when it is done; closing the iterator ends what is under way."""
 
 
 @dataclass
-class LocalProcesses:
+class LocalProcesses(Executor):
     """Processes of this machine, begun afresh (spawn), as many as `processes`, cores and memory allow.
 
     A process that dies, for want of memory or by a crash, costs its own jobs alone.
@@ -75,7 +79,7 @@ class LocalProcesses:
                     outcomes = worker.take()
                     if worker.process.is_alive():
                         self._idle.append(worker)
-                    self.peak = max(self.peak, *(outcome.row.get("peak_bytes", 0) for outcome in outcomes))
+                    self.peak = max(self.peak, *(int(outcome.result.peak_bytes or 0) for outcome in outcomes))
                     yield worker.group, outcomes
         finally:
             for worker in (*self._idle, *self._busy.values()):
@@ -142,13 +146,13 @@ def _serve(connection: Connection, number: int, setting: Setting, threads: int, 
         while True:
             try:
                 group = connection.recv()
-                connection.send(run_jobs(group, setting.root, device, stop=lambda: os.getppid() != parent))
+                connection.send(setting.work(group, setting.root, device, stop=lambda: os.getppid() != parent))
             except (EOFError, OSError, Interrupted):
                 return
 
 
 @dataclass
-class RayCluster:
+class RayCluster(Executor):
     """The nodes of a Ray cluster, a core a job. The data sets must lie at the same place on each.
 
     A job whose node is lost is begun again on another, up to RETRIES times.
@@ -158,20 +162,11 @@ class RayCluster:
 
     def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
         """As `Executor.run`."""
-        ray = _ray()
-        own = not ray.is_initialized()
-        if own:
-            try:
-                quiet = {"log_to_driver": False, "logging_level": "WARNING", "include_dashboard": False}
-                ray.init(address=self.address, **quiet)
-            except (ConnectionError, ValueError) as error:
-                raise PlanError(f"no Ray cluster at {self.address}: {' '.join(str(error).split())}") from error
         gpus = 1 if setting.device.startswith("cuda") else 0
-        remote = ray.remote(run_jobs).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
-        pending: dict[Any, Group] = {
-            remote.remote(list(group), setting.root.absolute(), setting.device): group for group in groups
-        }
-        try:
+        with connected(self.address, error=PlanError) as ray:
+            remote = ray.remote(setting.work).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+            root = setting.root.absolute()
+            pending: dict[Any, Group] = {remote.remote(list(group), root, setting.device): group for group in groups}
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1)
                 group = pending.pop(done[0])
@@ -179,15 +174,3 @@ class RayCluster:
                     yield group, ray.get(done[0])
                 except ray.exceptions.RayError as error:
                     yield group, failed(group, f"Ray gave it up: {error}")
-        finally:
-            if own:
-                ray.shutdown()
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("a Ray cluster needs ray: pip install 'daptune[cluster]'") from error
-    return ray

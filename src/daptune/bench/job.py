@@ -1,10 +1,10 @@
-"""Jobs of one training -> their rows of results. Nothing is written here: rows and adapters are handed back as values,
+"""Jobs of one training -> their results. Nothing is written here: results and adapters are handed back as values,
 so that a process that is killed, here or on another machine, leaves nothing half done."""
 
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daptune.bench import measure
-from daptune.bench.datasets import benchmarks, is_path, read_dataset
+from daptune.bench.datasets import is_path, read_dataset
+from daptune.bench.measure import dispersion, right_on_target
 from daptune.bench.memory import forget_peak, peak_bytes
 from daptune.bench.plan import Job
+from daptune.bench.results import Result
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import Backbone, load_backbone
+from daptune.data.benchmarks import base_and_new
 from daptune.data.fewshot import sample_fewshot
 from daptune.data.loader import ImageLoader
-from daptune.data.table import Splits
+from daptune.data.table import ImageTable, Splits
 from daptune.errors import DaptuneError, DataError, Interrupted, MethodError
+from daptune.evaluate import BATCH, measure
 from daptune.presets import dataset_names, method_names
 from daptune.train import TrainConfig, take_best
 
-FORMAT = 1
 Hits = dict[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row of results, and the files of its adapter by name."""
+    """A result, and the files of its adapter by name."""
 
-    row: dict[str, Any]
+    result: Result
     adapter: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -42,7 +44,7 @@ def run_jobs(
 ) -> list[Outcome]:
     """Train once and measure what each of `jobs` asks for; they share `Job.training`.
 
-    A failure is a row with the status "failed" for each. Only being asked to stop raises (`Interrupted`).
+    A failure is a result with the status "failed" for each. Only being asked to stop raises (`Interrupted`).
     """
     try:
         return _run(jobs, root, device, stop)
@@ -54,59 +56,67 @@ def run_jobs(
 
 
 def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
-    """The rows of jobs that came to nothing."""
-    return [Outcome(_head(job) | {"status": "failed", "error": " ".join(reason.split())}) for job in jobs]
+    """The results of jobs that came to nothing."""
+    return [Outcome(Result(**head(job), status="failed", error=" ".join(reason.split()))) for job in jobs]
 
 
 def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] | None) -> list[Outcome]:
     job = jobs[0]
     forget_peak(device)
-    splits, tests = _images(job, root)  # before the backbone, which may be a long download
-    backbone = _backbone(job.backbone, job.precision, device)
-    classifier = _classifier(job, splits, backbone)
+    classifier, splits, tests = prepare(job, root, device)
     began = time.perf_counter()
     classifier.fit(splits, progress=None if stop is None else _ender(stop))
     seconds = time.perf_counter() - began
     method, train = classifier.method_, classifier.train_table_
-    hits: Hits = {name: measure.right(method, table) for name, table in tests.present().items() if name != "train"}
+    hits = {name: measure(method, table).correct for name, table in _measured(tests).items()}
     if not hits:
         raise DataError(f"{job.dataset} has no images to measure on; give it a test split")
     targets, skipped = _targets(jobs, classifier, root, hits)
-    row: dict[str, Any] = {
-        "method_config": classifier.record_.method_config,
-        "train_config": classifier.record_.train_config,
-        "backbone": classifier.record_.backbone,
+    spread = dispersion(method, train, tests.test) if tests.test is not None else None
+    adapter, record = _adapter(classifier), classifier.record_
+    selected = _selected(classifier, tests)  # changes the method: last
+    same: dict[str, Any] = {
+        "method_config": record.method_config,
+        "train_config": record.train_config,
+        "backbone": record.backbone,
         "split_hash": train.fingerprint(),
-        "versions": classifier.record_.versions,
-        "class_names": list(method.class_names),
+        "versions": record.versions,
+        "class_names": tuple(method.class_names),
         "learned": method.parameter_count,
         "images": len(train),
         "epochs": len(classifier.history_.rows),
         "seconds": round(seconds, 3),
+        "dispersion": spread,
+        "selected": selected,
+        "peak_bytes": peak_bytes(device),
     }
-    row["dispersion"] = measure.dispersion(method, train, tests.test) if tests.test is not None else None
-    adapter = _adapter(classifier)
-    row["selected"] = _selected(classifier, tests)  # changes the method: last
-    row["peak_bytes"] = peak_bytes(device)
-    hits |= targets
-    return [Outcome(_head(own) | {"status": "done"} | row | _scores(own, hits, skipped), adapter) for own in jobs]
+    return [Outcome(Result(**head(own), **same, **_scores(own, hits | targets, skipped)), adapter) for own in jobs]
 
 
-def _head(job: Job) -> dict[str, Any]:
-    names = ("plan", "experiment", "method", "label", "dataset", "shots", "seed", "options", "train")
-    content = asdict(job)
-    return {"format": FORMAT, "key": job.key} | {name: content[name] for name in names}
+def prepare(job: Job, root: Path, device: str = "cpu") -> tuple[FewShotClassifier, Splits, Splits]:
+    """The classifier that is to be fitted, what it learns from (drawn by itself), and what is measured on."""
+    splits, tests = _images(job, root)  # before the backbone, which may be a long download
+    return _classifier(job, splits, _backbone(job.backbone, job.precision, device)), splits, tests
+
+
+def head(job: Job) -> dict[str, Any]:
+    """The fields of a result that name its job."""
+    names = ("key", "plan", "experiment", "method", "label", "dataset", "shots", "seed", "options", "train")
+    return {name: getattr(job, name) for name in names}
 
 
 def _scores(job: Job, hits: Hits, skipped: dict[str, str]) -> dict[str, Any]:
     wanted = {"test", "val", *job.targets} | ({"base", "new"} if job.experiment == "base2new" else set())
     own = {name: found for name, found in hits.items() if name in wanted}
-    scores: dict[str, Any] = {
+    return {
         "accuracy": {name: float(found.mean()) for name, found in own.items()},
-        "correct": {name: measure.bits(found) for name, found in own.items()},
+        "correct": {name: "".join("01"[int(hit)] for hit in found) for name, found in own.items()},
+        "skipped": {name: reason for name, reason in skipped.items() if name in wanted},
     }
-    left = {name: reason for name, reason in skipped.items() if name in wanted}
-    return scores | ({"skipped": left} if left else {})
+
+
+def _measured(tests: Splits) -> dict[str, ImageTable]:
+    return {name: table for name, table in tests.present().items() if name != "train"}
 
 
 def _images(job: Job, root: Path) -> tuple[Splits, Splits]:
@@ -114,17 +124,14 @@ def _images(job: Job, root: Path) -> tuple[Splits, Splits]:
     splits = read_dataset(job.dataset, root)
     if not len(splits.train):
         raise DataError(f"{job.dataset} has no images to learn from; name it among the targets")
+    if job.score == "val":
+        return splits, replace(splits, test=None)
     if job.experiment != "base2new":
         return splits, splits
-    base, _ = _halves(splits)
+    base, _ = base_and_new(splits)
     # the images are those of the draw from all classes, as in CoOp; only then are classes left out
     drawn = sample_fewshot(splits.train, job.shots, job.seed, val=splits.val)
-    return replace(_halves(replace(splits, train=drawn.train, val=drawn.val))[0], test=None), base
-
-
-def _halves(splits: Splits) -> tuple[Splits, Splits]:
-    base, new = benchmarks().base_and_new(splits)
-    return base, new
+    return replace(base_and_new(replace(splits, train=drawn.train, val=drawn.val))[0], test=None), base
 
 
 def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifier:
@@ -156,14 +163,15 @@ def _targets(jobs: Sequence[Job], classifier: FewShotClassifier, root: Path, hit
     tables = {name: read_dataset(name, root).test for name in names}
     found: Hits = {}
     if job.experiment == "base2new":
-        tables["new"] = _halves(read_dataset(job.dataset, root))[1].test
+        tables["new"] = base_and_new(read_dataset(job.dataset, root))[1].test
         found["base"] = hits["test"]
     skipped = {}
     for name, table in tables.items():
         if table is None:
             raise DataError(f"{name} has no test images to measure on")
         try:
-            found[name] = measure.right_on_target(method, table, job.dataset if name == "new" else name)
+            source = job.dataset if name == "new" else name
+            found[name] = right_on_target(method, table, source, among_all=job.among == "all")
         except MethodError as error:
             skipped[name] = str(error)
     return found, skipped
@@ -174,10 +182,10 @@ def _selected(classifier: FewShotClassifier, tests: Splits) -> dict[str, Any] | 
     history, method, val = classifier.history_, classifier.method_, classifier.val_table_
     if not history.best or val is None:
         return None
-    train = ImageLoader(classifier.train_table_, method.backbone.preprocess, measure.BATCH)
-    take_best(method, history, train, ImageLoader(val, method.backbone.preprocess, measure.BATCH))
-    tables = {name: table for name, table in tests.present().items() if name != "train"}
-    return {"epoch": history.best_epoch} | {name: float(measure.right(method, t).mean()) for name, t in tables.items()}
+    train = ImageLoader(classifier.train_table_, method.backbone.preprocess, BATCH)
+    take_best(method, history, train, ImageLoader(val, method.backbone.preprocess, BATCH))
+    found = {name: measure(method, table).accuracy for name, table in _measured(tests).items()}
+    return {"epoch": history.best_epoch} | found
 
 
 def _adapter(classifier: FewShotClassifier) -> dict[str, bytes]:

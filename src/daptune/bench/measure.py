@@ -1,46 +1,44 @@
-"""What is measured on a trained method: accuracy image by image, on other data sets too, and how features spread."""
+"""What a plan asks for beside accuracy: other data sets, and how features spread."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from daptune import evaluate, metrics
+from daptune import metrics
 from daptune.bench.datasets import is_path
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import MethodError
+from daptune.evaluate import BATCH, measure
 from daptune.methods import Method
 from daptune.methods.base import encode_batches
 from daptune.methods.support import class_sums, view_features
 
-BATCH = 64
 MOST_SPREAD = 2000
 """Images, evenly spaced in the table, that the dispersion is measured on."""
 
 
-def right(method: Method, table: ImageTable, columns: Sequence[int] | None = None) -> NDArray[np.bool_]:
-    """(n,) whether each image is recognised, among the classes in `columns` (one a class of the table) or all."""
-    found = evaluate.measure(method, table)
-    return (found if columns is None else found.among(columns)).correct
+def right_on_target(method: Method, table: ImageTable, target: str, *, among_all: bool = False) -> NDArray[np.bool_]:
+    """(n,) whether each image of a data set with classes of its own is recognised.
 
-
-def right_on_target(method: Method, table: ImageTable, target: str) -> NDArray[np.bool_]:
-    """(n,) the same on a data set with classes of its own.
-
-    Where all of them are among the learned ones (ImageNet-A), those alone can be answered; else the method takes the
-    new names. Raises MethodError where what was learned belongs to the old classes.
+    Where all of them are among the learned ones (ImageNet-A), those alone can be answered (any learned class with
+    `among_all`); else the method takes the new names. Raises MethodError where
+    what was learned belongs to the old classes.
     """
     places = {name: place for place, name in enumerate(method.class_names)}
     if all(name in places for name in table.class_names):
-        return right(method, table, [places[name] for name in table.class_names])
+        columns = np.array([places[name] for name in table.class_names])
+        if among_all:
+            return measure(method, replace(table, labels=columns[table.labels], class_names=method.class_names)).correct
+        return measure(method, table).among(columns.tolist()).correct
     other = method.with_classes(table.class_names).eval()
     if getattr(method.config, "dataset", "") and not is_path(target):  # a template of the old data set
         config = replace(method.config, dataset=target)  # type: ignore[call-arg]
         other = type(method)(method.backbone, table.class_names, config, seed=method.seed)
         other.load_state_dict(method.state_dict())
-    return right(other.eval(), table)
+    return measure(other.eval(), table).correct
 
 
 def dispersion(method: Method, train: ImageTable, test: ImageTable) -> dict[str, float | None] | None:
@@ -50,23 +48,24 @@ def dispersion(method: Method, train: ImageTable, test: ImageTable) -> dict[str,
     prototypes being the mean unit zero-shot feature of the class's training images.
     """
     method.eval()
-    try:
-        text = method.class_text_features()
-    except MethodError:
-        return None
-    if text.dim() != 2 or len(text) != len(method.class_names):
-        return None
     preprocess, device = method.backbone.preprocess, method.backbone.device
-    known, known_labels = view_features(method.clip, ImageLoader(train, preprocess, BATCH), 0, unit=True)
-    counts = known_labels.bincount(minlength=len(text)).clamp(min=1)
-    prototypes = class_sums(known, known_labels, len(text)) / counts.unsqueeze(1)
-    chosen = np.unique(np.linspace(0, len(test) - 1, min(len(test), MOST_SPREAD)).round().astype(np.int64))
-    loader = ImageLoader(test.subset(chosen), preprocess, BATCH)
-    features, labels = encode_batches(method.image_features, loader.evaluation(), device)
+    with torch.no_grad():
+        try:
+            text = method.class_text_features()
+        except MethodError:
+            return None
+        if text.dim() != 2 or len(text) != len(method.class_names):
+            return None
+        known, known_labels = view_features(method.clip, ImageLoader(train, preprocess, BATCH), 0, unit=True)
+        counts = known_labels.bincount(minlength=len(text)).clamp(min=1)
+        prototypes = class_sums(known, known_labels, len(text)) / counts.unsqueeze(1)
+        chosen = np.unique(np.linspace(0, len(test) - 1, min(len(test), MOST_SPREAD)).round().astype(np.int64))
+        loader = ImageLoader(test.subset(chosen), preprocess, BATCH)
+        features, labels = encode_batches(method.image_features, loader.evaluation(), device)
     if features.dim() != 2 or features.shape[1] != prototypes.shape[1]:
         return None
-    w, z, y, s = (tensor.detach().float().cpu().numpy() for tensor in (text, features, labels, prototypes))
-    y = y.astype(np.int64)
+    w, z, s = (tensor.float().cpu().numpy() for tensor in (text, features, prototypes))
+    y = labels.cpu().numpy()
     found = {
         "text_distance": metrics.text_distance(w),
         "uniformity": metrics.uniformity(w),
@@ -74,8 +73,3 @@ def dispersion(method: Method, train: ImageTable, test: ImageTable) -> dict[str,
         "silhouette": metrics.silhouette(z, y),
     }
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
-
-
-def bits(hits: NDArray[np.bool_]) -> str:
-    """A character an image, in the table's order: 1 right, 0 wrong."""
-    return "".join("01"[int(hit)] for hit in hits)

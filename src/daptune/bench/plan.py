@@ -27,6 +27,8 @@ from daptune.presets import PRESETS
 from daptune.train import TrainConfig
 
 KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
+SCORES = ("test", "val")
+AMONG = ("target", "all")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Job:
 
     options  fields of the method's config          train    fields of TrainConfig, and `steps` in place of `epochs`
     targets  data sets that are measured on besides the test images
+    score    "val" leaves test images alone, so that nothing can be chosen by them
+    among    what is answered on a target that has some of the learned classes: "target", one of those that it has, or
+             "all", any learned class
     """
 
     plan: str
@@ -50,24 +55,33 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     targets: tuple[str, ...] = ()
+    score: str = "test"
+    among: str = "target"
 
     @property
     def key(self) -> str:
         """Names the job by its content."""
-        return _digest(asdict(self))
+        return _digest(self._content())
 
     @property
     def training(self) -> str:
         """The same for jobs that one training serves: they differ in what is measured or in how they are called."""
-        content = {name: value for name, value in asdict(self).items() if name not in _NOT_TRAINED}
+        content = {name: value for name, value in self._content().items() if name not in _NOT_TRAINED}
         return _digest(content | {"half": self.experiment == "base2new"})
+
+    def _content(self) -> dict[str, Any]:
+        content = asdict(self)
+        for name, first in (("score", SCORES[0]), ("among", AMONG[0])):
+            if content[name] == first:  # results that were written before there was a choice keep their keys
+                del content[name]
+        return content
 
 
 _NOT_TRAINED = ("plan", "experiment", "label", "targets")
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """A method under a label of its own."""
 
     method: str
@@ -81,11 +95,13 @@ class Experiment:
     """Rows x data sets x shots x seeds, and what they are measured on."""
 
     kind: str
-    methods: tuple[Row, ...]
+    methods: tuple[MethodRow, ...]
     datasets: tuple[str, ...]
     shots: tuple[int, ...]
     seeds: tuple[int, ...]
     targets: tuple[str, ...] = ()
+    score: str = "test"
+    among: str = "target"
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ class Plan:
             Job(
                 self.name, part.kind, row.method, row.label, dataset, shots, seed, self.backbone, self.precision,
                 self.preset, row.options, row.train, tuple(name for name in part.targets if name != dataset),
+                part.score, part.among,
             )
             for part in self.experiments
             for shots, dataset, row, seed in product(sorted(part.shots), part.datasets, part.methods, part.seeds)
@@ -114,7 +131,7 @@ class Plan:
 
 _EXPERIMENT = {item.name for item in fields(Experiment)} | {"train"}
 _PLAN = {"name", "backbone", "precision", "preset", "experiments"} | _EXPERIMENT
-_ROW = {item.name for item in fields(Row)}
+_ROW = {item.name for item in fields(MethodRow)}
 
 
 def ready_plans() -> dict[str, str]:
@@ -190,17 +207,25 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
         tuple(check_name(_text(item, where)) for item in _list(content.get(key, []), where, empty=key == "targets"))
         for key in ("datasets", "targets")
     )
+    kind, score, among = (
+        _one_of(content.get(name, known[0]), known, f"{where}: {name}")
+        for name, known in (("kind", KINDS), ("score", SCORES), ("among", AMONG))
+    )
+    if score == "val" and (targets or kind == "base2new"):
+        raise PlanError(f'{where}: score = "val" measures validation images alone; leave out targets and base2new')
     return Experiment(
-        kind=_one_of(content.get("kind", "fewshot"), KINDS, f"{where}: kind"),
+        kind=kind,
         methods=methods,
         datasets=sets,
         shots=_numbers(content.get("shots", [16]), 1, f"{where}: shots"),
         seeds=_numbers(content.get("seeds", [1]), 0, f"{where}: seeds"),
         targets=targets,
+        score=score,
+        among=among,
     )
 
 
-def _row(item: object, train: dict[str, Any], where: str) -> Row:
+def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
     content = {"method": item} if isinstance(item, str) else _table(item, f"{where}: methods")
     _known(content, _ROW, f"{where}: methods")
     method = _text(content.get("method"), f"{where}: method")
@@ -217,7 +242,7 @@ def _row(item: object, train: dict[str, Any], where: str) -> Row:
         if "epochs" in training:
             raise PlanError(f"{where}: train of {method} has both steps and epochs; keep one of the two")
     TrainConfig(**settings)
-    return Row(method, _text(content.get("label", method), f"{where}: label"), options, training)
+    return MethodRow(method, _text(content.get("label", method), f"{where}: label"), options, training)
 
 
 def _known(content: Mapping[str, Any], known: set[str], where: str) -> None:

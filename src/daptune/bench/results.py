@@ -2,38 +2,191 @@
 
 RUN/plan.toml        the plan                    RUN/adapters/<key>/   what each job learned
 RUN/results.jsonl    a line a result; of several with one key the last one counts
+
+`Result` is a line, for who writes it (`daptune bench`) and for who reads it (`daptune report`, the studies).
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from types import UnionType
+from typing import IO, Any, get_args, get_origin
 
 from daptune.adapter.record import write_folder
 from daptune.bench.plan import Job, Plan
-from daptune.errors import PlanError
+from daptune.errors import DataError, PlanError
+from daptune.files import json_line, json_lines, try_lock
 
-fcntl: Any
-try:
-    fcntl = import_module("fcntl")
-except ImportError:  # Windows: nobody looks whether another process writes
-    fcntl = None
-
+FORMAT = 1
 RESULTS, PLAN, ADAPTERS = "results.jsonl", "plan.toml", "adapters"
-Row = dict[str, Any]
+NOT_TARGETS = ("test", "val")
 _log = logging.getLogger("daptune")
 
 
-def read_results(run: Path) -> list[Row]:
-    """The rows of a folder of results, one a key. Raises PlanError where there are none to be read."""
+@dataclass(frozen=True)
+class Result:
+    """A job that is done, or failed. Accuracies are shares, 0 to 1."""
+
+    key: str
+    plan: str
+    experiment: str
+    method: str
+    label: str
+    dataset: str
+    shots: int
+    seed: int
+    options: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    status: str = "done"
+    """"done" or "failed"; what follows `error` is of a job that is done."""
+    error: str = ""
+    method_config: dict[str, Any] = field(default_factory=dict)
+    train_config: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, str] = field(default_factory=dict)
+    split_hash: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    learned: int | None = None
+    images: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+    dispersion: dict[str, float | None] | None = None
+    selected: dict[str, Any] | None = None
+    """Of the epoch that validation chose: "epoch", "test", "val"."""
+    peak_bytes: float | None = None
+    accuracy: dict[str, float] = field(default_factory=dict)
+    """Of the last step: "test", "val", and the names of target data sets, or "base" and "new"."""
+    correct: dict[str, str] = field(default_factory=dict)
+    """For each split measured, a 1 or 0 an image in table order."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Targets that were not measured, with the reason."""
+    curve: dict[str, list[float]] | None = None
+    """Along the run, where it was looked at: "steps", "right" (validation images), "seconds"."""
+    run: Path | None = field(default=None, compare=False)
+    """The folder that it was read from; not in the file."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the job came to an end."""
+        return self.status == "done"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What was measured beside the images of the same data set."""
+        return tuple(name for name in self.accuracy if name not in NOT_TARGETS)
+
+    def to_json(self) -> dict[str, Any]:
+        """The line. A failure has what names it and the error."""
+        content: dict[str, Any] = {"format": FORMAT}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "run" or (item.name in _WHERE_GIVEN and not value):
+                continue
+            content[item.name] = list(value) if isinstance(value, tuple) else value
+            if item.name == "error":
+                break
+        return content
+
+    @classmethod
+    def from_json(cls, row: object, where: str, run: Path | None = None) -> "Result":
+        """What a line holds, every field checked. Raises DataError, one line that begins with `where`."""
+        content = _checked_format(row, where)
+        needed = _NAMES | _MEASURED
+        if content.get("status") != "done":
+            content = {name: content.get(name) for name in _HEAD} | {"status": "failed"}
+            content["error"] = " ".join(str(content["error"] or "no reason given").split())
+            needed = _NAMES
+        found: dict[str, Any] = {}
+        for name, kinds in _KINDS.items():
+            value = content.get(name)
+            if value is None and name not in needed:
+                continue
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise DataError(f"{where}: {name!r} is {str(value)[:40]!r}; not a result of `daptune bench`")
+            found[name] = value
+        if not found["key"].isalnum():  # it names a folder
+            raise DataError(f"{where}: {found['key'][:40]!r} is no key of a job")
+        _check_numbers(found, where)
+        found["class_names"] = tuple(str(name) for name in found.get("class_names", ()))
+        for name in ("backbone", "versions", "skipped"):
+            found[name] = {str(key): str(value) for key, value in found.get(name, {}).items()}
+        return cls(run=run, **found)
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """What a value may be in JSON for a field of that type."""
+    parts = [get_origin(part) or part for part in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+    return tuple(list if part is tuple else part for part in parts) + ((int,) if float in parts else ())
+
+
+_KINDS = {item.name: _kinds(item.type) for item in fields(Result) if item.name != "run"}
+_HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
+_WHERE_GIVEN = ("error", "skipped", "curve")
+"""Fields that a line has where there is something to say."""
+_NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}
+"""What every line has, and what it has of a job that is done."""
+
+
+def _checked_format(row: object, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object, found {type(row).__name__}")
+    version = row.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise DataError(f"{where}: expected format {FORMAT}, found {version!r}; not of `daptune bench`")
+    if version > FORMAT:
+        raise DataError(f"{where}: format {version} is newer than this daptune; pip install -U daptune")
+    return dict(row)
+
+
+def _check_numbers(found: dict[str, Any], where: str) -> None:
+    for name in ("accuracy", "dispersion"):
+        for key, value in (found.get(name) or {}).items():
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise DataError(f"{where}: {name} of {key!r} is {value!r}; expected a number")
+    found["accuracy"] = {key: value for key, value in found.get("accuracy", {}).items() if value is not None}
+    for name, bits in found.get("correct", {}).items():
+        if not isinstance(bits, str) or set(bits) - {"0", "1"}:
+            raise DataError(f"{where}: 'correct' of {name!r} must be a text of 0 and 1")
+
+
+@dataclass(frozen=True)
+class ResultLines:
+    """All lines of a file, in its order."""
+
+    results: tuple[Result, ...]
+    damaged: tuple[DataError, ...] = ()
+    """One for each line that is no result."""
+    cut_off: bool = False
+    """The last line is not complete, as after a kill."""
+
+
+def parse_results(content: bytes, path: Path) -> ResultLines:
+    """The lines of the file `path`, whose content it is."""
+    results, damaged, cut_off = [], [], False
+    ends = content.count(b"\n")
+    for number, row in json_lines(content):
+        where = f"{path}, line {number}"
+        if isinstance(row, ValueError):
+            if number > ends:
+                cut_off = True
+            else:
+                damaged.append(DataError(f"{where}: not JSON ({row}); is it a result of `daptune bench`?"))
+            continue
+        try:
+            results.append(Result.from_json(row, where, path.parent))
+        except DataError as error:
+            damaged.append(error)
+    return ResultLines(tuple(results), tuple(damaged), cut_off)
+
+
+def read_results(run: Path) -> list[Result]:
+    """The results in a folder, one a key; damaged lines are logged and left out. Raises PlanError without a file."""
     path = run / RESULTS
     try:
-        with path.open("rb") as file:
-            return list(_rows(file, path).values())
+        return list(_by_key(parse_results(path.read_bytes(), path)).values())
     except OSError as error:
         raise PlanError(f"no results at {path} ({error.strerror}); name a folder that `daptune bench` wrote") from error
 
@@ -41,19 +194,20 @@ def read_results(run: Path) -> list[Row]:
 class Results:
     """The results of a plan in a folder, open for writing."""
 
-    def __init__(self, run: Path, file: IO[bytes], rows: dict[str, Row]) -> None:
+    def __init__(self, run: Path, file: IO[bytes], rows: dict[str, Result]) -> None:
         self.run, self.rows, self._file = run, rows, file
 
-    def add(self, row: Row, adapter: Mapping[str, bytes]) -> None:
+    def add(self, result: Result, adapter: Mapping[str, bytes]) -> None:
         """Write a result down; when this returns, it is on the disk, and so is its adapter."""
         if adapter:
-            folder = self.run / ADAPTERS / row["key"]
+            folder = self.run / ADAPTERS / result.key
             folder.parent.mkdir(exist_ok=True)
             write_folder(folder, adapter)
-        self._file.write(json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        line = json_line(result.to_json()).encode()
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows[row["key"]] = row
+        self.rows |= _by_key(parse_results(line, self.run / RESULTS))  # as the next call will read it
 
 
 @contextmanager
@@ -69,46 +223,33 @@ def open_results(run: Path, plan: Plan, jobs: Sequence[Job]) -> Iterator[Results
     except OSError as error:
         raise PlanError(f"{path} cannot be written ({error.strerror}); name another folder with --out") from error
     with file:
-        _lock(file, run)
+        if not try_lock(file):
+            raise PlanError(f"another `daptune bench` is writing into {run}; wait for it, or name another --out")
         file.seek(0)
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-        file.seek(0)
-        rows = _rows(file, path)
+        whole = content[: content.rfind(b"\n") + 1]
+        file.truncate(len(whole))
+        rows = _by_key(parse_results(whole, path))
         _check(rows, plan, {job.key for job in jobs}, run)
         (run / PLAN).write_text(plan.text, "utf-8")
         yield Results(run, file, rows)
 
 
-def _rows(file: IO[bytes], path: Path) -> dict[str, Row]:
-    rows: dict[str, Row] = {}
-    for number, line in enumerate(file, 1):
-        try:
-            row = json.loads(line)
-            rows[row["key"]] = row
-        except (ValueError, TypeError, KeyError):
-            if line.endswith(b"\n"):
-                _log.warning("line %d of %s is damaged and left out", number, path)
-    return rows
+def _by_key(lines: ResultLines) -> dict[str, Result]:
+    for error in lines.damaged:
+        _log.warning("a damaged line is left out: %s", error)
+    return {result.key: result for result in lines.results}
 
 
-def _check(rows: Mapping[str, Row], plan: Plan, keys: set[str], run: Path) -> None:
+def _check(rows: Mapping[str, Result], plan: Plan, keys: set[str], run: Path) -> None:
     advice = "name another folder with --out"
-    if other := next((row for row in rows.values() if row.get("plan") != plan.name), None):
-        raise PlanError(f"{run} holds results of the plan {other.get('plan')!r}, not of {plan.name!r}; {advice}")
+    if other := next((row for row in rows.values() if row.plan != plan.name), None):
+        raise PlanError(f"{run} holds results of the plan {other.plan!r}, not of {plan.name!r}; {advice}")
     strange = [row for key, row in rows.items() if key not in keys]
     if strange:
-        what = ", ".join(f"{name} {strange[0].get(name)}" for name in ("label", "dataset", "shots", "seed"))
+        first = strange[0]
+        what = f"label {first.label}, dataset {first.dataset}, shots {first.shots}, seed {first.seed}"
         raise PlanError(
             f"{run} holds {len(strange)} results that the plan {plan.name!r} does not ask for ({what}), so it was "
             f"changed since; {advice}"
         )
-
-
-def _lock(file: IO[bytes], run: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise PlanError(f"another `daptune bench` is writing into {run}; wait for it, or name another --out") from error

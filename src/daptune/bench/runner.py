@@ -2,24 +2,22 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from daptune.bench.executors import Executor, Group, LocalProcesses, Setting
+from daptune.bench.job import Outcome, run_jobs
 from daptune.bench.plan import Job, Plan
-from daptune.bench.results import open_results
-
-Row = dict[str, Any]
+from daptune.bench.results import Result, open_results
 
 
 @dataclass(frozen=True)
 class Step:
     """A result that has come in, and how things stand; counts are of this call's jobs."""
 
-    row: Row
+    result: Result
     done: int
     total: int
     seconds_left: float
@@ -34,37 +32,41 @@ def run_plan(
     device: str = "cpu",
     retry: bool = False,
     tell: Callable[[Step], None] | None = None,
-) -> list[Row]:
-    """Run the jobs of `plan` that `run` has no result of, and return the rows of all, in the plan's order.
+    leave: Collection[str] = (),
+    work: Callable[..., list[Outcome]] = run_jobs,
+) -> list[Result]:
+    """Run the jobs of `plan` that `run` has no result of, and return those of all, in the plan's order.
 
     root    folder of the benchmark data sets
     retry   also run what failed before
     tell    called for each result when it is written down
+    leave   keys of jobs that are not to be run
+    work    makes the outcomes of a group of jobs
 
-    Raises PlanError where the folder holds something else. A job that fails is a row, and raises nothing.
+    Raises PlanError where the folder holds something else. A job that fails is a result, and raises nothing.
     """
     jobs = plan.jobs()
     executor = LocalProcesses() if executor is None else executor
     with open_results(run, plan, jobs) as results:
-        missing = [job for job in jobs if lacks(results.rows.get(job.key), retry)]
+        missing = [job for job in jobs if job.key not in leave and lacks(results.rows.get(job.key), retry)]
         if isinstance(executor, LocalProcesses):
-            executor.peak = max(executor.peak, *(row.get("peak_bytes", 0) for row in results.rows.values()), 0)
+            executor.peak = max(executor.peak, *(int(row.peak_bytes or 0) for row in results.rows.values()), 0)
         left = _Remaining(by_training(missing))
-        with closing(executor.run(left.groups, Setting(root, device))) as outcomes:  # type: ignore[type-var]
+        with closing(executor.run(left.groups, Setting(root, device, work))) as outcomes:  # type: ignore[type-var]
             done = 0
             for group, found in outcomes:
                 left.take(group)
                 for outcome in found:
-                    results.add(outcome.row, outcome.adapter)
+                    results.add(outcome.result, outcome.adapter)
                     done += 1
                     if tell is not None:
-                        tell(Step(outcome.row, done, len(missing), left.seconds()))
+                        tell(Step(outcome.result, done, len(missing), left.seconds()))
         return [results.rows[job.key] for job in jobs if job.key in results.rows]
 
 
-def lacks(row: Row | None, retry: bool) -> bool:
-    """Whether a job is to be run, given its row so far."""
-    return row is None or (retry and row["status"] == "failed")
+def lacks(result: Result | None, retry: bool) -> bool:
+    """Whether a job is to be run, given its result so far."""
+    return result is None or (retry and not result.done)
 
 
 def by_training(jobs: Sequence[Job]) -> list[Group]:

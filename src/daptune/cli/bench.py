@@ -8,7 +8,7 @@ from typing import Any
 
 from daptune.bench.executors import Executor, LocalProcesses, RayCluster
 from daptune.bench.plan import Plan, find_plan, ready_plans
-from daptune.bench.results import RESULTS, read_results
+from daptune.bench.results import RESULTS, Result, read_results
 from daptune.bench.runner import Step, run_plan
 from daptune.bench.summary import Table, tables
 from daptune.cli.console import emit_json, note, percent, print_table, progress, say
@@ -57,7 +57,7 @@ def run(
             )
         except KeyboardInterrupt as error:
             raise Interrupted(f"stopped; what is done is in {run_dir}, and the same command goes on.") from error
-    failures = [row for row in rows if row["status"] == "failed"]
+    failures = [row for row in rows if not row.done]
     found = tables(rows)
     if as_json:
         emit_json(_json(plan, run_dir, rows, found))
@@ -67,7 +67,7 @@ def run(
     if failures:
         again = shlex.join(["daptune", "bench", name, *(("--out", str(out)) if out else ()), "--retry"])
         first = failures[0]
-        note(f"daptune: {len(failures)} of {len(rows)} jobs failed, first {_where(first)}: {first['error']}")
+        note(f"daptune: {len(failures)} of {len(rows)} jobs failed, first {_where(first)}: {first.error}")
         note(f"daptune: once that is mended: {again}")
     return 2 if failures else 0
 
@@ -83,7 +83,7 @@ def _list_plans(as_json: bool) -> int:
 
 
 def _list_jobs(plan: Plan, run_dir: Path, as_json: bool) -> int:
-    there = {row["key"]: row["status"] for row in read_results(run_dir)} if (run_dir / RESULTS).exists() else {}
+    there = {row.key: row.status for row in read_results(run_dir)} if (run_dir / RESULTS).exists() else {}
     counts: dict[tuple[str, str, str], Counter[str]] = {}
     for job in plan.jobs():
         place = counts.setdefault((job.experiment, job.dataset, job.label), Counter())
@@ -104,18 +104,18 @@ def _print(found: list[Table]) -> None:
 
 
 def _line(step: Step) -> str:
-    row = step.row
-    if row["status"] == "failed":
-        what = f"failed: {row['error']}"
+    row = step.result
+    if not row.done:
+        what = f"failed: {row.error}"
     else:
-        scores = ", ".join(f"{name} {percent(value)}" for name, value in row["accuracy"].items())
-        what = f"{scores} ({row['seconds']:.0f} s)"
+        scores = ", ".join(f"{name} {percent(value)}" for name, value in row.accuracy.items())
+        what = f"{scores} ({row.seconds:.0f} s)"
     return f"{step.done}/{step.total} {_where(row)}: {what}; {_time(step.seconds_left)} left"
 
 
-def _where(row: dict[str, Any]) -> str:
-    shots = "1 shot" if row["shots"] == 1 else f"{row['shots']} shots"
-    return f"{row['experiment']}, {row['label']} on {row['dataset']}, {shots}, seed {row['seed']}"
+def _where(row: Result) -> str:
+    shots = "1 shot" if row.shots == 1 else f"{row.shots} shots"
+    return f"{row.experiment}, {row.label} on {row.dataset}, {shots}, seed {row.seed}"
 
 
 def _time(seconds: float) -> str:
@@ -124,12 +124,12 @@ def _time(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _json(plan: Plan, run_dir: Path, rows: list[dict[str, Any]], found: list[Table]) -> dict[str, Any]:
-    failures = [row for row in rows if row["status"] == "failed"]
+def _json(plan: Plan, run_dir: Path, rows: list[Result], found: list[Table]) -> dict[str, Any]:
+    failures = [row for row in rows if not row.done]
     return {
         "plan": plan.name,
         "run": str(run_dir),
         "done": len(rows) - len(failures),
-        "failed": [{"job": _where(row), "error": row["error"]} for row in failures],
+        "failed": [{"job": _where(row), "error": row.error} for row in failures],
         "tables": [{"title": t.title, "columns": t.columns, "cells": t.cells} for t in found],
     }

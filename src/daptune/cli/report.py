@@ -6,6 +6,7 @@ from pathlib import Path
 
 from daptune.adapter.record import JSON_FILE, AdapterRecord, read_record
 from daptune.bench.datasets import read_dataset
+from daptune.bench.results import RESULTS, Result
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text, warnings_shown
 from daptune.cli.evaluate import choose_split
 from daptune.cli.options import RunOptions
@@ -14,11 +15,11 @@ from daptune.data.fewshot import sample_fewshot, split_holdout
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
 from daptune.evaluate import nearest_words, zero_shot
-from daptune.report.bench import bench_page
 from daptune.report.bench_features import Sources
+from daptune.report.bench_page import bench_page
 from daptune.report.fit import Images, fit_page
 from daptune.report.page import Page, check_out, write_page
-from daptune.report.results import RESULTS, Result, is_bench_run, read_runs
+from daptune.report.runs import is_bench_run, read_runs
 from daptune.train import History
 from daptune.train.history import HISTORY_NAME
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daptune.adapter.record import JSON_FILE
+from daptune.bench.results import ADAPTERS, Result
 from daptune.errors import DaptuneError
-from daptune.report.compare import Board
+from daptune.report.bench_tables import dispersion_table
+from daptune.report.board import Board
 from daptune.report.html import tag
 from daptune.report.page import Section
-from daptune.report.results import Result
 from daptune.report.svg import Figure
 from daptune.report.table import file_name
-from daptune.report.tables import dispersion_table
 
 if TYPE_CHECKING:
     from daptune.data.table import ImageTable
@@ -70,7 +70,7 @@ def _maps(board: Board, shots: int, sources: Sources | None, note: Note) -> tupl
         if not rows:
             continue
         first = rows[0]
-        folder = first.run / "adapters" / first.key
+        folder = (first.run or Path()) / ADAPTERS / first.key
         if not (folder / JSON_FILE).is_file():
             without.append(dataset)
             continue
@@ -88,11 +88,13 @@ def _maps(board: Board, shots: int, sources: Sources | None, note: Note) -> tupl
 
 
 def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], str]:
-    from daptune.report.embedding import before, encode, few, image_figures, text_figures
+    from daptune.evaluate import zero_shot
+    from daptune.report.embedding import encode, few, image_figures, text_figures
 
     table = few(sources.find_images(result))
     method = sources.load(folder)
-    plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before(method), method))
+    before = zero_shot(method.backbone, method.class_names)
+    plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before, method))
     name = f"map-{file_name(result.dataset)}"
     maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]
     figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)

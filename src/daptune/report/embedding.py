@@ -4,7 +4,7 @@ A map keeps neighbours, not distances: the silhouette beside it is measured in t
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daptune.clip.transfer import Transfer
+from daptune import metrics
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import MethodError
-from daptune.methods import Method, get_method
+from daptune.methods import Method
+from daptune.methods.base import encode_batches
 from daptune.report.svg import INK, RULE, SERIES, SOFT, Figure, finished, look, panel
 
 if TYPE_CHECKING:
@@ -46,36 +47,27 @@ class Features:
         return Features(self.images[kept], self.labels[kept], self.texts)
 
     def silhouette(self) -> float:
-        """Mean silhouette of the images by class, Euclidean, -1 to 1; NaN where classes are too few."""
-        from sklearn.metrics import silhouette_score
-
-        kinds = len(np.unique(self.labels))
-        if not 2 <= kinds < len(self.labels):
-            return float("nan")
-        return float(silhouette_score(self.images, self.labels))
+        """Mean silhouette of the images by class, -1 to 1; NaN of one class."""
+        return metrics.silhouette(self.images, self.labels)
 
 
-def encode(method: Method, table: ImageTable, *, batch_size: int = 64, tick: Callable[[], object] = int) -> Features:
-    """Features as the method sees them, after its prompts; `tick` is called after each batch."""
+def encode(method: Method, table: ImageTable, *, batch_size: int = 64) -> Features:
+    """Features as the method sees them, after its prompts."""
     loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False)
-    parts, transfer = [], Transfer(method.clip.device)
     with torch.no_grad():
-        for images, _ in loader.evaluation():
-            parts.append(method.image_features(*transfer(images)).float().cpu())
-            tick()
+        images, _ = encode_batches(method.image_features, loader.evaluation(), method.clip.device)
         try:
-            texts = method.text_features().float().cpu().numpy().astype(np.float64)
+            texts = method.text_features()
         except MethodError:
             texts = None
-    found = torch.cat(parts).numpy().astype(np.float64)
-    if texts is not None and texts.shape != (len(method.class_names), found.shape[1]):
+    if texts is not None and texts.shape != (len(method.class_names), images.shape[1]):
         texts = None
-    return Features(found, table.labels, texts)
+    return Features(_numbers(images), table.labels, None if texts is None else _numbers(texts))
 
 
-def before(method: Method) -> Method:
-    """The zero-shot classifier of the same backbone and classes."""
-    return get_method("zero_shot")(method.backbone, method.class_names).eval()
+def _numbers(tensor: torch.Tensor) -> Floats:
+    found: Floats = tensor.double().cpu().numpy()
+    return found
 
 
 def project(points: Floats) -> Floats:

@@ -14,7 +14,7 @@ from daptune.adapter.record import AdapterRecord
 from daptune.data.table import ImageTable, describe
 from daptune.evaluate import measure
 from daptune.methods import Method
-from daptune.report.compare import MEANING, verdict
+from daptune.report.board import MEANING, verdict
 from daptune.report.embedding import Features, encode, few, image_figures, text_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
 from daptune.report.fit_tables import (

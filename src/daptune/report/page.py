@@ -1,7 +1,6 @@
 """A page from its sections: one HTML file that loads nothing, and a folder beside it with figures and tables."""
 
 import base64
-import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from daptune.errors import DataError
+from daptune.files import reason, write
 from daptune.report.html import Html, tag
 from daptune.report.svg import DARK, ROLES, Figure
 from daptune.report.table import Table
@@ -131,15 +131,11 @@ def write_page(page: Page, out: Path) -> list[Path]:
     content |= {folder / f"{figure.name}.svg": figure.file() for figure in figures}
     content[out] = page.to_html(folder.name)
     for path, text in content.items():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, "utf-8")
-            os.replace(temporary, path)
+            write(path, text.encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise DataError(f"{path} cannot be written: {error.strerror}; name another file with --out") from error
+            raise DataError(f"{path} cannot be written: {reason(error)}; name another file with --out") from error
     return list(content)
 
 

@@ -4,9 +4,10 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 
+from daptune.bench.results import PLAN, RESULTS
 from daptune.report.html import tag
 from daptune.report.page import Section
-from daptune.report.results import PLAN, RESULTS, Runs
+from daptune.report.runs import Runs
 from daptune.report.table import Cell, Table, text_row
 
 

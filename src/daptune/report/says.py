@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from daptune.metrics import PairedDifference
-from daptune.report.compare import MEANING, Board, harmonic, verdict
+from daptune.report.bench_tables import targets_of
+from daptune.report.board import MEANING, Board, harmonic, verdict
 from daptune.report.table import signed
-from daptune.report.tables import targets_of
 
 
 def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:

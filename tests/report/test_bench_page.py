@@ -12,10 +12,10 @@ import pytest
 from daptune.classifier import load
 from daptune.cli.report import fit_images
 from daptune.errors import DataError
-from daptune.report.bench import bench_page
 from daptune.report.bench_features import Sources
-from daptune.report.compare import harmonic
-from daptune.report.results import read_runs
+from daptune.report.bench_page import bench_page
+from daptune.report.board import harmonic
+from daptune.report.runs import read_runs
 
 from .made_up import SHOTS, line, write_run
 from .reading import Elements, outside, table

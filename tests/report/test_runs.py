@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daptune.errors import DataError
-from daptune.report.results import read_runs
+from daptune.report.runs import read_runs
 
 from .made_up import line, write_run
 
@@ -29,7 +29,7 @@ def test_several_runs_together_and_the_last_line_of_a_job_counts(tmp_path: Path)
     second = write_run(tmp_path / "b", [other])
     found = read_runs([first, second])
     assert [result.seconds for result in found.results] == [99.0]
-    assert [(failure.seed, failure.error) for failure in found.failures] == [("2", "out of memory")]
+    assert [(failure.seed, failure.error) for failure in found.failures] == [(2, "out of memory")]
 
 
 def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.bench.results import Result
 from daptune.metrics import PairedDifference, mean_paired_bootstrap
-from daptune.report.results import Result
 
 BASELINES = ("zero_shot", "linear_probe")
 """Come first wherever methods are listed."""

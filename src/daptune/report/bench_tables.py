@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from daptune.metrics import holm
-from daptune.report.compare import Board, Summary, harmonic, summarise, verdict
+from daptune.report.board import Board, Summary, harmonic, summarise, verdict
 from daptune.report.table import Cell, Table, file_name, mark_best, points, share, text_row
 
 NAMES = {
@@ -123,7 +123,7 @@ def dispersion_table(board: Board, shots: int) -> Table | None:
     for dataset in board.datasets:
         for label in board.labels:
             found = [run.dispersion for run in board.rows(label, dataset, shots) if run.dispersion]
-            summaries = [summarise(d[name] for d in found if name in d) for name in NAMES]
+            summaries = [summarise(v for d in found if (v := d.get(name)) is not None) for name in NAMES]
             if any(summaries):
                 cells = [_plain(summary) for summary in summaries]
                 rows.append(text_row(label, dataset, *cells))

@@ -2,18 +2,11 @@
 
 from collections.abc import Sequence
 
+from daptune.bench.results import Result
 from daptune.errors import DataError, suggest
+from daptune.report.bench_charts import difference_figures, fewshot_figures, overview_figure
 from daptune.report.bench_features import Note, Sources, features_section
-from daptune.report.charts import difference_figures, overview_figure
-from daptune.report.compare import Board, choose_focus
-from daptune.report.curves import fewshot_figures
-from daptune.report.html import Html, tag
-from daptune.report.page import Page, Section
-from daptune.report.repeat import repeat_section
-from daptune.report.results import Result, Runs
-from daptune.report.says import bench_says
-from daptune.report.table import Table, text_row
-from daptune.report.tables import (
+from daptune.report.bench_tables import (
     ablation_table,
     all_results_table,
     base_to_new_table,
@@ -23,6 +16,13 @@ from daptune.report.tables import (
     targets_of,
     targets_table,
 )
+from daptune.report.board import Board, choose_focus
+from daptune.report.html import Html, tag
+from daptune.report.page import Page, Section
+from daptune.report.repeat import repeat_section
+from daptune.report.runs import Runs
+from daptune.report.says import bench_says
+from daptune.report.table import Table, text_row
 
 KINDS = {"comparison": "fewshot"}
 """Experiments that are shown together with another; what is not known is shown as few-shot learning."""
@@ -101,7 +101,7 @@ def boards_of(results: Sequence[Result], focus: str) -> dict[str, Board]:
 
 def _fewshot(board: Board) -> list[Section]:
     shots = board.top_shots
-    sections = []
+    sections, tables = [], shots_tables(board)
     if bars := difference_figures(board, shots):
         caption = (
             f"Points by which {board.focus} is better, at {shots} images a class. Lines are 95 % intervals of a paired "
@@ -120,8 +120,8 @@ def _fewshot(board: Board) -> list[Section]:
             "Accuracy by images a class",
             figures=figures,
             caption=caption if figures else "",
-            tables=shots_tables(board)[:1],
-            folded=shots_tables(board)[1:],
+            tables=tables[:1],
+            folded=tables[1:],
         )
     )
     return sections
@@ -155,7 +155,7 @@ def _costs(runs: Runs, boards: dict[str, Board]) -> Section:
     tables = [cost_table(Board(runs.results, next(iter(boards.values())).focus))]
     more: list[Html] = [tag("p", line, class_="note") for line in runs.notes]
     if runs.failures:
-        rows = tuple(text_row(f.label, f.dataset, f.shots, f.seed, f.error) for f in runs.failures)
+        rows = tuple(text_row(f.label, f.dataset, str(f.shots), str(f.seed), f.error) for f in runs.failures)
         failed = Table("failed", "Jobs that failed", ("method", "data set", "shots", "seed", "error"), rows, left=5)
         more.append(failed.to_html())
     every = all_results_table(boards.values())

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daptune.bench.results import Result
 from daptune.metrics import PairedDifference
-from daptune.report.bench import boards_of
-from daptune.report.compare import Board, choose_focus, harmonic, verdict
-from daptune.report.results import Result, read_runs
+from daptune.report.bench_page import boards_of
+from daptune.report.board import Board, choose_focus, harmonic, verdict
+from daptune.report.runs import read_runs
 
 from .made_up import SEEDS, line, write_run
 
