@@ -126,3 +126,20 @@ def exported(exact: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from daptune.export.onnx_file import export_onnx
 
     return export_onnx(exact, tmp_path_factory.mktemp("exported") / "model.onnx").path
+
+
+@pytest.fixture(scope="session")
+def bench_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up run of two data sets; not to be changed."""
+    from .report.made_up import lines, write_run
+
+    return write_run(tmp_path_factory.mktemp("bench") / "run", lines())
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up run of two methods; not to be changed."""
+    from .report.made_up import line, write_run
+
+    rows = [line("fewshot", label, "demo", 16, 1, {"test": 0.5}) for label in ("coop", "dapt")]
+    return write_run(tmp_path_factory.mktemp("small") / "run", rows)

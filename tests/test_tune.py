@@ -108,7 +108,8 @@ def test_the_command_line(
     made_up_backbone: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["tune", str(pictures), "--backbone", made_up_backbone, "--out", str(tmp_path / "run"), "--shots", "2"]
-    words += ["--epochs", "2", "--set", "text_tokens=2", "--trials", "1"]
+    words += ["--epochs", "2", "--set", "text_tokens=2", "--trials", "1", "--train", "schedule=constant"]
+    words += ["--train", "clip_norm=none", "--train", "accumulate=2"]
     assert cli([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["trials"] == 1 and found["best"]["accuracy"] == found["default_accuracy"]
@@ -118,6 +119,7 @@ def test_the_command_line(
     command = shlex.split(found["command"])
     assert command[:3] == ["daptune", "fit", str(pictures)] and " ".join(command[3:]).startswith("--method dapt")
     assert {"text_tokens=2", "inter_weight=0.1", "vision_tokens=16"} <= set(command) and "--epochs" in command
+    assert {"schedule=constant", "clip_norm=none", "--accumulate"} <= set(command)
     assert cli([*command[1:], "--out", str(tmp_path / "adapter"), "--json"]) == 0
 
 

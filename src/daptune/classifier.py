@@ -5,7 +5,6 @@ validates, forgets earlier fits and returns self, what was learned ends in `_`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,18 +14,23 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from daptune.adapter.record import AdapterRecord, read_record
+from daptune.adapter.sharing import find_adapter
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
-from daptune.data.check import DecodeReport, check_readable, drop_unreadable
-from daptune.data.fewshot import FewShot, sample_fewshot
+from daptune.data.cache import Decoder
+from daptune.data.heldout import draw_readable, hold_out, read_images
 from daptune.data.loader import ImageLoader
 from daptune.data.sources import read_source, table_from_lists
-from daptune.data.table import ImageTable
-from daptune.errors import DataError, MethodError, TrainingError, suggest
+from daptune.data.stream import SCALED_MARGIN
+from daptune.data.table import ImageTable, Splits
+from daptune.errors import DataError, MethodError, TrainingError
+from daptune.evaluate import Measured, measure
 from daptune.methods import MethodConfig, get_method, make_config
+from daptune.methods.options import parse_options
 from daptune.predict.predictor import Predictor
 from daptune.presets import resolve
 from daptune.train import Progress, TrainConfig, fit_method
@@ -48,11 +52,17 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     precision       of the frozen towers: "auto", "fp32", "bf16", "fp16-faithful"
     device          of torch
     batch_size      images at a time in prediction
-    cache_dir       folder that keeps decoded training images for later runs (20 GB at most); None: memory alone
+    cache_dir       folder that keeps decoded images for later runs (20 GB at most); None: memory alone
     scaled_decoding predict from large JPEGs decoded at a fraction of their size: faster, not quite the same pixels
 
-    Fitted: `classes_` (what `predict` answers with, in the order of the columns of `predict_proba`), `method_`,
-    `backbone_`, `history_`, `train_table_`, `record_`.
+    Fitted:
+
+    classes_        what `predict` answers with, in the order of the columns of `predict_proba`
+    method_         the `Method` that learned, and `backbone_`, the frozen CLIP below it
+    train_table_    the images that were drawn to learn from; `val_table_` those to validate on, or None
+    test_table_     the test images of the source or those held out, or None; `test_name_` says which they are
+    train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
+    record_         the `AdapterRecord` that `save` writes
     """
 
     def __init__(
@@ -96,23 +106,38 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         labels: Any = None,
         *,
         val: ImageTable | None = None,
+        holdout: float | None = None,
         run_dir: Path | None = None,
         resume: bool = False,
         progress: Callable[[Progress], None] | None = None,
         before: Callable[[Self], None] | None = None,
+        decoder: Decoder | None = None,
     ) -> Self:
         """Learn from `images` (paths, PIL images, uint8 arrays) with `labels` (names or integers).
 
         Without labels, `images` is any source that `daptune.read_source` takes: a folder, a table, a data set.
         `val` chooses the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are those
         of `daptune.train.fit_method`; `before` is called with the classifier when all is set up, before training.
+        `holdout` is the part of the images that becomes `test_table_` where the source has no test split; all images
+        are then looked at first (`daptune.data.heldout`), and none that is held out is learned from.
+        `decoder` keeps images that others have use for, before or after.
         Images that cannot be read are logged together and left out. Raises DaptuneError for bad input.
         """
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
+        self._forget()
         method_class, method_config, train_config = self.settings()
-        table, val = self._tables(images, labels, val)
-        drawn = self._draw(table, val)
+        decoder = Decoder(cache_dir=self.cache_dir) if decoder is None else decoder
+        names = self.class_names
+        source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
+        self.test_name_ = "test split"
+        if holdout is None:
+            splits = read_source(source, label_names=names)
+        else:
+            splits = read_images(source, label_names=names, decoder=decoder)
+            splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
+        drawn = draw_readable(splits.train, self.shots, self.seed, splits.val if val is None else val, decoder)
+        given = _integer_labels(labels, names)
+        self.classes_ = np.array(drawn.train.class_names) if given is None else given
+        self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
 
         backbone = self.backbone
         if isinstance(backbone, str):
@@ -120,53 +145,17 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         method = method_class(backbone, drawn.train.class_names, method_config, seed=self.seed)
         if self.start_from is not None:
             start_from(method, self.start_from)
-        given = _integer_labels(labels, self.class_names)
-        self.classes_ = np.array(drawn.train.class_names) if given is None else given
-        self.train_table_, self.val_table_ = drawn.train, drawn.val
         self.backbone_, self.method_ = backbone, method
-
-        def loader(part: ImageTable, *, training: bool) -> ImageLoader:
-            size = train_config.batch_size if training else self.batch_size
-            on = backbone.device if train_config.augment_on == "device" else None
-            return ImageLoader(
-                part,
-                backbone.preprocess,
-                size,
-                seed=self.seed,
-                augment=training,
-                shuffle=training,
-                augmentation=train_config.augmentation,
-                augment_on=on,
-                views=train_config.views,
-                cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
-            )
-
-        train = loader(drawn.train, training=True)
+        train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
         if before is not None:
             before(self)
+        held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
-            method,
-            train,
-            train_config,
-            val=None if drawn.val is None else loader(drawn.val, training=False),
-            run_dir=run_dir,
-            resume=resume,
-            progress=progress,
+            method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
-        data: dict[str, Any] = {"fingerprint": drawn.train.fingerprint(), "images": len(drawn.train)}
-        if method.started_from is not None:
-            data["started_from"] = method.started_from
-        self.record_ = make_record(
-            method,
-            backbone,
-            train_config=self.train_config_ if self.history_.rows else None,
-            shots=self.shots,
-            seed=self.seed,
-            data=data,
-            labels=None if given is None else [int(label) for label in given],
-        )
+        self.record_ = self._record(given, holdout)
         return self
 
     @property
@@ -184,14 +173,39 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
         return found
 
+    def evaluate(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        decoder: Decoder | None = None,
+        after_batch: Callable[[], object] = int,
+    ) -> Measured:
+        """Accuracy, macro_f1, nll, per_class and probabilities on labelled images, at the adapter's temperature.
+
+        Without labels, `images` is a source: its test images, or all. `daptune.evaluate.zero_shot` makes the
+        classifier to set beside it, `measure_beside` measures the two. Raises DataError at the first image that cannot
+        be read, and for a label that is none of the classes; `decoder` and `after_batch` are those of
+        `daptune.evaluate.measure`.
+        """
+        check_is_fitted(self, "record_")
+        if decoder is None and self.scaled_decoding:
+            decoder = Decoder(0, shrink_to=SCALED_MARGIN * self.backbone_.preprocess.size)
+        return measure(
+            self.method_,
+            self._labelled(images, labels),
+            temperature=self.record_.temperature,
+            batch_size=self.batch_size,
+            decoder=decoder,
+            after_batch=after_batch,
+        )
+
     def score(self, images: Any, labels: Any = None, sample_weight: Any = None) -> float:
         """Accuracy on labelled images. Without labels, `images` is a source: its test images, or all."""
         check_is_fitted(self, "record_")
         if labels is None:
-            splits = read_source(images, label_names=self.method_.class_names, training=False)
-            table = splits.test or splits.whole()
-            images, labels = list(table.images), self.classes_[table.labels]
-        return float(super().score(images, labels, sample_weight))
+            return float(np.average(self.evaluate(images).correct, weights=sample_weight))
+        return float(super().score(images, labels, sample_weight))  # for which a label may be none of the classes
 
     def save(self, folder: str | Path) -> Path:
         """Write the adapter folder, as a whole, and return it; an adapter that is there is replaced."""
@@ -202,7 +216,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         """The same prompts for other classes, as a new classifier; MethodError where they belong to the old ones."""
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)
-        record = make_record(method, self.backbone_, shots=self.shots, seed=self.seed, data=self.record_.data)
+        record = make_record(method, self.backbone_, shots=self.shots, seed=self.seed, data=dict(self.record_.data))
         other: Self = clone(self).set_params(class_names=list(class_names))
         other.classes_ = np.array(method.class_names)
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
@@ -226,32 +240,59 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.preset is not None:
             preset = resolve(self.preset, self.method, shots=self.shots, dataset=self.dataset)
             options, training = preset.method | options, preset.train | training
-        known = {field.name for field in fields(TrainConfig)}
-        for name in training:
-            if name not in known:
-                raise TrainingError(f"training has no option {name!r}.{suggest(name, known)}")
+        training = {"seed": self.seed} | parse_options("training", TrainConfig, training, TrainingError)
         config = make_config(self.method, options)
         if self.start_from is not None:
             check_start(self.start_from, self.method)
-        return method_class, config, TrainConfig(**({"seed": self.seed} | training))
+        return method_class, config, TrainConfig(**training)
 
-    def _tables(self, images: Any, labels: Any, val: ImageTable | None) -> tuple[ImageTable, ImageTable | None]:
-        if labels is not None:
-            return table_from_lists(images, labels, label_names=self.class_names), val
-        splits = read_source(images, label_names=self.class_names)
-        return splits.train, splits.val if val is None else val
+    def _forget(self) -> None:
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
 
-    def _draw(self, table: ImageTable, val: ImageTable | None) -> FewShot:
-        """The few-shot draw, of images that can be read: a bad one is left out and the draw made again."""
-        while True:
-            drawn = sample_fewshot(table, self.shots, self.seed, val=val)
-            bad = check_readable(drawn.train)
-            bad_val = None if drawn.val is None else check_readable(drawn.val)
-            if not bad and not bad_val:
-                return drawn
-            table = _without(table, drawn.train_indices, bad)
-            if val is not None and drawn.val_indices is not None and bad_val is not None:
-                val = _without(val, drawn.val_indices, bad_val)
+    def _loader(self, part: ImageTable, config: TrainConfig, decoder: Decoder, *, training: bool) -> ImageLoader:
+        return ImageLoader(
+            part,
+            self.backbone_.preprocess,
+            config.batch_size if training else self.batch_size,
+            seed=self.seed,
+            augment=training,
+            shuffle=training,
+            augmentation=config.augmentation,
+            augment_on=self.backbone_.device if config.augment_on == "device" else None,
+            views=config.views,
+            decoder=decoder,
+        )
+
+    def _record(self, labels: NDArray[np.int64] | None, holdout: float | None) -> AdapterRecord:
+        method, table = self.method_, self.train_table_
+        data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table)}
+        if method.started_from is not None:
+            data["started_from"] = method.started_from
+        if holdout is not None and self.test_table_ is not None:
+            data["holdout"] = holdout
+        return make_record(
+            method,
+            self.backbone_,
+            train_config=self.train_config_ if self.history_.rows else None,
+            shots=self.shots,
+            seed=self.seed,
+            data=data,
+            labels=None if labels is None else labels.tolist(),
+        )
+
+    def _labelled(self, images: Any, labels: Any) -> ImageTable:
+        """Images with their classes as columns of `predict_proba`."""
+        names = self.method_.class_names
+        if labels is None:
+            splits = read_source(images, label_names=names, training=False)
+            return splits.test or splits.whole()
+        if self.record_.labels is None:
+            return table_from_lists(images, labels, label_names=names)
+        columns = {number: column for column, number in enumerate(self.record_.labels)}
+        if strange := [label for label in labels if label not in columns]:
+            raise DataError(f"label {strange[0]} is not among the {len(columns)} classes; measure on the others.")
+        return table_from_lists(images, [columns[label] for label in labels], label_names=names)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -262,12 +303,19 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
 def load(
     folder: str | Path,
-    backbone: Backbone | None = None,
+    backbone: Backbone | str | None = None,
     *,
     precision: str | None = None,
     device: str = "cpu",
 ) -> FewShotClassifier:
-    """A fitted classifier from an adapter folder; errors as of `daptune.load_adapter`."""
+    """A fitted classifier from an adapter folder; errors as of `daptune.load_adapter`.
+
+    `backbone` is a loaded one, or where the adapter's own lies now if not under the name that the adapter has.
+    """
+    if isinstance(backbone, str):
+        folder = find_adapter(folder)
+        own = read_record(folder).backbone.get("precision", "auto")
+        backbone = load_backbone(backbone, precision=precision or own, device=device)
     adapter = load_adapter(folder, backbone, precision=precision, device=device)
     record = adapter.record
     classifier = FewShotClassifier(
@@ -291,12 +339,6 @@ def _integer_labels(labels: Any, class_names: Sequence[str] | None) -> NDArray[n
     if labels is None or not all(_is_whole(label) for label in labels):
         return None
     return np.unique(np.asarray(labels, dtype=np.int64)) if class_names is None else np.arange(len(class_names))
-
-
-def _without(table: ImageTable, rows: NDArray[np.int64], report: DecodeReport) -> ImageTable:
-    """The table without the images that a report on its `rows` names; DataError if a class is left empty."""
-    found = tuple(replace(bad, index=int(rows[bad.index])) for bad in report.unreadable)
-    return drop_unreadable(table, DecodeReport(found, report.checked))
 
 
 def _is_whole(value: object) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daptune import metrics
 from daptune.clip.backbone import Backbone
 from daptune.clip.transfer import Transfer
+from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
@@ -84,35 +85,82 @@ class Measured:
         }
 
 
-def evaluate(method: Method, loader: ImageLoader, *, after_batch: Callable[[], object] = int) -> Measured:
-    """Predict every image of `loader`, without augmentation and without gradients.
+def evaluate(
+    method: Method, loader: ImageLoader, *, temperature: float = 1.0, after_batch: Callable[[], object] = int
+) -> Measured:
+    """Predict every image of `loader`, without augmentation and without gradients: softmax(logits / temperature).
 
     The method's mode (training or evaluation) is put back afterwards; `after_batch` is called after each batch.
     Raises DataError without any image.
     """
-    transfer, was_training = Transfer(method.device), method.training
-    probabilities, labels = [], []
-    method.eval()
-    try:
-        with torch.no_grad():
-            for images, truth in loader.evaluation():
-                logits = method.logits(*transfer(images))  # (B, C)
-                probabilities.append(logits.float().softmax(dim=-1).cpu())
-                labels.append(truth)
-                after_batch()
-    finally:
-        method.train(was_training)
-    if not labels:
-        raise DataError("There are no images to measure on; give at least one.")
-    return Measured(torch.cat(probabilities).numpy(), torch.cat(labels).cpu().numpy())
+    return _answers([(method, temperature)], loader, after_batch)[0]
 
 
 def measure(
-    method: Method, table: ImageTable, *, batch_size: int = BATCH, after_batch: Callable[[], object] = int
+    method: Method,
+    table: ImageTable,
+    *,
+    temperature: float = 1.0,
+    batch_size: int = BATCH,
+    decoder: Decoder | None = None,
+    after_batch: Callable[[], object] = int,
 ) -> Measured:
-    """`evaluate` on the images of a table, in its order."""
-    loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False)
-    return evaluate(method, loader, after_batch=after_batch)
+    """`evaluate` on the images of a table, in its order; `decoder` may hold them already."""
+    loader = _loader(table, method.backbone, batch_size, decoder)
+    return evaluate(method, loader, temperature=temperature, after_batch=after_batch)
+
+
+def measure_beside(
+    baseline: Method,
+    method: Method,
+    table: ImageTable,
+    *,
+    temperature: float = 1.0,
+    batch_size: int = BATCH,
+    decoder: Decoder | None = None,
+    after_batch: Callable[[], object] = int,
+) -> dict[str, Measured]:
+    """`measure` for a method and its baseline in one pass over the images: by name, the baseline first.
+
+    They share a backbone; `temperature` is the method's. A method that is its own baseline stands there once.
+    """
+    pairs = {baseline.name: (baseline, 1.0)} | {method.name: (method, temperature)}
+    loader = _loader(table, method.backbone, batch_size, decoder)
+    return dict(zip(pairs, _answers(list(pairs.values()), loader, after_batch), strict=True))
+
+
+def _loader(table: ImageTable, backbone: Backbone, batch_size: int, decoder: Decoder | None) -> ImageLoader:
+    if not len(table):
+        raise DataError("expected images to measure on, found none.")
+    once = Decoder(0) if decoder is None else decoder  # a single pass would keep images for nothing
+    return ImageLoader(table, backbone.preprocess, batch_size, drop_last=False, decoder=once)
+
+
+def _answers(
+    methods: Sequence[tuple[Method, float]], loader: ImageLoader, after_batch: Callable[[], object]
+) -> list[Measured]:
+    """What each (method, temperature) answers; every batch is read once for all."""
+    transfer, modes = Transfer(methods[0][0].device), [method.training for method, _ in methods]
+    probabilities: list[list[torch.Tensor]] = [[] for _ in methods]
+    labels = []
+    for method, _ in methods:
+        method.eval()
+    try:
+        with torch.no_grad():
+            for batch, truth in loader.evaluation():
+                (images,) = transfer(batch)
+                for (method, temperature), found in zip(methods, probabilities, strict=True):
+                    logits = method.logits(images).float()  # (B, C)
+                    found.append((logits / temperature).softmax(dim=-1).cpu())
+                labels.append(truth)
+                after_batch()
+    finally:
+        for (method, _), mode in zip(methods, modes, strict=True):
+            method.train(mode)
+    if not labels:
+        raise DataError("There are no images to measure on; give at least one.")
+    right = torch.cat(labels).cpu().numpy()
+    return [Measured(torch.cat(found).numpy(), right) for found in probabilities]
 
 
 def zero_shot(

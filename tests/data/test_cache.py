@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from daptune.data import ImageLoader, ImageTable
-from daptune.data import loader as loader_module
-from daptune.data.cache import DiskCache
+from daptune.data import ImageLoader, ImageTable, images
+from daptune.data.cache import Decoder, DiskCache
 from daptune.data.images import decode
 from daptune.errors import DataError
 
@@ -35,11 +34,11 @@ def test_it_outlives_the_run_and_changes_no_bit(paths: list[Path], tmp_path: Pat
 
     def batches(**options) -> torch.Tensor:
         loader = ImageLoader(table, Preprocess(), 2, seed=1, augment=True, cache_bytes=0, **options)
-        return torch.cat([images for images, _ in loader.epoch(3)] + [images for images, _ in loader.evaluation()])
+        return torch.cat([batch for batch, _ in loader.epoch(3)] + [batch for batch, _ in loader.evaluation()])
 
     plain = batches()
     assert torch.equal(batches(cache_dir=tmp_path / "a" / "cache"), plain)
-    monkeypatch.setattr(loader_module, "decode", lambda *_, **__: never())
+    monkeypatch.setattr(images, "decode", lambda *_, **__: never())
     assert torch.equal(batches(cache_dir=tmp_path / "a" / "cache"), plain)
 
 
@@ -75,3 +74,34 @@ def test_places_that_cannot_be(paths: list[Path], tmp_path: Path) -> None:
         DiskCache(paths[0], 100)
     with pytest.raises(DataError, match="No such file"):
         DiskCache(tmp_path / "cache", 100).get(tmp_path / "gone.jpg", lambda: decode(tmp_path / "gone.jpg"))
+
+
+def test_a_decoder_decodes_once_and_forgets_what_it_is_told_to(paths: list[Path], monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(images, "decode", lambda source, **_: (made.append(source), decode(source))[1])
+    decoder, array = Decoder(), np.zeros((4, 5, 3), np.uint8)
+    sources = [*paths, array, array.copy(), array.tobytes()]
+    for _ in range(2):
+        for source in sources[:-1]:
+            decoder(source)
+    assert len(made) == 7  # equal arrays are two images
+    with pytest.raises(DataError):
+        decoder(sources[-1])
+    decoder.forget([paths[1], array, Path("never seen")])
+    for source in (paths[0], paths[1], array):
+        decoder(source)
+    again, other = made[8:]
+    assert again == paths[1] and other is array
+
+
+def test_a_decoder_keeps_within_its_bytes(paths: list[Path], monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(images, "decode", lambda source, **_: (made.append(source), decode(source))[1])
+    decoder = Decoder(4 * 12 * (12 + 13))  # the third and fourth of the pictures, which are 12 wide
+    for path in [*paths[:4], *paths[2:4], paths[0], paths[3], paths[2]]:
+        decoder(path)
+    assert made == [*paths[:4], paths[0], paths[2]]
+    none = Decoder(0)
+    for _ in range(2):
+        none(paths[0])
+    assert made[-2:] == [paths[0], paths[0]]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from daptune.clip import preprocess as preprocessing
 from daptune.data import Augmentation, ImageLoader, ImageTable, iter_batches
-from daptune.data import loader as loader_module
+from daptune.data import images as images_module
 from daptune.data.augment import EPOCH, VIEW, augment, epoch_order, generator
 from daptune.data.cache import ImageCache
 from daptune.data.parallel import ordered_map
@@ -170,8 +170,8 @@ def test_a_damaged_image_is_named_at_its_turn(table, tmp_path):
 
 def test_images_are_decoded_once(table, monkeypatch):
     calls = []
-    real = loader_module.decode
-    monkeypatch.setattr(loader_module, "decode", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    real = images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
     loader = make(table)
     for _ in range(2):
         list(loader.evaluation())

@@ -8,14 +8,6 @@ pytest.importorskip("matplotlib", reason="figures need the extra `report`")
 
 from daptune.cli import run
 
-from .made_up import line, lines, write_run
-
-
-@pytest.fixture(scope="session")
-def bench_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a made-up run of two data sets; not to be changed."""
-    return write_run(tmp_path_factory.mktemp("bench") / "run", lines())
-
 
 @pytest.fixture(scope="session")
 def bench_report(bench_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -23,13 +15,6 @@ def bench_report(bench_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("bench-report") / "report.html"
     assert run(["report", str(bench_run), "--out", str(out)]) == 0
     return out
-
-
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a made-up run of two methods; not to be changed."""
-    rows = [line("fewshot", label, "demo", 16, 1, {"test": 0.5}) for label in ("coop", "dapt")]
-    return write_run(tmp_path_factory.mktemp("small") / "run", rows)
 
 
 @pytest.fixture(scope="session")

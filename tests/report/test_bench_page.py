@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from daptune.classifier import load
-from daptune.cli.report import fit_images
 from daptune.errors import DataError
 from daptune.report.bench_features import Sources
 from daptune.report.bench_page import bench_page
 from daptune.report.board import harmonic
+from daptune.report.fit import held_out_images
 from daptune.report.runs import read_runs
 
 from .made_up import SHOTS, line, write_run
@@ -189,7 +189,7 @@ def test_maps_are_drawn_of_images_at_hand(fitted_folder: Path, tmp_path: Path) -
     run = write_run(tmp_path / "run", [row])
     shutil.copytree(fitted_folder / "adapter", run / "adapters" / row["key"])
     classifier = load(fitted_folder / "adapter")
-    images = fit_images(classifier.record_, fitted_folder / "pictures").train
+    images = held_out_images(classifier.record_, fitted_folder / "pictures").train
     page = bench_page(read_runs([run]), sources=Sources(lambda _: images, lambda _: classifier.method_))
     section = next(section for section in page.sections if section.anchor == "features")
     assert [figure.name for figure in section.figures] == [

@@ -10,9 +10,10 @@ import pytest
 import daptune
 from daptune.adapter.record import read_record
 from daptune.cli import run
-from daptune.cli.report import find_fit, fit_images
+from daptune.cli.report import find_fit
 from daptune.errors import DataError
 from daptune.metrics import expected_calibration_error
+from daptune.report.fit import held_out_images
 from daptune.report.fit_charts import confusion_figure
 
 from .reading import Elements, outside, table
@@ -20,7 +21,7 @@ from .reading import Elements, outside, table
 
 def test_scores_and_classes_are_those_of_the_held_out_images(fit_report: Path, fitted_folder: Path) -> None:
     classifier = daptune.load(fitted_folder / "adapter")
-    images = fit_images(classifier.record_, fitted_folder / "pictures")
+    images = held_out_images(classifier.record_, fitted_folder / "pictures")
     assert images.test is not None and images.train is not None and len(images.test) == 6
     p, labels = classifier.predict_proba(images.test), images.test.labels
     scores = {row["method"]: row for row in table(fit_report, "scores")}
@@ -38,10 +39,10 @@ def test_scores_and_classes_are_those_of_the_held_out_images(fit_report: Path, f
 
 def test_the_images_learned_from_are_known_by_their_fingerprint(fitted_folder: Path, pictures: Path) -> None:
     record = read_record(fitted_folder / "adapter")
-    images = fit_images(record, fitted_folder / "pictures")
+    images = held_out_images(record, fitted_folder / "pictures")
     assert images.train is not None and images.train.fingerprint() == record.data["fingerprint"]
     with pytest.raises(DataError, match="red"):
-        fit_images(record, pictures)
+        held_out_images(record, pictures)
 
 
 def test_other_images_are_measured_on_and_said_to_be_other(fitted_folder: Path, tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_other_images_are_measured_on_and_said_to_be_other(fitted_folder: Path, 
     for name in record.class_names:
         (tmp_path / "other" / name).mkdir(parents=True)
         (tmp_path / "other" / name / "x.png").write_bytes((fitted_folder / "pictures" / name / "9.png").read_bytes())
-    images = fit_images(record, tmp_path / "other")
+    images = held_out_images(record, tmp_path / "other")
     assert images.train is None and images.test is not None and len(images.test) == 3
     assert "not those that it was made from" in images.remark
 
@@ -58,7 +59,7 @@ def test_the_wrong_labels_are_shown(fit_report: Path, fitted_folder: Path) -> No
     text = fit_report.read_text("utf-8")
     part = text[text.index('id="labels"') : text.index('id="maps"')]
     record = read_record(fitted_folder / "adapter")
-    images = fit_images(record, fitted_folder / "pictures")
+    images = held_out_images(record, fitted_folder / "pictures")
     assert images.train is not None
     learned = {Path(str(image)).relative_to(fitted_folder / "pictures").as_posix() for image in images.train.images}
     planted = learned & {f"{record.class_names[1]}/0.png", f"{record.class_names[1]}/1.png"}

@@ -1,7 +1,10 @@
 """The command line: `daptune VERB ...`. Bad input is one line on stderr and exit code 2, never a traceback.
 
     options.py   what each verb takes            console.py   everything that is printed
-    app.py       the verbs, their help            one file a verb for the work, imported when the verb runs
+    app.py       the verbs, their help            fitting.py   what `fit`, `demo` and `eval` share
+
+`research.py` and `deploy.py` hold more verbs. The work of each verb is in a file of its own, imported when it runs:
+options in, one call of the library, output.
 
 Exit codes: 0 done; 2 bad input; 130 interrupted (`fit` goes on with --resume); 1 a fault of daptune itself.
 """

@@ -85,7 +85,7 @@ def evaluate(
     new_classes
         Take the class names of the folder instead of the adapter's: the same prompts on other classes.
     """
-    from daptune.cli.evaluate import run
+    from daptune.cli.eval_ import run
 
     return run(adapter, folder, split=split, new_classes=new_classes, options=options, as_json=json)
 

@@ -9,12 +9,14 @@ from typing import Any
 from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, percent, print_pairs, print_table, say, size_text
-from daptune.cli.training import fit_with_bar, measure, method_card
+from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.clip.backbone import load_backbone
+from daptune.data.cache import Decoder
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
-from daptune.evaluate import Measured, zero_shot
+from daptune.evaluate import Measured, measure, zero_shot
+from daptune.methods import Method
 
 SHOTS = 16
 EPOCHS = 10
@@ -38,21 +40,22 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     tell(f"   It learns from {source}; {', '.join(domains)} are styles that it never learns from.\n")
 
     training = {"epochs": EPOCHS if epochs is None else epochs}
-    names = train.class_names
-    rows = {"zero_shot": measure_all(zero_shot(backbone, names), tests)}
+    decoder = Decoder()
+    rows = {"zero_shot": measure_all(zero_shot(backbone, train.class_names), tests, decoder)}
     fitted: dict[str, FewShotClassifier] = {}
     for step, (method, title) in enumerate(COMPARED.items(), start=2):
         tell(f"[bold]{step}  Learn by {title}[/bold]")
         classifier = FewShotClassifier(method, backbone, shots=SHOTS, seed=seed, train_options=training)
         started = time.monotonic()
-        fit_with_bar(classifier, train, warn=False)
+        with training_bar(classifier, warn=False) as show:
+            classifier.fit(train, progress=show, decoder=decoder)
         if not as_json and not fitted:
             card = method_card(classifier, f"{len(tests[source])} images of concepts that it does not learn from")
             print_pairs({f"   {name}": card[name] for name in ("learns", "prompt", "images", "training", "held out")})
         elif method == "dapt":
             tell("   the same prompts, with two more terms: classes spread, images gather around their class")
         tell(f"   done in {time.monotonic() - started:.0f} s\n")
-        rows[method] = measure_all(classifier.method_, tests)
+        rows[method] = measure_all(classifier.method_, tests, decoder)
         fitted[method] = classifier
 
     best = fitted[method]
@@ -88,9 +91,13 @@ def demo_tables(pictures: Path, source: str, domains: list[str]) -> tuple[ImageT
     }
 
 
-def measure_all(method: Any, tests: Mapping[str, ImageTable]) -> dict[str, Measured]:
+def measure_all(method: Method, tests: Mapping[str, ImageTable], decoder: Decoder) -> dict[str, Measured]:
     """The method on every style."""
-    return {style: measure(method, table, label=f"{method.name} on {style}") for style, table in tests.items()}
+    found = {}
+    for style, table in tests.items():
+        with measuring(f"{method.name} on {style}", len(table)) as tick:
+            found[style] = measure(method, table, decoder=decoder, after_batch=tick)
+    return found
 
 
 def predict_some(classifier: FewShotClassifier, table: ImageTable) -> list[dict[str, Any]]:

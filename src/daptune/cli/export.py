@@ -4,8 +4,7 @@ from pathlib import Path
 
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, print_pairs, size_text, warnings_shown
-from daptune.cli.options import RunOptions
-from daptune.cli.setup import load_with
+from daptune.cli.options import RunOptions, load_with
 from daptune.errors import DataError
 
 

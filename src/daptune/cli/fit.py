@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,13 @@ from typing import Any
 from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, percent, print_pairs, say, size_text, warnings_shown
-from daptune.cli.options import FitOptions
-from daptune.cli.setup import CHECK_ALL, key_values, read_images, readable
-from daptune.cli.tables import print_comparison, print_extremes
-from daptune.cli.training import fit_with_bar, measure, method_card
-from daptune.data.fewshot import split_holdout
-from daptune.data.table import ImageTable
-from daptune.errors import DataError, MethodError
-from daptune.evaluate import Measured, zero_shot
+from daptune.cli.fitting import measuring, method_card, print_comparison, print_extremes, training_bar
+from daptune.cli.options import FitOptions, key_values
+from daptune.data.cache import Decoder
+from daptune.errors import DataError, MethodError, TrainingError
+from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import get_method
+from daptune.methods.options import parse_options
 from daptune.presets import method_names
 from daptune.train import TrainConfig
 from daptune.train.checkpoint import FILE_NAME
@@ -29,16 +27,6 @@ GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """What served one image a class best in docs/defaults.md."""
 SAFER = ("lp_pp", "tip_adapter")
 """Methods that hold on to zero-shot CLIP's own answer."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """What is learned from and what is measured on."""
-
-    train: ImageTable
-    val: ImageTable | None
-    test: ImageTable | None
-    test_name: str
 
 
 def run(folder: Path, options: FitOptions) -> int:
@@ -56,30 +44,30 @@ def _run(folder: Path, options: FitOptions) -> int:
     run_dir = (options.run_dir or out.with_name(out.name + ".run")).expanduser()
     if not 0 <= options.holdout < 1:
         raise DataError(f"--holdout must be a part between 0 and 1, such as 0.2; found {options.holdout}")
-    classifier = make_classifier(options)
-    classifier.settings()  # a mistyped option is told before the images are read
+    classifier, decoder = make_classifier(options), Decoder(cache_dir=options.cache_dir)
+    fit = partial(
+        classifier.fit, folder, holdout=options.holdout, run_dir=run_dir, resume=options.resume, decoder=decoder
+    )
     if not Ranks().first:  # it helps to train, and that is all
-        images = _images(folder, options)
-        classifier.fit(images.train, val=images.val, run_dir=run_dir, resume=options.resume)
+        fit()
         return 0
-    with warnings_shown():
-        images = _images(folder, options)
-        card: dict[str, str] = {}
+    card: dict[str, str] = {}
+    began = 0.0
 
-        def before(ready: FewShotClassifier) -> None:
-            held = "none" if images.test is None else f"{len(images.test)} images ({images.test_name})"
-            card.update(method_card(ready, held))
-            if not options.json:
-                print_pairs(card)
-
+    def before(ready: FewShotClassifier) -> None:
+        nonlocal began
+        table = ready.test_table_
+        card.update(method_card(ready, "none" if table is None else f"{len(table)} images ({ready.test_name_})"))
+        if not options.json:
+            print_pairs(card)
         began = time.monotonic()
-        fit_with_bar(classifier, images.train, val=images.val, run_dir=run_dir, resume=options.resume, before=before)
+
+    with warnings_shown():
+        with training_bar(classifier) as show:
+            fit(progress=show, before=before)
         seconds = time.monotonic() - began
-        rows = _measure(classifier, images, options)
-    names = classifier.method_.class_names
-    record = classifier.record_
-    data = record.data | _held_out(images, options)
-    classifier.record_ = replace(record, metrics=_metrics(rows, images, names, seconds), data=data)
+        rows = _measure(classifier, options, decoder)
+    _note_measured(classifier, rows, seconds, options)
     folder_out = classifier.save(out)
     (run_dir / FILE_NAME).unlink(missing_ok=True)  # finished: the history stays, the next fit begins anew
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
@@ -88,12 +76,11 @@ def _run(folder: Path, options: FitOptions) -> int:
         written = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
         emit_json(written | classifier.record_.metrics)
         return 0
-    if images.test is None:
+    if (table := classifier.test_table_) is None:
         note("daptune: no images were held out, so nothing was measured; give a test/ folder or more images")
     else:
-        title = f"on {len(images.test)} held-out images ({images.test_name})"
-        print_comparison(title, rows)
-        print_extremes(names, images.test.counts().tolist(), rows)
+        print_comparison(f"on {len(table)} held-out images ({classifier.test_name_})", rows)
+        print_extremes(table.class_names, table.counts().tolist(), rows)
     if warning is not None:
         note(f"daptune: warning: {warning}")
     print_pairs({"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
@@ -110,7 +97,8 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
     method_options: dict[str, Any] = dict(key_values(options.set_options))
     if options.template and "templates" in get_method(options.method).config_class.__dataclass_fields__:
         method_options["templates"] = options.template
-    training = {field.name: getattr(options, field.name, None) for field in fields(TrainConfig)}
+    flags = {field.name: getattr(options, field.name, None) for field in fields(TrainConfig)}
+    training = {name: value for name, value in flags.items() if value is not None} | _train_options(options)
     if options.dataset is not None and options.preset is None:
         raise MethodError("--dataset chooses among the settings of a preset; add --preset paper")
     return FewShotClassifier(
@@ -119,7 +107,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         shots=options.shots,
         seed=options.seed,
         method_options=method_options,
-        train_options={name: value for name, value in training.items() if value is not None},
+        train_options=training,
         start_from=options.start_from,
         preset=options.preset,
         dataset=options.dataset,
@@ -127,6 +115,16 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         device=options.device,
         cache_dir=options.cache_dir,
     )
+
+
+def _train_options(options: FitOptions) -> dict[str, Any]:
+    """What --train gives, in the fields' types. Raises TrainingError for a field that stands in a flag too."""
+    words = key_values(options.train_options, "--train", "name=value, such as weight_decay=0.01")
+    training = parse_options("training", TrainConfig, words, TrainingError)
+    for name in training:
+        if getattr(options, name, None) != getattr(FitOptions, name, None):
+            raise TrainingError(f"--train {name} and --{name.replace('_', '-')} set the same; leave one of them out")
+    return training
 
 
 def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured]) -> str | None:
@@ -147,41 +145,26 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
     )
 
 
-def _images(folder: Path, options: FitOptions) -> Images:
-    splits = read_images(folder)
-    train, test, name = splits.train, splits.test, "test split"
-    if test is None and options.holdout:
-        train, test = split_holdout(splits.train, options.holdout, options.seed)
-        name = f"{options.holdout:.0%} of the images, drawn by class"
-    if test is not None and len(test) > CHECK_ALL:
-        test = readable(test)
-    return Images(train, splits.val, test, name)
-
-
-def _measure(classifier: FewShotClassifier, images: Images, options: FitOptions) -> dict[str, Measured]:
+def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decoder) -> dict[str, Measured]:
     """Figures by the name that the table shows; zero-shot first, none without held-out images."""
-    if images.test is None:
+    method, table = classifier.method_, classifier.test_table_
+    if table is None:
         return {}
-    method, rows = classifier.method_, {}
-    if method.name != "zero_shot":
-        baseline = zero_shot(classifier.backbone_, method.class_names, options.template, options.dataset)
-        rows["zero_shot"] = measure(baseline, images.test)
-    rows[method.name] = measure(method, images.test)
-    return rows
+    baseline = zero_shot(classifier.backbone_, method.class_names, options.template, options.dataset)
+    with measuring(method.name, len(table)) as tick:
+        return measure_beside(baseline, method, table, decoder=decoder, after_batch=tick)
 
 
-def _held_out(images: Images, options: FitOptions) -> dict[str, Any]:
-    """What is needed to measure again on the same images: `daptune report` draws them anew."""
-    found: dict[str, Any] = {"holdout": options.holdout} if images.test is not None else {}
+def _note_measured(
+    classifier: FewShotClassifier, rows: Mapping[str, Measured], seconds: float, options: FitOptions
+) -> None:
+    """Figures, and what is needed to measure again on the same images, into the record: `daptune report` does."""
+    data, metrics = classifier.record_.data, classifier.record_.metrics
     if options.template:
-        found["templates"] = list(options.template)
-    return found | ({"dataset": options.dataset} if options.dataset is not None else {})
-
-
-def _metrics(rows: Mapping[str, Measured], images: Images, names: tuple[str, ...], seconds: float) -> dict[str, Any]:
-    found: dict[str, Any] = {"seconds": round(seconds, 2)}
-    if images.test is not None:
-        held_out: dict[str, Any] = {"split": images.test_name, "images": len(images.test)}
-        held_out |= {name: row.to_json(names) for name, row in rows.items()}
-        found["held_out"] = held_out
-    return found
+        data["templates"] = list(options.template)
+    if options.dataset is not None:
+        data["dataset"] = options.dataset
+    metrics["seconds"] = round(seconds, 2)
+    if (table := classifier.test_table_) is not None:
+        figures = {name: row.to_json(table.class_names) for name, row in rows.items()}
+        metrics["held_out"] = {"split": classifier.test_name_, "images": len(table)} | figures

@@ -7,8 +7,7 @@ from daptune.adapter.official import import_checkpoint
 from daptune.adapter.record import check_target
 from daptune.adapter.store import make_record, save_adapter
 from daptune.cli.console import emit_json, print_pairs, say, shapes_text
-from daptune.cli.options import ImportOptions
-from daptune.cli.setup import key_values
+from daptune.cli.options import ImportOptions, key_values
 from daptune.clip.backbone import load_backbone
 from daptune.data.benchmarks.reading import distinct_names, read_benchmark
 from daptune.errors import DataError

@@ -3,14 +3,17 @@
 Only light imports: `daptune fit --help` must not wait for torch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from daptune.errors import DaptuneError
+from daptune.errors import DaptuneError, DataError, MethodError
+
+if TYPE_CHECKING:
+    from daptune.classifier import FewShotClassifier
 
 
 def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
@@ -35,6 +38,14 @@ SetOptions = Annotated[
         name="--set",
         metavar="OPTION=VALUE",
         help="An option of the method, such as `inter_weight=1`; may be repeated.",
+    ),
+]
+TrainOptions = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--train",
+        metavar="NAME=VALUE",
+        help="A setting of the training, any field of `TrainConfig`, such as `weight_decay=0.01`; may be repeated.",
     ),
 ]
 
@@ -69,6 +80,7 @@ class FitOptions:
     out: Path = Path("adapter")
     """Folder that the adapter is written to; an adapter that is there is replaced when the new one is complete."""
     set_options: SetOptions = ()
+    train_options: TrainOptions = ()
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Adapter of the same method and backbone, for any classes, whose learned tensors training starts from."""
     epochs: int | None = None
@@ -120,6 +132,48 @@ class FitOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class TuneOptions:
+    """What `daptune tune` takes besides the folder: some of `FitOptions`, and how much is searched."""
+
+    method: str = "dapt"
+    """What to learn; `daptune methods` lists them."""
+    backbone: str = "tiny"
+    """The frozen CLIP."""
+    shots: Shots = 16
+    seed: int = 1
+    """Draws the images, as in `daptune fit`, and what is tried."""
+    out: Path = Path("daptune-tune")
+    """Folder of the trials; those that are there count."""
+    trials: int = 30
+    """How many settings to try, the defaults among them."""
+    minutes: float | None = None
+    """Stop after so long, where that is sooner."""
+    folds: int = 3
+    """Parts of the cross-validation."""
+    lr: float | None = None
+    """Keep this learning rate, and search the others."""
+    epochs: int | None = None
+    """Keep this number of passes over the images."""
+    batch_size: int | None = None
+    """Images in a step."""
+    set_options: SetOptions = ()
+    train_options: TrainOptions = ()
+    holdout: float = 0.2
+    """Part of the images that `daptune fit` will test on, where the folder has no `test/`; it is left alone."""
+    precision: Precision = "auto"
+    """Of the frozen CLIP."""
+    device: str = "cpu"
+    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    json: Json = False
+
+    def for_fit(self) -> FitOptions:
+        """What `daptune fit` would be given in the same place."""
+        own = asdict(self)
+        return FitOptions(**{name: own[name] for name in own if name not in ("out", "trials", "minutes", "folds")})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class ImportOptions:
     """What `daptune import` takes besides the checkpoint."""
 
@@ -164,3 +218,27 @@ class PredictOptions:
     """Decode large JPEGs at a half, a quarter or an eighth of their size: faster, not quite the same pixels."""
     json: Annotated[bool, Parameter(name="--json")] = False
     """The same as `--format jsonl`."""
+
+
+def key_values(
+    words: Iterable[str], flag: str = "--set", example: str = "option=value, such as inter_weight=1"
+) -> dict[str, str]:
+    """`--set name=value` as a dict; MethodError for a word without `=`."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip():
+            raise MethodError(f"{flag} expects {example}; found {word!r}")
+        pairs[name.strip().replace("-", "_")] = value.strip()
+    return pairs
+
+
+def load_with(adapter: Path, options: RunOptions) -> "FewShotClassifier":
+    """A saved adapter on the device, in the precision and on the copy of its backbone that the options name."""
+    from daptune.classifier import load
+
+    if options.batch_size is not None and options.batch_size < 1:
+        raise DataError(f"--batch-size must be at least 1; found {options.batch_size}")
+    classifier = load(adapter, options.backbone, precision=options.precision, device=options.device)
+    classifier.batch_size = options.batch_size or classifier.batch_size
+    return classifier

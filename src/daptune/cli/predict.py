@@ -72,10 +72,9 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
         size = {} if options.batch_size is None else {"batch_size": options.batch_size}
         predictor = OnnxClassifier(adapter, device=options.device, **size)
     else:
-        from daptune.cli.setup import load_with
+        from daptune.cli.options import load_with
 
         predictor = load_with(adapter, options)
-        predictor.batch_size = options.batch_size or predictor.batch_size
     predictor.scaled_decoding = predict.scaled_decoding
     return predictor
 

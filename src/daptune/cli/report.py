@@ -4,20 +4,18 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from daptune.adapter.record import JSON_FILE, AdapterRecord, read_record
+from daptune.adapter.record import JSON_FILE, read_record
 from daptune.bench.datasets import read_dataset
 from daptune.bench.results import RESULTS, Result
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text, warnings_shown
-from daptune.cli.evaluate import choose_split
-from daptune.cli.options import RunOptions
-from daptune.cli.setup import load_with, read_images
-from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.cli.options import RunOptions, load_with
+from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
-from daptune.evaluate import nearest_words, zero_shot
+from daptune.evaluate import BATCH, nearest_words, zero_shot
 from daptune.report.bench_features import Sources
 from daptune.report.bench_page import bench_page
-from daptune.report.fit import Images, fit_page
+from daptune.report.fit import fit_page, held_out_images
 from daptune.report.page import Page, check_out, write_page
 from daptune.report.runs import is_bench_run, read_runs
 from daptune.train import History
@@ -60,7 +58,7 @@ def run(
             sources = Sources(
                 lambda result: images_of(result, root),
                 lambda folder: load_with(folder, options).method_,
-                options.batch_size or 64,
+                options.batch_size or BATCH,
             )
             page = bench_page(read_runs(benches), focus=focus, sources=sources, command=command, note=tell)
         else:
@@ -90,7 +88,7 @@ def _fit(
         raise DataError("--focus is for bench runs; leave it out for the report of one fit")
     folder, history = find_fit(folders)
     record = read_record(folder)
-    method, baseline, found = None, None, None
+    method, baseline, found, decoder = None, None, None, Decoder()
     try:
         method = load_with(folder, options).method_
     except DaptuneError as error:
@@ -102,7 +100,7 @@ def _fit(
         baseline = zero_shot(method.backbone, method.class_names, templates, record.data.get("dataset"))
     if images is not None:
         tell("reading images")
-        found = fit_images(record, images)
+        found = held_out_images(record, images, decoder)
         command += ["--images", str(images)]
     return fit_page(
         record,
@@ -111,7 +109,8 @@ def _fit(
         images=found,
         baseline=baseline,
         words=[] if method is None else nearest_words(method, WORDS),
-        batch_size=options.batch_size or 64,
+        batch_size=options.batch_size or BATCH,
+        decoder=decoder,
         name=folder.resolve().name,
         command=command,
         note=tell,
@@ -147,24 +146,3 @@ def find_fit(folders: Sequence[Path]) -> tuple[Path, History | None]:
     own = own.with_name(own.name + ".run")
     place = runs[0] if runs else own if (own / HISTORY_NAME).is_file() else None
     return adapters[0], None if place is None else History.read(place)
-
-
-def fit_images(record: AdapterRecord, folder: Path) -> Images:
-    """The images of a folder as `fit` used them: those it held out, and those it learned from.
-
-    Where they are other images than the adapter was made from, only its test images, or all, are measured on.
-    """
-    splits = read_images(folder, label_names=record.class_names, training=False)
-    train, test, name = splits.train, splits.test, "test split"
-    if len(train):
-        if test is None and (part := record.data.get("holdout")):
-            train, test = split_holdout(train, part, record.seed or 0)
-            name = f"{100 * part:.0f} % of {folder.resolve().name}, held out of training"
-        drawn = sample_fewshot(train, record.shots, record.seed or 0, val=splits.val).train
-        if drawn.fingerprint() == record.data.get("fingerprint"):
-            remark = "" if test is not None else "No images were held out, so that nothing could be measured."
-            return Images(test, name, drawn, remark)
-    test, name = choose_split(splits, None, folder)
-    called = folder.resolve().name
-    remark = f"The images of {called} are not those that it was made from; some may be among them all the same."
-    return Images(test, f"{name} of {called}", None, remark)

@@ -6,18 +6,11 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from daptune.cli.app import app
-from daptune.cli.options import (
-    FitOptions,
-    ImportOptions,
-    Json,
-    Precision,
-    RunOptions,
-    SetOptions,
-    Shots,
-)
+from daptune.cli.options import ImportOptions, Json, RunOptions, TuneOptions
 
 _RUN = RunOptions()
 _IMPORT = ImportOptions()
+_TUNE = TuneOptions()
 
 
 @app.command
@@ -101,27 +94,7 @@ def bench(
 
 
 @app.command
-def tune(
-    folder: Path,
-    /,
-    *,
-    method: str = "dapt",
-    backbone: str = "tiny",
-    shots: Shots = 16,
-    seed: int = 1,
-    out: Path = Path("daptune-tune"),
-    trials: int = 30,
-    minutes: float | None = None,
-    folds: int = 3,
-    lr: float | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    set_options: SetOptions = (),
-    holdout: float = 0.2,
-    precision: Precision = "auto",
-    device: str = "cpu",
-    json: Json = False,
-) -> int:
+def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
     """Search learning rate, epochs, loss weights and numbers of tokens for a folder of images; never on test images.
 
     Measured on the `val/` images where there are some, else by cross-validation of those that are learned from.
@@ -131,40 +104,10 @@ def tune(
     ----------
     folder
         As for `daptune fit`.
-    method
-        What to learn; `daptune methods` lists them.
-    backbone
-        The frozen CLIP.
-    seed
-        Draws the images, as in `daptune fit`, and what is tried.
-    out
-        Folder of the trials; those that are there count.
-    trials
-        How many settings to try, the defaults among them.
-    minutes
-        Stop after so long, where that is sooner.
-    folds
-        Parts of the cross-validation.
-    lr
-        Keep this learning rate, and search the others.
-    epochs
-        Keep this number of passes over the images.
-    batch_size
-        Images in a step.
-    holdout
-        Part of the images that `daptune fit` will test on, where the folder has no `test/`; it is left alone.
-    precision
-        Of the frozen CLIP.
-    device
-        Device of torch to run on: `cpu`, `cuda`, `mps`.
     """
-    from daptune.cli.tune import Limits, run
+    from daptune.cli.tune import run
 
-    options = FitOptions(
-        method=method, backbone=backbone, shots=shots, seed=seed, lr=lr, epochs=epochs, batch_size=batch_size,
-        set_options=set_options, holdout=holdout, precision=precision, device=device, json=json,
-    )  # fmt: skip
-    return run(folder, options, Limits(out, trials, minutes, folds))
+    return run(folder, options)
 
 
 data = App(name="data", help="The paper's data sets: list them, check a folder, fetch what can be fetched.")

@@ -1,12 +1,11 @@
 """`daptune tune`: settings for a user's own images, and the command that learns with them."""
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, progress, say, warnings_shown
 from daptune.cli.fit import make_classifier
-from daptune.cli.options import FitOptions
+from daptune.cli.options import FitOptions, TuneOptions
 from daptune.data.fewshot import sample_fewshot, split_holdout
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
@@ -16,18 +15,9 @@ from daptune.tune import BEST, Search, TrialRow, prepare, run_search, split_para
 SHOWN = 10
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much is searched, and where it is kept."""
-
-    out: Path
-    trials: int
-    minutes: float | None
-    folds: int
-
-
-def run(folder: Path, options: FitOptions, limits: Limits) -> int:
+def run(folder: Path, limits: TuneOptions) -> int:
     """Do it; raises DaptuneError for bad input, Interrupted when stopped."""
+    options = limits.for_fit()
     if limits.trials < 1 or (limits.minutes is not None and limits.minutes <= 0):
         raise DataError(f"--trials and --minutes must be above 0; found {limits.trials} and {limits.minutes}")
     classifier = make_classifier(options)
@@ -100,15 +90,19 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     for name, value in train.items():
         if name == "seed":
             continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag, _text(value)] if not isinstance(value, bool) else [flag] * value
+        if not hasattr(FitOptions, name):
+            words += ["--train", f"{name}={_text(value)}"]
+        elif not isinstance(value, bool):
+            words += [f"--{name.replace('_', '-')}", _text(value)]
+        elif value:
+            words.append(f"--{name}")
     for name, value in method.items():
         words += ["--set", f"{name}={_text(value)}"]
     return shlex.join(words)
 
 
 def _text(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _score(row: TrialRow) -> str:

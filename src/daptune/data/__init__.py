@@ -6,8 +6,10 @@ Only the loader needs torch, so its names are imported when first used.
 from typing import TYPE_CHECKING, Any
 
 from daptune.data.augment import Augmentation
+from daptune.data.cache import Decoder
 from daptune.data.check import DecodeReport, Unreadable, check_readable, drop_unreadable
 from daptune.data.fewshot import FewShot, sample_fewshot, split_holdout
+from daptune.data.heldout import choose_split, hold_out, read_images
 from daptune.data.images import MAX_PIXELS, decode
 from daptune.data.join import JoinedTables, join_tables
 from daptune.data.sources import read_source, table_from_lists
@@ -23,6 +25,7 @@ __all__ = [
     "DatasetItem",
     "DecodeReport",
     "DecodedBatch",
+    "Decoder",
     "FewShot",
     "ImageLoader",
     "ImageSource",
@@ -32,10 +35,13 @@ __all__ = [
     "Splits",
     "Unreadable",
     "check_readable",
+    "choose_split",
     "decode",
     "drop_unreadable",
+    "hold_out",
     "iter_batches",
     "join_tables",
+    "read_images",
     "read_source",
     "sample_fewshot",
     "split_holdout",

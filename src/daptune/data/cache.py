@@ -5,42 +5,108 @@ import os
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from daptune.data import images
+from daptune.data.table import ImageSource
 from daptune.errors import DataError
 
+MEMORY_BYTES = 1 << 30
+DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
 _BYTES_A_PIXEL = 4  # what Pillow takes for RGB
 
 
+class Decoder:
+    """`decode` that keeps what it decoded: whoever shares one decodes an image once, as far as memory allows.
+
+    Checks for unreadable images, loaders and measurements take it. Safe to use from several threads.
+
+    memory_bytes: decoded images kept in memory; 0: none.
+    cache_dir: folder that decoded images of files are kept in for later runs, up to DISK_BYTES; None: not.
+    shrink_to: that of `decode`.
+    """
+
+    def __init__(
+        self,
+        memory_bytes: int = MEMORY_BYTES,
+        cache_dir: str | Path | None = None,
+        *,
+        shrink_to: int | None = None,
+    ) -> None:
+        self._memory = ImageCache(memory_bytes)
+        self._disk = None if cache_dir is None else DiskCache(Path(cache_dir), DISK_BYTES)
+        self._shrink_to = shrink_to
+
+    def __call__(self, source: ImageSource) -> Image.Image:
+        """The RGB image of a source; DataError in one line where there is none."""
+        return self._memory.get(_key(source), partial(self._decoded, source))
+
+    def forget(self, sources: Iterable[ImageSource]) -> None:
+        """Give back the memory of images that are not asked for again."""
+        self._memory.forget(_key(source) for source in sources)
+
+    def _decoded(self, source: ImageSource) -> Image.Image:
+        plain = partial(images.decode, source, shrink_to=self._shrink_to)
+        return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
+
+
+class _Same:
+    """A source as a key, by identity: arrays and images have no hash."""
+
+    def __init__(self, source: object) -> None:
+        self.source = source
+
+    def __hash__(self) -> int:
+        return id(self.source)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.source is self.source
+
+
+def _key(source: ImageSource) -> Hashable:
+    return source if isinstance(source, Path) else _Same(source)
+
+
 class ImageCache:
-    """RGB images by row, at most `limit` bytes of them; safe to use from several threads."""
+    """RGB images by key, at most `limit` bytes of them; safe to use from several threads."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
         """Bytes in the cache now."""
-        self._images: OrderedDict[int, Image.Image] = OrderedDict()
+        self._images: OrderedDict[Hashable, Image.Image] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, row: int, decode: Callable[[], Image.Image]) -> Image.Image:
-        """The image of a row, decoded outside the lock where it is not held."""
+    def get(self, key: Hashable, decode: Callable[[], Image.Image]) -> Image.Image:
+        """The image of a key, decoded outside the lock where it is not held."""
         with self._lock:
-            if row in self._images:
-                self._images.move_to_end(row)
-                return self._images[row]
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
         image = decode()
-        size = image.width * image.height * _BYTES_A_PIXEL
+        size = _bytes(image)
         with self._lock:
-            if row not in self._images and size <= self.limit:
-                self._images[row] = image
+            if key not in self._images and size <= self.limit:
+                self._images[key] = image
                 self.held += size
                 while self.held > self.limit:
-                    _, oldest = self._images.popitem(last=False)
-                    self.held -= oldest.width * oldest.height * _BYTES_A_PIXEL
+                    self.held -= _bytes(self._images.popitem(last=False)[1])
         return image
+
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """Let go of the images of these keys, where they are held."""
+        with self._lock:
+            for key in keys:
+                if (image := self._images.pop(key, None)) is not None:
+                    self.held -= _bytes(image)
+
+
+def _bytes(image: Image.Image) -> int:
+    return image.width * image.height * _BYTES_A_PIXEL
 
 
 class DiskCache:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daptune.data.images import MAX_PIXELS, decode
+from daptune.data.cache import Decoder
 from daptune.data.parallel import ordered_map
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
@@ -39,12 +39,13 @@ class DecodeReport:
         return "\n  ".join(lines + [bad.reason for bad in self.unreadable])
 
 
-def check_readable(table: ImageTable, *, workers: int | None = None, max_pixels: int = MAX_PIXELS) -> DecodeReport:
-    """Decode every image of the table once, in parallel, and report those that fail. Keeps none in memory."""
+def check_readable(table: ImageTable, decoder: Decoder | None = None, *, workers: int | None = None) -> DecodeReport:
+    """Decode every image of the table, in parallel, and report those that fail; `decoder` keeps the others."""
+    decode = Decoder(0) if decoder is None else decoder
 
     def attempt(index: int) -> Unreadable | None:
         try:
-            decode(table.images[index], max_pixels=max_pixels)
+            decode(table.images[index])
         except DataError as error:
             return Unreadable(index, table.images[index], str(error))
         return None

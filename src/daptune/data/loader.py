@@ -14,15 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
-from daptune.data.cache import DiskCache, ImageCache
+from daptune.data.cache import MEMORY_BYTES, Decoder
 from daptune.data.device import Cut, Preprocess
-from daptune.data.images import decode
 from daptune.data.parallel import default_workers, ordered_map
 from daptune.data.stream import PREFETCH, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
 
-DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
 Batch = tuple[Tensor, Tensor]
 """Images float32 (B, 3, R, R), labels int64 (B,)."""
 
@@ -42,11 +40,11 @@ class ImageLoader:
     drop_last: leave out the ragged last batch of an epoch; "auto" does so when the table fills at least one
         batch (dassl/data/data_manager.py).
     workers: threads that decode; None one a processor, 0 none.
-    cache_bytes: decoded images kept in memory.
-    cache_dir: folder that decoded images of files are kept in for later runs, up to DISK_BYTES; None: not.
+    cache_bytes, cache_dir: those of `daptune.data.cache.Decoder`.
+    decoder: in their place, one that has decoded some of the images before, or serves other loaders too.
 
-    What it yields depends on the arguments above `workers` alone. Damaged files and pictures of too many pixels
-    raise DataError at their turn; `check_readable` finds them before.
+    What it yields depends on the arguments above `workers` alone. Images of too many pixels and damaged
+    files raise DataError at their turn; `check_readable` finds them before.
     """
 
     def __init__(
@@ -63,8 +61,9 @@ class ImageLoader:
         augment_on: torch.device | str | None = None,
         views: int | None = None,
         workers: int | None = None,
-        cache_bytes: int = 1 << 30,
+        cache_bytes: int = MEMORY_BYTES,
         cache_dir: Path | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
@@ -83,8 +82,7 @@ class ImageLoader:
         self.augment_on = None if augment_on is None else torch.device(augment_on)
         self.views = views
         self.workers = default_workers() if workers is None else workers
-        self._cache = ImageCache(cache_bytes)
-        self._disk = None if cache_dir is None else DiskCache(cache_dir, DISK_BYTES)
+        self._decode = Decoder(cache_bytes, cache_dir) if decoder is None else decoder
         if self.batches_per_epoch == 0:
             raise DataError(f"{len(table)} images fill no batch of {batch_size}; lower the batch size.")
 
@@ -136,11 +134,7 @@ class ImageLoader:
         return self.preprocess.normalize(augment(image, self.preprocess.size, rng, self.augmentation))
 
     def _image(self, row: int) -> Image.Image:
-        return self._cache.get(row, partial(self._decoded, self.table.images[row]))
-
-    def _decoded(self, source: ImageSource) -> Image.Image:
-        plain = partial(decode, source)
-        return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
+        return self._decode(self.table.images[row])
 
     def _finished(self, view: Tensor | Cut) -> Tensor:
         return view if isinstance(view, Tensor) else view.view(self.preprocess)

@@ -4,9 +4,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from types import NoneType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from ..errors import MethodError, suggest
+from ..errors import DaptuneError, MethodError, suggest
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -49,19 +50,29 @@ class MethodConfig:
         return asked or min(paper or count, count)
 
 
-def parse_options(owner: str, config_class: type[MethodConfig], options: Mapping[str, object]) -> dict[str, Any]:
+def parse_options(
+    owner: str, config_class: Any, options: Mapping[str, object], error: type[DaptuneError] = MethodError
+) -> dict[str, Any]:
     """Options by name with text turned into each field's type, as it comes from a command line or a JSON file.
 
-    Numbers and true/false as usual; several values as a JSON list or parted by "|".
+    Numbers and true/false as usual; several values as a JSON list or parted by "|"; "none" where a field may be None.
+    An unknown name, or text that is no such value, is an `error`. `config_class` is any dataclass.
     """
     hints = get_type_hints(config_class)
     known = {field.name: hints[field.name] for field in fields(config_class)}
     unknown = sorted(set(options) - set(known))
     if unknown:
         if not known:
-            raise MethodError(f"{owner} has no options, found {unknown[0]!r}: leave it out.")
-        raise MethodError(f"{owner} has no option {unknown[0]!r}.{suggest(unknown[0], known)}")
-    return {n: _parse(n, v, known[n]) if isinstance(v, str) else v for n, v in options.items()}
+            raise error(f"{owner} has no options, found {unknown[0]!r}: leave it out.")
+        raise error(f"{owner} has no option {unknown[0]!r}.{suggest(unknown[0], known)}")
+    parsed = dict(options)
+    for name, value in options.items():
+        if isinstance(value, str):
+            try:
+                parsed[name] = _parse(value, known[name])
+            except (ValueError, KeyError):
+                raise error(f"{name}: expected {_name_of(known[name])}, found {value!r}.") from None
+    return parsed
 
 
 def _conform(value: object, kind: Any) -> object:
@@ -77,26 +88,27 @@ def _conform(value: object, kind: Any) -> object:
     return value if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) else None
 
 
-def _parse(option: str, text: str, kind: Any) -> object:
-    """One option's value from its text."""
-    try:
-        if kind is str:
-            return text
-        if kind is bool:
-            return _WORDS[text.strip().lower()]
-        if get_origin(kind) is tuple:
-            if text.lstrip().startswith("["):
-                return json.loads(text)
-            return [_parse(option, part, get_args(kind)[0]) for part in text.split("|") if part.strip()]
-        return kind(text)
-    except (ValueError, KeyError):
-        raise MethodError(f"{option}: expected {_name_of(kind)}, found {text!r}.") from None
+def _parse(text: str, kind: Any) -> object:
+    """One option's value from its text; ValueError or KeyError where it is none."""
+    if kind is str:
+        return text
+    if kind is bool:
+        return _WORDS[text.strip().lower()]
+    if NoneType in get_args(kind):
+        return None if text.strip().lower() == "none" else _parse(text, get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        if text.lstrip().startswith("["):
+            return json.loads(text)
+        return [_parse(part, get_args(kind)[0]) for part in text.split("|") if part.strip()]
+    return kind(text)
 
 
 def _name_of(kind: Any) -> str:
     """A type in a user's words."""
     if get_origin(kind) is tuple:
         return f"a list, each item {_name_of(get_args(kind)[0])}"
+    if NoneType in get_args(kind):
+        return f"{_name_of(get_args(kind)[0])} or none"
     return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
 
 

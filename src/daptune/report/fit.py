@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
+from daptune.data.cache import Decoder
+from daptune.data.heldout import HeldOut, images_again
 from daptune.data.table import ImageTable, describe
-from daptune.evaluate import measure
+from daptune.evaluate import BATCH, measure_beside
 from daptune.methods import Method
 from daptune.report.board import MEANING, verdict
 from daptune.report.embedding import Features, encode, few, image_figures, text_figures
@@ -39,16 +41,6 @@ Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Images:
-    """What to measure on, and the images that were learned from where they are known to be the same."""
-
-    test: ImageTable | None
-    test_name: str
-    train: ImageTable | None
-    remark: str = ""
-
-
-@dataclass(frozen=True)
 class Scored:
     """What the method and zero-shot CLIP answer on the n test images: probabilities (n, C), labels (n,)."""
 
@@ -66,15 +58,29 @@ class Scored:
         return list(self.found.values())[-1]
 
 
+def held_out_images(record: AdapterRecord, folder: Path, decoder: Decoder | None = None) -> HeldOut:
+    """The images of a folder as the fit behind a record used them, where they are those images."""
+    return images_again(
+        folder,
+        record.class_names,
+        shots=record.shots,
+        seed=record.seed or 0,
+        part=record.data.get("holdout"),
+        fingerprint=record.data.get("fingerprint"),
+        decoder=decoder,
+    )
+
+
 def fit_page(
     record: AdapterRecord,
     method: Method | None,
     *,
     history: History | None = None,
-    images: Images | None = None,
+    images: HeldOut | None = None,
     baseline: Method | None = None,
     words: Sequence[Mapping[str, Any]] = (),
-    batch_size: int = 64,
+    batch_size: int = BATCH,
+    decoder: Decoder | None = None,
     name: str = "adapter",
     command: Sequence[str] = (),
     note: Note = str,
@@ -86,7 +92,7 @@ def fit_page(
     scored = None
     if method is not None and images is not None and images.test is not None:
         note("measuring")
-        scored = _score(method, baseline, images.test, record, batch_size)
+        scored = _score(method, baseline or method, images.test, record.temperature, batch_size, decoder)
     sections = []
     if scored is not None:
         sections.append(Section("scores", "Scores", tables=[scores_table(scored.labels, scored.found)]))
@@ -108,11 +114,7 @@ def fit_page(
             maps = {one.name: encode(one, some, batch_size=batch_size) for one in (baseline, method)}
             sections.append(_maps(list(maps.items()), record.class_names))
     if words:
-        text = (
-            "Vocabulary words nearest to each learned text token. They seldom read as a sentence: tokens move freely "
-            "between words, and a distance near that of any two words says that the nearest word means nothing."
-        )
-        sections.append(Section("words", "Words nearest to the prompt", text, tables=[words_table(words)]))
+        sections.append(_words(words))
     sections.append(_repeat(record, command))
     says = _says(record, scored, images)
     if images is None:
@@ -128,17 +130,11 @@ def fit_page(
 
 
 def _score(
-    method: Method, baseline: Method | None, table: ImageTable, record: AdapterRecord, batch_size: int
+    method: Method, baseline: Method, table: ImageTable, temperature: float, batch_size: int, decoder: Decoder | None
 ) -> Scored:
-    found = {}
-    for one in (baseline, method):
-        if one is None or (one is not method and one.name == method.name):
-            continue
-        p = measure(one, table, batch_size=batch_size).probabilities.astype(np.float64)
-        if one is method and record.temperature != 1:
-            p = p ** (1 / record.temperature)
-        found[one.name] = p / p.sum(axis=1, keepdims=True)
-    return Scored(table, found)
+    found = measure_beside(baseline, method, table, temperature=temperature, batch_size=batch_size, decoder=decoder)
+    exact = {name: row.probabilities.astype(np.float64) for name, row in found.items()}
+    return Scored(table, {name: p / p.sum(axis=1, keepdims=True) for name, p in exact.items()})
 
 
 def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
@@ -217,12 +213,20 @@ def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section
     return Section("maps", "Features before and after", figures=figures, caption=caption)
 
 
+def _words(words: Sequence[Mapping[str, Any]]) -> Section:
+    text = (
+        "Vocabulary words nearest to each learned text token. They seldom read as a sentence: tokens move freely "
+        "between words, and a distance near that of any two words says that the nearest word means nothing."
+    )
+    return Section("words", "Words nearest to the prompt", text, tables=[words_table(words)])
+
+
 def _repeat(record: AdapterRecord, command: Sequence[str]) -> Section:
     typed = tag("pre", tag("code", shlex.join(command))) if command else ""
     return Section("repeat", "To repeat this", typed, folded=[settings_table(record)])
 
 
-def _says(record: AdapterRecord, scored: Scored | None, images: Images | None) -> list[str]:
+def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) -> list[str]:
     lines = [images.remark] if images is not None and images.remark else []
     if scored is None:
         held_out = record.metrics.get("held_out", {})
@@ -234,7 +238,7 @@ def _says(record: AdapterRecord, scored: Scored | None, images: Images | None) -
         return [f"{first}{beside}, as measured when it was made.", *lines]
     hits = {name: (p.argmax(axis=1) == scored.labels).astype(float) for name, p in scored.found.items()}
     own = hits[record.method]
-    where = f"{len(own)} images ({images.test_name})" if images is not None else f"{len(own)} images"
+    where = f"{len(own)} images ({images.name})" if images is not None else f"{len(own)} images"
     first = f"{record.method} is right on {100 * own.mean():.1f} % of {where}"
     if "zero_shot" in hits and record.method != "zero_shot":
         d = metrics.paired_bootstrap(hits["zero_shot"], own)

@@ -7,7 +7,7 @@ import pytest
 
 from daptune.cli import run as cli
 
-from .helpers import TEXT, InThisProcess
+from ..bench.helpers import TEXT, InThisProcess
 
 
 @pytest.fixture

@@ -1,31 +1,22 @@
-"""Fitting and measuring with a progress bar, and the card that is shown before: shared by `fit` and `demo`."""
+"""Fitting and measuring with a progress bar, the card before and the tables after: shared by `fit`, `demo`, `eval`."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from daptune import evaluate
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import progress, shapes_text
-from daptune.data.table import ImageTable
+from daptune.cli.console import percent, print_table, progress, shapes_text
 from daptune.evaluate import BATCH, Measured
 from daptune.methods import Method
 from daptune.train import Progress
 
-Before = Callable[[FewShotClassifier], None]
+SHOWN = 3
+"""Classes named at each end of the list."""
 
 
-def fit_with_bar(
-    classifier: FewShotClassifier,
-    train: ImageTable,
-    *,
-    val: ImageTable | None = None,
-    run_dir: Path | None = None,
-    resume: bool = False,
-    before: Before | None = None,
-    warn: bool = True,
-) -> FewShotClassifier:
-    """`classifier.fit` with a bar of losses, accuracy and time left; `warn` shows what is logged."""
+@contextmanager
+def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterator[Callable[[Progress], None]]:
+    """A bar of losses, accuracy and time left: the `progress` of `classifier.fit`; `warn` shows what is logged."""
     with progress(steps=False, warn=warn) as bar:
         task = bar.add_task(f"{classifier.method}: reading images", total=None, note="")
 
@@ -38,14 +29,15 @@ def fit_with_bar(
                 note=_terms(state)[: max(bar.console.width - len(classifier.method) - 28, 12)],
             )
 
-        return classifier.fit(train, val=val, run_dir=run_dir, resume=resume, progress=show, before=before)
+        yield show
 
 
-def measure(method: Method, table: ImageTable, *, batch_size: int = BATCH, label: str = "") -> Measured:
-    """`daptune.evaluate.measure` with a bar."""
+@contextmanager
+def measuring(label: str, images: int, batch_size: int = BATCH) -> Iterator[Callable[[], object]]:
+    """A bar of the batches that are measured; what it gives is called after each."""
     with progress(steps=True) as bar:
-        task = bar.add_task(f"measuring {label or method.name}", total=-(-len(table) // batch_size), note="")
-        return evaluate.measure(method, table, batch_size=batch_size, after_batch=lambda: bar.advance(task))
+        task = bar.add_task(f"measuring {label}", total=-(-images // batch_size), note="")
+        yield lambda: bar.advance(task)
 
 
 def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
@@ -99,6 +91,35 @@ def prompt_text(method: Method) -> str:
         ]
         return " and ".join(filter(None, parts)) or "a photo of a <class>."
     return "none: the text tower is not used"
+
+
+def print_comparison(title: str, rows: Mapping[str, Measured]) -> None:
+    """Accuracy and macro-F1 of several methods on the same images."""
+    cells = [(name, percent(row.accuracy), percent(row.macro_f1)) for name, row in rows.items()]
+    print_table(title, ("method", "accuracy", "macro-F1"), cells)
+
+
+def print_extremes(class_names: Sequence[str], counts: Sequence[int], rows: Mapping[str, Measured]) -> None:
+    """The classes that the last of `rows` knows worst and best, with the others' figures beside."""
+    last = list(rows.values())[-1].per_class
+    order = [int(place) for place in last.argsort(kind="stable") if last[place] == last[place]]  # NaN: no images
+    if len(order) <= 2 * SHOWN:
+        ends = {order[-1]: "best", order[0]: "worst"}
+        chosen = [(place, ends.get(place, "")) for place in order]
+    else:
+        chosen = [(p, "worst") for p in order[:SHOWN]] + [(p, "best") for p in order[-SHOWN:]]
+    cells = [
+        (class_names[place], word, counts[place], *(percent(float(row.per_class[place])) for row in rows.values()))
+        for place, word in chosen
+    ]
+    print_table("by class", ("class", "", "images", *rows), cells, left=2)
+
+
+def print_classes(class_names: Sequence[str], counts: Sequence[int], measured: Measured) -> None:
+    """Every class that has images, worst first."""
+    order = [int(p) for p in measured.per_class.argsort(kind="stable") if counts[p]]
+    cells = [(class_names[p], counts[p], percent(float(measured.per_class[p]))) for p in order]
+    print_table("by class, worst first", ("class", "images", "accuracy"), cells)
 
 
 def _terms(state: Progress) -> str:

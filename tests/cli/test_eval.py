@@ -1,0 +1,56 @@
+"""`daptune eval`."""
+
+from pathlib import Path
+
+from daptune.adapter.store import make_record, save_adapter
+from daptune.clip.backbone import load_backbone
+from daptune.data.demo import demo_styles, extract_demo
+from daptune.data.sources import read_source
+from daptune.methods import METHODS
+
+from ..conftest import CLASSES
+from .conftest import Command
+
+
+def test_eval(daptune: Command, adapter: Path, pictures: Path) -> None:
+    done = daptune("eval", adapter, pictures)
+    assert done.code == 0 and "accuracy" in done.out and "worst first" in done.out
+    found = daptune("eval", adapter, pictures, "--json").json
+    assert found["images"] == 30 and found["split"] == "all"
+    assert set(found["per_class"]) == set(CLASSES)
+    (pictures / "green thing").rename(pictures / "GREEN_THING")
+    assert daptune("eval", adapter, pictures, "--json").json["accuracy"] == found["accuracy"]
+
+
+def test_eval_of_test_images_alone(fit: Command, daptune: Command, adapter: Path, pictures: Path) -> None:
+    (style := pictures.parent / "style").mkdir()
+    pictures.rename(style / "test")
+    for words in ((), ("--split", "test"), ("--split", "all"), ("--new-classes",)):
+        found = daptune("eval", adapter, style, *words, "--json").json
+        assert found["images"] == 30 and found["split"] == ("all" if "all" in words else "test")
+    (style / "test" / "red" / "0.png").write_bytes(b"no image")
+    done = daptune("eval", adapter, style, "--json")
+    assert done.json["images"] == 29 and "1 of 30 images cannot be read" in done.err
+    done = daptune("eval", adapter, style, "--split", "val")
+    assert done.code == 2 and "has no val images; it has test" in done.err
+    done = fit(style)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert f"found test images alone; add a train split, or give {style / 'test'} itself" in done.err
+
+
+def test_the_styles_of_the_demo_can_be_measured_on(daptune: Command, tmp_path: Path) -> None:
+    style = extract_demo(tmp_path / "demo") / demo_styles()[1]
+    assert [path.name for path in style.iterdir()] == ["test"]
+    backbone = load_backbone("tiny")
+    names = read_source(style, training=False).train.class_names
+    method = METHODS["zero_shot"](backbone, names)
+    folder = save_adapter(tmp_path / "a", method, make_record(method, backbone))
+    assert daptune("eval", folder, style, "--split", "test", "--json").json["accuracy"] > 2 / len(names)
+
+
+def test_eval_on_new_classes(daptune: Command, adapter: Path, pictures: Path) -> None:
+    (pictures / "red").rename(pictures / "tomato")
+    done = daptune("eval", adapter, pictures)
+    assert done.code == 2 and "tomato" in done.err
+    found = daptune("eval", adapter, pictures, "--new-classes", "--json").json
+    assert set(found["per_class"]) == {"blue_thing", "green thing", "tomato"}

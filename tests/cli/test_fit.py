@@ -1,0 +1,284 @@
+"""`daptune fit`: what it prints, measures and saves, and how it goes on."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daptune import classifier as classifier_module
+from daptune.classifier import FewShotClassifier
+from daptune.cli.fit import below_zero_shot, make_classifier
+from daptune.cli.options import FitOptions
+from daptune.data import images, sources
+from daptune.evaluate import Measured
+from daptune.methods import METHODS
+from daptune.train import TrainConfig
+
+from ..conftest import CLASSES, COLOURS, save_picture
+from .conftest import Command
+
+
+def of_accuracy(share: float) -> Measured:
+    """Answers on 20 images of the first class, of which so many are right."""
+    right = np.arange(20) < round(20 * share)
+    return Measured(np.where(right[:, None], [1, 0, 0], [0, 1, 0]).astype(np.float32), np.zeros(20, np.int64))
+
+
+def test_fit_prints_a_card_tables_and_what_to_type_next(fit: Command, pictures: Path) -> None:
+    done = fit(pictures, "--out", "my adapter")
+    assert done.code == 0, done.err
+    for words in ("Distribution-Aware", "learns", "fingerprint", "held out", "zero_shot", "dapt", "macro-F1", "worst"):
+        assert words in done.out
+    assert "daptune predict 'my adapter' PICTURES" in done.out
+    assert {path.name for path in Path("my adapter").iterdir()} == {"adapter.json", "adapter.safetensors", "README.md"}
+    assert [path.name for path in Path("my adapter.run").iterdir()] == ["history.jsonl"]
+    record = json.loads(Path("my adapter/adapter.json").read_text())
+    held_out = record["metrics"]["held_out"]
+    assert held_out["images"] == 6 and 0 <= held_out["dapt"]["accuracy"] <= 1
+    assert set(held_out["zero_shot"]["per_class"]) == set(CLASSES)
+    assert fit(pictures, "--out", "my adapter").code == 0, "a second fit replaces the adapter"
+
+
+def test_fit_as_json(fit: Command, pictures: Path) -> None:
+    done = fit(pictures, "--json", "--method", "coop", "--template", "a {} picture.")
+    assert done.code == 0, done.err
+    assert done.json["adapter"] == "adapter"
+    assert done.json["bytes"] == sum(path.stat().st_size for path in Path("adapter").iterdir())
+    assert set(done.json["held_out"]) == {"split", "images", "zero_shot", "coop"}
+    assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
+
+
+def test_fit_says_when_the_tuned_method_is_below_zero_shot(
+    fit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures are made up, for on made-up pictures chance decides them."""
+    figures = {"zero_shot": 0.5, "dapt": 0.25}
+
+    def measured(baseline: Any, method: Any, *_: Any, **__: Any) -> dict[str, Measured]:
+        return {one.name: of_accuracy(figures[one.name]) for one in (baseline, method)}
+
+    monkeypatch.setattr("daptune.cli.fit.measure_beside", measured)
+    done = fit(pictures)
+    line = done.err.splitlines()[-1]
+    assert done.code == 0 and line == (
+        "daptune: warning: dapt is right on 25.0 % of the held-out images and zero_shot on 50.0 %: it lost more than "
+        "it learned, and CLIP as it is does better here. Try: more images of each class; --preset paper; --method "
+        "lp_pp or tip_adapter; a gentler start (--set context_init='a photo of a' --lr 0.001)."
+    )
+    assert done.out.index("macro-F1") < done.out.index("time to learn")
+    found = fit(pictures, "--json")
+    assert found.json["warning"] == line.removeprefix("daptune: warning: ") and "zero_shot" not in found.err
+    warning = fit(pictures, "--json", "--preset", "paper", "--set", "context_init=a photo of a").json["warning"]
+    assert warning.endswith("Try: more images of each class; --method lp_pp or tip_adapter.")
+    figures["dapt"] = 0.5
+    assert fit(pictures, "--json").json["warning"] is None
+    figures["zero_shot"] = 0.1
+    assert "zero_shot" not in fit(pictures).err
+
+
+def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
+    low, high = of_accuracy(0.2), of_accuracy(0.4)
+    classifier = FewShotClassifier("lp_pp")
+    classifier.method_ = METHODS["lp_pp"](fitted.backbone_, CLASSES)
+    warning = below_zero_shot(classifier, {"zero_shot": high, "lp_pp": low})
+    assert warning is not None and warning.endswith("--preset paper; --method tip_adapter.")
+    assert below_zero_shot(classifier, {"zero_shot": low, "lp_pp": low}) is None
+    assert below_zero_shot(classifier, {"lp_pp": low}) is None
+    classifier.method_ = METHODS["zero_shot"](fitted.backbone_, CLASSES)
+    assert below_zero_shot(classifier, {"zero_shot": low}) is None
+
+
+def test_fit_from_an_adapter(fit: Command, daptune: Command, pictures: Path, adapter: Path) -> None:
+    words = ("--method", "coop_vpt", "--set", "text_tokens=4", "--set", "vision_tokens=4", "--from", adapter)
+    (pictures / "red").rename(pictures / "something else")
+    assert fit(pictures, *words).code == 0
+    record = daptune("show", "adapter", "--json").json["record"]
+    assert record["data"]["started_from"] == daptune("show", adapter, "--json").json["record"]["tensors_sha256"]
+    assert "something else" in record["class_names"]
+
+
+def test_fit_measures_on_the_test_split(fit: Command, tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("test", 2)):
+        for place, name in enumerate(CLASSES):
+            for number in range(count):
+                save_picture(tmp_path / "data" / split / name / f"{number}.png", COLOURS[name], place + number)
+    done = fit(tmp_path / "data", "--json")
+    assert done.json["held_out"]["split"] == "test split"
+    assert done.json["held_out"]["images"] == 6
+
+
+def test_fit_without_images_to_hold_out(fit: Command, tmp_path: Path) -> None:
+    for place, name in enumerate(CLASSES):
+        save_picture(tmp_path / "data" / name / "0.png", COLOURS[name], place)
+    done = fit(tmp_path / "data")
+    assert done.code == 0
+    assert "no images were held out" in done.err
+    assert "fewer than 2 images, all used" in done.err
+
+
+def test_fit_of_methods_without_training(fit: Command, daptune: Command, pictures: Path, made_up_backbone: str) -> None:
+    for method in ("zero_shot", "linear_probe"):
+        common = ("--backbone", made_up_backbone, "--method", method, "--out", method)
+        done = daptune("fit", pictures, *common, "--shots", "all")
+        assert done.code == 0, done.err
+        assert "nothing by gradient" in done.out
+        assert daptune("eval", method, pictures).code == 0
+
+
+def test_unreadable_files_are_listed_together(fit: Command, pictures: Path) -> None:
+    (pictures / "red" / "0.png").write_bytes(b"no image")
+    (pictures / "red" / "1.png").write_bytes((pictures / "red" / "2.png").read_bytes()[:300])
+    (pictures / "red" / "notes.docx").write_bytes(b"text")
+    done = fit(pictures)
+    assert done.code == 0
+    assert "2 of 30 images cannot be read" in done.err
+    assert "0.png" in done.err and "1.png" in done.err
+    assert "left out 1 files that are no images: notes.docx" in done.err
+
+
+def test_an_interrupted_fit_says_how_to_go_on_and_ends_in_the_same_tensors(
+    fit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit(pictures, "--out", "whole").code == 0
+    from daptune.train.run import Run
+
+    end_step = Run.end_step
+
+    def stop_at_two(self: Run) -> None:
+        if self.total_steps == 1:
+            os.kill(os.getpid(), 2)
+        end_step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "end_step", stop_at_two)
+        done = fit(pictures, "--out", "part")
+    assert done.code == 130
+    assert done.err.splitlines()[-1].startswith("daptune: Training was stopped after step")
+    assert "--out part --resume" in done.err
+    assert not Path("part").exists()
+    done = fit(pictures, "--out", "part")
+    assert done.code == 2 and "already holds a run" in done.err and "--resume" in done.err
+    assert fit(pictures, "--out", "part", "--resume").code == 0
+    whole, part = (Path(name, "adapter.safetensors").read_bytes() for name in ("whole", "part"))
+    assert whole == part
+
+
+def test_names_in_any_script_work(fit: Command, daptune: Command, tmp_path: Path) -> None:
+    for place, name in enumerate(("猫", "Собака", "ñandú", "🦉")):
+        for number in range(3):
+            save_picture(tmp_path / "data" / name / f"{number}.png", (60 * place, 90, 20), number)
+    assert fit(tmp_path / "data").code == 0
+    found = daptune("predict", "adapter", tmp_path / "data")
+    assert {row["label"] for row in found.rows} <= {"猫", "Собака", "ñandú", "🦉"}
+
+
+def test_a_full_disk_loses_nothing(
+    fit: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch, adapter: Path
+) -> None:
+    shutil.copytree(adapter, "adapter")
+    before = Path("adapter/adapter.json").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("daptune.files.os.fsync", full)
+        done = fit(pictures)
+    assert done.code == 2 and "disk" in done.err
+    assert Path("adapter/adapter.json").read_bytes() == before
+
+
+def test_each_image_is_decoded_once_and_the_source_read_once(
+    fit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unbalanced, one file damaged: what is checked, drawn, learned from and measured on is decoded once for all."""
+    for place, (name, count) in enumerate(zip(CLASSES, (9, 3, 6), strict=True)):
+        for number in range(count):
+            save_picture(tmp_path / "data" / name / f"{number}.png", COLOURS[name], 10 * place + number)
+    (tmp_path / "data" / "red" / "2.png").write_bytes(b"no image")
+    decoded, read = Counter[Path](), Counter[Path]()
+    decode, read_folder = images.decode, sources.read_folder
+
+    def counted(source: Any, **options: Any) -> Any:
+        decoded[source] += 1
+        return decode(source, **options)
+
+    def counted_read(folder: Path, *rest: Any) -> Any:
+        read[folder] += 1
+        return read_folder(folder, *rest)
+
+    resolved, recorded = Counter[str](), Counter[str]()
+    make_record = classifier_module.make_record
+
+    def counted_record(*words: Any, **options: Any) -> Any:
+        recorded["record"] += 1
+        return make_record(*words, **options)
+
+    def counted_settings(self: FewShotClassifier) -> Any:
+        resolved["settings"] += 1
+        return settings(self)
+
+    settings = FewShotClassifier.settings
+    monkeypatch.setattr(images, "decode", counted)
+    monkeypatch.setattr(sources, "read_folder", counted_read)
+    monkeypatch.setattr(classifier_module, "make_record", counted_record)
+    monkeypatch.setattr(FewShotClassifier, "settings", counted_settings)
+    done = fit(tmp_path / "data", "--json")
+    assert done.code == 0, done.err
+    assert "1 of 18 images cannot be read" in done.err
+    assert done.json["held_out"]["images"] == 3
+    assert decoded == Counter(dict.fromkeys((tmp_path / "data").glob("*/*.png"), 1))
+    assert list(read.values()) == list(recorded.values()) == list(resolved.values()) == [1]
+
+
+FIELDS = {field.name for field in fields(TrainConfig)}
+GIVEN = {
+    "epochs": "3", "batch_size": "5", "min_crop": "0.9", "flip": "0.25", "augment_on": "workers", "views": "2",
+    "accumulate": "2", "optimizer": "sgd", "lr": "0.003", "weight_decay": "0.02", "momentum": "0.5",
+    "schedule": "constant", "warmup_epochs": "0.5", "warmup_lr": "2e-5", "clip_norm": "1.5", "seed": "9",
+    "select": "last", "patience": "none", "memory": "low", "compile": "no", "checkpoint_seconds": "30",
+}  # fmt: skip
+
+
+def test_every_field_of_the_training_can_be_given(fit: Command, pictures: Path) -> None:
+    assert set(GIVEN) == FIELDS
+    words = [word for name, value in GIVEN.items() for word in ("--train", f"{name.replace('_', '-')}={value}")]
+    options = FitOptions(train_options=tuple(word for word in words if word != "--train"))
+    config = make_classifier(options).settings()[2]
+    for name, value in GIVEN.items():
+        expected = {"none": None, "no": False}.get(value, value)
+        found = getattr(config, name)
+        assert found == (expected if expected is None or found is False else type(found)(expected)), name
+    done = fit(
+        pictures,
+        *(word for pair in zip(words[::2], words[1::2], strict=True) if pair[1] != "epochs=3" for word in pair),
+    )
+    assert done.code == 0, done.err
+    config = json.loads(Path("adapter/adapter.json").read_text())["train_config"]
+    assert (config["weight_decay"], config["clip_norm"], config["schedule"]) == (0.02, 1.5, "constant")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train", "weigth_decay=1"], "training has no option 'weigth_decay'. Did you mean 'weight_decay'?"),
+        (["--train", "clip_norm"], "--train expects name=value"),
+        (["--train", "clip_norm=much"], "clip_norm: expected a finite number or none, found 'much'."),
+        (["--train", "clip_norm=-1"], "clip_norm must be a number above 0"),
+        (["--train", "schedule=cosin"], "Did you mean 'cosine'?"),
+        (["--train", "epochs=3"], "--train epochs and --epochs set the same; leave one of them out"),
+        (["--seed", "2", "--train", "seed=3"], "--train seed and --seed set the same"),
+        (["--min-crop", "0.8", "--train", "min-crop=0.8"], "--train min_crop and --min-crop set the same"),
+        (["--train", "patience=3"], "patience=3 needs select='best_val'"),
+    ],
+)  # fmt: skip
+def test_fields_of_the_training_are_checked(words: list[str], message: str, fit: Command, pictures: Path) -> None:
+    done = fit(pictures, *words)
+    assert done.code == 2 and message in done.err and done.err.count("\n") == 1, done.err
+    assert not Path("adapter").exists()
