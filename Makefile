@@ -9,7 +9,7 @@ DEV_STAMP := $(VENV)/.daptune-installed-dev
 SPEC := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint oracles bench clean
+.PHONY: help demo test lint oracles bench wheel lowest clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -39,6 +39,16 @@ oracles: | $(BIN)/python  ## compare with open_clip, transformers and torchvisio
 	build/oracles/bin/python -m pip install -q transformers==5.23.0 ftfy regex
 	build/oracles/bin/python -m pip install -q --no-deps open_clip_torch==3.3.0 timm==1.0.31 torchvision==0.28.0
 	build/oracles/bin/python -m pytest -q -s tests/oracles
+
+wheel: | $(BIN)/python  ## build the wheel, install it in an empty environment and run the demo from there
+	rm -rf dist build/wheel
+	$(PIP) wheel -q --no-deps -w dist .
+	$(BIN)/python -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build/wheel && env -u PYTHONPATH venv/bin/daptune demo --out demo
+
+lowest: | $(BIN)/python  ## install the lowest versions that pyproject.toml allows, each extra by itself, and use each (several GB)
+	$(BIN)/python tools/lowest.py
 
 clean:  ## forget the environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

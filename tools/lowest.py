@@ -1,0 +1,234 @@
+"""Install the lowest versions that pyproject.toml allows and use them: `make lowest`.
+
+The package alone, and with each extra, gets an environment of its own in which uv resolves what daptune asks for to
+the lowest version (`--resolution lowest-direct`; what those ask for is left to the resolver). Then one command of the
+part runs, on the embedded backbone and a few pictures of the demo. A bound that is too low shows as a failed command:
+raise it in pyproject.toml.
+
+    python tools/lowest.py                   # all parts
+    python tools/lowest.py export serve      # some
+    python tools/lowest.py --folder /big     # environments, pictures and uv's cache elsewhere (several GB of torch)
+
+uv does not read pip's configuration; `UV_FIND_LINKS` and `UV_INDEX` tell it about other sources.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZipFile
+
+ROOT = Path(__file__).parents[1]
+CLASSES = 4
+PLAN = """
+name = "lowest"
+backbone = "tiny"
+datasets = ["demo"]
+seeds = [1]
+train = { steps = 2 }
+[[experiments]]
+kind = "fewshot"
+methods = ["zero_shot", "linear_probe", "coop"]
+shots = [1]
+"""
+
+
+class Part:
+    """An environment and what is tried in it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.adapter = name, folder, folder / "adapter"
+        self.environment = folder / "environments" / name
+        self.python = self.environment / "bin" / "python"
+        self.work = folder / "work" / name
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+
+    def install(self, uv: Path) -> None:
+        """The lowest versions, and pytest as it is."""
+        wanted = f"{ROOT}[{self.name}]" if self.name != "core" else str(ROOT)
+        check([uv, "venv", "--quiet", "--clear", "--python", sys.executable, self.environment])
+        install = [uv, "pip", "install", "--quiet", "--python", self.python]
+        check([*install, "--resolution", "lowest-direct", wanted])
+        check([*install, "pytest"])
+        check([uv, "pip", "list", "--quiet", "--python", self.python], self.work)
+
+    def daptune(self, *words: str) -> str:
+        """What the command prints; CalledProcessError where it fails."""
+        return check([self.environment / "bin" / "daptune", *words], self.work)
+
+    def fit(self) -> None:
+        """Pictures, and an adapter that has seen them twice; what another part has made is taken, but for `core`."""
+        self.pictures()
+        if self.name == "core" or not self.adapter.is_dir():
+            options = ["--method", "coop_vpt", "--epochs", "2", "--out", str(self.adapter)]
+            self.daptune("fit", str(self.folder / "pictures"), *options)
+        for shared in (self.adapter, self.folder / "pictures"):
+            (self.work / shared.name).symlink_to(shared)
+
+    def pictures(self) -> None:
+        """Some of the demo's, a folder a class."""
+        with ZipFile(ROOT / "src/daptune/data/demo/demo.zip") as packed:
+            inside = [name for name in packed.namelist() if name.split("/")[1] == "support"]
+            names = sorted({name.split("/")[2] for name in inside})[:CLASSES]
+            for name in inside:
+                if name.split("/")[2] in names:
+                    target = self.folder / "pictures" / name.split("/")[2] / name.split("/")[3]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(packed.read(name))
+
+    def a_picture(self) -> Path:
+        """One of the pictures."""
+        return next((self.folder / "pictures").rglob("*.webp"))
+
+
+def core(part: Part) -> None:
+    """Learn, measure, label; a linear probe; a plan; pixels and tokens beside those of the original."""
+    part.daptune("methods")
+    part.fit()
+    part.daptune("show", "adapter")
+    part.daptune("eval", "adapter", "pictures", "--json")
+    part.daptune("predict", "adapter", "pictures", "--out", "labels.csv")
+    part.daptune("fit", "pictures", "--method", "linear_probe", "--shots", "4", "--out", "probe")
+    (part.work / "plan.toml").write_text(PLAN)
+    part.daptune("bench", "plan.toml", "--processes", "1")
+    tests = ["clip/test_preprocess.py", "clip/test_tokenizer.py", "clip/test_hub.py", "test_adapter_hub.py"]
+    check([part.python, "-m", "pytest", "-q", *(ROOT / "tests" / test for test in tests)], ROOT)
+
+
+def report(part: Part) -> None:
+    """The page of a fit and that of a plan."""
+    part.fit()
+    part.daptune("report", "adapter", "--images", "pictures", "--out", "fit.html")
+    (part.work / "plan.toml").write_text(PLAN)
+    part.daptune("bench", "plan.toml", "--processes", "1", "--out", "run")
+    part.daptune("report", "run", "--out", "bench.html")
+
+
+def export(part: Part) -> None:
+    """Each kind of file, and its labels."""
+    part.fit()
+    for dtype in ("fp32", "fp16", "int8"):
+        part.daptune("export", "adapter", "--dtype", dtype, "--out", f"{dtype}.onnx")
+        part.daptune("predict", f"{dtype}.onnx", "pictures")
+    part.daptune("export", "adapter", "--to", "text-weights", "--out", "weights.npy")
+
+
+def serve(part: Part) -> None:
+    """A picture sent to a server of its own."""
+    part.fit()
+    command = [part.environment / "bin" / "daptune", "serve", "adapter", "--port", "0"]
+    log = part.work / "server.log"
+    with log.open("w") as told:
+        server = subprocess.Popen(command, cwd=part.work, stdout=told, stderr=told)
+    try:
+        port = int(said(server, log, r"http://127\.0\.0\.1:(\d+)"))
+        head = 'Content-Disposition: form-data; name="files"; filename="a.webp"\r\nContent-Type: image/webp'
+        body = f"--x\r\n{head}\r\n\r\n".encode() + part.a_picture().read_bytes() + b"\r\n--x--\r\n"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        connection.request("POST", "/v1/adapters/adapter/predict", body, kind)
+        answer = connection.getresponse()
+        rows = json.loads(answer.read())
+        if answer.status != 200 or not rows["predictions"][0]["top"]:
+            raise RuntimeError(f"{answer.status}: {rows}")
+        for path in ("/", "/metrics", "/openapi.json"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60).read()
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def tune(part: Part) -> None:
+    """One setting tried beside the defaults."""
+    part.fit()
+    options = ["--trials", "2", "--epochs", "1", "--folds", "2", "--method", "coop"]
+    part.daptune("tune", "pictures", *options)
+
+
+def cluster(part: Part) -> None:
+    """Labels by the tasks of a cluster of this machine."""
+    part.fit()
+    (part.work / "plan.toml").write_text(PLAN)
+    part.daptune("bench", "plan.toml", "--executor", "ray", "--processes", "1")
+
+
+def parquet(part: Part) -> None:
+    """A table written and read."""
+    part.fit()
+    part.daptune("predict", "adapter", "pictures", "--out", "labels.parquet")
+    make = "import pyarrow, pyarrow.parquet as p; p.write_table(pyarrow.table({'path': [%r]}), 'images.parquet')"
+    check([part.python, "-c", make % str(part.a_picture())], part.work)
+    part.daptune("predict", "adapter", "images.parquet")
+
+
+PARTS: dict[str, Callable[[Part], None]] = {
+    "core": core, "report": report, "export": export, "serve": serve, "tune": tune, "cluster": cluster,
+    "parquet": parquet,
+}  # fmt: skip
+
+
+def said(server: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
+    """What the pattern finds in the log of a server that starts; RuntimeError where it ends before."""
+    while True:
+        ended = server.poll() is not None
+        if found := re.search(pattern, log.read_text()):
+            return found[1]
+        if ended:
+            raise RuntimeError(log.read_text())
+        try:
+            server.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def check(command: list[str | Path], folder: Path | None = None) -> str:
+    """Run it and return what it prints; CalledProcessError with all that it said where it fails."""
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, list(map(str, command)), done.stdout, done.stderr)
+    return done.stdout
+
+
+def main() -> int:
+    """All parts, however many fail; 1 if one did."""
+    parser = argparse.ArgumentParser(description="Use daptune at the lowest versions that pyproject.toml allows.")
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "lowest", help="where everything is put")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    folder: Path = arguments.folder.resolve()
+    uv = folder / "uv" / "bin" / "uv"
+    if not uv.is_file():
+        venv.create(uv.parents[1], with_pip=True, clear=True)
+        check([uv.with_name("python"), "-m", "pip", "install", "--quiet", "uv"])
+    os.environ.setdefault("UV_CACHE_DIR", str(folder / "cache"))  # beside the environments: files are linked
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is little to compute, and much waiting for each other
+    failed = []
+    for name in arguments.parts or PARTS:
+        part = Part(name, folder)
+        try:
+            part.install(uv)
+            PARTS[name](part)
+        except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+            failed.append(name)
+            words = getattr(error, "cmd", None) or [type(error).__name__, str(error)]
+            said_last = "\n".join(f"{getattr(error, 'stdout', '')}{getattr(error, 'stderr', '')}".splitlines()[-40:])
+            print(f"{name}: failed\n  {' '.join(words)}\n{said_last}", flush=True)
+        else:
+            print(f"{name}: works", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
