@@ -281,7 +281,7 @@ class TestTable:
     def test_parquet_without_its_reader(self, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
         (tmp_path / "t.parquet").write_bytes(b"PAR1")
-        with pytest.raises(MissingExtraError, match="pip install pyarrow"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'daptune\[parquet\]'"):
             read_source(tmp_path / "t.parquet")
 
     def test_repeats(self, tmp_path, caplog):

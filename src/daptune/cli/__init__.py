@@ -67,13 +67,31 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, DaptuneError):
         return _say(str(error), 2)
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("daptune"):
-        return _say(f"{error.name} is not installed; only exported .onnx files do without: pip install daptune", 2)
+        return _say(_not_installed(str(error.name).partition(".")[0]), 2)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}", 2)
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
         return _say("out of memory; try a smaller --batch-size, or --precision bf16", 2)
     return _say(f"a fault of daptune: {type(error).__name__}: {error}; --debug shows where; please report it", 1)
+
+
+EXTRAS = {
+    "report": ("matplotlib",),
+    "export": ("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
+    "serve": ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
+    "tune": ("optuna",),
+    "cluster": ("ray",),
+    "parquet": ("pyarrow",),
+}
+"""What each extra brings, by the names that are imported."""
+
+
+def _not_installed(module: str) -> str:
+    for extra, brought in EXTRAS.items():
+        if module in brought:
+            return f"{module} is not installed: pip install 'daptune[{extra}]'"
+    return f"{module} is not installed; only exported .onnx files do without: pip install daptune"
 
 
 def _say(message: str, code: int) -> int:

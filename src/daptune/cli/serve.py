@@ -22,6 +22,8 @@ def run(
 ) -> int:
     """Do it until SIGTERM or SIGINT. Raises DaptuneError for bad input, before anything slow is done."""
     try:
+        import python_multipart  # noqa: F401  starlette asks for it when the first upload is there
+
         from daptune.serve import server
         from daptune.serve.app import make_app
     except ImportError as error:

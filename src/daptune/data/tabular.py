@@ -85,7 +85,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise MissingExtraError(
-            f"reading {path.name} needs pyarrow: pip install pyarrow (or save the table as CSV)."
+            f"reading {path.name} needs pyarrow: pip install 'daptune[parquet]' (or save the table as CSV)."
         ) from None
     try:
         with parquet.ParquetFile(path) as table:

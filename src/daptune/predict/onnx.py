@@ -69,7 +69,9 @@ def _open(model: str | Path | bytes, name: str, device: str) -> Any:
     try:
         import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise MissingExtraError("running an ONNX file needs onnxruntime: pip install onnxruntime") from error
+        raise MissingExtraError(
+            "running an ONNX file needs onnxruntime: pip install 'daptune[export]', or onnxruntime alone"
+        ) from error
     if not isinstance(model, bytes) and not Path(model).expanduser().is_file():
         raise AdapterError(f"no file at {name}; `daptune export ADAPTER --to onnx --out model.onnx` writes one")
     if device not in _PROVIDERS or _PROVIDERS[device] not in onnxruntime.get_available_providers():
