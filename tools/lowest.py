@@ -98,6 +98,8 @@ def core(part: Part) -> None:
     part.daptune("eval", "adapter", "pictures", "--json")
     part.daptune("predict", "adapter", "pictures", "--out", "labels.csv")
     part.daptune("fit", "pictures", "--method", "linear_probe", "--shots", "4", "--out", "probe")
+    part.daptune("fit", "pictures", "--method", "zero_shot", "--out", "nothing")  # a file without tensors
+    part.daptune("eval", "nothing", "pictures")
     (part.work / "plan.toml").write_text(PLAN)
     part.daptune("bench", "plan.toml", "--processes", "1")
     tests = ["clip/test_preprocess.py", "clip/test_tokenizer.py", "clip/test_hub.py", "test_adapter_hub.py"]

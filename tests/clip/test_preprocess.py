@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,8 @@ from daptune.errors import BackboneError
 
 from ..oracles.make_goldens import SIZE, picture
 
+# Pillow before 13 rounds some pixels of strongly reduced images to the next of 255 levels; the goldens are of 13.
+TOLERANCE = 1e-5 if int(PIL.__version__.split(".")[0]) >= 13 else 1.01 / 255 / min(OPENAI_STD)
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "pixels.json").read_text())
 
 
@@ -23,7 +26,7 @@ def test_goldens_of_torchvision(golden: dict[str, list[int]]) -> None:
     assert found.shape == (3, SIZE, SIZE)
     assert found.dtype == torch.float32
     values = torch.tensor(golden["values"])
-    assert (found.flatten()[golden["places"]] - values).abs().max() < 1e-5
+    assert (found.flatten()[golden["places"]] - values).abs().max() < TOLERANCE
 
 
 def test_normalize_takes_any_leading_shape() -> None:
