@@ -46,11 +46,7 @@ class Report:
 def expected(record: Benchmark, folder: Path) -> tuple[Entry, ...]:
     """The tree of the data set, with what is there of it."""
     split = bool(record.split_file) and (folder / record.split_file).is_file()
-    places = [record.images]
-    if record.layout == "cars":
-        places = ["cars_train", "cars_test"]
-    elif record.layout == "imagenet":
-        places = ["images/train", "images/val"]
+    places = record.places or [record.images]
     entries = [Entry(f"{place}/", "images", (folder / place).is_dir(), True) for place in places]
     if record.split_file:
         role = "the authors' split; without it one is drawn, and published figures cannot be compared"

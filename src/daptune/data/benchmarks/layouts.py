@@ -19,29 +19,14 @@ from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
 from daptune.files import read_json
 
-IGNORED = {"BACKGROUND_Google", "Faces_easy"}  # of Caltech101
-RENAMED = {
-    "caltech101": {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"},
-    "eurosat": {
-        "AnnualCrop": "Annual Crop Land",
-        "HerbaceousVegetation": "Herbaceous Vegetation Land",
-        "Highway": "Highway or Road",
-        "Industrial": "Industrial Buildings",
-        "Pasture": "Pasture Land",
-        "PermanentCrop": "Permanent Crop Land",
-        "Residential": "Residential Buildings",
-        "SeaLake": "Sea or Lake",
-    },
-}
 CLASSNAMES = "classnames.txt"
 
 
 def class_folders(folder: Path, record: Benchmark) -> Parts:
     """A folder a class, labels in sorted order (Caltech101, Food101, DTD, EuroSAT)."""
-    renamed = RENAMED.get(record.name, {})
-    names = [name for name in folders_in(folder / record.images) if name not in IGNORED]
+    names = [name for name in folders_in(folder / record.images) if name not in record.ignored]
     groups = {
-        (label, renamed.get(name, name)): [f"{name}/{file}" for file in images_in(folder / record.images / name)]
+        (label, record.renamed.get(name, name)): [f"{name}/{file}" for file in images_in(folder / record.images / name)]
         for label, name in enumerate(names)
     }
     return split_thirds(groups, random.Random(SEED))
