@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import BackboneError
 from .containers import read_json
-from .shapes import Described, refuse
+from .shapes import LAYOUTS, Described, claimed, refuse
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -25,27 +25,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 MARK = "text_model.embeddings.token_embedding.weight"
-
-_NAMES = {
-    "logit_scale": "logit_scale",
-    "text_projection.weight": "text_projection",
-    "visual_projection.weight": "visual.proj",
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm": "ln_final",
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.pre_layrnorm": "visual.ln_pre",  # so spelt in transformers
-    "vision_model.post_layernorm": "visual.ln_post",
-}
-_IN_BLOCK = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
+_FACTS = LAYOUTS["transformers"]
+_NAMES, _IN_BLOCK = _FACTS["names"], _FACTS["in_block"]  # theirs -> OpenAI's, outside the blocks and within
 _BLOCK = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
@@ -91,25 +72,12 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
         raise refuse(where, f"a CLIP with the activation {' and '.join(sorted(map(str, activations)))}")
     if epsilons != {1e-5}:
         raise refuse(where, f"a CLIP with layer_norm_eps {epsilons}")
-    claims = {
-        "embed_dim": content.get("projection_dim", 512),
-        "image_size": vision.get("image_size", 224),
-        "patch_size": vision.get("patch_size", 32),
-        "vision_width": vision.get("hidden_size", 768),
-        "vision_layers": vision.get("num_hidden_layers", 12),
-        "vision_mlp": vision.get("intermediate_size", 3072),
-        "context_length": text.get("max_position_embeddings", 77),
-        "vocab_size": text.get("vocab_size", 49408),
-        "text_width": text.get("hidden_size", 512),
-        "text_layers": text.get("num_hidden_layers", 12),
-        "text_mlp": text.get("intermediate_size", 2048),
-    }
     return Described(
         rename(tensors, where),
         activation=activations.pop(),
         vision_heads=vision.get("num_attention_heads", 12),
         text_heads=text.get("num_attention_heads", 8),
-        claims=claims,
+        claims=claimed(_FACTS["claims"], model=content, vision=vision, text=text),
         transform=_transform(folder / PREPROCESSOR),
         source=str(source),
     )

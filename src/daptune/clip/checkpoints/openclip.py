@@ -2,7 +2,7 @@
 
 The config is that of open_clip's model_configs (src/open_clip/model.py: CLIPVisionCfg, CLIPTextCfg) under "model_cfg",
 and the transform under "preprocess_cfg". Every setting that would change the computation is looked at; one that these
-towers do not have is refused by name.
+towers do not have is refused by name. `layouts.json` lists, by setting, the values under which they compute the same.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...errors import BackboneError
 from .containers import read_json
-from .shapes import Described, refuse
+from .shapes import LAYOUTS, Described, claimed, refuse
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (
@@ -22,42 +22,7 @@ WEIGHTS = (
     "open_clip_model.safetensors.index.json",
     "open_clip_pytorch_model.bin",
 )
-_ANY = object()
-
-
-def _settings(any_value: str, off: str, **values: Any) -> dict[str, Any]:
-    """Setting -> the value, or a tuple of the values, under which these towers compute the same."""
-    return dict.fromkeys(any_value.split(), _ANY) | dict.fromkeys(off.split(), False) | values
-
-
-_BLOCK = _settings(
-    "layers width mlp_ratio",
-    "final_ln_after_pool output_tokens qk_norm scaled_cosine_attn scale_heads scale_attn_inner scale_attn scale_fc",
-    ls_init_value=None,
-    block_type=("default", None),
-    act_kwargs=(None, {}),
-    norm_kwargs=(None, {}),
-)
-_VISION = _BLOCK | _settings(
-    # patch_dropout is for training only
-    "head_width patch_size image_size patch_dropout attn_pooler_queries attn_pooler_heads",
-    "attentional_pool no_ln_pre input_patchnorm global_average_pool",
-    pos_embed_type="learnable",
-    pool_type="tok",
-    timm_model_name=None,
-)
-_TEXT = _BLOCK | _settings(
-    "context_length vocab_size heads pad_id eos_id",
-    "embed_cls no_causal_mask proj_bias",
-    hf_tokenizer_name=(None, ""),
-    tokenizer_mode=(None, ""),
-    tokenizer_kwargs=(None, {}),
-    pool_type="argmax",
-    proj=("linear", None),
-    proj_type="linear",
-    hf_model_name=(None, ""),
-)
-_MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
+_FACTS = LAYOUTS["open_clip"]
 
 
 def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
@@ -67,20 +32,11 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     model = _part(content, "model_cfg", source)
     vision, text = _part(model, "vision_cfg", source), _part(model, "text_cfg", source)
     _refuse_settings(model, vision, text, where)
-    width, head_width = int(vision.get("width", 768)), int(vision.get("head_width", 64))
-    claims = {
-        "embed_dim": model.get("embed_dim"),
-        "vision_width": width,
-        "vision_layers": vision.get("layers", 12),
-        "vision_mlp": int(width * vision.get("mlp_ratio", 4.0)),
-        "image_size": vision.get("image_size", 224),
-        "patch_size": vision.get("patch_size", 16),
-        "text_width": text.get("width", 512),
-        "text_layers": text.get("layers", 12),
-        "text_mlp": int(text.get("width", 512) * text.get("mlp_ratio", 4.0)),
-        "context_length": text.get("context_length", 77),
-        "vocab_size": text.get("vocab_size", 49408),
-    }
+    claims = claimed(_FACTS["claims"], model=model, vision=vision, text=text)
+    width, head_width = int(claims["vision_width"]), int(vision.get("head_width", 64))
+    claims["vision_width"] = width
+    for tower in ("vision", "text"):
+        claims[f"{tower}_mlp"] = int(claims[f"{tower}_width"] * claims[f"{tower}_mlp"])
     return Described(
         tensors,
         activation="quick_gelu" if model.get("quick_gelu") else "gelu",
@@ -111,14 +67,15 @@ def _refuse_settings(model: Mapping[str, Any], vision: Mapping[str, Any], text: 
         raise refuse(where, f"an open_clip model whose vision tower is timm's {name}")
     if name := text.get("hf_model_name"):
         raise refuse(where, f"an open_clip model whose text tower is Hugging Face's {name}")
-    for title, part, known in (("vision_cfg", vision, _VISION), ("text_cfg", text, _TEXT)):
+    for title, part in (("vision_cfg", vision), ("text_cfg", text)):
+        known = _FACTS["both"] | _FACTS[title]
         for key, value in part.items():
             if key not in known and key.startswith(("timm_", "hf_")):
                 continue  # of no effect without a timm or Hugging Face tower
             allowed = known.get(key, ())
-            if allowed is not _ANY and value not in (allowed if isinstance(allowed, tuple) else (allowed,)):
+            if allowed != "any" and value not in allowed:
                 raise refuse(where, f"an open_clip model with {title}.{key} = {value!r}")
-    if unknown := sorted(model.keys() - _MODEL):
+    if unknown := sorted(model.keys() - set(_FACTS["model_cfg"])):
         raise refuse(where, f"an open_clip model with the setting {unknown[0]} = {model[unknown[0]]!r}")
 
 

@@ -3,10 +3,12 @@
 All names here are OpenAI's (openai/CLIP, clip/model.py, `build_model`); the other layouts are renamed first.
 """
 
+import json
 import logging
 import math
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +18,9 @@ from ...errors import BackboneError
 from ..model import CLIP, CLIPConfig
 
 log = logging.getLogger("daptune")
+
+LAYOUTS: dict[str, Any] = json.loads(Path(__file__).with_name("layouts.json").read_text("utf-8"))
+"""The names and settings of the other layouts."""
 
 # Sizes and masks that OpenAI, open_clip and transformers store beside the weights
 _NOT_WEIGHTS = re.compile(r"(^|.*\.)(input_resolution|context_length|vocab_size|attn_mask|position_ids)$")
@@ -54,6 +59,11 @@ class Described(NamedTuple):
 def refuse(what: str, found: str) -> BackboneError:
     """The one sentence for a model of another kind."""
     return BackboneError(f"{what} is {found}; {ONLY}: try ViT-B-16/openai.")
+
+
+def claimed(table: Mapping[str, Any], **parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The claims of a config. table: field of CLIPConfig -> part of the config, setting in it, what holds without."""
+    return {field: parts[part].get(key, default) for field, (part, key, default) in table.items()}
 
 
 def keep_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
