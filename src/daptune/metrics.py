@@ -1,4 +1,4 @@
-"""Measures of a classifier and of differences between classifiers, in numpy (the silhouette in scikit-learn).
+"""Measures of a classifier and of differences between classifiers, in numpy; what scikit-learn and scipy have is taken there.
 
 n images, C classes. `labels` and `predicted` are class indices (n,), `probabilities` is (n, C) with rows that sum to 1.
 """
@@ -126,28 +126,16 @@ class Interval:
 
 def mean_interval(values: Sequence[float] | Floats, *, level: float = 0.95) -> Interval:
     """Mean over seeds with Student's t interval, which is right for few seeds: mean +- t s / sqrt(n)."""
+    from scipy.special import stdtrit  # scikit-learn brings it
+
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) == 0:
         raise DataError(f"An interval needs a list of at least one number, not an array of shape {x.shape}.")
     mean = float(x.mean())
     if len(x) == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
-    half = student_t_quantile((1 + level) / 2, len(x) - 1) * float(x.std(ddof=1)) / len(x) ** 0.5
+    half = float(stdtrit(len(x) - 1, (1 + level) / 2) * x.std(ddof=1)) / len(x) ** 0.5
     return Interval(mean, mean - half, mean + half, len(x))
-
-
-def student_t_quantile(q: float, freedom: int) -> float:
-    """The q-quantile (0 < q < 1) of Student's t distribution, to about seven digits for q up to 0.9999.
-
-    With t = sqrt(freedom) tan(a) the density becomes cos(a)^(freedom - 1) over (-pi/2, pi/2): smooth and bounded.
-    """
-    if not 0 < q < 1 or freedom < 1:
-        raise DataError(f"A quantile needs 0 < q < 1 and freedom of at least 1, not q={q}, freedom={freedom}.")
-    width = min(np.pi / 2, 40 / freedom**0.5)  # beyond it the density is nothing
-    angle = np.linspace(-width, width, 200_001)
-    density = np.cos(angle) ** (freedom - 1)
-    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return float(freedom**0.5 * np.tan(np.interp(q, share / share[-1], angle)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +149,14 @@ class PairedDifference:
 
 
 def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
 ) -> PairedDifference:
-    """Compare two classifiers by what each scored on every image, (n,): 0 or 1 for wrong or right.
+    """Compare two classifiers by what each, a and b, scored on every image, (n,): 0 or 1 for wrong or right.
 
+    Of several pairs, one a set of images, it is the mean: each set counts the same and is resampled by itself.
     Percentile bootstrap over images (Efron & Tibshirani 1993, section 13.3). Drawing n images with replacement
     is drawing how often each distinct difference occurs, a multinomial: exact, and cheap for any n.
     """
-    return mean_paired_bootstrap([(a, b)], resamples=resamples, level=level, seed=seed)
-
-
-def mean_paired_bootstrap(
-    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> PairedDifference:
-    """`paired_bootstrap` for the mean over several sets of images, each of which counts the same and is resampled."""
     if not pairs:
         raise DataError("A paired comparison needs at least one pair of lists, found none.")
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.bench.results import Result
-from daptune.metrics import PairedDifference, mean_paired_bootstrap
+from daptune.metrics import PairedDifference, paired_bootstrap
 
 BASELINES = ("zero_shot", "linear_probe")
 """Come first wherever methods are listed."""
@@ -96,7 +96,7 @@ class Board:
         if key not in self._known:
             pairs = [self._hits(label, other, dataset, shots, split) for dataset in datasets for split in splits]
             whole = [pair for pair in pairs if pair is not None]
-            self._known[key] = mean_paired_bootstrap(whole) if whole and len(whole) == len(pairs) else None
+            self._known[key] = paired_bootstrap(whole) if whole and len(whole) == len(pairs) else None
         return self._known[key]
 
     def _hits(

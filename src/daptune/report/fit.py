@@ -241,7 +241,7 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
     where = f"{len(own)} images ({images.name})" if images is not None else f"{len(own)} images"
     first = f"{record.method} is right on {100 * own.mean():.1f} % of {where}"
     if "zero_shot" in hits and record.method != "zero_shot":
-        d = metrics.paired_bootstrap(hits["zero_shot"], own)
+        d = metrics.paired_bootstrap([(hits["zero_shot"], own)])
         word = "more" if d.difference >= 0 else "less"
         first += (
             f", {abs(100 * d.difference):.1f} points {word} than CLIP as it is (95 % interval {signed(d.low)} to "
