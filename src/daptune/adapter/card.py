@@ -1,5 +1,6 @@
-"""The adapter's `README.md`: what a person, or a model hub, wants to know before using it."""
+"""The adapter's `README.md`, from the template `card.md`: what a person, or a model hub, wants to know first."""
 
+from pathlib import Path
 from typing import Any
 
 from daptune.adapter.record import AdapterRecord
@@ -8,54 +9,6 @@ from daptune.errors import BackboneError
 
 PLACE = "PATH_OF_THIS_FOLDER"
 """Stands in the card for what the adapter is loaded by; publishing it puts its name there."""
-
-
-_CARD = """\
----
-library_name: daptune
-pipeline_tag: image-classification
-{base}tags: [clip, prompt-tuning, few-shot, {record.method}]
----
-
-# {title} for {count} classes
-
-{made} daptune (`pip install daptune`): {parameters:,} numbers in \
-{kilobytes:.0f} kB that adapt the frozen `{record.backbone[name]}`.
-
-## Task
-
-It says which of {count} classes an image shows, with a probability for each. The figures below are those of its \
-own run.
-
-| | |
-|---|---|
-| method | {record.method} |
-| backbone | {backbone} (sha256 {sha256}...) |
-| classes | {classes} |
-{origin}
-{metrics}
-## Use
-
-```bash
-daptune predict {place} pictures/
-```
-
-```python
-import daptune
-
-classifier = daptune.load("{place}")
-classifier.predict(["picture.jpg"])
-```
-
-## Backbone and licence
-
-{licence}
-
-## Limits
-
-It answers with one of its classes for every image, also for one that shows none of them. What the frozen \
-backbone does not know, a prompt cannot teach it; accuracy on your images may differ from the figures above.
-"""
 
 
 def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int) -> str:
@@ -71,7 +24,8 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         origin = f"| imported from | {_cell(str(imported))}, epoch {record.data.get('epoch') or 'unknown'} |"
     name = record.backbone["name"]
     repo = _repository(name)
-    return _CARD.format(
+    template = Path(__file__).with_name("card.md").read_text("utf-8")
+    return template.format(
         base=f"base_model: {repo}\nbase_model_relation: adapter\n" if repo else "",
         record=record,
         title=title,

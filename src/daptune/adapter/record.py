@@ -21,10 +21,11 @@ FORMAT_VERSION = 1
 JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "README.md"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterRecord:
     """Everything about an adapter except its tensors. JSON values only."""
 
+    format_version: int = FORMAT_VERSION
     backbone: dict[str, str]
     """`name` and `sha256` of the frozen CLIP, and the `precision` it was trained in."""
     method: str
@@ -46,13 +47,10 @@ class AdapterRecord:
     temperature: float = 1.0
     """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
     versions: dict[str, str] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The text of `adapter.json`; keys in the order of the fields, format first."""
-        content = asdict(self)
-        ordered = {"format_version": content.pop("format_version"), **content}
-        return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """The text of `adapter.json`; keys in the order of the fields."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _json_type(hint: Any) -> Any:

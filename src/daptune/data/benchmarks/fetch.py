@@ -85,7 +85,9 @@ def _receive(url: str, part: Path, progress: Progress | None) -> None:
         start = have if resumed else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdecimal() else None
-        _refuse_full_disk(part, total, start)
+        free = shutil.disk_usage(part.parent).free
+        if total is not None and total - start > free:
+            raise DataError(f"{part.parent} has {free >> 20} MiB free, {part.stem} needs {(total - start) >> 20} MiB.")
         if not resumed:
             _mark(part).write_text(json.dumps({"validator": _same(response.headers)}), encoding="utf-8")
         with part.open("ab" if resumed else "wb") as file:
@@ -118,12 +120,6 @@ def _validator(part: Path) -> str | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return found if isinstance(found, str) else None
-
-
-def _refuse_full_disk(part: Path, total: int | None, start: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if total is not None and total - start > free:
-        raise DataError(f"{part.parent} has {free >> 20} MiB free, {part.stem} needs {(total - start) >> 20} MiB.")
 
 
 def _md5(path: Path) -> str:

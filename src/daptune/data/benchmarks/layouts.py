@@ -106,13 +106,12 @@ def ucf(folder: Path, record: Benchmark) -> Parts:
 
 def imagenet(folder: Path, record: Benchmark) -> Parts:
     """`images/train` and `images/val`, a folder a wnid; val is the test set, as everywhere in this field."""
-    place = folder / record.images
-    return {part: wnid_rows(place, name, folder) for part, name in (("train", "train"), ("test", "val"))}
+    return {"train": wnid_rows(folder, record, "train/"), "test": wnid_rows(folder, record, "val/")}
 
 
 def wnids(folder: Path, record: Benchmark) -> Parts:
     """A folder a wnid, test images alone; labels count the folders that are there (200 in ImageNet-A and -R)."""
-    return {"test": wnid_rows(folder / record.images, "", folder)}
+    return {"test": wnid_rows(folder, record)}
 
 
 def numbered(folder: Path, record: Benchmark) -> Parts:
@@ -134,12 +133,11 @@ READERS: dict[str, Callable[[Path, Benchmark], Parts]] = {
 }
 
 
-def wnid_rows(place: Path, part: str, folder: Path) -> list[Row]:
-    """Rows of the folders in `place/part`, each named by its wnid, labelled in sorted order."""
-    names = class_names(folder)
-    inside = f"{part}/" if part else ""
+def wnid_rows(folder: Path, record: Benchmark, part: str = "") -> list[Row]:
+    """Rows of the folders in `part` of the images, each named by its wnid, labelled in sorted order."""
+    names, place = class_names(folder), folder / record.images
     return [
-        (f"{inside}{wnid}/{file}", label, names[wnid])
+        (f"{part}{wnid}/{file}", label, names[wnid])
         for label, wnid in enumerate(folders_in(place / part))
         for file in images_in(place / part / wnid)
     ]

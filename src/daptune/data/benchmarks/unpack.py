@@ -1,6 +1,6 @@
 """Archives, unpacked without trusting them: files and folders alone, inside the folder, and no more than is plausible.
 
-Tar members go through `tarfile.data_filter` (PEP 706), which refuses paths that lead outside and devices; links are
+Tar members go through tarfile's filter "data" (PEP 706), which refuses paths that lead outside and devices; links are
 refused besides. What is unpacked stands in its place only when it is complete.
 """
 
@@ -64,29 +64,22 @@ def extract(archive: Path, place: Path) -> None:
 
 
 def _extract_tar(archive: Path, place: Path, limit: int) -> None:
-    size = 0
-
-    def judge(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        nonlocal size
-        if not (member.isfile() or member.isdir()):
-            raise _refused(archive, member.name, "it is a link or a device")
-        size += member.size
-        if size > limit:
-            raise _refused(archive, member.name, "it unpacks to far more than its size")
-        try:
-            return tarfile.data_filter(member, path)
-        except tarfile.FilterError as error:
-            raise _refused(archive, member.name, str(error)) from error
-
     if not hasattr(tarfile, "data_filter"):
         raise DataError("unpacking needs Python 3.11.4 or newer, which looks at what an archive writes; update it.")
+    size = 0
     with tarfile.open(archive) as file:
         for number, member in enumerate(file):
+            size += member.size
             if number >= MOST_FILES:
                 raise _refused(archive, member.name, "it holds too many files")
-            kept = judge(member, str(place))
-            if kept is not None:
-                file.extract(kept, place, filter="data")
+            if not (member.isfile() or member.isdir()):
+                raise _refused(archive, member.name, "it is a link or a device")
+            if size > limit:
+                raise _refused(archive, member.name, "it unpacks to far more than its size")
+            try:
+                file.extract(member, place, filter="data")
+            except tarfile.FilterError as error:
+                raise _refused(archive, member.name, str(error)) from error
 
 
 def _extract_zip(archive: Path, place: Path, limit: int) -> None:
