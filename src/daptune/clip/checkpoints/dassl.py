@@ -8,7 +8,7 @@ file; here they become empty nodes, and only the tensors that are asked for are 
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -22,24 +22,18 @@ _PLAIN = {"dict", "list", "tuple", "set", "int", "float", "object", "defaultdict
 _ADVICE = "which no checkpoint of prompts needs: it was not opened."
 
 
-class TrainingState(NamedTuple):
-    """Tensors by their name in the state dict, and the epoch after which they were saved (None: not said)."""
+def read_training_state(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, Tensor], int | None]:
+    """The tensors whose names are wanted, and the epoch after which they were saved (None: not said).
 
-    tensors: dict[str, Tensor]
-    epoch: int | None
-
-
-def read_training_state(path: Path, wanted: Callable[[str], bool]) -> TrainingState:
-    """The tensors whose names are wanted. A leading "module." is taken off every name first.
-
-    A file that is no zip (PyTorch before 1.6, safetensors) is read whole as `containers.read_tensors` does. Raises
-    BackboneError for a file that asks for anything besides tensors and a run's own objects, or is damaged.
+    A leading "module." is taken off every name first. A file that is no zip (PyTorch before 1.6, safetensors) is read
+    whole as `containers.read_tensors` does. Raises BackboneError for a file that asks for anything besides tensors and
+    a run's own objects, or is damaged.
     """
     if not path.is_file():
         raise BackboneError(f"there is no file {str(path)!r}; give a checkpoint such as model.pth.tar-50.")
     if not zipfile.is_zipfile(path):
         found, _ = read_tensors(path)
-        return TrainingState({name: tensor for name, tensor in found.items() if wanted(name)}, None)
+        return {name: tensor for name, tensor in found.items() if wanted(name)}, None
 
     def views_of(content: Any) -> dict[str, View]:
         if not isinstance(content, Mapping):
@@ -51,7 +45,7 @@ def read_training_state(path: Path, wanted: Callable[[str], bool]) -> TrainingSt
 
     tensors, content = read_archive(path, _is_beside, _ADVICE, views_of)
     epoch = content.get("epoch")
-    return TrainingState(tensors, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None)
+    return tensors, epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None
 
 
 def _is_beside(module: str, name: str) -> bool:

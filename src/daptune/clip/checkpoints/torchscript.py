@@ -25,12 +25,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
     Raises BackboneError for an archive that asks for more than modules and tensors, or is damaged.
     """
-    tensors, _ = read_archive(path, _is_module, _ADVICE, _views)
+    tensors, _ = read_archive(path, lambda module, _: module.partition(".")[0] == "__torch__", _ADVICE, _views)
     return tensors
-
-
-def _is_module(module: str, _: str) -> bool:
-    return module == "__torch__" or module.startswith("__torch__.")
 
 
 def _views(root: object) -> dict[str, View]:

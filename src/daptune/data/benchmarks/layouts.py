@@ -5,14 +5,13 @@ drawn, `splits` does. Files of a folder are taken in sorted order.
 """
 
 import os
-import random
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from daptune.data.benchmarks.registry import Benchmark
-from daptune.data.benchmarks.splits import SEED, split_thirds, split_trainval
+from daptune.data.benchmarks.splits import split_thirds, split_trainval
 from daptune.data.formats import SUFFIXES
 from daptune.data.table import SPLITS
 from daptune.data.zhou import Parts, Row
@@ -29,7 +28,7 @@ def class_folders(folder: Path, record: Benchmark) -> Parts:
         (label, record.renamed.get(name, name)): [f"{name}/{file}" for file in images_in(folder / record.images / name)]
         for label, name in enumerate(names)
     }
-    return split_thirds(groups, random.Random(SEED))
+    return split_thirds(groups)
 
 
 def pets(folder: Path, record: Benchmark) -> Parts:
@@ -63,7 +62,7 @@ def flowers(folder: Path, record: Benchmark) -> Parts:
     groups: dict[tuple[int, str], list[str]] = {}
     for place, label in enumerate(_matlab(labels_file, "labels")[0].tolist(), 1):
         groups.setdefault((int(label) - 1, str(names[str(label)])), []).append(f"image_{place:05d}.jpg")
-    return split_thirds(groups, random.Random(SEED))
+    return split_thirds(groups)
 
 
 def aircraft(folder: Path, record: Benchmark) -> Parts:
@@ -165,7 +164,7 @@ def images_in(place: Path) -> list[str]:
 
 
 def _with_val(trainval: Iterator[Row], test: Iterator[Row]) -> Parts:
-    train, val = split_trainval(trainval, random.Random(SEED))
+    train, val = split_trainval(trainval)
     return {"train": train, "val": val, "test": list(test)}
 
 

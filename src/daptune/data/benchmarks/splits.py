@@ -11,15 +11,17 @@ the files, which no other machine repeats, and ours is sorted.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
+from daptune.data.table import SPLITS
 from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
 
 SEED = 1
 
 
-def split_thirds(groups: Mapping[tuple[int, str], Sequence[str]], stream: random.Random) -> Parts:
+def split_thirds(groups: Mapping[tuple[int, str], Sequence[str]]) -> Parts:
     """Of each class 50 % train, 20 % val and the rest test. groups: (label, class name) -> its images, in order."""
-    parts: Parts = {"train": [], "val": [], "test": []}
+    stream = random.Random(SEED)
+    parts: Parts = {part: [] for part in SPLITS}
     for (label, name), images in groups.items():
         shuffled = list(images)
         stream.shuffle(shuffled)
@@ -32,8 +34,9 @@ def split_thirds(groups: Mapping[tuple[int, str], Sequence[str]], stream: random
     return parts
 
 
-def split_trainval(rows: Iterable[Row], stream: random.Random) -> tuple[list[Row], list[Row]]:
+def split_trainval(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     """(train, val): of each class, in the order in which the rows first show them, 20 % val."""
+    stream = random.Random(SEED)
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row[1], []).append(row)
