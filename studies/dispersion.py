@@ -82,7 +82,7 @@ def report(rows: list[Result], search: list[Result], shots: list[int]) -> str:
         lines += ["|---" * (len(shots) + 1) + "|"]
         for first, second in PAIRS:
             shares = [[hits(rows, label, s, splits).mean(0) for label in (second, first)] for s in shots]
-            spans = [paired_bootstrap(*pair) for pair in shares]
+            spans = [paired_bootstrap([pair]) for pair in shares]
             cells = [f"{100 * d.difference:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})" for d in spans]
             lines.append(f"| {first} - {second} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from daptune.errors import DataError
 
 Floats = NDArray[np.float64]
+_RESAMPLES = 10_000
 
 
 def accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
@@ -140,7 +141,7 @@ def mean_interval(values: Sequence[float] | Floats, *, level: float = 0.95) -> I
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much b is better than a on the same images, with the bootstrap's interval and two-sided p value."""
+    """How much b is better than a on the same images, with the bootstrap's 95 % interval and two-sided p value."""
 
     difference: float  # mean(b) - mean(a)
     low: float
@@ -148,9 +149,7 @@ class PairedDifference:
     p_value: float
 
 
-def paired_bootstrap(
-    pairs: Sequence[tuple[ArrayLike, ArrayLike]], *, resamples: int = 10_000, level: float = 0.95, seed: int = 0
-) -> PairedDifference:
+def paired_bootstrap(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> PairedDifference:
     """Compare two classifiers by what each, a and b, scored on every image, (n,): 0 or 1 for wrong or right.
 
     Of several pairs, one a set of images, it is the mean: each set counts the same and is resampled by itself.
@@ -159,19 +158,19 @@ def paired_bootstrap(
     """
     if not pairs:
         raise DataError("A paired comparison needs at least one pair of lists, found none.")
-    rng = np.random.default_rng(seed)
-    differences, means = [], np.zeros(resamples)
+    rng = np.random.default_rng(0)
+    differences, means = [], np.zeros(_RESAMPLES)
     for a, b in pairs:
         x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
         if x.shape != y.shape or x.ndim != 1 or len(x) == 0:
             raise DataError(f"A paired comparison needs two lists of one length, not shapes {x.shape} and {y.shape}.")
         values, counts = np.unique(y - x, return_counts=True)
-        means += rng.multinomial(len(x), counts / len(x), size=resamples) @ values / len(x)
+        means += rng.multinomial(len(x), counts / len(x), size=_RESAMPLES) @ values / len(x)
         differences.append((y - x).mean())
     means /= len(pairs)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     # one added to both: a p value of 0 cannot come from a finite number of resamples
-    tail = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + resamples)
+    tail = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + _RESAMPLES)
     return PairedDifference(float(np.mean(differences)), float(low), float(high), float(min(1.0, 2 * tail)))
 
 

@@ -49,19 +49,14 @@ class Adapter:
     backbone: Backbone
 
 
-def make_record(
-    method: Method,
-    backbone: Backbone,
-    *,
-    train_config: Any = None,
-    shots: int | None = None,
-    seed: int | None = None,
-    data: dict[str, Any] | None = None,
-    metrics: dict[str, Any] | None = None,
-    labels: list[int] | None = None,
-    temperature: float = 1.0,
-) -> AdapterRecord:
-    """Describe a fitted method; `train_config` is a dataclass (or None where nothing was trained)."""
+def make_record(method: Method, backbone: Backbone, *, train_config: Any = None, **about: Any) -> AdapterRecord:
+    """Describe a fitted method. `train_config` is a dataclass (None: nothing was trained); about: fields of the record
+    that method and backbone do not tell, such as `shots`, `data` and `labels`."""
+    versions = {
+        "daptune": metadata.version("daptune"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     return AdapterRecord(
         backbone={"name": backbone.name, "sha256": backbone.sha256, "precision": backbone.precision},
         method=method.name,
@@ -69,17 +64,8 @@ def make_record(
         class_names=tuple(method.class_names),
         preprocess=_plain(backbone.preprocess),
         train_config=_plain(train_config),
-        seed=seed,
-        shots=shots,
-        data=data or {},
-        metrics=metrics or {},
-        labels=labels,
-        temperature=temperature,
-        versions={
-            "daptune": metadata.version("daptune"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions,
+        **about,
     )
 
 

@@ -47,10 +47,8 @@ def prepare(
 
 def _present(download: Download, folder: Path) -> bool:
     """Whether what a download is for lies there; unpacking puts each part in its place as a whole."""
-    if not download.unpack:
-        return (folder / download.file).is_file()
-    return all((folder / target).exists() if target != "." else _done(download, folder).is_file()
-               for _, target in download.unpack)  # fmt: skip
+    targets = [target for _, target in download.unpack] or [download.file]
+    return all((_done(download, folder) if target == "." else folder / target).exists() for target in targets)
 
 
 def _get(download: Download, folder: Path, progress: Progress | None, keep: bool) -> None:

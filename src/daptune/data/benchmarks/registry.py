@@ -56,11 +56,6 @@ class Benchmark:
     renamed: dict[str, str] = field(default_factory=dict)
 
     @property
-    def target(self) -> bool:
-        """Whether it is only tested on."""
-        return not self.counts[0]
-
-    @property
     def split_file(self) -> str:
         """The name of the authors' split, one of the downloads; empty where there is none."""
         return next((download.file for download in self.downloads if download.file.startswith("split_zhou_")), "")
