@@ -1,4 +1,4 @@
-"""Measures of a classifier and of differences between classifiers, in numpy; what scikit-learn and scipy have is taken there.
+"""Measures of a classifier and of differences between classifiers, in numpy; some are scikit-learn's and scipy's.
 
 n images, C classes. `labels` and `predicted` are class indices (n,), `probabilities` is (n, C) with rows that sum to 1.
 """
