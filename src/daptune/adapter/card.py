@@ -21,7 +21,7 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     origin += f"| seed | {record.seed} |"
     if imported := record.data.get("imported_from"):
         made = "Learned with official code and imported into"
-        origin = f"| imported from | {_cell(str(imported))}, epoch {record.data.get('epoch') or 'unknown'} |"
+        origin = f"| imported from | {_cell(imported)}, epoch {record.data.get('epoch') or 'unknown'} |"
     name = record.backbone["name"]
     repo = _repository(name)
     template = Path(__file__).with_name("card.md").read_text("utf-8")
@@ -37,7 +37,7 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         sha256=record.backbone["sha256"][:16],
         classes=_cell(names),
         origin=origin,
-        metrics="".join(f"| {_cell(key)} | {_cell(_number(value))} |\n" for key, value in _flat(record.metrics)),
+        metrics="".join(f"| {_cell(key)} | {_cell(value)} |\n" for key, value in _flat(record.metrics)),
         place=PLACE,
         licence=_licence(name, repo),
     )
@@ -78,9 +78,6 @@ def _flat(metrics: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _cell(text: str) -> str:
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

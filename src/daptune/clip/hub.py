@@ -9,7 +9,6 @@ Names come before paths: write ./tiny for a folder of that name. What is already
 network, so that a run neither changes nor fails when the network does; `pull` asks, and fetches what is new.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackboneError, DaptuneError, suggest
+from ..files import read_json
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.containers import INDEX, files_of
 
@@ -52,7 +52,7 @@ class Source:
 @cache
 def hub_models() -> dict[str, dict[str, Any]]:
     """Every architecture/tag -> {"repo", "activation"?, "preprocess"?}."""
-    table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("hub_models.json").read_text())
+    table: dict[str, dict[str, Any]] = read_json(Path(__file__).with_name("hub_models.json"))
     return table
 
 

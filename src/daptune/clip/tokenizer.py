@@ -8,7 +8,6 @@ start and end tokens inside a text are plain text, so that no class name can end
 """
 
 import gzip
-import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer as Engine
 from torch import Tensor
 
 from ..errors import BackboneError
+from ..files import read_json
 from .textclean import clean
 
 MERGES = Path(__file__).with_name("bpe_merges.txt.gz")
@@ -49,7 +49,7 @@ def _clip_model() -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _read_model(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a `tokenizer.json`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         model = content["model"]
         if model["type"] != "BPE" or model.get("end_of_word_suffix") != _WORD_END:
             raise BackboneError(

@@ -24,10 +24,10 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Split
     ignored: list[Path] = []
     splits = _split_folders(folder)
     if not splits:
-        return Splits(_read_classes(folder, label_names, ignored, whole=label_names is None), ignored=tuple(ignored))
+        return Splits(_read_classes(folder, label_names, ignored), ignored=tuple(ignored))
     tables: dict[str, ImageTable] = {}
     for kind in (kind for kind in SPLITS if kind in splits):
-        tables[kind] = _read_classes(splits[kind], label_names, ignored, whole=label_names is None)
+        tables[kind] = _read_classes(splits[kind], label_names, ignored)
         label_names = tables[kind].class_names
     return Splits.of(tables, ignored)
 
@@ -68,8 +68,8 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return splits
 
 
-def _read_classes(folder: Path, label_names: Sequence[str] | None, ignored: list[Path], *, whole: bool) -> ImageTable:
-    """whole: every sub-folder must be a class with images; else known classes may be missing or empty."""
+def _read_classes(folder: Path, label_names: Sequence[str] | None, ignored: list[Path]) -> ImageTable:
+    """Without label_names every sub-folder is a class and must hold images; of known classes some may be missing."""
     classes, loose = _entries(folder)
     ignored.extend(loose)
     if not classes:
@@ -92,9 +92,9 @@ def _read_classes(folder: Path, label_names: Sequence[str] | None, ignored: list
             empty.append(path.name)
     if not images:
         raise DataError(f"{folder}: expected {LAYOUT}; found no {FORMAT_WORDS} files in its sub-folders.")
-    if empty and whole:
+    if empty and label_names is None:
         raise DataError(f"{folder}: no {FORMAT_WORDS} files in {', '.join(empty)}; add some or remove it.")
-    if whole and len(classes) == 1:
+    if label_names is None and len(classes) == 1:
         hint = f" Did you mean {classes[0]}?" if len(_entries(classes[0])[0]) > 1 else ""
         raise DataError(f"{folder}: expected two class folders or more, found only {classes[0].name}/.{hint}")
     names = check_class_names([path.name for path in classes], fewest=2) if label_names is None else label_names

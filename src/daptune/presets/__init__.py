@@ -7,13 +7,13 @@ images. `fast` begins with words and, with up to 4 images a class, ends after a 
 (docs/time_to_accuracy.md).
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from daptune.errors import MethodError, suggest
+from daptune.files import read_json
 
 PRESETS = ("paper", "fast")
 _ALL_AS_SHOTS = 16  # the shots whose number of steps all images get
@@ -31,7 +31,7 @@ class Preset:
 
 @cache
 def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files(__package__).joinpath(f"{name}.json").read_text("utf-8"))
+    table: dict[str, Any] = read_json(Path(__file__).with_name(f"{name}.json"))
     return table
 
 

@@ -3,7 +3,6 @@
 All names here are OpenAI's (openai/CLIP, clip/model.py, `build_model`); the other layouts are renamed first.
 """
 
-import json
 import logging
 import math
 import re
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ...errors import BackboneError
+from ...files import read_json
 from ..model import CLIP, CLIPConfig
 
 log = logging.getLogger("daptune")
 
-LAYOUTS: dict[str, Any] = json.loads(Path(__file__).with_name("layouts.json").read_text("utf-8"))
+LAYOUTS: dict[str, Any] = read_json(Path(__file__).with_name("layouts.json"))
 """The names and settings of the other layouts."""
 
 # Sizes and masks that OpenAI, open_clip and transformers store beside the weights
