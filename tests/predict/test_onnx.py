@@ -15,8 +15,7 @@ import daptune
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
 from daptune.errors import AdapterError, DataError
-from daptune.predict.onnx import OnnxClassifier
-from daptune.predict.onnx_metadata import KEY
+from daptune.predict.onnx import KEY, OnnxClassifier
 
 WITHOUT_TORCH = """
 import sys

@@ -3,8 +3,9 @@
     options.py   what each verb takes            console.py   everything that is printed
     app.py       the verbs, their help            fitting.py   what `fit`, `demo` and `eval` share
 
-`research.py` and `deploy.py` hold more verbs. The work of each verb is in a file of its own, imported when it runs:
-options in, one call of the library, output.
+`research.py` holds more verbs. The work of each is in a file of its own, imported when it runs: options in, one call of
+the library, output. `export.py`, `serve.py` and `sharing.py` declare their verbs themselves and import what is slow when
+these run.
 
 Exit codes: 0 done; 2 bad input; 130 interrupted (`fit` goes on with --resume); 1 a fault of daptune itself.
 """
@@ -36,7 +37,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     from cyclopts import CycloptsError
 
-    from daptune.cli import deploy, research  # noqa: F401  they add their verbs
+    from daptune.cli import export, research, serve, sharing  # noqa: F401  they add their verbs
     from daptune.cli.app import app
 
     try:

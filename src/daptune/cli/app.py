@@ -1,6 +1,6 @@
 """The verbs of every day and their help. The work is done in the module of each verb, imported when it runs.
 
-`research.py` and `deploy.py` add theirs.
+`research.py` declares more; `export.py`, `serve.py` and `sharing.py` declare their own.
 """
 
 from pathlib import Path

@@ -16,9 +16,8 @@ from daptune.data.stream import Item
 from daptune.errors import DataError, Interrupted
 from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
-from daptune.predict.row_formats import Format, check_parquet, format_of, line_writer
 from daptune.predict.row_log import RowLog
-from daptune.predict.rows import Row, predict_rows
+from daptune.predict.rows import Format, Row, check_parquet, format_of, line_writer, predict_rows
 
 COUNTED = 10_000
 """Up to so many images are counted before the first is read, so that the time left can be told."""

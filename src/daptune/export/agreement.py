@@ -1,9 +1,8 @@
 """How well an exported file agrees with torch: measured on images, never assumed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -35,10 +34,6 @@ class Agreement:
     top1: float
     """Share of the images whose likeliest class is the same."""
     batches: tuple[int, ...] = BATCHES
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "batches": list(self.batches)}
 
 
 def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list[ImageSource], str]:

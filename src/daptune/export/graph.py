@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from daptune.errors import MethodError, MissingExtraError
 from daptune.methods import Method
-from daptune.predict.onnx_metadata import INPUT, LOGITS, PROBABILITIES
+from daptune.predict.onnx import INPUT, LOGITS, PROBABILITIES
 
 TRACED_BATCH = 2
 OPSET = 18  # onnxruntime 1.14 of 2023 and newer

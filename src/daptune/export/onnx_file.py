@@ -1,6 +1,6 @@
 """`export_onnx`: a fitted classifier -> one ONNX file, whose agreement is measured before it is written."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -10,8 +10,7 @@ from daptune.errors import DataError
 from daptune.export.agreement import TARGETS, Agreement, images_for, measure
 from daptune.export.graph import folded, trace
 from daptune.export.int8 import to_int8
-from daptune.predict.onnx import OnnxClassifier
-from daptune.predict.onnx_metadata import KEY, Metadata
+from daptune.predict.onnx import KEY, Metadata, OnnxClassifier
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def export_onnx(
             method=record.method,
             backbone=record.backbone,
             dtype=dtype,
-            agreement={} if agreement is None else agreement.to_json(),
+            agreement={} if agreement is None else asdict(agreement),
             version=metadata.version("daptune"),
         )
         del model.metadata_props[:]

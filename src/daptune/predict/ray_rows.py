@@ -14,8 +14,7 @@ from daptune.cluster import RETRIES, connected
 from daptune.data.stream import Item
 from daptune.errors import DaptuneError, DataError
 from daptune.predict.predictor import Predictor
-from daptune.predict.row_formats import batched
-from daptune.predict.rows import Row, predict_rows
+from daptune.predict.rows import Row, batched, predict_rows
 
 PIECE = 256  # images of a task
 CPUS = 4  # of a task, where every node has so many

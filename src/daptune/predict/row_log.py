@@ -21,8 +21,7 @@ from typing import Any, Self
 from daptune import files
 from daptune.data.stream import Item
 from daptune.errors import DataError
-from daptune.predict.row_formats import Format, json_line, write_rows
-from daptune.predict.rows import Row
+from daptune.predict.rows import Format, Row, json_line, write_rows
 
 _SYNC_SECONDS = 1.0
 _ROW_LINE = b"}\n"  # how the line of a whole row ends

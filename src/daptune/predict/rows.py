@@ -1,16 +1,28 @@
-"""Named images -> a row an image, in their order: file, label, probability, maybe top; or file and error."""
+"""Named images -> a row an image, in their order: file, label, probability, maybe top; or file and error.
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+Rows become JSON lines, CSV or Parquet, a few at a time.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.stream import Item
+from daptune.errors import MissingExtraError
 from daptune.predict.inputs import spelt
 from daptune.predict.predictor import Predictor
 
+T = TypeVar("T")
 Row = dict[str, Any]
+Format = Literal["jsonl", "csv", "parquet"]
+_SUFFIXES: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_GROUP = 1 << 14  # rows of a Parquet group, and all that is held of the table
 
 
 def predict_rows(predictor: Predictor, images: Iterable[Item], top_k: int) -> Iterator[list[Row]]:
@@ -32,3 +44,77 @@ def likeliest(
     """The `count` likeliest classes of an image with their probabilities (C,), rounded to 6 digits, likeliest first."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(classes[place], round(float(probabilities[place]), 6)) for place in order]
+
+
+def format_of(out: Path | None) -> Format:
+    """What the name of a file says; JSON lines where it says nothing."""
+    return "jsonl" if out is None else _SUFFIXES.get(out.suffix.lower(), "jsonl")
+
+
+def json_line(row: Row) -> str:
+    """The row with its line break."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def line_writer(form: Format, stream: IO[str], top_k: int) -> Callable[[Row], object]:
+    """Writes one row: as a JSON line, or as CSV below a header."""
+    if form == "jsonl":
+        return lambda row: stream.write(json_line(row))
+    table = csv.DictWriter(stream, [*_label_columns(top_k), "error"], lineterminator="\n")
+    table.writeheader()
+    return lambda row: table.writerow(_flat(row))
+
+
+def _flat(row: Row) -> Row:
+    """Nothing nested: of the second class on, `label_2`, `probability_2` and so on."""
+    found: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
+    for rank, item in enumerate(row.get("top", ())[1:], start=2):
+        found |= {f"{name}_{rank}": value for name, value in item.items()}
+    return found
+
+
+def check_parquet(name: str) -> None:
+    """Raises MissingExtraError where Parquet cannot be written: before the work, not after it."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(
+            f"{name} needs pyarrow: pip install 'daptune[parquet]' (or write .csv or .jsonl)"
+        ) from None
+
+
+def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, top_k: int) -> None:
+    """A file of the rows, which are asked for twice for Parquet: first to see what the labels are."""
+    if form == "parquet":
+        _write_parquet(path, rows, top_k)
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        write = line_writer(form, file, top_k)
+        for row in rows():
+            write(row)
+
+
+def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], top_k: int) -> None:
+    """Columns as of CSV: text, double, and int64 for labels that are integers; what a row lacks is null."""
+    import pyarrow
+    from pyarrow import parquet
+
+    label = next((row["label"] for row in rows() if "label" in row), "")
+    kinds = {"label": pyarrow.int64() if isinstance(label, int) else pyarrow.string(), "probability": pyarrow.float64()}
+    columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in _label_columns(top_k)]
+    schema = pyarrow.schema([*columns, ("error", pyarrow.string())])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for group in batched(map(_flat, rows()), _GROUP):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+
+
+def _label_columns(top_k: int) -> list[str]:
+    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
+    return ["file", *(name + rank for rank in ranks for name in ("label", "probability"))]
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size`, the last maybe shorter."""
+    values = iter(values)
+    while group := list(islice(values, size)):
+        yield group
