@@ -10,13 +10,13 @@ from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from daptune import __version__
-from daptune.serve.answers import add_answers
+from daptune.serve.answers import ERRORS, answer
 from daptune.serve.batcher import Batcher
 from daptune.serve.context import Context
 from daptune.serve.counters import Counters
+from daptune.serve.engine import OnnxEngine
 from daptune.serve.guard import Guard
 from daptune.serve.limits import Limits
-from daptune.serve.models import OnnxEngine
 from daptune.serve.routes import adapters, health, predict
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def make_app(
     for it, without one only requests to a loopback host are answered (`daptune.serve.guard`).
     """
     limits, counters = limits or Limits(), Counters()
-    context = Context(engine, limits, counters, Batcher(engine.run, limits, counters), folder)
+    pool = None if isinstance(engine, OnnxEngine) else engine
+    context = Context(engine, limits, counters, Batcher(engine.run, limits, counters), folder, pool)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -49,12 +50,24 @@ def make_app(
             await context.in_thread(context.trainer.close)
         context.threads.shutdown()
 
-    app = FastAPI(title="daptune", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="daptune",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=dict.fromkeys(ERRORS, answer),
+    )
     app.state.context = context
     for routes in (health, adapters, predict):
         app.include_router(routes.router)
-    if not isinstance(engine, OnnxEngine):
-        _add_teaching(app, context, engine)
+    if pool is not None:
+        from daptune.serve.lessons import Lessons  # here, since what teaches loads torch
+        from daptune.serve.routes import teach
+        from daptune.serve.trainer import Trainer
+
+        context.trainer = None if folder is None else Trainer(pool, Lessons(folder))
+        app.include_router(teach.router)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -62,16 +75,4 @@ def make_app(
 
     app.mount("/page", StaticFiles(directory=PAGE), "page")
     app.add_middleware(Guard, token=token, limits=limits, counters=counters)
-    add_answers(app)
     return app
-
-
-def _add_teaching(app: FastAPI, context: Context, pool: "AdapterPool") -> None:
-    from daptune.serve.lessons import Lessons  # here, since what teaches loads torch
-    from daptune.serve.routes import teach
-    from daptune.serve.trainer import Trainer
-
-    context.pool = pool
-    if context.folder is not None:
-        context.trainer = Trainer(pool, Lessons(context.folder))
-    app.include_router(teach.router)

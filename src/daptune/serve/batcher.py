@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,8 @@ class Batcher:
     async def classify(self, served: Sequence[Served], images: Sequence[Any]) -> list[Probabilities]:
         """The probabilities of each image under the adapter at its place; give it `room` first.
 
-        Cancelling it takes what has not begun out of the queue. Raises what the engine raised for the first image.
+        Cancelling it takes what has not begun out of the queue. Raises what the engine raises first for one of them,
+        and takes the others out likewise.
         """
         loop = asyncio.get_running_loop()
         jobs = [Waiting(s, i, loop.create_future(), time.monotonic()) for s, i in zip(served, images, strict=True)]
@@ -74,13 +75,10 @@ class Batcher:
             self._waiting.setdefault(job.served.batch_key, deque()).append(job)
         self._more.set()
         try:
-            answers = await asyncio.gather(*(job.answer for job in jobs), return_exceptions=True)
+            return await asyncio.gather(*(job.answer for job in jobs))
         finally:
             for job in jobs:
                 job.answer.cancel()
-        if failed := [answer for answer in answers if isinstance(answer, BaseException)]:
-            raise failed[0]
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def stop(self) -> None:
         """Take nothing more, finish what was accepted, end the thread."""
@@ -102,14 +100,11 @@ class Batcher:
             if key is None:
                 await self._more.wait()
                 continue
-            left = self._waiting[key][0].arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
+            left = self._time_left(key)
             if left > 0 and len(self._waiting[key]) < self._limits.max_batch and not self.draining:
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._more.wait()
-                    self._more.clear()
-                except TimeoutError:
-                    pass
                 continue
             await self._run_batch(self._take(key))
 
@@ -123,13 +118,13 @@ class Batcher:
             if not queue:
                 del self._waiting[key]
         oldest = min(self._waiting, key=lambda key: self._waiting[key][0].arrived, default=None)
-        if oldest is None or self._overdue(oldest):
+        if oldest is None or self._time_left(oldest) <= 0:
             return oldest
         full = (key for key, queue in self._waiting.items() if len(queue) >= self._limits.max_batch)
         return next(full, oldest)
 
-    def _overdue(self, key: Hashable) -> bool:
-        return time.monotonic() - self._waiting[key][0].arrived >= self._limits.max_wait_ms / 1000
+    def _time_left(self, key: Hashable) -> float:
+        return self._waiting[key][0].arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
 
     def _take(self, key: Hashable) -> list[Waiting]:
         queue = self._waiting[key]
@@ -141,8 +136,6 @@ class Batcher:
         return batch
 
     async def _run_batch(self, batch: list[Waiting]) -> None:
-        if not batch:
-            return
         began = time.monotonic()
         served, images = [job.served for job in batch], [job.image for job in batch]
         answers: Sequence[Probabilities | Exception]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from daptune.serve.trainer import Trainer
 
 T = TypeVar("T")
-_NO_FOLDER = "this server has no folder to write to; start it with one: daptune serve FOLDER"
+NO_POOL = "this server runs an exported model; serve adapters to do this."
+NO_FOLDER = "this server has no folder to write to; start it with one: daptune serve FOLDER"
 
 
 @dataclass
@@ -58,23 +59,12 @@ class Context:
 
         return list(await asyncio.gather(*(self.in_thread(attempt, file) for file in files)))
 
-    def pool_or_refuse(self) -> "AdapterPool":
-        """The pool. Raises `Refused` 409 where exported models are served."""
-        if self.pool is None:
-            raise Refused(409, "this server runs an exported model; serve adapters to do this.")
-        return self.pool
 
-    def folder_or_refuse(self) -> Path:
-        """The folder that is served. Raises `Refused` 409 where single adapters are."""
-        if self.folder is None:
-            raise Refused(409, _NO_FOLDER)
-        return self.folder
-
-    def trainer_or_refuse(self) -> "Trainer":
-        """What teaches, with a folder of adapters. Raises `Refused` 409 without one."""
-        if self.trainer is None:
-            raise Refused(409, _NO_FOLDER)
-        return self.trainer
+def needed(part: T | None, missing: str) -> T:
+    """A part of the context that only some servers have. Raises `Refused` 409 where it is missing."""
+    if part is None:
+        raise Refused(409, missing)
+    return part
 
 
 async def _context(request: Request) -> Context:

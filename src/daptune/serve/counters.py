@@ -1,14 +1,12 @@
 """What the server counts, for Prometheus; in a registry of its own, so that two servers in a process do not mix."""
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Counters:
     """Names begin with `daptune_`; no label holds what a client wrote."""
-
-    content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -29,7 +27,3 @@ class Counters:
         self.queue = Gauge("daptune_queue_images", "Images accepted and not yet answered", registry=registry)
         self.adapters = Gauge("daptune_adapters", "Adapters served", registry=registry)
         self.loaded = Gauge("daptune_adapters_loaded", "Adapters in memory", registry=registry)
-
-    def text(self) -> bytes:
-        """All of it in Prometheus' format."""
-        return generate_latest(self.registry)

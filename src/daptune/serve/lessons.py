@@ -14,8 +14,7 @@ from PIL import Image
 
 from daptune import files
 from daptune.adapter.record import JSON_FILE
-from daptune.serve.client_names import IMAGES_SUFFIX, check_class, check_name, is_name
-from daptune.serve.limits import Refused
+from daptune.serve.limits import IMAGES_SUFFIX, Refused, check_class, check_name, is_name
 
 MOST_CLASSES = 200
 MOST_IMAGES = 5_000

@@ -20,9 +20,8 @@ from daptune.adapter.store import load_adapter
 from daptune.clip.backbone import Backbone
 from daptune.errors import AdapterError, DaptuneError
 from daptune.methods import METHODS, Method
-from daptune.serve.client_names import IMAGES_SUFFIX
 from daptune.serve.engine import AdapterInfo, Engine, Pixels, Probabilities, Served
-from daptune.serve.limits import Refused
+from daptune.serve.limits import IMAGES_SUFFIX, Refused
 
 
 @dataclass(frozen=True, eq=False)

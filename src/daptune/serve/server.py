@@ -5,20 +5,19 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
-from daptune.serve.client_names import check_name
-from daptune.serve.limits import Limits, Refused
-from daptune.serve.models import OnnxEngine
+from daptune.serve.engine import OnnxEngine
+from daptune.serve.limits import Limits, Refused, check_name
 
 if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool
@@ -157,23 +156,15 @@ class _Server(uvicorn.Server):
     """uvicorn, which on SIGTERM or SIGINT stops listening and ends when open requests are answered; streams of events
     would never be, so these are ended first."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_stop = on_stop
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_stop()
+        app: Any = self.config.app
+        if app.state.context.trainer is not None:
+            app.state.context.trainer.closing = True
         super().handle_exit(sig, frame)
 
 
 def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted, for at most `patience` seconds."""
-    context = app.state.context
-
-    def on_stop() -> None:
-        if context.trainer is not None:
-            context.trainer.closing = True
-
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -185,7 +176,7 @@ def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
     # uvicorn raises the signals that it got once more when all is finished: by then they have done their work
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _Server(config, on_stop).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -31,11 +31,6 @@ class Training:
         self.over = threading.Event()
         self.stop = threading.Event()
 
-    def finish(self, event: dict[str, Any]) -> None:
-        """The last event."""
-        self.events.append(event)
-        self.over.set()
-
 
 class Trainer:
     """Trains lessons and puts what comes out into the pool under the lesson's name."""
@@ -97,14 +92,16 @@ class Trainer:
             classifier.save(folder)
             self._pool.add(folder, lesson.name, replace=True)
             self._pool.open(lesson.name)
-            job.finish({"type": "done", "adapter": lesson.name})
+            last = {"type": "done", "adapter": lesson.name}
         except Interrupted:
-            job.finish({"type": "stopped"})
+            last = {"type": "stopped"}
         except DaptuneError as error:
-            job.finish({"type": "failed", "error": str(error)})
+            last = {"type": "failed", "error": str(error)}
         except Exception as error:
             logger.exception("training %s failed", lesson.name)
-            job.finish({"type": "failed", "error": f"a fault of daptune: {type(error).__name__}: {error}"})
+            last = {"type": "failed", "error": f"a fault of daptune: {type(error).__name__}: {error}"}
+        job.events.append(last)
+        job.over.set()
 
     def _fit(self, job: Training, lesson: Lesson) -> FewShotClassifier:
         pairs = [(each.name, image) for each in lesson.classes for image in each.images]

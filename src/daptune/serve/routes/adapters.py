@@ -6,18 +6,21 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
 
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE
 from daptune.errors import AdapterError, DaptuneError
-from daptune.serve.client_names import check_name
-from daptune.serve.context import Context, Shared
+from daptune.serve.context import NO_FOLDER, NO_POOL, Shared, needed
 from daptune.serve.engine import AdapterInfo
-from daptune.serve.limits import Refused
+from daptune.serve.limits import Refused, check_name
 from daptune.serve.routes.predict import FILES
 from daptune.serve.uploads import files_in, form_of, name_of
+
+if TYPE_CHECKING:
+    from daptune.serve.pool import AdapterPool
 
 router = APIRouter(tags=["adapters"])
 
@@ -41,7 +44,7 @@ async def adapters(context: Shared) -> list[AdapterInfo]:
 @router.post("/v1/adapters", status_code=201)
 def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
     """Serve an adapter that lies in the served folder."""
-    pool, place = context.pool_or_refuse(), context.folder_or_refuse() / check_name(body.name)
+    pool, place = needed(context.pool, NO_POOL), needed(context.folder, NO_FOLDER) / check_name(body.name)
     if not place.is_dir():
         raise Refused(404, f"there is no folder {body.name!r} in the one that is served.")
     pool.add(place, body.name)
@@ -51,7 +54,7 @@ def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
 @router.put("/v1/adapters/{name}", status_code=201, openapi_extra=FILES)
 async def upload(name: str, request: Request, context: Shared) -> list[AdapterInfo]:
     """Send the files of an adapter (adapter.safetensors, adapter.json, README.md), to be kept in the served folder."""
-    pool, folder = context.pool_or_refuse(), context.folder_or_refuse()
+    pool, folder = needed(context.pool, NO_POOL), needed(context.folder, NO_FOLDER)
     check_name(name)
     async with form_of(request, context.limits) as form:
         parts = {name_of(file): file for file in files_in(form)}
@@ -59,20 +62,20 @@ async def upload(name: str, request: Request, context: Shared) -> list[AdapterIn
             raise Refused(415, f"an adapter is {', '.join(PARTS)}; found {unknown[0]!r}.")
         if missing := [part for part in PARTS[:2] if part not in parts]:
             raise Refused(422, f"an adapter needs {missing[0]}; send it along: -F files=@ADAPTER/{missing[0]}")
-        await context.in_thread(_install, context, folder / name, parts)
+        await context.in_thread(_install, pool, folder / name, parts)
     return [each for each in pool.adapters() if each.name == name]
 
 
 @router.delete("/v1/adapters/{name}", status_code=204)
 async def remove(name: str, context: Shared) -> None:
     """Serve an adapter no more; its files stay."""
-    context.pool_or_refuse().remove(name)
+    needed(context.pool, NO_POOL).remove(name)
 
 
 @router.get("/v1/adapters/{name}/download")
 def download(name: str, context: Shared) -> Response:
     """The adapter's folder as a zip file, ready for `daptune predict`."""
-    folder = context.pool_or_refuse().folder(name)
+    folder = needed(context.pool, NO_POOL).folder(name)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for part in PARTS:
@@ -83,11 +86,10 @@ def download(name: str, context: Shared) -> Response:
     return Response(packed.getvalue(), media_type="application/zip", headers=headers)
 
 
-def _install(context: Context, place: Path, parts: dict[str, UploadFile]) -> None:
+def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> None:
     """Check an uploaded adapter by loading it, then give it its place and serve it."""
     from daptune.adapter.store import load_adapter
 
-    pool = context.pool_or_refuse()
     if place.exists():
         raise Refused(409, f"there is something named {place.name!r} already; choose another name.")
     with tempfile.TemporaryDirectory(prefix=".upload-", dir=place.parent) as waiting:

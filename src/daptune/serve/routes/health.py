@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from daptune import __version__
 from daptune.serve.context import Shared
@@ -54,4 +55,4 @@ async def metrics(context: Shared) -> Response:
     """Counters in Prometheus' format."""
     context.counters.adapters.set(len(context.engine.adapters()))
     context.counters.loaded.set(context.engine.loaded)
-    return Response(context.counters.text(), media_type=context.counters.content_type)
+    return Response(generate_latest(context.counters.registry), media_type=CONTENT_TYPE_LATEST)

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from daptune.serve.context import Shared
+from daptune.serve.context import NO_FOLDER, Shared, needed
 from daptune.serve.lessons import Lesson
 from daptune.serve.limits import Refused
 from daptune.serve.routes.predict import FILES
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/lessons", tags=["teach"])
 
 
 async def _trainer(context: Shared) -> Trainer:
-    return context.trainer_or_refuse()
+    return needed(context.trainer, NO_FOLDER)
 
 
 Teaching = Annotated[Trainer, Depends(_trainer)]

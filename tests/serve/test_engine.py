@@ -10,7 +10,7 @@ import pytest
 
 from daptune.classifier import FewShotClassifier
 from daptune.errors import AdapterError
-from daptune.serve.models import OnnxEngine
+from daptune.serve.engine import OnnxEngine
 
 from .conftest import Start, files, png
 
