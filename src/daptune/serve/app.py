@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
@@ -14,19 +13,16 @@ from daptune.serve.answers import ERRORS, answer
 from daptune.serve.batcher import Batcher
 from daptune.serve.context import Context
 from daptune.serve.counters import Counters
-from daptune.serve.engine import OnnxEngine
+from daptune.serve.engine import Engine, OnnxEngine
 from daptune.serve.guard import Guard
 from daptune.serve.limits import Limits
 from daptune.serve.routes import adapters, health, predict
-
-if TYPE_CHECKING:
-    from daptune.serve.pool import AdapterPool
 
 PAGE = Path(__file__).with_name("page")
 
 
 def make_app(
-    engine: "AdapterPool | OnnxEngine",
+    engine: Engine,
     limits: Limits | None = None,
     *,
     folder: Path | None = None,

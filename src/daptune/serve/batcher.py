@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,7 +34,7 @@ class Batcher:
 
     def __init__(self, run: Run, limits: Limits, counters: Counters) -> None:
         self._run, self._limits, self._counters = run, limits, counters
-        self._waiting: dict[Hashable, deque[Waiting]] = {}
+        self._waiting: dict[Hashable, list[Waiting]] = {}
         self._more = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "daptune-batch")
         self._worker: asyncio.Task[None] | None = None
@@ -72,7 +71,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         jobs = [Waiting(s, i, loop.create_future(), time.monotonic()) for s, i in zip(served, images, strict=True)]
         for job in jobs:
-            self._waiting.setdefault(job.served.batch_key, deque()).append(job)
+            self._waiting.setdefault(job.served.batch_key, []).append(job)
         self._more.set()
         try:
             return await asyncio.gather(*(job.answer for job in jobs))
@@ -106,16 +105,16 @@ class Batcher:
                     async with asyncio.timeout(left):
                         await self._more.wait()
                 continue
-            await self._run_batch(self._take(key))
+            batch = self._waiting[key][: self._limits.max_batch]
+            del self._waiting[key][: self._limits.max_batch]
+            await self._run_batch(batch)
 
     def _next(self) -> Hashable | None:
         """The key of the batch to run next: a full one, else that of the image that waits longest."""
         self._more.clear()
-        for key in list(self._waiting):
-            queue = self._waiting[key]
-            while queue and queue[0].answer.done():  # its request was given up
-                queue.popleft()
-            if not queue:
+        for key in list(self._waiting):  # without those whose request was given up
+            self._waiting[key] = [job for job in self._waiting[key] if not job.answer.done()]
+            if not self._waiting[key]:
                 del self._waiting[key]
         oldest = min(self._waiting, key=lambda key: self._waiting[key][0].arrived, default=None)
         if oldest is None or self._time_left(oldest) <= 0:
@@ -125,15 +124,6 @@ class Batcher:
 
     def _time_left(self, key: Hashable) -> float:
         return self._waiting[key][0].arrived + self._limits.max_wait_ms / 1000 - time.monotonic()
-
-    def _take(self, key: Hashable) -> list[Waiting]:
-        queue = self._waiting[key]
-        batch: list[Waiting] = []
-        while queue and len(batch) < self._limits.max_batch:
-            job = queue.popleft()
-            if not job.answer.done():
-                batch.append(job)
-        return batch
 
     async def _run_batch(self, batch: list[Waiting]) -> None:
         began = time.monotonic()

@@ -35,7 +35,7 @@ class Context:
     pool: the engine, where it serves adapters. trainer: with a pool and a folder.
     """
 
-    engine: Engine[Any]
+    engine: Engine
     limits: Limits
     counters: Counters
     batcher: Batcher

@@ -1,10 +1,9 @@
 """What answers the requests: adapters on one CLIP (`pool`), or exported models, which need no torch."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,9 @@ from numpy.typing import NDArray
 from daptune.clip.preprocess import Preprocess
 from daptune.predict.onnx import OnnxClassifier
 from daptune.serve.limits import Refused
+
+if TYPE_CHECKING:
+    from daptune.serve.pool import AdapterPool
 
 Pixels = NDArray[np.uint8]
 """An image as it waits in the queue: resized and cropped, (R, R, 3)."""
@@ -40,42 +42,10 @@ class AdapterInfo:
 class Served:
     """An adapter or a model in memory."""
 
-    name: str
     classes: Sequence[str | int]
     preprocess: Preprocess
     batch_key: Hashable
-    """Images for those with equal keys may be given to `Engine.run` together."""
-
-
-S = TypeVar("S", bound=Served)
-
-
-class Engine(ABC, Generic[S]):
-    """Some adapters or models, and what runs them: `open` is called from any thread, `run` from one."""
-
-    @abstractmethod
-    def adapters(self) -> list[AdapterInfo]:
-        """All of them, by name."""
-
-    @property
-    @abstractmethod
-    def loaded(self) -> int:
-        """How many are in memory."""
-
-    @abstractmethod
-    def open(self, name: str, *, zero_shot: bool = False) -> S:
-        """The adapter, or the zero-shot classifier of its classes, read from disk if need be.
-
-        Raises `Refused` 404 where there is none of that name, 422 where there is no zero-shot classifier, and
-        DaptuneError where it cannot be read.
-        """
-
-    @abstractmethod
-    def run(self, served: Sequence[S], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """The probabilities of each image under the adapter at its place; all adapters have one `batch_key`.
-
-        An adapter that fails leaves the others' results as they are.
-        """
+    """Images for those with equal keys may be given to the engine's `run` together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +55,17 @@ class ServedModel(Served):
     model: OnnxClassifier
 
 
-class OnnxEngine(Engine[ServedModel]):
-    """Models by name, all in memory. Raises AdapterError for a file that is no export."""
+class OnnxEngine:
+    """Models by name, all in memory, used as an `AdapterPool` is. Raises AdapterError for a file that is no export."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._models: dict[str, ServedModel] = {}
         for name, path in files.items():
             model = OnnxClassifier(path)
-            self._models[name] = ServedModel(name, model.classes_.tolist(), model.preprocess, ("model", name), model)
+            self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), model)
 
     def adapters(self) -> list[AdapterInfo]:
-        """As `Engine.adapters`."""
+        """All of them, by name."""
         return [
             AdapterInfo(name=name, method="onnx", classes=list(each.classes), shared=False, loaded=True)
             for name, each in sorted(self._models.items())
@@ -103,11 +73,11 @@ class OnnxEngine(Engine[ServedModel]):
 
     @property
     def loaded(self) -> int:
-        """As `Engine.loaded`."""
+        """How many are in memory."""
         return len(self._models)
 
     def open(self, name: str, *, zero_shot: bool = False) -> ServedModel:
-        """As `Engine.open`."""
+        """The model. Raises `Refused` 404 where there is none of that name, 422 for a zero-shot classifier."""
         if name not in self._models:
             raise Refused(404, f"there is no model named {name!r}; GET /v1/adapters lists them.")
         if zero_shot:
@@ -115,6 +85,10 @@ class OnnxEngine(Engine[ServedModel]):
         return self._models[name]
 
     def run(self, served: Sequence[ServedModel], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """As `Engine.run`."""
+        """The probabilities of each image under the one model that is at every place of `served`."""
         model = served[0].model
         return list(model.probabilities(model.preprocess.normalized(np.stack(images))))
+
+
+Engine: TypeAlias = Union["AdapterPool", OnnxEngine]
+"""What answers: `open` is called from any thread, `run` from one."""

@@ -20,7 +20,7 @@ from daptune.adapter.store import load_adapter
 from daptune.clip.backbone import Backbone
 from daptune.errors import AdapterError, DaptuneError
 from daptune.methods import METHODS, Method
-from daptune.serve.engine import AdapterInfo, Engine, Pixels, Probabilities, Served
+from daptune.serve.engine import AdapterInfo, Pixels, Probabilities, Served
 from daptune.serve.limits import IMAGES_SUFFIX, Refused
 
 
@@ -34,7 +34,7 @@ class Loaded(Served):
     """What its images bring into a shared pass: (J, P, W)."""
 
 
-class AdapterPool(Engine[Loaded]):
+class AdapterPool:
     """Adapters by name; at most `max_loaded` of them (and of their zero-shot classifiers) are in memory."""
 
     def __init__(self, backbone: Backbone, *, max_loaded: int = 1000) -> None:
@@ -78,7 +78,7 @@ class AdapterPool(Engine[Loaded]):
         return self._find(name)[0]
 
     def adapters(self) -> list[AdapterInfo]:
-        """As `Engine.adapters`."""
+        """All of them, by name."""
         with self._lock:
             known, loaded = sorted(self._known.items()), set(self._loaded)
         return [
@@ -97,11 +97,14 @@ class AdapterPool(Engine[Loaded]):
 
     @property
     def loaded(self) -> int:
-        """As `Engine.loaded`."""
+        """How many are in memory."""
         return len(self._loaded)
 
     def open(self, name: str, *, zero_shot: bool = False) -> Loaded:
-        """As `Engine.open`."""
+        """The adapter, or the zero-shot classifier of its classes, read from disk if need be; from any thread.
+
+        Raises `Refused` 404 where there is none of that name, and DaptuneError where it cannot be read.
+        """
         key = name, zero_shot
         if (found := self._recall(key)) is not None:
             return found
@@ -118,7 +121,10 @@ class AdapterPool(Engine[Loaded]):
             return fresh
 
     def run(self, served: Sequence[Loaded], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """As `Engine.run`."""
+        """The probabilities of each image under the adapter at its place; from one thread, all of one `batch_key`.
+
+        An adapter that fails leaves the others' results as they are.
+        """
         pixels = self.backbone.preprocess.normalize(np.stack(images)).to(self.backbone.device)
         rows: dict[Loaded, list[int]] = {}
         for place, each in enumerate(served):
@@ -155,7 +161,7 @@ class AdapterPool(Engine[Loaded]):
             prompts = method.image_prompts() if shares else None
         temperature = 1.0 if zero_shot else record.temperature
         key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)
-        return Loaded(name, _classes(record), self.backbone.preprocess, key, method, temperature, prompts)
+        return Loaded(_classes(record), self.backbone.preprocess, key, method, temperature, prompts)
 
     def _recall(self, key: tuple[str, bool]) -> Loaded | None:
         with self._lock:

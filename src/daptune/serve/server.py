@@ -5,22 +5,20 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
-from daptune.serve.engine import OnnxEngine
+from daptune.serve.engine import Engine, OnnxEngine
 from daptune.serve.limits import Limits, Refused, check_name
-
-if TYPE_CHECKING:
-    from daptune.serve.pool import AdapterPool
 
 logger = logging.getLogger("daptune")
 
@@ -75,7 +73,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
 
 def make_engine(
     sources: Sources, limits: Limits, *, backbone: str | None = None, precision: str | None = None, device: str = "cpu"
-) -> "AdapterPool | OnnxEngine":
+) -> Engine:
     """Load what runs them: onnxruntime for models, else one backbone (by default that of the first adapter).
 
     Adapters of a served folder that cannot be served are logged and left out; one that was named raises AdapterError.
@@ -86,26 +84,26 @@ def make_engine(
     from daptune.clip.backbone import load_backbone
     from daptune.serve.pool import AdapterPool
 
-    def leave_out(path: Path, error: AdapterError) -> None:
-        if path.parent != sources.folder:
-            raise error
-        logger.warning("left out: %s", error)
+    @contextmanager
+    def left_out_where_it_fails(path: Path) -> Iterator[None]:
+        try:
+            yield
+        except AdapterError as error:
+            if path.parent != sources.folder:
+                raise
+            logger.warning("left out: %s", error)
 
     records = {}
     for name, path in sources.adapters.items():
-        try:
+        with left_out_where_it_fails(path):
             records[name] = read_record(path)
-        except AdapterError as error:
-            leave_out(path, error)
     first = next(iter(records.values()), None)
     chosen = backbone or (first.backbone["name"] if first else "tiny")
     kept = first.backbone.get("precision", "auto") if first else "auto"
     pool = AdapterPool(load_backbone(chosen, precision=precision or kept, device=device), max_loaded=limits.max_loaded)
     for name in records:
-        try:
+        with left_out_where_it_fails(sources.adapters[name]):
             pool.add(sources.adapters[name], name)
-        except AdapterError as error:
-            leave_out(sources.adapters[name], error)
     return pool
 
 

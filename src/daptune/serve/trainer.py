@@ -128,15 +128,7 @@ def _reporter(job: Training) -> Callable[[Progress], None]:
         if now - told < _EVERY and progress.step < progress.steps:
             return
         told = now
-        job.events.append(
-            {
-                "type": "progress",
-                "step": progress.step,
-                "steps": progress.steps,
-                "loss": progress.losses["total"],
-                "accuracy": progress.accuracy,
-                "seconds_left": progress.seconds_left,
-            }
-        )
+        same = {name: getattr(progress, name) for name in ("step", "steps", "accuracy", "seconds_left")}
+        job.events.append({"type": "progress", "loss": progress.losses["total"], **same})
 
     return report
