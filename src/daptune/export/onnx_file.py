@@ -1,8 +1,9 @@
 """`export_onnx`: a fitted classifier -> one ONNX file, whose agreement is measured before it is written."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from daptune import files
 from daptune.classifier import FewShotClassifier
@@ -55,27 +56,27 @@ def export_onnx(
     if dtype == "int8":
         model = to_int8(model)
 
-    def stamped(agreement: Agreement | None) -> bytes:
-        about = Metadata(
-            class_names=tuple(classifier.method_.class_names),
-            preprocess=classifier.backbone_.preprocess.to_dict(),
-            labels=record.labels,
-            temperature=record.temperature,
-            method=record.method,
-            backbone=record.backbone,
-            dtype=dtype,
-            agreement={} if agreement is None else asdict(agreement),
-            version=metadata.version("daptune"),
-        )
-        del model.metadata_props[:]
-        model.metadata_props.add(key=KEY, value=about.to_json())
-        content: bytes = model.SerializeToString()
-        return content
-
-    agreement = measure(classifier, OnnxClassifier(stamped(None)), sources, called)
-    content = stamped(agreement)
+    about = Metadata(
+        class_names=tuple(classifier.method_.class_names),
+        preprocess=classifier.backbone_.preprocess.to_dict(),
+        labels=record.labels,
+        temperature=record.temperature,
+        method=record.method,
+        backbone=record.backbone,
+        dtype=dtype,
+        version=metadata.version("daptune"),
+    )
+    agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called)
+    content = _stamped(model, replace(about, agreement=asdict(agreement)))
     files.write(target, content)
     return Exported(target, len(content), dtype, agreement)
+
+
+def _stamped(model: Any, about: Metadata) -> bytes:
+    del model.metadata_props[:]
+    model.metadata_props.add(key=KEY, value=about.to_json())
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def check_out(out: Path, suffix: str) -> Path:

@@ -68,9 +68,9 @@ class AdapterPool:
 
     def remove(self, name: str) -> None:
         """Serve it no more; its files stay, and what is under way with it is finished."""
+        self._find(name)
         with self._lock:
-            if self._known.pop(name, None) is None:
-                raise _unknown(name)
+            self._known.pop(name, None)
             self._forget(name)
 
     def folder(self, name: str) -> Path:
@@ -172,7 +172,7 @@ class AdapterPool:
     def _find(self, name: str) -> tuple[Path, AdapterRecord]:
         with self._lock:
             if name not in self._known:
-                raise _unknown(name)
+                raise Refused(404, f"there is no adapter named {name!r}; GET /v1/adapters lists them.")
             return self._known[name]
 
     def _forget(self, name: str) -> None:
@@ -182,7 +182,3 @@ class AdapterPool:
 
 def _classes(record: AdapterRecord) -> list[str | int]:
     return list(record.class_names if record.labels is None else record.labels)
-
-
-def _unknown(name: str) -> Refused:
-    return Refused(404, f"there is no adapter named {name!r}; GET /v1/adapters lists them.")

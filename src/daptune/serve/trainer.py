@@ -107,12 +107,8 @@ class Trainer:
         pairs = [(each.name, image) for each in lesson.classes for image in each.images]
         images = [self.lessons.image(lesson.name, label, image) for label, image in pairs]
         epochs = max(1, round(STEPS / max(1, len(pairs) // BATCH)))
-        classifier = FewShotClassifier(
-            METHOD,
-            self._pool.backbone,
-            shots=None,
-            train_options={"epochs": epochs, "batch_size": BATCH},
-        )
+        options = {"epochs": epochs, "batch_size": BATCH}
+        classifier = FewShotClassifier(METHOD, self._pool.backbone, shots=None, train_options=options)
         return classifier.fit(images, [label for label, _ in pairs], progress=_reporter(job))
 
 
