@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +102,9 @@ def _csv(path: Path) -> Iterator[Item]:
 def _parquet(path: Path) -> Iterator[Item]:
     with open_parquet(path) as table:
         column = _image_column(path, table.schema_arrow.names)
-        number = 0
-        for batch in table.iter_batches(_ROWS, columns=[column]):
-            for cell in batch.column(0).to_pylist():
-                number += 1
-                yield _cell(path, number, cell)
+        parts = (batch.column(0).to_pylist() for batch in table.iter_batches(_ROWS, columns=[column]))
+        for number, cell in enumerate(chain.from_iterable(parts), start=1):
+            yield _cell(path, number, cell)
 
 
 def _image_column(path: Path, columns: Sequence[str]) -> str:
