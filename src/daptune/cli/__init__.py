@@ -4,8 +4,7 @@
     app.py       the verbs, their help            fitting.py   what `fit`, `demo` and `eval` share
 
 `research.py` holds more verbs. The work of each is in a file of its own, imported when it runs: options in, one call of
-the library, output. `export.py`, `serve.py` and `sharing.py` declare their verbs themselves and import what is slow when
-these run.
+the library, output. `export.py`, `serve.py` and `sharing.py` declare their verbs themselves.
 
 Exit codes: 0 done; 2 bad input; 130 interrupted (`fit` goes on with --resume); 1 a fault of daptune itself.
 """
