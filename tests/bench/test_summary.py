@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from daptune.bench.results import Result
-from daptune.bench.summary import accuracy_text, tables
+from daptune.bench.summary import share_text, summarise, tables
 
 
 def row(label: str, shots: int, seed: int, dataset: str = "a", kind: str = "fewshot", **accuracy: float) -> Result:
@@ -41,4 +41,5 @@ def test_domains_are_columns() -> None:
 
 @pytest.mark.parametrize(("values", "text"), [([], ""), ([0.5], "50.0"), ([0.5, 0.5], "50.0 ± 0.0")])
 def test_cells(values: list[float], text: str) -> None:
-    assert accuracy_text(values) == text
+    found = summarise(values)
+    assert ("" if found is None else share_text(found.mean, found.deviation)) == text

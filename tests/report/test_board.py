@@ -38,14 +38,14 @@ def test_a_summary_is_the_mean_and_deviation_over_seeds(board: Board, results: t
         for r in results
         if (r.experiment, r.label, r.dataset, r.shots) == ("fewshot", "coop", "flowers", 4)
     ]
-    found = board.summary("coop", "flowers", 4)
+    found = board.mean_over(("flowers",), "coop", 4)
     assert found is not None and len(values) == len(SEEDS)
     assert found.mean == pytest.approx(statistics.mean(values))
     assert found.deviation == pytest.approx(statistics.stdev(values))
 
 
 def test_the_mean_over_data_sets_is_taken_seed_by_seed(board: Board) -> None:
-    each = [board.summary("dapt", name, 16) for name in board.datasets]
+    each = [board.mean_over((name,), "dapt", 16) for name in board.datasets]
     found = board.mean_over(board.datasets, "dapt", 16)
     assert found is not None
     by_seed = [statistics.mean(s.values[seed] for s in each if s is not None) for seed in range(3)]
@@ -56,7 +56,7 @@ def test_the_mean_over_data_sets_is_taken_seed_by_seed(board: Board) -> None:
 def test_zero_shot_stands_for_every_number_of_shots_and_every_seed(board: Board) -> None:
     assert board.rows("zero_shot", "demo", 16) == board.rows("zero_shot", "demo", 1) != ()
     found = board.difference("dapt", "zero_shot", ("demo",), 16)
-    ours, theirs = (board.summary(label, "demo", 16) for label in ("dapt", "zero_shot"))
+    ours, theirs = (board.mean_over(("demo",), label, 16) for label in ("dapt", "zero_shot"))
     assert found is not None and ours is not None and theirs is not None
     assert found.difference == pytest.approx(ours.mean - theirs.mean)
 
@@ -97,7 +97,7 @@ def test_the_most_shots_are_those_of_the_focus(tmp_path: Path) -> None:
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     rows = [line("fewshot", "dapt", "demo", 16, 1, {"test": 0.5})]
-    found = Board(read_runs([write_run(tmp_path / "run", rows)]).results, "dapt").summary("dapt", "demo", 16)
+    found = Board(read_runs([write_run(tmp_path / "run", rows)]).results, "dapt").mean_over(("demo",), "dapt", 16)
     assert found is not None and math.isnan(found.deviation)
 
 

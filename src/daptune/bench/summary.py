@@ -1,6 +1,7 @@
-"""Results -> tables: methods by shots, or by what was measured, as mean and deviation over seeds."""
+"""Results -> means over seeds and data sets, and the tables that `daptune bench` prints."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,48 @@ from daptune.bench.results import Result
 
 BY_PLACE = ("domain", "crossdataset", "base2new")
 """Kinds whose columns are what was measured on; those of the others are shots."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation over seeds (NaN for one seed) of a share."""
+
+    mean: float
+    deviation: float
+    values: tuple[float, ...]
+
+
+def summarise(values: Iterable[float]) -> Summary | None:
+    """Mean and sample deviation; None of nothing."""
+    x = tuple(values)
+    if not x:
+        return None
+    return Summary(float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else math.nan, x)
+
+
+def over_seeds(rows: Iterable[Result], datasets: Sequence[str], place: str) -> Summary | None:
+    """Accuracy on `place`, mean over data sets, each the same weight, seed by seed; None where one is missing."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if place in row.accuracy:
+            by_seed.setdefault(row.seed, {})[row.dataset] = row.accuracy[place]
+    whole = [list(found.values()) for _, found in sorted(by_seed.items()) if len(found) == len(datasets)]
+    return summarise(float(np.mean(values)) for values in whole)
+
+
+def share_text(value: float, spread: float | None = None) -> str:
+    """`53.2 ± 0.8`: a share and its deviation in per cent; no deviation where none is known."""
+    return f"{100 * value:.1f}" + ("" if spread is None or math.isnan(spread) else f" ± {100 * spread:.1f}")
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 shot`, `4 shots`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def sets_text(datasets: Sequence[str], lead: str = "") -> str:
+    """The name of a single data set; of several their number, after `lead`."""
+    return datasets[0] if len(datasets) == 1 else f"{lead}{len(datasets)} data sets"
 
 
 @dataclass(frozen=True)
@@ -22,51 +65,40 @@ class Table:
 
 def tables(rows: Sequence[Result]) -> list[Table]:
     """A table for each experiment, over data sets a mean; a cell is empty where not every data set has its result."""
-    done = [row for row in rows if row.done]
-    return [table for kind in dict.fromkeys(row.experiment for row in done) for table in _of_kind(kind, done)]
-
-
-def accuracy_text(values: Sequence[float]) -> str:
-    """`53.2 ± 0.8`: mean and standard deviation in per cent; no deviation of one value, nothing of none."""
-    if not len(values):
-        return ""
-    spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{100 * np.mean(values):.1f}{spread}"
+    kinds: dict[str, list[Result]] = {}
+    for row in rows:
+        if row.done:
+            kinds.setdefault(row.experiment, []).append(row)
+    return [table for kind, own in kinds.items() for table in _of_kind(kind, own)]
 
 
 def _of_kind(kind: str, rows: Sequence[Result]) -> list[Table]:
-    own = [row for row in rows if row.experiment == kind]
-    shots = sorted({row.shots for row in own})
-    sets, labels = _distinct(own, "dataset"), _distinct(own, "label")
-    where = sets[0] if len(sets) == 1 else f"mean over {len(sets)} data sets"
+    shots = sorted({row.shots for row in rows})
+    sets = list(dict.fromkeys(row.dataset for row in rows))
+    where = sets_text(sets, "mean over ")
     if kind not in BY_PLACE:
-        split, images = ("test", "test") if any("test" in row.accuracy for row in own) else ("val", "validation")
-        cells = [(label, *(_cell(own, label, count, sets, split) for count in shots)) for label in labels]
-        return [Table(f"{kind}: {where}, {images} images", ("method", *map(_shots, shots)), tuple(map(tuple, cells)))]
-    places = list(dict.fromkeys(place for row in own for place in row.accuracy if place != "val"))
-    if kind == "base2new":
-        places = [place for place in places if place != "test"]
+        split, images = ("test", "test") if any("test" in row.accuracy for row in rows) else ("val", "validation")
+        cells = _cells(rows, sets, [(count, split) for count in shots])
+        columns = ("method", *(counted(count, "shot") for count in shots))
+        return [Table(f"{kind}: {where}, {images} images", columns, cells)]
+    left_out = ("val", "test") if kind == "base2new" else ("val",)
+    places = list(dict.fromkeys(place for row in rows for place in row.accuracy if place not in left_out))
     found = []
     for count in shots:
-        cells = [(label, *(_cell(own, label, count, sets, place) for place in places)) for label in labels]
-        title = f"{kind}: learned from {where}, {_shots(count)}"
-        found.append(Table(title, ("method", *places), tuple(map(tuple, cells))))
+        title = f"{kind}: learned from {where}, {counted(count, 'shot')}"
+        found.append(Table(title, ("method", *places), _cells(rows, sets, [(count, place) for place in places])))
     return found
 
 
-def _cell(rows: Sequence[Result], label: str, shots: int, sets: Sequence[str], place: str) -> str:
-    own = [row for row in rows if (row.label, row.shots) == (label, shots) and place in row.accuracy]
-    values = []
-    for seed in sorted({row.seed for row in own}):
-        scores = {row.dataset: row.accuracy[place] for row in own if row.seed == seed}
-        if len(scores) == len(sets):
-            values.append(float(np.mean(list(scores.values()))))
-    return accuracy_text(values)
-
-
-def _distinct(rows: Sequence[Result], name: str) -> list[str]:
-    return list(dict.fromkeys(getattr(row, name) for row in rows))
-
-
-def _shots(count: int) -> str:
-    return "1 shot" if count == 1 else f"{count} shots"
+def _cells(
+    rows: Sequence[Result], sets: Sequence[str], columns: Sequence[tuple[int, str]]
+) -> tuple[tuple[str, ...], ...]:
+    """A line for each method: its name, then a cell for each (shots, place)."""
+    lines = []
+    for label in dict.fromkeys(row.label for row in rows):
+        cells = [label]
+        for shots, place in columns:
+            found = over_seeds((row for row in rows if (row.label, row.shots) == (label, shots)), sets, place)
+            cells.append("" if found is None else share_text(found.mean, found.deviation))
+        lines.append(tuple(cells))
+    return tuple(lines)

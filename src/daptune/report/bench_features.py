@@ -36,40 +36,27 @@ class Sources:
 def features_section(boards: dict[str, Board], sources: Sources | None, note: Note) -> list[Section]:
     """Dispersion as measured, and maps where the images can be had again."""
     board = boards.get("fewshot") or next(iter(boards.values()))
-    shots = board.top_shots
-    table = dispersion_table(board, shots)
-    figures, lines = _maps(board, shots, sources, note)
-    if table is None and not figures and not lines:
+    table = dispersion_table(board, board.top_shots)
+    figures, lines = _maps(board, sources, note) if sources is not None else ([], [])
+    if table is None and not lines:
         return []
     caption = (
         "t-SNE of unit features of test images and of the classes' texts. Neighbours count, distances and the sizes of "
         "groups do not; stars are texts. Images and texts are centred, each by itself, to share a map."
     )
-    text = tag("p", " ".join(lines)) if lines else ""
-    return [
-        Section(
-            "features",
-            "Features before and after",
-            text,
-            figures=figures,
-            caption=caption if figures else "",
-            tables=[table] if table is not None else [],
-        )
-    ]
+    text, tables = tag("p", " ".join(lines)) if lines else "", [table] if table is not None else []
+    return [Section("features", "Features before and after", text, figures=figures, caption=caption, tables=tables)]
 
 
-def _maps(board: Board, shots: int, sources: Sources | None, note: Note) -> tuple[list[Figure], list[str]]:
+def _maps(board: Board, sources: Sources, note: Note) -> tuple[list[Figure], list[str]]:
     """Figures, and a sentence for each data set that has none, or whose silhouettes were measured."""
     figures: list[Figure] = []
     lines: list[str] = []
     without = []
-    if sources is None:
-        return [], []
     for dataset in board.datasets[:MOST_MAPS]:
-        rows = board.rows(board.focus, dataset, shots)
-        if not rows:
+        first = next(iter(board.rows(board.focus, dataset, board.top_shots)), None)
+        if first is None:
             continue
-        first = rows[0]
         folder = (first.run or Path()) / ADAPTERS / first.key
         if not (folder / JSON_FILE).is_file():
             without.append(dataset)
@@ -78,8 +65,7 @@ def _maps(board: Board, shots: int, sources: Sources | None, note: Note) -> tupl
         try:
             drawn, line = _map(first, folder, sources)
         except DaptuneError as error:
-            lines.append(f"Maps of {dataset} are left out: {error}")
-            continue
+            drawn, line = [], f"Maps of {dataset} are left out: {error}"
         figures += drawn
         lines.append(line)
     if without:
@@ -99,7 +85,5 @@ def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], 
     maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]
     figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)
     before_after = f"{plain.silhouette():.3f} before and {learned.silhouette():.3f} after".replace("-", "−")
-    return figures, (
-        f"{result.dataset}: the silhouette of {len(table)} test images by class (in all "
-        f"{plain.images.shape[1]} dimensions) is {before_after}."
-    )
+    where = f"{len(table)} test images by class (in all {plain.images.shape[1]} dimensions)"
+    return figures, f"{result.dataset}: the silhouette of {where} is {before_after}."

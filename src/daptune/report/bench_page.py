@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from daptune.bench.results import Result
+from daptune.bench.summary import BY_PLACE, counted, sets_text
 from daptune.errors import DataError, suggest
 from daptune.report.bench_charts import difference_figures, fewshot_figures, overview_figure
 from daptune.report.bench_features import Note, Sources, features_section
@@ -17,7 +18,7 @@ from daptune.report.bench_tables import (
     targets_table,
 )
 from daptune.report.board import Board, choose_focus
-from daptune.report.html import Html, tag
+from daptune.report.html import tag
 from daptune.report.page import Page, Section
 from daptune.report.repeat import repeat_section
 from daptune.report.runs import Runs
@@ -47,32 +48,14 @@ def bench_page(
         raise DataError(f"no result is labelled {focus!r}.{suggest(focus, labels)}")
     chosen = choose_focus(runs.results, focus)
     boards = boards_of(runs.results, chosen)
-    sections: list[Section] = []
-    if "fewshot" in boards:
-        sections += _fewshot(boards["fewshot"])
-    if "domain" in boards:
-        sections.append(_targets(boards["domain"], "domain", "Other domains"))
-    if "crossdataset" in boards:
-        sections.append(_targets(boards["crossdataset"], "crossdataset", "Other data sets"))
-    if "ablation" in boards:
-        board = boards["ablation"]
-        text = "The same prompts with none, one and both of the dispersion losses; all else equal."
-        table = ablation_table(board, board.top_shots)
-        sections.append(Section("ablation", "What each loss adds", text, tables=[table]))
-    if "base2new" in boards:
-        board = boards["base2new"]
-        text = "Learned on the first half of the classes and tested on both halves, each among itself."
-        table = base_to_new_table(board, board.top_shots)
-        sections.append(Section("base2new", "Base to new classes", text, tables=[table]))
+    sections = [section for kind, board in boards.items() for section in _of_kind(kind, board)]
     sections += features_section(boards, sources, note)
     sections += _significance(boards)
     sections.append(_costs(runs, boards))
     sections.append(repeat_section(runs, command))
     plans = dict.fromkeys(result.plan for result in runs.results)
     datasets = list(dict.fromkeys(result.dataset for result in runs.results))
-    where = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
-    others = len(labels) - 1
-    beside = f" beside {others} other{'s' if others != 1 else ''}" if others else ""
+    beside = f" beside {counted(len(labels) - 1, 'other')}" if len(labels) > 1 else ""
     facts = [
         ("results", f"{len(runs.results)}" + (f", {len(runs.failures)} failed" if runs.failures else "")),
         ("methods", str(len(labels))),
@@ -81,7 +64,7 @@ def bench_page(
         ("backbone", ", ".join(dict.fromkeys(result.backbone.get("name", "?") for result in runs.results))),
     ]
     return Page(
-        title=f"{chosen}{beside} on {where}",
+        title=f"{chosen}{beside} on {sets_text(datasets)}",
         about=f"Report of daptune bench {', '.join(plans)}",
         says=bench_says(boards, chosen),
         sections=sections,
@@ -99,9 +82,26 @@ def boards_of(results: Sequence[Result], focus: str) -> dict[str, Board]:
     return {kind: Board(tuple(rows), focus) for kind, rows in kinds.items() if rows}
 
 
+def _of_kind(kind: str, board: Board) -> list[Section]:
+    if kind == "fewshot":
+        return _fewshot(board)
+    if kind == "ablation":
+        text = "The same prompts with none, one and both of the dispersion losses; all else equal."
+        return [Section(kind, "What each loss adds", text, tables=[ablation_table(board, board.top_shots)])]
+    if kind == "base2new":
+        text = "Learned on the first half of the classes and tested on both halves, each among itself."
+        return [Section(kind, "Base to new classes", text, tables=[base_to_new_table(board, board.top_shots)])]
+    title = "Other domains" if kind == "domain" else "Other data sets"
+    text = f"Learned on {', '.join(board.datasets)} alone and tested on what was never learned from."
+    tables = [targets_table(board, kind, source) for source in board.datasets]
+    left_out = {f"{r.label} on {target}: {reason}" for r in board.results for target, reason in r.skipped.items()}
+    return [
+        Section(kind, title, text, tables=tables, more=[tag("p", line, class_="note") for line in sorted(left_out)])
+    ]
+
+
 def _fewshot(board: Board) -> list[Section]:
-    shots = board.top_shots
-    sections, tables = [], shots_tables(board)
+    shots, sections, tables = board.top_shots, [], shots_tables(board)
     if bars := difference_figures(board, shots):
         caption = (
             f"Points by which {board.focus} is better, at {shots} images a class. Lines are 95 % intervals of a paired "
@@ -114,33 +114,15 @@ def _fewshot(board: Board) -> list[Section]:
         "Lines are means over seeds, small points the seeds, bands the 95 % interval of the mean by Student's t (wide "
         "with few seeds); the axis is set by what was measured. The dashed line is CLIP without learning."
     )
-    sections.append(
-        Section(
-            "fewshot",
-            "Accuracy by images a class",
-            figures=figures,
-            caption=caption if figures else "",
-            tables=tables[:1],
-            folded=tables[1:],
-        )
-    )
-    return sections
-
-
-def _targets(board: Board, name: str, title: str) -> Section:
-    text = f"Learned on {', '.join(board.datasets)} alone and tested on what was never learned from."
-    tables = [targets_table(board, name, source) for source in board.datasets]
-    left_out = {
-        f"{result.label} on {target}: {reason}" for result in board.results for target, reason in result.skipped.items()
-    }
-    return Section(name, title, text, tables=tables, more=[tag("p", line, class_="note") for line in sorted(left_out)])
+    title, first, rest = "Accuracy by images a class", tables[:1], tables[1:]
+    return [*sections, Section("fewshot", title, figures=figures, caption=caption, tables=first, folded=rest)]
 
 
 def _significance(boards: dict[str, Board]) -> list[Section]:
     tables = []
     for kind, board in boards.items():
-        splits = {"base2new": ("base", "new"), "domain": targets_of(board), "crossdataset": targets_of(board)}
-        if (table := significance_table(board, kind, splits.get(kind, ("test",)))) is not None:
+        halves = ("base", "new") if kind == "base2new" else targets_of(board)
+        if table := significance_table(board, kind, halves if kind in BY_PLACE else ("test",)):
             tables.append(table)
     focus = next(iter(boards.values())).focus
     text = (
@@ -153,7 +135,7 @@ def _significance(boards: dict[str, Board]) -> list[Section]:
 
 def _costs(runs: Runs, boards: dict[str, Board]) -> Section:
     tables = [cost_table(Board(runs.results, next(iter(boards.values())).focus))]
-    more: list[Html] = [tag("p", line, class_="note") for line in runs.notes]
+    more = [tag("p", line, class_="note") for line in runs.notes]
     if runs.failures:
         rows = tuple(text_row(f.label, f.dataset, str(f.shots), str(f.seed), f.error) for f in runs.failures)
         failed = Table("failed", "Jobs that failed", ("method", "data set", "shots", "seed", "error"), rows, left=5)

@@ -5,26 +5,19 @@ p value come from the paired bootstrap over those images (`daptune.metrics`). Ho
 standard deviation beside each mean.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daptune.bench.results import Result
+from daptune.bench.summary import Summary, over_seeds
 from daptune.metrics import PairedDifference, paired_bootstrap
 
 BASELINES = ("zero_shot", "linear_probe")
 """Come first wherever methods are listed."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean and standard deviation over seeds (NaN for one seed) of a share."""
-
-    mean: float
-    deviation: float
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -55,6 +48,11 @@ class Board:
         return tuple(dict.fromkeys(result.dataset for result in self.results))
 
     @property
+    def parts(self) -> list[tuple[str, ...]]:
+        """What there is a mean over: all data sets, where there are several, then each."""
+        return ([self.datasets] if len(self.datasets) > 1 else []) + [(name,) for name in self.datasets]
+
+    @property
     def shots(self) -> tuple[int, ...]:
         """Ascending; zero-shot's own number, which says nothing, is left out where others have one."""
         learned = sorted({r.shots for r in self.results if r.label != "zero_shot"})
@@ -74,19 +72,18 @@ class Board:
             found = own
         return tuple({r.seed: r for r in sorted(found, key=lambda r: r.seed)}.values())
 
-    def summary(self, label: str, dataset: str, shots: int, split: str = "test") -> Summary | None:
-        """Accuracy over seeds; None where there is none."""
-        rows = self.rows(label, dataset, shots)
-        return summarise([row.accuracy[split] for row in rows if split in row.accuracy])
-
     def mean_over(self, datasets: Sequence[str], label: str, shots: int, split: str = "test") -> Summary | None:
-        """Mean over data sets, each the same weight, seed by seed; None where one is missing."""
-        by_seed: dict[int, list[float]] = {}
-        for dataset in datasets:
-            for row in self.rows(label, dataset, shots):
-                if split in row.accuracy:
-                    by_seed.setdefault(row.seed, []).append(row.accuracy[split])
-        return summarise([float(np.mean(v)) for _, v in sorted(by_seed.items()) if len(v) == len(datasets)])
+        """Accuracy over seeds, mean over data sets, as `over_seeds`."""
+        return over_seeds((row for name in datasets for row in self.rows(label, name, shots)), datasets, split)
+
+    def gap(self, label: str, other: str, datasets: Sequence[str], shots: int) -> PairedDifference | None:
+        """`difference`, or where bits are missing that of the means, whose interval is NaN; None without means."""
+        if (found := self.difference(label, other, datasets, shots)) is not None:
+            return found
+        ours, theirs = (self.mean_over(datasets, name, shots) for name in (label, other))
+        if ours is None or theirs is None:
+            return None
+        return PairedDifference(ours.mean - theirs.mean, math.nan, math.nan, math.nan)
 
     def difference(
         self, label: str, other: str, datasets: Sequence[str], shots: int, splits: Sequence[str] = ("test",)
@@ -118,14 +115,6 @@ class Board:
         return first, second
 
 
-def summarise(values: Iterable[float]) -> Summary | None:
-    """Mean and sample deviation; None of nothing."""
-    x = tuple(values)
-    if not x:
-        return None
-    return Summary(float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else float("nan"), x)
-
-
 def harmonic(base: float, new: float) -> float:
     """The harmonic mean of two shares, as base-to-new is summed up; 0 where one is."""
     return 2 * base * new / (base + new) if base > 0 and new > 0 else 0.0
@@ -143,6 +132,4 @@ MEANING = {"ahead": "clear of zero", "behind": "clear of zero", "level": "which 
 def choose_focus(results: Sequence[Result], wanted: str | None) -> str:
     """The label that others are held against: the wanted one, `dapt` where it is, else the last in the file."""
     labels = list(dict.fromkeys(result.label for result in results))
-    if wanted is not None:
-        return wanted
-    return "dapt" if "dapt" in labels else labels[-1]
+    return wanted or ("dapt" if "dapt" in labels else labels[-1])

@@ -37,8 +37,8 @@ class Section:
             parts.append(self.text if isinstance(self.text, Html) else tag("p", kept(self.text)))
         if self.figures:
             wide = "panels" if len(self.figures) > 1 else "panels one"
-            parts.append(tag("div", *(figure.to_html() for figure in self.figures), class_=wide))
-        if self.caption:
+            parts.append(tag("div", *(figure.inline() for figure in self.figures), class_=wide))
+        if self.figures and self.caption:
             parts.append(tag("p", kept(self.caption), class_="caption"))
         parts += [table.to_html() for table in self.tables]
         parts += [tag("details", tag("summary", table.caption), table.to_html()) for table in self.folded]
@@ -79,7 +79,7 @@ class Page:
         )
         verdict, *rest = [kept(line) for line in self.says] or [""]
         result = tag("p", verdict, class_="verdict") if verdict else Html()
-        glance = tag("div", self.overview.to_html(), class_="glance") if self.overview else Html()
+        glance = tag("div", self.overview.inline(), class_="glance") if self.overview else Html()
         header = tag(
             "header",
             tag("p", self.about, class_="about"),

@@ -6,7 +6,7 @@ them and carries a rule that swaps them where the reader's system is dark; progr
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,15 +47,15 @@ class Figure:
     def inline(self) -> Html:
         """For the page: colours by CSS variables, ids of its own, no address of anything outside."""
         text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", self.svg)
-        text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-        text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+        for size in ("width", "height"):
+            text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", text, count=1)
         text = text.replace("xlink:href", "href")
         for role, colour in ROLES.items():
             text = text.replace(colour, f"var(--{role})")
         least = 4 * self.width if self.width > 1.5 * WIDTH else 0  # a large one scrolls in its frame on a phone
         size = f"max-width: {6.2 * self.width:.0f}rem; min-width: {least:.0f}rem"
         attributes = f'role="img" aria-label="{escape(self.label)}" style="{size}"'
-        return Html(text.replace("<svg", f"<svg {attributes}", 1))
+        return tag("figure", Html(text.replace("<svg", f"<svg {attributes}", 1)))
 
     def file(self) -> str:
         """A file by itself; dark where the reader's system is."""
@@ -66,10 +66,6 @@ class Figure:
         )
         style = f"<style>@media (prefers-color-scheme: dark){{svg{{background:{DARK['face']}}}{swap}}}</style>"
         return self.svg.replace("<defs>", f"<title>{escape(self.label)}</title>{style}<defs>", 1)
-
-    def to_html(self) -> Html:
-        """A figure of the page."""
-        return tag("figure", self.inline())
 
 
 @contextmanager
@@ -96,17 +92,26 @@ def finished(drawing: "Drawing", name: str, label: str) -> Figure:
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
         drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", text[text.index("<svg") :], flags=re.S)
     text = re.sub(r"font: ([^;\"']*?)([\d.]+px) [^;\"]*", rf"font: \1\2 {FONT}", text)
-    text = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = re.sub(r'(id="|url\(#|href="#)', rf"\1{name}-", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # a hundredth of a point is finer than any screen; what stands in a text is said, not drawn
     lines = [line if "<text" in line else re.sub(r"(\d\.\d{2})\d+", r"\1", line) for line in lines]
     return Figure(name, label, "\n".join(lines), drawing.get_size_inches()[0])
+
+
+def rows_of(axes: "Axes", names: Sequence[str], title: str, measure: str, *, bold: str | None = None) -> None:
+    """Axes whose lines are `names`, from below, without a grid or ticks between them."""
+    axes.set_yticks(range(len(names)), names)
+    for text in axes.get_yticklabels():
+        text.set(color=INK, fontweight="bold" if text.get_text() == bold else "normal")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(measure)
 
 
 def look(place: int) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from daptune.bench.summary import share_text
 from daptune.report.html import Html, tag
 
 
@@ -94,18 +95,25 @@ def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
     return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
 
 
+NOTHING = Cell("–")
+
+
 def share(value: float | None, spread: float | None = None) -> Cell:
     """A share as per cent: `54.4 ± 1.8`; nothing known is a dash."""
     if value is None or math.isnan(value):
-        return Cell("–")
-    known = spread is not None and not math.isnan(spread)
-    text = f"{100 * value:.1f} ± {100 * spread:.1f}" if known and spread is not None else f"{100 * value:.1f}"
-    return Cell(text, 100 * value, 100 * spread if known and spread is not None else None)
+        return NOTHING
+    known = None if spread is None or math.isnan(spread) else 100 * spread
+    return Cell(share_text(value, spread), 100 * value, known)
+
+
+def number(value: float | None, form: str = "") -> Cell:
+    """A number in a format of `format`; nothing known is a dash."""
+    return NOTHING if value is None else Cell(f"{value:{form}}", value)
 
 
 def points(value: float, *, tone: str = "") -> Cell:
-    """A difference of shares in points with its sign: `+1.2`."""
-    return Cell(signed(value), 100 * value, tone=tone)
+    """A difference of shares in points with its sign: `+1.2`; NaN is a dash."""
+    return NOTHING if math.isnan(value) else Cell(signed(value), 100 * value, tone=tone)
 
 
 def signed(value: float) -> str:
@@ -116,11 +124,8 @@ def signed(value: float) -> str:
 
 def mark_best(rows: Sequence[tuple[Cell, ...]], columns: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
     """The rows with the highest value of each of `columns` marked; equal ones alike."""
-    tops = {}
-    for place in columns:
-        values = [value for row in rows if (value := row[place].value) is not None]
-        if len(values) > 1:
-            tops[place] = max(values)
+    known = {place: [value for row in rows if (value := row[place].value) is not None] for place in columns}
+    tops = {place: max(values) for place, values in known.items() if len(values) > 1}
     return tuple(
         tuple(replace(cell, best=cell.value is not None and cell.value == tops.get(i)) for i, cell in enumerate(row))
         for row in rows
