@@ -63,12 +63,18 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, b
 
     Guo et al., On Calibration of Modern Neural Networks (ICML 2017), equation 3; 15 bins as there.
     """
+    parts = by_confidence(labels, probabilities, bins)
+    return float(sum(abs((right - confidence).sum()) for confidence, right in parts) / len(np.asarray(labels)))
+
+
+def by_confidence(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = 15
+) -> list[tuple[Floats, NDArray[np.bool_]]]:
+    """The images in bins of equal width, open on the left: (confidence, whether it is right) of each with images."""
     y, p = _scored(labels, probabilities)
-    confidence = p.max(axis=1)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    right = (p.argmax(axis=1) == y).astype(np.float64)
-    gaps = np.bincount(which, weights=right - confidence, minlength=bins)  # count x (accuracy - confidence)
-    return float(np.abs(gaps).sum() / len(y))
+    return [(confidence[which == place], right[which == place]) for place in np.unique(which)]
 
 
 def text_distance(text_features: ArrayLike) -> float:

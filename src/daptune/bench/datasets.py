@@ -46,12 +46,9 @@ def check_name(name: str) -> str:
 @lru_cache(maxsize=16)
 def read_dataset(name: str, root: Path) -> Splits:
     """The images of a data set; `root` is the folder that the benchmark data sets lie in. Raises DataError."""
-    if name == DEMO:
-        return _demo(demo_styles()[0])
-    if not is_path(name) and name.startswith(DEMO):
-        return _demo(name.removeprefix(f"{DEMO}/"))
     if not is_path(name):
-        return read_benchmark(name, root)
+        kind, _, style = name.partition("/")
+        return _demo(style or demo_styles()[0]) if kind == DEMO else read_benchmark(name, root)
     splits = read_source(Path(name).expanduser(), training=False)
     if splits.test is None and len(splits.train):
         train, test = split_holdout(splits.train, HOLDOUT, 1)
@@ -70,8 +67,7 @@ def _demo(style: str) -> Splits:
         names = sorted({entry.split("/")[2] for entry in entries if entry.startswith(f"{source}/support/")})
         tables = {}
         for part, split in _SPLITS.items():
-            own = [entry for entry in entries if entry.startswith(f"{style}/{part}/")]
-            if own:
+            if own := [entry for entry in entries if entry.startswith(f"{style}/{part}/")]:
                 labels, class_names = index_labels([entry.split("/")[2] for entry in own], names)
                 tables[split] = ImageTable(tuple(map(archive.read, own)), labels.astype(np.int64), class_names)
     return Splits.of(tables)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daptune.bench.datasets import is_path, read_dataset
+from daptune.bench.datasets import read_dataset
 from daptune.bench.measure import dispersion, right_on_target
 from daptune.bench.memory import forget_peak, peak_bytes
 from daptune.bench.plan import Job
@@ -50,9 +50,10 @@ def run_jobs(
         return _run(jobs, root, device, stop)
     except Interrupted:
         raise
+    except DaptuneError as error:
+        return failed(jobs, str(error))
     except Exception as error:
-        known = isinstance(error, DaptuneError)
-        return failed(jobs, str(error) if known else f"{type(error).__name__}: {error}")
+        return failed(jobs, f"{type(error).__name__}: {error}")
 
 
 def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
@@ -61,11 +62,15 @@ def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
 
 
 def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] | None) -> list[Outcome]:
+    def ask(_: object) -> None:
+        if stop is not None and stop():
+            raise Interrupted("the command that gave out this job has ended")
+
     job = jobs[0]
     forget_peak(device)
     classifier, splits, tests = prepare(job, root, device)
     began = time.perf_counter()
-    classifier.fit(splits, progress=None if stop is None else _ender(stop))
+    classifier.fit(splits, progress=ask)
     seconds = time.perf_counter() - began
     method, train = classifier.method_, classifier.train_table_
     hits = {name: measure(method, table).correct for name, table in _measured(tests).items()}
@@ -141,7 +146,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifi
         batches = max(1, images // int(training.get("batch_size", TrainConfig().batch_size)))
         training["epochs"] = max(1, round(steps / batches))
     preset = job.preset if job.preset is not None and job.method in method_names(job.preset) else None
-    benchmark = job.dataset if not is_path(job.dataset) and job.dataset in dataset_names() else None
+    benchmark = job.dataset if job.dataset in dataset_names() else None
     if job.preset is not None and job.method == "zero_shot" and benchmark is not None and not options:
         options["dataset"] = benchmark  # its own template, as in the publications
     return FewShotClassifier(
@@ -192,14 +197,6 @@ def _adapter(classifier: FewShotClassifier) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as place:
         folder = classifier.save(Path(place) / "adapter")
         return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def _ender(stop: Callable[[], bool]) -> Callable[[object], None]:
-    def ask(_: object) -> None:
-        if stop():
-            raise Interrupted("the command that gave out this job has ended")
-
-    return ask
 
 
 @lru_cache(maxsize=1)

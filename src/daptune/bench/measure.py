@@ -17,15 +17,15 @@ from daptune.methods.base import encode_batches
 from daptune.methods.support import class_sums, view_features
 
 MOST_SPREAD = 2000
-"""Images, evenly spaced in the table, that the dispersion is measured on."""
+"""Images that the dispersion is measured on."""
 
 
 def right_on_target(method: Method, table: ImageTable, target: str, *, among_all: bool = False) -> NDArray[np.bool_]:
     """(n,) whether each image of a data set with classes of its own is recognised.
 
     Where all of them are among the learned ones (ImageNet-A), those alone can be answered (any learned class with
-    `among_all`); else the method takes the new names. Raises MethodError where
-    what was learned belongs to the old classes.
+    `among_all`); else the method takes the new names. Raises MethodError where what was learned belongs to the old
+    classes.
     """
     places = {name: place for place, name in enumerate(method.class_names)}
     if all(name in places for name in table.class_names):
@@ -33,12 +33,17 @@ def right_on_target(method: Method, table: ImageTable, target: str, *, among_all
         if among_all:
             return measure(method, replace(table, labels=columns[table.labels], class_names=method.class_names)).correct
         return measure(method, table).among(columns.tolist()).correct
-    other = method.with_classes(table.class_names).eval()
+    other = method.with_classes(table.class_names)
     if getattr(method.config, "dataset", "") and not is_path(target):  # a template of the old data set
         config = replace(method.config, dataset=target)  # type: ignore[call-arg]
         other = type(method)(method.backbone, table.class_names, config, seed=method.seed)
         other.load_state_dict(method.state_dict())
     return measure(other.eval(), table).correct
+
+
+def evenly(table: ImageTable, most: int) -> ImageTable:
+    """At most so many images, evenly spaced in the table."""
+    return table.subset(np.unique(np.linspace(0, len(table) - 1, min(len(table), most)).round().astype(np.int64)))
 
 
 def dispersion(method: Method, train: ImageTable, test: ImageTable) -> dict[str, float | None] | None:
@@ -59,8 +64,7 @@ def dispersion(method: Method, train: ImageTable, test: ImageTable) -> dict[str,
         known, known_labels = view_features(method.clip, ImageLoader(train, preprocess, BATCH), 0, unit=True)
         counts = known_labels.bincount(minlength=len(text)).clamp(min=1)
         prototypes = class_sums(known, known_labels, len(text)) / counts.unsqueeze(1)
-        chosen = np.unique(np.linspace(0, len(test) - 1, min(len(test), MOST_SPREAD)).round().astype(np.int64))
-        loader = ImageLoader(test.subset(chosen), preprocess, BATCH)
+        loader = ImageLoader(evenly(test, MOST_SPREAD), preprocess, BATCH)
         features, labels = encode_batches(method.image_features, loader.evaluation(), device)
     if features.dim() != 2 or features.shape[1] != prototypes.shape[1]:
         return None

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from daptune.bench.datasets import check_name
 from daptune.clip.precision import PRECISIONS
@@ -29,6 +29,7 @@ from daptune.train import TrainConfig
 KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
 SCORES = ("test", "val")
 AMONG = ("target", "all")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,13 @@ class Job:
     @property
     def training(self) -> str:
         """The same for jobs that one training serves: they differ in what is measured or in how they are called."""
-        content = {name: value for name, value in self._content().items() if name not in _NOT_TRAINED}
+        own = ("plan", "experiment", "label", "targets")
+        content = {name: value for name, value in self._content().items() if name not in own}
         return _digest(content | {"half": self.experiment == "base2new"})
 
     def _content(self) -> dict[str, Any]:
-        content = asdict(self)
-        for name, first in (("score", SCORES[0]), ("among", AMONG[0])):
-            if content[name] == first:  # results that were written before there was a choice keep their keys
-                del content[name]
-        return content
-
-
-_NOT_TRAINED = ("plan", "experiment", "label", "targets")
+        first = {"score": SCORES[0], "among": AMONG[0]}  # results from before there was a choice keep their keys
+        return {name: value for name, value in asdict(self).items() if name not in first or value != first[name]}
 
 
 @dataclass(frozen=True)
@@ -158,11 +154,9 @@ def find_plan(name: str) -> Plan:
 def parse_plan(text: str, name: str) -> Plan:
     """The plan in a TOML text; `name` is taken where it has none. Raises PlanError."""
     try:
-        content = tomllib.loads(text)
+        return _plan(tomllib.loads(text), text, name)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"plan {name} is not TOML: {error}") from error
-    try:
-        return _plan(content, text, name)
     except PlanError:
         raise
     except DaptuneError as error:
@@ -182,13 +176,11 @@ def _plan(content: dict[str, Any], text: str, name: str) -> Plan:
         _known(part, _EXPERIMENT, place)
         found.append(_experiment(shared | part, place))
     preset = content.get("preset")
-    if preset is not None:
-        _one_of(preset, PRESETS, f"{where}: preset")
     return Plan(
-        name=_text(content.get("name", name), f"{where}: name"),
-        backbone=_text(content.get("backbone", "tiny"), f"{where}: backbone"),
+        name=_of(str, content.get("name", name), f"{where}: name"),
+        backbone=_of(str, content.get("backbone", "tiny"), f"{where}: backbone"),
         precision=_one_of(content.get("precision", "auto"), PRECISIONS, f"{where}: precision"),
-        preset=preset,
+        preset=None if preset is None else _one_of(preset, PRESETS, f"{where}: preset"),
         experiments=tuple(found),
         text=text,
     )
@@ -199,12 +191,14 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
         if key not in content:
             raise PlanError(f"{where} names no {key}; add a line such as {key} = [...]")
     train = _table(content.get("train", {}), f"{where}: train")
-    methods = tuple(_row(item, train, where) for item in _list(content["methods"], f"{where}: methods"))
+    methods = tuple(_row(item, train, where) for item in _of(list, content["methods"], f"{where}: methods"))
     labels = [row.label for row in methods]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise PlanError(f"{where}: two methods are called {twice!r}; give one of them a label of its own")
     sets, targets = (
-        tuple(check_name(_text(item, where)) for item in _list(content.get(key, []), where, empty=key == "targets"))
+        tuple(
+            check_name(_of(str, item, where)) for item in _of(list, content.get(key, []), where, empty=key == "targets")
+        )
         for key in ("datasets", "targets")
     )
     kind, score, among = (
@@ -228,7 +222,7 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
 def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
     content = {"method": item} if isinstance(item, str) else _table(item, f"{where}: methods")
     _known(content, _ROW, f"{where}: methods")
-    method = _text(content.get("method"), f"{where}: method")
+    method = _of(str, content.get("method"), f"{where}: method")
     get_method(method)
     options = _table(content.get("options", {}), f"{where}: options of {method}")
     make_config(method, options)
@@ -242,7 +236,7 @@ def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
         if "epochs" in training:
             raise PlanError(f"{where}: train of {method} has both steps and epochs; keep one of the two")
     TrainConfig(**settings)
-    return MethodRow(method, _text(content.get("label", method), f"{where}: label"), options, training)
+    return MethodRow(method, _of(str, content.get("label", method), f"{where}: label"), options, training)
 
 
 def _known(content: Mapping[str, Any], known: set[str], where: str) -> None:
@@ -257,26 +251,26 @@ def _one_of(value: Any, known: Sequence[str], where: str) -> str:
     return str(value)
 
 
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise PlanError(f"{where}: expected a name in quotes, found {value!r}")
+_EXPECTED: dict[type, str] = {
+    str: "a name in quotes",
+    dict: "a table such as { lr = 0.01 }",
+    list: "a list such as [1, 2]",
+}
+
+
+def _of(kind: type[T], value: object, where: str, *, empty: bool = False) -> T:
+    """The value, if it is of that kind; a text or a list that holds nothing is refused, but for `empty`."""
+    if not isinstance(value, kind) or not (empty or (value.strip() if isinstance(value, str) else value)):
+        raise PlanError(f"{where}: expected {_EXPECTED[kind]}, found {value!r}")
     return value
 
 
 def _table(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise PlanError(f"{where}: expected a table such as {{ lr = 0.01 }}, found {value!r}")
-    return value
-
-
-def _list(value: object, where: str, *, empty: bool = False) -> list[Any]:
-    if not isinstance(value, list) or not (value or empty):
-        raise PlanError(f"{where}: expected a list such as [1, 2], found {value!r}")
-    return value
+    return _of(dict, value, where, empty=True)
 
 
 def _numbers(value: object, low: int, where: str) -> tuple[int, ...]:
-    return tuple(_whole(item, low, where) for item in _list(value, where))
+    return tuple(_whole(item, low, where) for item in _of(list, value, where))
 
 
 def _whole(value: object, low: int, where: str) -> int:

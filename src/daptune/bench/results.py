@@ -83,10 +83,9 @@ class Result:
         content: dict[str, Any] = {"format": FORMAT}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "run" or (item.name in _WHERE_GIVEN and not value):
-                continue
-            content[item.name] = list(value) if isinstance(value, tuple) else value
-            if item.name == "error":
+            if item.name != "run" and (value or item.name not in _WHERE_GIVEN):
+                content[item.name] = list(value) if isinstance(value, tuple) else value
+            if item.name == "error" and value:
                 break
         return content
 
@@ -169,16 +168,15 @@ def parse_results(content: bytes, path: Path) -> ResultLines:
     ends = content.count(b"\n")
     for number, row in json_lines(content):
         where = f"{path}, line {number}"
-        if isinstance(row, ValueError):
-            if number > ends:
-                cut_off = True
-            else:
-                damaged.append(DataError(f"{where}: not JSON ({row}); is it a result of `daptune bench`?"))
-            continue
-        try:
-            results.append(Result.from_json(row, where, path.parent))
-        except DataError as error:
-            damaged.append(error)
+        if isinstance(row, ValueError) and number > ends:
+            cut_off = True
+        elif isinstance(row, ValueError):
+            damaged.append(DataError(f"{where}: not JSON ({row}); is it a result of `daptune bench`?"))
+        else:
+            try:
+                results.append(Result.from_json(row, where, path.parent))
+            except DataError as error:
+                damaged.append(error)
     return ResultLines(tuple(results), tuple(damaged), cut_off)
 
 
@@ -245,10 +243,8 @@ def _check(rows: Mapping[str, Result], plan: Plan, keys: set[str], run: Path) ->
     advice = "name another folder with --out"
     if other := next((row for row in rows.values() if row.plan != plan.name), None):
         raise PlanError(f"{run} holds results of the plan {other.plan!r}, not of {plan.name!r}; {advice}")
-    strange = [row for key, row in rows.items() if key not in keys]
-    if strange:
-        first = strange[0]
-        what = f"label {first.label}, dataset {first.dataset}, shots {first.shots}, seed {first.seed}"
+    if strange := [row for key, row in rows.items() if key not in keys]:
+        what = "label {0.label}, dataset {0.dataset}, shots {0.shots}, seed {0.seed}".format(strange[0])
         raise PlanError(
             f"{run} holds {len(strange)} results that the plan {plan.name!r} does not ask for ({what}), so it was "
             f"changed since; {advice}"

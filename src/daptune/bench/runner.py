@@ -1,7 +1,6 @@
 """Runs what a plan's results lack. Killed at any moment, the same call goes on."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,47 +47,25 @@ def run_plan(
     jobs = plan.jobs()
     executor = LocalProcesses() if executor is None else executor
     with open_results(run, plan, jobs) as results:
-        missing = [job for job in jobs if job.key not in leave and lacks(results.rows.get(job.key), retry)]
+        there = {key for key, row in results.rows.items() if row.done or not retry}
+        missing = [job for job in jobs if job.key not in leave and job.key not in there]
         if isinstance(executor, LocalProcesses):
             executor.peak = max(executor.peak, *(int(row.peak_bytes or 0) for row in results.rows.values()), 0)
-        left = _Remaining(by_training(missing))
-        with closing(executor.run(left.groups, Setting(root, device, work))) as outcomes:  # type: ignore[type-var]
-            done = 0
-            for group, found in outcomes:
-                left.take(group)
+        groups, began, done = by_training(missing), time.monotonic(), 0
+        with closing(executor.run(groups, Setting(root, device, work))) as outcomes:  # type: ignore[type-var]
+            for number, (_, found) in enumerate(outcomes, 1):
+                left = (time.monotonic() - began) / number * (len(groups) - number)  # as long as what came took
                 for outcome in found:
                     results.add(outcome.result, outcome.adapter)
                     done += 1
                     if tell is not None:
-                        tell(Step(outcome.result, done, len(missing), left.seconds()))
+                        tell(Step(outcome.result, done, len(missing), left))
         return [results.rows[job.key] for job in jobs if job.key in results.rows]
-
-
-def lacks(result: Result | None, retry: bool) -> bool:
-    """Whether a job is to be run, given its result so far."""
-    return result is None or (retry and not result.done)
 
 
 def by_training(jobs: Sequence[Job]) -> list[Group]:
     """Jobs put together that one training serves, in the order of the first of each."""
-    groups: dict[str, list[Job]] = defaultdict(list)
+    groups: dict[str, list[Job]] = {}
     for job in jobs:
-        groups[job.training].append(job)
+        groups.setdefault(job.training, []).append(job)
     return list(groups.values())
-
-
-class _Remaining:
-    """What is still to be done, and how long that may take."""
-
-    def __init__(self, groups: list[Group]) -> None:
-        self.groups, self._open = groups, {group[0].training: group[0] for group in groups}
-        self._began, self._count = time.monotonic(), len(groups)
-
-    def take(self, group: Group) -> None:
-        """Note that a group is done."""
-        self._open.pop(group[0].training, None)
-
-    def seconds(self) -> float:
-        """Time left if what is to come takes as long as what came."""
-        done = self._count - len(self._open)
-        return (time.monotonic() - self._began) / max(1, done) * len(self._open)

@@ -2,15 +2,14 @@
 
 import os
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
 
 from daptune.bench.executors import Executor, LocalProcesses, RayCluster
 from daptune.bench.plan import Plan, find_plan, ready_plans
 from daptune.bench.results import RESULTS, Result, read_results
 from daptune.bench.runner import Step, run_plan
-from daptune.bench.summary import Table, tables
+from daptune.bench.summary import counted, tables
 from daptune.cli.console import emit_json, note, percent, print_table, progress, say
 from daptune.errors import Interrupted, PlanError
 
@@ -58,12 +57,15 @@ def run(
         except KeyboardInterrupt as error:
             raise Interrupted(f"stopped; what is done is in {run_dir}, and the same command goes on.") from error
     failures = [row for row in rows if not row.done]
-    found = tables(rows)
+    done, found = len(rows) - len(failures), tables(rows)
     if as_json:
-        emit_json(_json(plan, run_dir, rows, found))
+        failed = [{"job": _where(row), "error": row.error} for row in failures]
+        shown = [{"title": table.title, "columns": table.columns, "cells": table.cells} for table in found]
+        emit_json({"plan": plan.name, "run": str(run_dir), "done": done, "failed": failed, "tables": shown})
     else:
-        _print(found)
-        say(f"{len(rows) - len(failures)} results in {run_dir / RESULTS}")
+        for table in found:
+            print_table(f"{table.title}: accuracy in %, mean and deviation over seeds", table.columns, table.cells)
+        say(f"{done} results in {run_dir / RESULTS}")
     if failures:
         again = shlex.join(["daptune", "bench", name, *(("--out", str(out)) if out else ()), "--retry"])
         first = failures[0]
@@ -76,60 +78,39 @@ def _list_plans(as_json: bool) -> int:
     about = {name: text.partition("\n")[0].lstrip("# ").rstrip() for name, text in ready_plans().items()}
     if as_json:
         emit_json(about)
-        return 0
-    print_table("ready plans", ("plan", "what it is"), list(about.items()), left=2)
-    say("daptune bench PLAN runs one; a plan of your own is a .toml file: docs/reproduce.md")
+    else:
+        print_table("ready plans", ("plan", "what it is"), list(about.items()), left=2)
+        say("daptune bench PLAN runs one; a plan of your own is a .toml file: docs/reproduce.md")
     return 0
 
 
 def _list_jobs(plan: Plan, run_dir: Path, as_json: bool) -> int:
     there = {row.key: row.status for row in read_results(run_dir)} if (run_dir / RESULTS).exists() else {}
-    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for job in plan.jobs():
-        place = counts.setdefault((job.experiment, job.dataset, job.label), Counter())
-        place[there.get(job.key, "missing")] += 1
+        counts[job.experiment, job.dataset, job.label][there.get(job.key, "missing")] += 1
     states = ("done", "failed", "missing")
     cells = [(*place, *(found[state] for state in states)) for place, found in counts.items()]
     if as_json:
         names = ("experiment", "dataset", "label", *states)
         emit_json([dict(zip(names, cell, strict=True)) for cell in cells])
-        return 0
-    print_table(f"{plan.name} in {run_dir}", ("experiment", "data set", "method", *states), cells, left=3)
+    else:
+        print_table(f"{plan.name} in {run_dir}", ("experiment", "data set", "method", *states), cells, left=3)
     return 0
-
-
-def _print(found: list[Table]) -> None:
-    for table in found:
-        print_table(f"{table.title}: accuracy in %, mean and deviation over seeds", table.columns, table.cells)
 
 
 def _line(step: Step) -> str:
     row = step.result
-    if not row.done:
-        what = f"failed: {row.error}"
-    else:
-        scores = ", ".join(f"{name} {percent(value)}" for name, value in row.accuracy.items())
-        what = f"{scores} ({row.seconds:.0f} s)"
+    scores = ", ".join(f"{name} {percent(value)}" for name, value in row.accuracy.items())
+    what = f"{scores} ({row.seconds:.0f} s)" if row.done else f"failed: {row.error}"
     return f"{step.done}/{step.total} {_where(row)}: {what}; {_time(step.seconds_left)} left"
 
 
 def _where(row: Result) -> str:
-    shots = "1 shot" if row.shots == 1 else f"{row.shots} shots"
-    return f"{row.experiment}, {row.label} on {row.dataset}, {shots}, seed {row.seed}"
+    return f"{row.experiment}, {row.label} on {row.dataset}, {counted(row.shots, 'shot')}, seed {row.seed}"
 
 
 def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _json(plan: Plan, run_dir: Path, rows: list[Result], found: list[Table]) -> dict[str, Any]:
-    failures = [row for row in rows if not row.done]
-    return {
-        "plan": plan.name,
-        "run": str(run_dir),
-        "done": len(rows) - len(failures),
-        "failed": [{"job": _where(row), "error": row.error} for row in failures],
-        "tables": [{"title": t.title, "columns": t.columns, "cells": t.cells} for t in found],
-    }

@@ -74,10 +74,11 @@ def _maps(board: Board, sources: Sources, note: Note) -> tuple[list[Figure], lis
 
 
 def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], str]:
+    from daptune.bench.measure import evenly
     from daptune.evaluate import zero_shot
-    from daptune.report.embedding import encode, few, image_figures, text_figures
+    from daptune.report.embedding import MOST_IMAGES, encode, image_figures, text_figures
 
-    table = few(sources.find_images(result))
+    table = evenly(sources.find_images(result), MOST_IMAGES)
     method = sources.load(folder)
     before = zero_shot(method.backbone, method.class_names)
     plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before, method))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_IMAGES = 600
-"""Of which a map is drawn: more are no clearer."""
+"""Of which a map is drawn, evenly spaced in the table: more are no clearer."""
 MOST_CLASSES = 10
 """That a map tells apart by colour and marker; those with the most images."""
 Floats = NDArray[np.float64]
@@ -40,11 +40,6 @@ class Features:
     images: Floats
     labels: NDArray[np.int64]
     texts: Floats | None
-
-    def of_classes(self, classes: Sequence[int]) -> "Features":
-        """Images of some classes."""
-        kept = np.isin(self.labels, classes)
-        return Features(self.images[kept], self.labels[kept], self.texts)
 
     def silhouette(self) -> float:
         """Mean silhouette of the images by class, -1 to 1; NaN of one class."""
@@ -62,12 +57,8 @@ def encode(method: Method, table: ImageTable, *, batch_size: int = 64) -> Featur
             texts = None
     if texts is not None and texts.shape != (len(method.class_names), images.shape[1]):
         texts = None
-    return Features(_numbers(images), table.labels, None if texts is None else _numbers(texts))
-
-
-def _numbers(tensor: torch.Tensor) -> Floats:
-    found: Floats = tensor.double().cpu().numpy()
-    return found
+    x, *t = (tensor.double().cpu().numpy() for tensor in (images, texts) if tensor is not None)
+    return Features(x, table.labels, t[0] if t else None)
 
 
 def project(points: Floats) -> Floats:
@@ -82,13 +73,6 @@ def project(points: Floats) -> Floats:
         warnings.simplefilter("ignore")  # of equal points and thread counts, which change nothing here
         found: Floats = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), random_state=0).fit_transform(points)
     return found
-
-
-def few(table: ImageTable) -> ImageTable:
-    """At most MOST_IMAGES, spread evenly over the table."""
-    if len(table) <= MOST_IMAGES:
-        return table
-    return table.subset(np.linspace(0, len(table) - 1, MOST_IMAGES).round().astype(np.int64))
 
 
 def shown_classes(labels: NDArray[np.int64]) -> list[int]:
@@ -125,24 +109,22 @@ def image_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Fea
     figures = []
     for place, (title, features) in enumerate(maps):
         classes = shown_classes(features.labels)
-        some = features.of_classes(classes)
-        if len(some.images) < 3:
+        kept = np.isin(features.labels, classes)
+        labels, count = features.labels[kept], int(kept.sum())
+        if count < 3:
             continue
-        points = _centred(some.images)
-        if some.texts is not None:
-            points = np.concatenate([points, _centred(some.texts)[classes]])
-        flat = project(points)
+        texts = [] if features.texts is None else [_centred(features.texts)[classes]]
+        flat = project(np.concatenate([_centred(features.images[kept]), *texts]))
         with panel(height=4.9) as (drawing, axes):
             for order, label in enumerate(classes):
                 colour, marker = look(order)
-                own = flat[: len(some.images)][some.labels == label]
+                own = flat[:count][labels == label]
                 axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
-                if some.texts is not None:
-                    spot = flat[len(some.images) + order]
+                for spot in flat[count:][order : order + 1]:  # its text, where there are any
                     axes.plot(*spot, "*", color=colour, markersize=13, markeredgecolor=INK, markeredgewidth=0.8)
             _bare(axes, title)
             drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=0.8)
-            words = f"{title}: map of {len(some.images)} images of {len(classes)} classes"
+            words = f"{title}: map of {count} images of {len(classes)} classes"
             figures.append(finished(drawing, f"{name}-images-{place}", words))
     return figures
 
@@ -158,11 +140,7 @@ def _short(text: str) -> str:
 
 
 def _bare(axes: "Axes", title: str) -> None:
-    axes.set_title(title)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(title=title, xticks=[], yticks=[])
     axes.grid(visible=False)
     axes.margins(0.1)
-    for side in axes.spines.values():
-        side.set_visible(True)
-        side.set_color(RULE)
+    axes.spines[:].set(visible=True, color=RULE)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
+from daptune.bench.measure import evenly
 from daptune.data.cache import Decoder
 from daptune.data.heldout import HeldOut, images_again
 from daptune.data.table import ImageTable, describe
 from daptune.evaluate import BATCH, measure_beside
 from daptune.methods import Method
 from daptune.report.board import MEANING, verdict
-from daptune.report.embedding import Features, encode, few, image_figures, text_figures
+from daptune.report.embedding import MOST_IMAGES, Features, encode, image_figures, text_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
 from daptune.report.fit_tables import (
     class_table,
@@ -110,7 +111,7 @@ def fit_page(
             sections.append(_labels(images.train, features, record.class_names))
         if images.test is not None and baseline is not None:
             note("drawing maps")
-            some = few(images.test)
+            some = evenly(images.test, MOST_IMAGES)
             maps = {one.name: encode(one, some, batch_size=batch_size) for one in (baseline, method)}
             sections.append(_maps(list(maps.items()), record.class_names))
     if words:
@@ -144,18 +145,11 @@ def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
         return [Section("classes", "By class", tables=[table])] if table is not None else []
     names = record.class_names
     matrix = metrics.confusion_matrix(scored.labels, scored.learned.argmax(axis=1), len(names))
-    figure = confusion_figure(matrix, names)
+    figure, pairs = confusion_figure(matrix, names), confused_table(matrix, names)
+    figures = [figure] if figure is not None else []
     caption = "Blue: right. Orange: wrong. The stronger, the larger the share of the true class; numbers are images."
-    pairs, every = confused_table(matrix, names), class_table(scored.labels, names, scored.found)
-    return [
-        Section(
-            "classes",
-            "By class",
-            figures=[figure] if figure else [],
-            caption=caption if figure else "",
-            tables=[pairs, every] if pairs is not None else [every],
-        )
-    ]
+    tables = [*([pairs] if pairs is not None else []), class_table(scored.labels, names, scored.found)]
+    return [Section("classes", "By class", figures=figures, caption=caption, tables=tables)]
 
 
 def _calibration(scored: Scored) -> Section:

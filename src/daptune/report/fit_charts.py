@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from daptune.metrics import expected_calibration_error
+from daptune import metrics
 from daptune.report.svg import FACE, INK, RULE, SERIES, SOFT, Figure, finished, panel
 from daptune.train import EpochRow
 
-BINS = 15
 MOST_CLASSES = 40
 """That a confusion matrix of this size can show with names."""
 Floats = NDArray[np.float64]
@@ -27,19 +26,15 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
             values = [row.losses.get(name, float("nan")) for row in rows]
             axes.plot(epochs, values, color=SERIES[0])
             axes.set(title=name.replace("_", " "), xlabel="epoch")
-            words = f"{name} falls from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
-            if values[-1] >= values[0]:
-                words = f"{name} goes from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
+            verb = "goes" if values[-1] >= values[0] else "falls"
+            words = f"{name} {verb} from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
             figures.append(finished(drawing, f"loss-{name.replace('_', '-')}", words))
-    lines = {
-        "training batches": [(row.epoch, row.accuracy) for row in rows if row.accuracy is not None],
-        "validation": [(row.epoch, row.val_accuracy) for row in rows if row.val_accuracy is not None],
-    }
-    lines = {name: points for name, points in lines.items() if points}
+    every = {"training batches": [row.accuracy for row in rows], "validation": [row.val_accuracy for row in rows]}
+    lines = {name: found for name, found in every.items() if any(value is not None for value in found)}
     if lines:
         with panel(height=2.9) as (drawing, axes):
-            for (name, points), colour in zip(lines.items(), SERIES, strict=False):
-                x, y = zip(*points, strict=True)
+            for (name, found), colour in zip(lines.items(), SERIES, strict=False):
+                x, y = zip(*((e, v) for e, v in zip(epochs, found, strict=True) if v is not None), strict=True)
                 axes.plot(x, 100 * np.array(y, dtype=float), color=colour, label=name)
             axes.set(title="accuracy, %", xlabel="epoch")
             axes.legend(loc="lower right")
@@ -62,15 +57,12 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure 
         from matplotlib.patches import Rectangle
 
         for row, column in zip(*np.nonzero(matrix), strict=True):
-            colour = SERIES[0] if row == column else SERIES[1]
-            share = float(shares[row, column])
-            axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=0.15 + 0.8 * share, linewidth=0)
-            )
-            strong = share > 0.55
+            colour, share = SERIES[0] if row == column else SERIES[1], float(shares[row, column])
+            corner = (column - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, color=colour, alpha=0.15 + 0.8 * share, linewidth=0))
             axes.annotate(
                 str(matrix[row, column]), (column, row), ha="center", va="center", fontsize=small - 0.5,
-                color=FACE if strong else INK,
+                color=FACE if share > 0.55 else INK,
             )  # fmt: skip
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="predicted", ylabel="true", aspect="equal")
         shown = [name if len(name) <= 22 else name[:21] + "…" for name in names]
@@ -92,18 +84,14 @@ def reliability_figures(labels: NDArray[np.int64], found: Mapping[str, Floats]) 
     """
     figures = []
     for name, p in found.items():
-        confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
-        which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-        error = expected_calibration_error(labels, p, bins=BINS)
+        error = metrics.expected_calibration_error(labels, p)
         with panel(height=4.4) as (drawing, axes):
             axes.plot([0, 100], [0, 100], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
-            for place in range(BINS):
-                inside = which == place
-                if inside.any():
-                    x, y = 100 * confidence[inside].mean(), 100 * right[inside].mean()
-                    axes.plot([x, x], [x, y], color=SERIES[1], linewidth=1.6, alpha=0.7)
-                    size = 3 + 13 * (inside.mean()) ** 0.5
-                    axes.plot(x, y, "o", color=SERIES[0], markersize=size, alpha=0.85, markeredgewidth=0)
+            for confidence, right in metrics.by_confidence(labels, p):
+                x, y = 100 * confidence.mean(), 100 * right.mean()
+                axes.plot([x, x], [x, y], color=SERIES[1], linewidth=1.6, alpha=0.7)
+                size = 3 + 13 * (len(right) / len(labels)) ** 0.5
+                axes.plot(x, y, "o", color=SERIES[0], markersize=size, alpha=0.85, markeredgewidth=0)
             axes.set(xlim=(0, 101), ylim=(-3, 103), xlabel="confidence, %", ylabel="accuracy, %", aspect="equal")
             axes.set_title(f"{name}: ECE {100 * error:.1f} points")
             words = f"reliability of {name}: expected calibration error {100 * error:.1f} points"

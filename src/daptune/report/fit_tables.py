@@ -1,5 +1,6 @@
 """The tables of the report of one fit."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
-from daptune.report.table import Cell, Table, mark_best, points, share, text_row
+from daptune.report.table import Table, mark_best, number, points, share, text_row
 
 MOST_PAIRS = 15
 Floats = NDArray[np.float64]
@@ -19,10 +20,11 @@ def scores_table(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> Tabl
     rows = []
     for name, p in found.items():
         said = p.argmax(axis=1)
-        nll = metrics.negative_log_likelihood(labels, p)
-        error = metrics.expected_calibration_error(labels, p)
-        scores = share(metrics.accuracy(labels, said)), share(metrics.macro_f1(labels, said))
-        rows.append(text_row(name, *scores, Cell(f"{nll:.3f}", nll), Cell(f"{100 * error:.1f}", 100 * error)))
+        nll = number(metrics.negative_log_likelihood(labels, p), ".3f")
+        error = share(metrics.expected_calibration_error(labels, p))
+        rows.append(
+            text_row(name, share(metrics.accuracy(labels, said)), share(metrics.macro_f1(labels, said)), nll, error)
+        )
     columns = ("method", "accuracy, %", "macro-F1, %", "negative log-likelihood, nats ↓", "ECE, points ↓")
     return Table("scores", f"On {len(labels)} images", columns, mark_best(rows, (1, 2)))
 
@@ -38,15 +40,14 @@ def class_table(labels: NDArray[np.int64], names: Sequence[str], found: Mapping[
     for c in sorted(np.flatnonzero(counts).tolist(), key=lambda c: (right[c] / counts[c], c)):
         recall, f1 = right[c] / counts[c], 2 * right[c] / (counts[c] + said[c])
         precision = right[c] / said[c] if said[c] else float("nan")
-        wrong = matrix[c].copy()
-        wrong[c] = 0
+        wrong = np.where(np.arange(size) == c, 0, matrix[c])
         taken = names[int(wrong.argmax())] if wrong.any() else "–"
         cells = [share(float(value)) for value in (recall, precision, f1)]
         if plain is not None:
             change = float(recall - plain[c])
             tone = "up" if change > 0 else "down" if change < 0 else ""
             cells += [share(float(plain[c])), points(change, tone=tone)]
-        rows.append(text_row(names[c], taken, Cell(str(counts[c]), int(counts[c])), *cells))
+        rows.append(text_row(names[c], taken, number(int(counts[c])), *cells))
     columns = ["class", "most taken for", "images", "recall, %", "precision, %", "F1, %"]
     if plain is not None:
         columns += [f"{next(iter(found))} recall, %", "change of recall"]
@@ -55,14 +56,13 @@ def class_table(labels: NDArray[np.int64], names: Sequence[str], found: Mapping[
 
 def confused_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Table | None:
     """The pairs of classes that are most often taken for each other."""
-    both = matrix + matrix.T
-    pairs = [(int(both[a, b]), a, b) for a in range(len(names)) for b in range(a + 1, len(names)) if both[a, b] > 1]
+    both = np.triu(matrix + matrix.T, 1).tolist()
+    pairs = [(-count, a, b) for a, row in enumerate(both) for b, count in enumerate(row) if count > 1]
     if not pairs:
         return None
-    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
     rows = [
-        text_row(names[a], names[b], Cell(str(count), count), Cell(str(matrix[a, b]), int(matrix[a, b])))
-        for count, a, b in pairs[:MOST_PAIRS]
+        text_row(names[a], names[b], number(-count), number(int(matrix[a, b])))
+        for count, a, b in sorted(pairs)[:MOST_PAIRS]
     ]
     columns = ("class", "and class", "mistakes", "first taken for second")
     caption = f"Pairs most often taken for each other, {len(rows)} of {len(pairs)} with more than one mistake"
@@ -78,10 +78,8 @@ def recorded_class_table(record: AdapterRecord) -> Table | None:
     plain = held_out.get("zero_shot", {}).get("per_class", {}) if record.method != "zero_shot" else {}
     rows = []
     for name, value in sorted(own.items(), key=lambda item: (item[1], item[0])):
-        cells = [share(value)]
-        if plain:
-            cells += [share(plain.get(name)), points(value - plain[name]) if name in plain else Cell("–")]
-        rows.append(text_row(name, *cells))
+        beside = (share(plain.get(name)), points(value - plain.get(name, math.nan))) if plain else ()
+        rows.append(text_row(name, share(value), *beside))
     columns = ("class", f"{record.method}, %", *(("zero_shot, %", "difference") if plain else ()))
     caption = f"Recall on {held_out.get('images')} held-out images, the worst first"
     return Table("classes", caption, columns, tuple(rows))
@@ -92,8 +90,7 @@ def words_table(tokens: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for row in tokens:
         words = ", ".join(_legible(str(word["word"])) for word in row["words"])
-        nearest = float(row["words"][0]["distance"])
-        rows.append(text_row(str(row["token"]), words, Cell(f"{nearest:.2f}", nearest)))
+        rows.append(text_row(str(row["token"]), words, number(float(row["words"][0]["distance"]), ".2f")))
     return Table("words", "Words by learned token", ("token", "nearest words", "distance of the first"), tuple(rows), 2)
 
 

@@ -37,13 +37,12 @@ def leave_one_out(features: Floats, labels: NDArray[np.int64], classes: int) -> 
     np.add.at(sums, labels, features)
     counts = np.bincount(labels, minlength=classes)
     cosines = features @ _unit(sums).T  # (n, C)
-    rows = np.arange(len(labels))
-    cosines[rows, labels] = (features * _unit(sums[labels] - features)).sum(axis=1)
+    cosines[np.arange(len(labels)), labels] = (features * _unit(sums[labels] - features)).sum(axis=1)
     cosines[:, counts == 0] = -np.inf
     judged = counts[labels] > 1
     if not judged.any():
         return np.full((len(labels), classes), np.nan)
-    own = (rows[judged], labels[judged])
+    own = np.flatnonzero(judged), labels[judged]
     likelihoods = [np.log(np.maximum(_softmax(scale * cosines)[own], 1e-30)).mean() for scale in SCALES]
     found = _softmax(SCALES[int(np.argmax(likelihoods))] * cosines)
     found[~judged] = np.nan
@@ -59,11 +58,9 @@ def suspects(features: Floats, labels: NDArray[np.int64], classes: int) -> list[
         thresholds[label] = p[judged[labels[judged] == label], label].mean()
     found = []
     for row in judged.tolist():
-        confident = np.flatnonzero(p[row] >= thresholds)
-        if not len(confident):
-            continue
-        likely, given = int(confident[p[row, confident].argmax()]), int(labels[row])
-        if likely != given and p[row, likely] > p[row, given]:
+        confident = np.where(p[row] >= thresholds, p[row], 0.0)  # of a class that is not confident, nothing
+        likely, given = int(confident.argmax()), int(labels[row])
+        if likely != given and confident[likely] > p[row, given]:
             found.append(Suspect(row, given, likely, float(p[row, given]), float(p[row, likely])))
     return sorted(found, key=lambda s: (s.p_given - s.p_likely, s.row))
 

@@ -37,9 +37,8 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         try:
             lines = parse_results(path.read_bytes(), path)
         except OSError as error:
-            raise DataError(
-                f"{path} cannot be read: {reason(error)}; name a folder that `daptune bench` wrote"
-            ) from error
+            message = f"{path} cannot be read: {reason(error)}; name a folder that `daptune bench` wrote"
+            raise DataError(message) from error
         if lines.damaged:
             raise lines.damaged[0]
         if lines.cut_off:

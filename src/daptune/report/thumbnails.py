@@ -15,23 +15,22 @@ SIDE = 176
 """Pixels of the longer side; shown at about 150."""
 
 
-def thumbnail(source: ImageSource) -> str | None:
-    """A data address of the picture, about 5 kB; None where it can no longer be read."""
+def thumbnail(source: ImageSource, title: str) -> Html:
+    """The picture inside the page, about 5 kB; nothing where it can no longer be read."""
     try:
         image = decode(source)
     except DataError:
-        return None
+        return Html()
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    address = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return tag("img", src=address, alt=title, width=152, height=152)
 
 
 def gallery(items: Sequence[tuple[ImageSource, str, Sequence[str]]]) -> Html:
     """Pictures in a grid: (source, what stands in bold, lines below it)."""
     cards = []
     for source, title, lines in items:
-        address = thumbnail(source)
-        picture = tag("img", src=address, alt=title, width=152, height=152) if address else Html()
-        cards.append(tag("li", picture, tag("b", title), *(tag("span", line) for line in lines)))
+        cards.append(tag("li", thumbnail(source, title), tag("b", title), *(tag("span", line) for line in lines)))
     return tag("ul", *cards, class_="thumbs")
