@@ -195,28 +195,18 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
     labels = [row.label for row in methods]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise PlanError(f"{where}: two methods are called {twice!r}; give one of them a label of its own")
-    sets, targets = (
-        tuple(
-            check_name(_of(str, item, where)) for item in _of(list, content.get(key, []), where, empty=key == "targets")
-        )
-        for key in ("datasets", "targets")
-    )
-    kind, score, among = (
-        _one_of(content.get(name, known[0]), known, f"{where}: {name}")
-        for name, known in (("kind", KINDS), ("score", SCORES), ("among", AMONG))
-    )
-    if score == "val" and (targets or kind == "base2new"):
+    found: dict[str, Any] = {"methods": methods}
+    for key in ("datasets", "targets"):
+        names = _of(list, content.get(key, []), where, empty=key == "targets")
+        found[key] = tuple(check_name(_of(str, name, where)) for name in names)
+    for key, known in (("kind", KINDS), ("score", SCORES), ("among", AMONG)):
+        found[key] = _one_of(content.get(key, known[0]), known, f"{where}: {key}")
+    if found["score"] == "val" and (found["targets"] or found["kind"] == "base2new"):
         raise PlanError(f'{where}: score = "val" measures validation images alone; leave out targets and base2new')
-    return Experiment(
-        kind=kind,
-        methods=methods,
-        datasets=sets,
-        shots=_numbers(content.get("shots", [16]), 1, f"{where}: shots"),
-        seeds=_numbers(content.get("seeds", [1]), 0, f"{where}: seeds"),
-        targets=targets,
-        score=score,
-        among=among,
-    )
+    for key, low, usual in (("shots", 1, 16), ("seeds", 0, 1)):
+        numbers = _of(list, content.get(key, [usual]), f"{where}: {key}")
+        found[key] = tuple(_whole(number, low, f"{where}: {key}") for number in numbers)
+    return Experiment(**found)
 
 
 def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
@@ -267,10 +257,6 @@ def _of(kind: type[T], value: object, where: str, *, empty: bool = False) -> T:
 
 def _table(value: object, where: str) -> dict[str, Any]:
     return _of(dict, value, where, empty=True)
-
-
-def _numbers(value: object, low: int, where: str) -> tuple[int, ...]:
-    return tuple(_whole(item, low, where) for item in _of(list, value, where))
 
 
 def _whole(value: object, low: int, where: str) -> int:

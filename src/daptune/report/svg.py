@@ -6,10 +6,12 @@ them and carries a rule that swaps them where the reader's system is dark; progr
 
 import io
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from daptune.errors import MissingExtraError
 from daptune.report.html import Html, escape, tag
@@ -18,15 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-INK, SOFT, RULE, FACE = "#1b1f24", "#5c6670", "#d5dade", "#fefefe"
-SERIES = ("#0067a5", "#c24a00", "#007f5c", "#a6518f", "#9a6a00", "#3b8fc4", "#6b6b00", "#7a52c7")
-"""Okabe and Ito's hues, darkened to 4.5 : 1 on white where they were paler; told apart by colour-blind readers too."""
-UP, DOWN = SERIES[0], SERIES[1]
-DARK_SERIES = ("#58b0ea", "#ff8a47", "#3ec79a", "#e09ad0", "#e5b13c", "#9ccff2", "#c9c94f", "#b79df2")
-ROLES = {"ink": INK, "soft": SOFT, "rule": RULE, "face": FACE} | {f"s{i}": c for i, c in enumerate(SERIES)}
-DARK = {"ink": "#e8eaed", "soft": "#a3abb3", "rule": "#3a4047", "face": "#16181b"} | {
-    f"s{i}": c for i, c in enumerate(DARK_SERIES)
-}
+_STYLE = tomllib.loads(files("daptune.report").joinpath("style.toml").read_text("utf-8"))
+ROLES: dict[str, str] = _STYLE["light"]
+DARK: dict[str, str] = _STYLE["dark"]
+INK, SOFT, RULE, FACE, *SERIES = ROLES.values()
+UP, DOWN = SERIES[:2]
 MARKERS = "osD^vPX*"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 WIDTH, HEIGHT = 4.4, 3.3
@@ -79,7 +77,7 @@ def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawi
         from matplotlib.figure import Figure as Drawing
     except ImportError as error:
         raise MissingExtraError("figures need matplotlib: pip install 'daptune[report]'") from error
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context({key: ROLES.get(str(value), value) for key, value in _STYLE["matplotlib"].items()}):
         drawing = Drawing(figsize=(width, height), layout="constrained")
         yield drawing, drawing.add_subplot()
 
@@ -89,7 +87,7 @@ def finished(drawing: "Drawing", name: str, label: str) -> Figure:
     import matplotlib
 
     stream = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}):
         drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", text[text.index("<svg") :], flags=re.S)
@@ -124,35 +122,3 @@ def colour_of(label: str, labels: tuple[str, ...], focus: str) -> tuple[str, str
     if label == "zero_shot" != focus:
         return SOFT, "_"
     return look(0 if label == focus else 1 + [name for name in labels if name not in (focus, "zero_shot")].index(label))
-
-
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": RULE,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-    "axes.unicode_minus": True,
-}
