@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ class LocalProcesses(Executor):
     def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
         """As `Executor.run`."""
         waiting = deque(groups)
-        limit = min(self.processes or self.fitting(setting.device), len(waiting))
+        limit = min(self.processes or _fitting(setting.device), len(waiting))
         chosen = self.processes is not None or setting.device != "cpu"
         memory = None if chosen else available_bytes()  # what is asked for is done; a GPU's memory is its own
         said = os.environ.get("OMP_NUM_THREADS", "")
@@ -71,7 +70,8 @@ class LocalProcesses(Executor):
             while waiting or self._busy:
                 allowed = limit if memory is None else max(1, min(limit, int(memory / (MARGIN * self.peak))))
                 while waiting and len(self._busy) < allowed:
-                    worker = self._idle.pop() if self._idle else _Worker(self._free_number(), setting, threads)
+                    free = set(range(limit)) - {worker.number for worker in self._busy.values()}
+                    worker = self._idle.pop() if self._idle else _Worker(min(free), setting, threads)
                     worker.give(waiting.popleft())
                     self._busy[worker.connection] = worker
                 for ready in wait(list(self._busy)):
@@ -87,18 +87,14 @@ class LocalProcesses(Executor):
                 worker.process.join()
             self._idle, self._busy = [], {}
 
-    def _free_number(self) -> int:
-        taken = {worker.number for worker in self._busy.values()}  # none is idle when one is begun
-        return next(number for number in count() if number not in taken)
 
-    @staticmethod
-    def fitting(device: str) -> int:
-        """Processes for a device: one a core, or one a GPU."""
-        if device.startswith("cuda"):
-            import torch
+def _fitting(device: str) -> int:
+    """Processes for a device: one a core, or one a GPU."""
+    if device == "cuda":
+        import torch
 
-            return max(1, torch.cuda.device_count()) if device == "cuda" else 1
-        return default_workers() if device == "cpu" else 1
+        return max(1, torch.cuda.device_count())
+    return default_workers() if device == "cpu" else 1
 
 
 class _Worker:
@@ -109,7 +105,7 @@ class _Worker:
     def __init__(self, number: int, setting: Setting, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.number, self.group = number, ()
+        self.number = number
         self.process = context.Process(target=_serve, args=(theirs, number, setting, threads, os.getpid()), daemon=True)
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
@@ -121,8 +117,7 @@ class _Worker:
 
     def take(self) -> list[Outcome]:
         try:
-            outcomes: list[Outcome] = self.connection.recv()
-            return outcomes
+            return list(self.connection.recv())
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode or 0

@@ -77,9 +77,7 @@ def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] 
     if not hits:
         raise DataError(f"{job.dataset} has no images to measure on; give it a test split")
     targets, skipped = _targets(jobs, classifier, root, hits)
-    spread = dispersion(method, train, tests.test) if tests.test is not None else None
     adapter, record = _adapter(classifier), classifier.record_
-    selected = _selected(classifier, tests)  # changes the method: last
     same: dict[str, Any] = {
         "method_config": record.method_config,
         "train_config": record.train_config,
@@ -91,8 +89,8 @@ def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] 
         "images": len(train),
         "epochs": len(classifier.history_.rows),
         "seconds": round(seconds, 3),
-        "dispersion": spread,
-        "selected": selected,
+        "dispersion": dispersion(method, train, tests.test) if tests.test is not None else None,
+        "selected": _selected(classifier, tests),  # changes the method: last
         "peak_bytes": peak_bytes(device),
     }
     return [Outcome(Result(**head(own), **same, **_scores(own, hits | targets, skipped)), adapter) for own in jobs]

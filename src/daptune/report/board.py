@@ -32,10 +32,9 @@ class Board:
     @property
     def labels(self) -> tuple[str, ...]:
         """Zero-shot and the linear probe, then as they first appear in the results, the focus last."""
+        first = {label: place for place, label in enumerate(BASELINES)}
         seen = dict.fromkeys(result.label for result in self.results)
-        first = [label for label in BASELINES if label in seen and label != self.focus]
-        middle = [label for label in seen if label not in (*first, self.focus)]
-        return (*first, *middle, *([self.focus] if self.focus in seen else []))
+        return tuple(sorted(seen, key=lambda label: (label == self.focus, first.get(label, len(first)))))
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -55,8 +54,8 @@ class Board:
     @property
     def shots(self) -> tuple[int, ...]:
         """Ascending; zero-shot's own number, which says nothing, is left out where others have one."""
-        learned = sorted({r.shots for r in self.results if r.label != "zero_shot"})
-        return tuple(learned or sorted({r.shots for r in self.results}))
+        learned = {r.shots for r in self.results if r.label != "zero_shot"}
+        return tuple(sorted(learned or {r.shots for r in self.results}))
 
     @property
     def top_shots(self) -> int:

@@ -60,7 +60,6 @@ class Page:
 
     def to_html(self, files: str) -> Html:
         """The document; `files` is the name of the folder beside it."""
-        style = _style()
         script = _resource("sort.js")
         policy = (
             "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -75,7 +74,7 @@ class Page:
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("meta", name="color-scheme", content="light dark"),
             tag("title", self.title),
-            tag("style", Html(style)),
+            tag("style", _style()),
         )
         verdict, *rest = [kept(line) for line in self.says] or [""]
         result = tag("p", verdict, class_="verdict") if verdict else Html()
@@ -139,13 +138,10 @@ def write_page(page: Page, out: Path) -> list[Path]:
     return list(content)
 
 
-def _style() -> str:
-    def values(colours: dict[str, str]) -> str:
-        return "".join(f"--{role}:{colour};" for role, colour in colours.items())
-
-    light, dark = values(ROLES), values(DARK)
+def _style() -> Html:
+    light, dark = ("".join(f"--{role}:{colour};" for role, colour in colours.items()) for colours in (ROLES, DARK))
     dark_rule = f"@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}"  # paper is white
-    return f":root{{{light}}}{dark_rule}\n{_resource('page.css')}"
+    return Html(f":root{{{light}}}{dark_rule}\n{_resource('page.css')}")
 
 
 def _resource(name: str) -> str:

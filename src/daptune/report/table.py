@@ -54,30 +54,25 @@ class Table:
         spread = [any(row[i].spread is not None for row in self.rows) for i in range(len(self.columns))]
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        pairs = zip(self.columns, spread, strict=True)
-        writer.writerow([name for column, both in pairs for name in ((column, f"{column} sd") if both else (column,))])
-        for row in self.rows:
-            line: list[str] = []
-            for cell, both in zip(row, spread, strict=True):
-                line.append(cell.text if cell.value is None else _full(cell.value))
-                line += [_full(cell.spread)] if both else []
-            writer.writerow(line)
+        head = [(name, f"{name} sd") for name in self.columns]
+        body = [[(c.text if c.value is None else _full(c.value), _full(c.spread)) for c in row] for row in self.rows]
+        for row in (head, *body):
+            pairs = zip(row, spread, strict=True)
+            writer.writerow([text for pair, both in pairs for text in (pair if both else pair[:1])])
         return stream.getvalue()
 
     def to_latex(self) -> str:
         """A tabular with the rules of the booktabs package, the best of a column bold."""
         sides = "l" * self.left + "r" * (len(self.columns) - self.left)
-        lines = [f"% {_latex(self.caption)}", f"\\begin{{tabular}}{{{sides}}}", "\\toprule", _row(self.columns)]
-        lines.append("\\midrule")
-        for row in self.rows:
-            lines.append(_row([cell.text for cell in row], [cell.best for cell in row]))
-        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+        head = [f"% {_latex(self.caption)}", f"\\begin{{tabular}}{{{sides}}}", "\\toprule"]
+        rows = [_row(text_row(*self.columns)), "\\midrule", *map(_row, self.rows)]
+        return "\n".join([*head, *rows, "\\bottomrule", "\\end{tabular}", ""])
 
     def _side(self, place: int) -> str | None:
         return None if place < self.left else "n"
 
     def _cell(self, place: int, cell: Cell) -> Html:
-        words = [word for word in (self._side(place), "best" if cell.best else "", cell.tone) if word]
+        words = filter(None, (self._side(place), "best" if cell.best else "", cell.tone))
         value = None if cell.value is None or math.isnan(cell.value) else f"{cell.value:.6g}"
         if place == 0:
             return tag("th", cell.text, scope="row", data_v=value)
@@ -136,10 +131,9 @@ def _full(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else repr(round(value, 6))
 
 
-def _row(texts: Sequence[str], bold: Sequence[bool] = ()) -> str:
-    cells = [_latex(text) for text in texts]
-    cells = [f"\\textbf{{{c}}}" if b else c for c, b in zip(cells, bold, strict=True)] if bold else cells
-    return " & ".join(cells) + " \\\\"
+def _row(cells: Sequence[Cell]) -> str:
+    texts = [f"\\textbf{{{_latex(cell.text)}}}" if cell.best else _latex(cell.text) for cell in cells]
+    return " & ".join(texts) + " \\\\"
 
 
 _LATEX = {
