@@ -6,4 +6,5 @@ bench_charts.py, fit_charts.py, embedding.py                    figures, drawn b
 bench_tables.py, fit_tables.py, says.py, repeat.py              tables, and what the numbers say in sentences
 mislabelled.py, thumbnails.py                                   what a fit is searched for
 table.py, svg.py, html.py, page.py                              how a table, a figure, a tag and a page are written
+style.toml                                                      colours, and how matplotlib draws
 """

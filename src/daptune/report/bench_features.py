@@ -76,7 +76,7 @@ def _maps(board: Board, sources: Sources, note: Note) -> tuple[list[Figure], lis
 def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], str]:
     from daptune.bench.measure import evenly
     from daptune.evaluate import zero_shot
-    from daptune.report.embedding import MOST_IMAGES, encode, image_figures, text_figures
+    from daptune.report.embedding import MOST_IMAGES, encode, map_figures
 
     table = evenly(sources.find_images(result), MOST_IMAGES)
     method = sources.load(folder)
@@ -84,7 +84,7 @@ def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], 
     plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before, method))
     name = f"map-{file_name(result.dataset)}"
     maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]
-    figures = text_figures(name, method.class_names, maps) + image_figures(name, method.class_names, maps)
+    figures = map_figures(name, method.class_names, maps)
     before_after = f"{plain.silhouette():.3f} before and {learned.silhouette():.3f} after".replace("-", "−")
     where = f"{len(table)} test images by class (in all {plain.images.shape[1]} dimensions)"
     return figures, f"{result.dataset}: the silhouette of {where} is {before_after}."

@@ -75,58 +75,50 @@ def project(points: Floats) -> Floats:
     return found
 
 
-def shown_classes(labels: NDArray[np.int64]) -> list[int]:
-    """The classes with the most images, in the order of the class list."""
-    counts = np.bincount(labels)
-    order = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
-    return sorted(int(place) for place in order if counts[place])
+def map_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Features]]) -> list[Figure]:
+    """Maps of the classes' texts, where there are any, then of the images by class: one for each (title, features)."""
+    titled = list(enumerate(maps))
+    found = [_of_texts(f"{name}-texts-{place}", names, *one) for place, one in titled]
+    found += [_of_images(f"{name}-images-{place}", names, *one) for place, one in titled]
+    return [figure for figure in found if figure is not None]
 
 
-def text_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Features]]) -> list[Figure]:
-    """A map of the classes' texts for each of (title, features)."""
-    figures = []
-    for place, (title, features) in enumerate(maps):
-        if features.texts is None or len(features.texts) < 3:
-            continue
-        x, y = project(features.texts).T
-        with panel(height=4.2) as (drawing, axes):
-            axes.plot(x, y, "o", color=SERIES[0], markersize=6)
-            for label, left, low in zip(names, x, y, strict=True):
-                axes.annotate(
-                    _short(label), (left, low), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=6.5,
-                    color=SOFT,
-                )  # fmt: skip
-            _bare(axes, title)
-            figures.append(finished(drawing, f"{name}-texts-{place}", f"{title}: map of {len(x)} classes' texts"))
-    return figures
+def _of_texts(name: str, names: Sequence[str], title: str, features: Features) -> Figure | None:
+    if features.texts is None or len(features.texts) < 3:
+        return None
+    x, y = project(features.texts).T
+    with panel(height=4.2) as (drawing, axes):
+        axes.plot(x, y, "o", color=SERIES[0], markersize=6)
+        for label, left, low in zip(names, x, y, strict=True):
+            axes.annotate(
+                _short(label), (left, low), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=6.5,
+                color=SOFT,
+            )  # fmt: skip
+        _bare(axes, title)
+        return finished(drawing, name, f"{title}: map of {len(x)} classes' texts")
 
 
-def image_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Features]]) -> list[Figure]:
-    """A map of images by class for each of (title, features); the texts too, where `texts` is in the features.
-
-    Image and text features of CLIP lie in cones of their own; both are centred before they share a map.
-    """
-    figures = []
-    for place, (title, features) in enumerate(maps):
-        classes = shown_classes(features.labels)
-        kept = np.isin(features.labels, classes)
-        labels, count = features.labels[kept], int(kept.sum())
-        if count < 3:
-            continue
-        texts = [] if features.texts is None else [_centred(features.texts)[classes]]
-        flat = project(np.concatenate([_centred(features.images[kept]), *texts]))
-        with panel(height=4.9) as (drawing, axes):
-            for order, label in enumerate(classes):
-                colour, marker = look(order)
-                own = flat[:count][labels == label]
-                axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
-                for spot in flat[count:][order : order + 1]:  # its text, where there are any
-                    axes.plot(*spot, "*", color=colour, markersize=13, markeredgecolor=INK, markeredgewidth=0.8)
-            _bare(axes, title)
-            drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=0.8)
-            words = f"{title}: map of {count} images of {len(classes)} classes"
-            figures.append(finished(drawing, f"{name}-images-{place}", words))
-    return figures
+def _of_images(name: str, names: Sequence[str], title: str, features: Features) -> Figure | None:
+    """Image and text features of CLIP lie in cones of their own; both are centred before they share a map."""
+    counts = np.bincount(features.labels)
+    most = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
+    classes = sorted(int(place) for place in most if counts[place])
+    kept = np.isin(features.labels, classes)
+    labels, count = features.labels[kept], int(kept.sum())
+    if count < 3:
+        return None
+    texts = [] if features.texts is None else [_centred(features.texts)[classes]]
+    flat = project(np.concatenate([_centred(features.images[kept]), *texts]))
+    with panel(height=4.9) as (drawing, axes):
+        for order, label in enumerate(classes):
+            colour, marker = look(order)
+            own = flat[:count][labels == label]
+            axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
+            for spot in flat[count:][order : order + 1]:  # its text, where there are any
+                axes.plot(*spot, "*", color=colour, markersize=13, markeredgecolor=INK, markeredgewidth=0.8)
+        _bare(axes, title)
+        drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=0.8)
+        return finished(drawing, name, f"{title}: map of {count} images of {len(classes)} classes")
 
 
 def _centred(points: Floats) -> Floats:

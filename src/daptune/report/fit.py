@@ -18,7 +18,7 @@ from daptune.data.table import ImageTable, describe
 from daptune.evaluate import BATCH, measure_beside
 from daptune.methods import Method
 from daptune.report.board import MEANING, verdict
-from daptune.report.embedding import MOST_IMAGES, Features, encode, image_figures, text_figures
+from daptune.report.embedding import MOST_IMAGES, Features, encode, map_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
 from daptune.report.fit_tables import (
     class_table,
@@ -203,7 +203,7 @@ def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section
         "texts; images and texts are centred, each by itself, to share a map. Silhouette of the images by class "
         f"(in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
     )
-    figures = text_figures("map", names, maps) + image_figures("map", names, maps)
+    figures = map_figures("map", names, maps)
     return Section("maps", "Features before and after", figures=figures, caption=caption)
 
 

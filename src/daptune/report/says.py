@@ -37,7 +37,10 @@ def _fewshot(board: Board) -> list[str]:
     if not scored:
         return lines
     best = max(scored, key=lambda label: scored[label])
-    lines[0] += f" That is {_against(board, best, shots, scored[best] - ours.mean)}."
+    gap = ours.mean - scored[best]
+    side = "less" if gap < 0 else "more"
+    size = f"{abs(100 * gap):.1f} points {side} than {best}, the best of the others" if gap else f"as much as {best}"
+    lines[0] += f" That is {size}{_meaning(board.difference(board.focus, best, board.datasets, shots))}."
     if "zero_shot" in scored and best != "zero_shot":
         gain = ours.mean - scored["zero_shot"]
         plain = _percent(scored["zero_shot"])
@@ -49,13 +52,6 @@ def _fewshot(board: Board) -> list[str]:
         if len(each) > 1:
             lines.append(f"By images a class, against {best}: {'; '.join(words)}.")
     return lines
-
-
-def _against(board: Board, best: str, shots: int, gap: float) -> str:
-    """`gap` is how much better the best of the others is."""
-    side = "less" if gap > 0 else "more"
-    size = f"{abs(100 * gap):.1f} points {side} than {best}, the best of the others" if gap else f"as much as {best}"
-    return size + _meaning(board.difference(board.focus, best, board.datasets, shots))
 
 
 def _targets(board: Board, kind: str) -> list[str]:
