@@ -44,18 +44,15 @@ def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val
         return FewShot(table, val, every, None if val is None else np.arange(len(val), dtype=np.int64))
     stream = random.Random(int(seed))  # numpy's integers seed nothing
     chosen = _draw(table, shots, stream)
-    val_chosen = None if val is None else _draw(val, min(shots, MOST_VAL_SHOTS), stream)
     short = {name: int(count) for name, count in zip(table.class_names, table.counts(), strict=True) if count < shots}
     if short:
         listed = ", ".join(f"{name} ({count})" for name, count in list(short.items())[:5])
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         _log.warning("fewer than %d images, all used: %s%s", shots, listed, more)
-    return FewShot(
-        table.subset(chosen),
-        None if val is None or val_chosen is None else val.subset(val_chosen),
-        chosen,
-        val_chosen,
-    )
+    if val is None:
+        return FewShot(table.subset(chosen), None, chosen, None)
+    val_chosen = _draw(val, min(shots, MOST_VAL_SHOTS), stream)
+    return FewShot(table.subset(chosen), val.subset(val_chosen), chosen, val_chosen)
 
 
 def _draw(table: ImageTable, shots: int, stream: random.Random) -> Indices:
@@ -85,6 +82,5 @@ def split_holdout(table: ImageTable, fraction: float = 0.2, seed: int = 0) -> tu
             held.extend(stream.sample(members, min(max(round(len(members) * fraction), 1), len(members) - 1)))
     if not held:
         return table, None
-    inside = np.zeros(len(table), dtype=bool)
-    inside[held] = True
+    inside = np.isin(np.arange(len(table)), held)
     return table.subset(np.flatnonzero(~inside)), table.subset(np.flatnonzero(inside))

@@ -1,6 +1,6 @@
 """Batches of normalised images: decoded in parallel, cached, and the same bits however they are computed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
@@ -97,7 +96,8 @@ class ImageLoader:
         A pure function of (seed, epoch, batch): a run that goes on in the middle sees what it would have
         seen.
         """
-        return self._batches(self.order(epoch, start_batch), self._view(EPOCH, self.view_of(epoch), self.augment))
+        view = (EPOCH, self.view_of(epoch)) if self.augment else None
+        return self._batches(view, self.order(epoch, start_batch))
 
     def order(self, epoch: int, start_batch: int = 0) -> npt.NDArray[np.int64]:
         """The rows of an epoch as `epoch` draws them, from batch `start_batch` on."""
@@ -111,42 +111,36 @@ class ImageLoader:
 
     def training_view(self, view: int) -> Iterator[Batch]:
         """Every image in the table's order, as the epochs of that view show it."""
-        return self._batches(np.arange(len(self.table)), self._view(EPOCH, view, self.augment))
+        return self._batches((EPOCH, view) if self.augment else None)
 
     def evaluation(self) -> Iterator[Batch]:
         """Every image in the table's order through the evaluation transform; shapes as in `epoch`."""
-        return self._batches(np.arange(len(self.table)), self._plain)
+        return self._batches(None)
 
     def augmented_view(self, view: int) -> Iterator[Batch]:
         """Every image in the table's order, augmented: a pure function of (seed, view, row), not epoch's."""
-        return self._batches(np.arange(len(self.table)), self._view(VIEW, view, True))
+        return self._batches((VIEW, view))
 
-    def _view(self, purpose: int, number: int, augmented: bool) -> Callable[[int], Tensor | Cut]:
-        return partial(self._augmented, purpose, number) if augmented else self._plain
-
-    def _plain(self, row: int) -> Tensor:
-        return self.preprocess(self._image(row))
-
-    def _augmented(self, purpose: int, number: int, row: int) -> Tensor | Cut:
-        rng, image = generator(self.seed, purpose, number, row), self._image(row)
+    def _made(self, view: tuple[int, int] | None, row: int) -> Tensor | Cut:
+        """An image as a view shows it: (purpose, number) of the augmented ones, None for the evaluation transform."""
+        image = self._decode(self.table.images[row])
+        if view is None:
+            return self.preprocess(image)
+        rng = generator(self.seed, *view, row)
         if self.augment_on is not None:
             return Cut.draw(image, rng, self.augmentation, self.augment_on)
         return self.preprocess.normalize(augment(image, self.preprocess.size, rng, self.augmentation))
 
-    def _image(self, row: int) -> Image.Image:
-        return self._decode(self.table.images[row])
-
-    def _finished(self, view: Tensor | Cut) -> Tensor:
-        return view if isinstance(view, Tensor) else view.view(self.preprocess)
-
-    def _batches(self, rows: npt.NDArray[np.int64], view: Callable[[int], Tensor | Cut]) -> Iterator[Batch]:
-        ahead = PREFETCH * self.batch_size
-        made = ordered_map(view, rows.tolist(), workers=self.workers, ahead=ahead, initializer=_one_torch_thread)
+    def _batches(self, view: tuple[int, int] | None, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Batch]:
+        """The images of `rows`, or all in the table's order."""
+        rows = np.arange(len(self.table)) if rows is None else rows
+        make, ahead = partial(self._made, view), PREFETCH * self.batch_size
+        made = ordered_map(make, rows.tolist(), workers=self.workers, ahead=ahead, initializer=_one_torch_thread)
         with closing(made) as views:
             for start in range(0, len(rows), self.batch_size):
                 chosen = rows[start : start + self.batch_size]
-                images = torch.stack([self._finished(v) for v in islice(views, len(chosen))])  # (B, 3, R, R)
-                yield images, torch.from_numpy(self.table.labels[chosen])
+                ready = (v.view(self.preprocess) if isinstance(v, Cut) else v for v in islice(views, len(chosen)))
+                yield torch.stack(list(ready)), torch.from_numpy(self.table.labels[chosen])
 
 
 DecodedBatch = Decoded[Tensor]

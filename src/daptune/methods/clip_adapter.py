@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .options import Count, Share
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 
@@ -20,15 +21,10 @@ from .zero_shot import ZeroShot, ZeroShotConfig
 class CLIPAdapterConfig(ZeroShotConfig):
     """Options of CLIP-Adapter: those of the frozen text classifier, and of the adapter."""
 
-    ratio: float = 0.2
+    ratio: Share = 0.2
     """Share of the adapter's output in the image feature; the rest is CLIP's own."""
-    reduction: int = 4
+    reduction: Count = 4
     """The hidden layer has D / reduction units."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("ratio", 0 <= self.ratio <= 1, "a number from 0 to 1")
-        self.require("reduction", self.reduction >= 1, "1 or more")
 
 
 class CLIPAdapter(ZeroShot):

@@ -9,6 +9,7 @@ training one dropout mask serves it for all of them; thirds and halves of layers
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -18,43 +19,34 @@ from ..clip.lora import MATRICES, LowRank
 from ..clip.model import Transformer
 from ..clip.prefix import Suffixes, shared_prefix_features
 from .base import Method
-from .options import MethodConfig
+from .options import Count, Fits, MethodConfig, Positive, one_of
 from .templates import PLAIN, fill, template_features
 
-ENCODERS = ("both", "text", "vision")
 LAYERS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
 """Which layers, as sixths of the tower; top3 is beside these."""
+ONCE_EACH = Fits(
+    lambda chosen: 0 < len(chosen) == len(set(chosen) & set(MATRICES)), f"some of {', '.join(MATRICES)}, each once"
+)
 
 
 @dataclass(frozen=True)
 class CLIPLoRAConfig(MethodConfig):
     """Options of CLIP-LoRA."""
 
-    rank: int = 2
+    rank: Count = 2
     """Rank of the matrices that are added, r."""
-    alpha: float = 1.0
+    alpha: Positive = 1.0
     """They are scaled by alpha / sqrt(r)."""
-    dropout: float = 0.25
+    dropout: Annotated[float, Fits(lambda x: 0 <= x < 1, "0 or more, and less than 1")] = 0.25
     """Share of their input that is dropped in training."""
-    matrices: tuple[str, ...] = ("q", "k", "v")
+    matrices: Annotated[tuple[str, ...], ONCE_EACH] = ("q", "k", "v")
     """Which projections of attention get one: q (query), k (key), v (value), o (output)."""
-    encoder: str = "both"
+    encoder: Annotated[str, one_of(("both", "text", "vision"))] = "both"
     """Which towers: both, text or vision."""
-    layers: str = "all"
+    layers: Annotated[str, one_of((*LAYERS, "top3"))] = "all"
     """Which layers of these: all; bottom, mid or up (a third); half-bottom or half-up; top3."""
-    template: str = PLAIN
+    template: Annotated[str, Fits(lambda text: text.count("{}") == 1, "one {} in it for the class name")] = PLAIN
     """The prompt, with one {} for the class name."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("rank", self.rank >= 1, "1 or more")
-        self.require("alpha", self.alpha > 0, "a number above 0")
-        self.require("dropout", 0 <= self.dropout < 1, "0 or more, and less than 1")
-        known = set(self.matrices) <= set(MATRICES) and len(set(self.matrices)) == len(self.matrices) > 0
-        self.require("matrices", known, f"some of {', '.join(MATRICES)}, each once")
-        self.require("encoder", self.encoder in ENCODERS, f"one of {', '.join(ENCODERS)}")
-        self.require("layers", self.layers in (*LAYERS, "top3"), f"one of {', '.join(LAYERS)}, top3")
-        self.require("template", self.template.count("{}") == 1, "one {} in it for the class name")
 
     def chosen(self, count: int) -> range:
         """Which layers of a tower of `count` get matrices."""

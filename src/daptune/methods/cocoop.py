@@ -8,6 +8,7 @@ class names behind all prefixes together (`daptune.clip.prefix`), so that batche
 fewer than 8 hidden units, which only matters below D = 128.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -15,24 +16,14 @@ from torch import Tensor, nn
 
 from ..errors import MethodError
 from .base import Method
-from .options import MethodConfig
-from .text_prompts import TextPromptConfig, TextPrompts
+from .text_prompts import PhraseConfig, TextPromptConfig, TextPrompts
 
 REDUCTION, FEWEST = 16, 8  # hidden units of the meta-net: D / 16, and no fewer than 8
 
 
 @dataclass(frozen=True)
-class CoCoOpConfig(MethodConfig):
+class CoCoOpConfig(PhraseConfig):
     """Options of CoCoOp: those of its context, which stands in front of the class name and is common to all."""
-
-    text_tokens: int = 4
-    """Context tokens learned in front of the class name, M, where context_init is empty."""
-    context_init: str = "a photo of a"
-    """Words that the context starts from; their number replaces text_tokens. Empty: N(0, 0.02) noise."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("text_tokens", self.text_tokens >= 1, "1 token or more")
 
 
 class CoCoOp(Method):
@@ -51,18 +42,13 @@ class CoCoOp(Method):
         """The context v (M, W) and the meta-net h: D -> D / 16 -> W, with torch's first values of a linear layer."""
         options = TextPromptConfig(text_tokens=self.config.text_tokens, context_init=self.config.context_init)
         self.prompts = TextPrompts(self.backbone, self.class_names, options)
-        fits = self.config.text_tokens in (4, self.prompts.tokens)
-        self.config.require("text_tokens", fits, f"{self.prompts.tokens} (context_init's) or an empty context_init")
+        self.config.check_length(self.prompts.tokens)
         self.text_prompt = self.prompts.initial(generator)
         features, width = self.clip.config.embed_dim, self.clip.config.text_width
         hidden = max(features // REDUCTION, FEWEST)
-        self.meta_net = nn.Sequential()
-        for name, layer in (
-            ("linear1", first_linear(features, hidden, generator)),
-            ("relu", nn.ReLU()),
-            ("linear2", first_linear(hidden, width, generator)),
-        ):
-            self.meta_net.add_module(name, layer.to(self.clip.device))
+        first, second = first_linear(features, hidden, generator), first_linear(hidden, width, generator)
+        layers = OrderedDict(linear1=first, relu=nn.ReLU(), linear2=second)
+        self.meta_net = nn.Sequential(layers).to(self.clip.device)
 
     def class_features(self, z: Tensor) -> Tensor:
         """The class features that each image gives itself: unit image features (B, D) -> (B, C, D), unit."""

@@ -9,36 +9,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .base import Method
-from .text_prompts import TextPromptConfig, TextPrompts
+from .coop import CoOp, CoOpConfig
 from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
 
 
 @dataclass(frozen=True)
-class CoOpVPTConfig(VisionPromptConfig, TextPromptConfig):
+class CoOpVPTConfig(VisionPromptConfig, CoOpConfig):
     """Options of both prompts."""
 
 
-class CoOpVPT(Method):
+class CoOpVPT(CoOp):
     """z = image([CLS, u_1 .. u_P, patches]), w_c = text([v_1 .. v_M, class c, "."]), with u and v learned."""
 
     name = "coop_vpt"
     title = "CoOp + VPT"
     year = 2023
     config_class = CoOpVPTConfig
+    sees = "features"
     config: CoOpVPTConfig
-    text_prompt: nn.Parameter
     vision_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
         """The context v (M, W) of the text tower and the tokens u (P, W) of the vision tower."""
-        self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
-        self.text_prompt = self.prompts.initial(generator)
+        super().build(generator)
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
-
-    def text_features(self) -> Tensor:
-        """Class features under the learned context: (C, D)."""
-        return self.prompts.features(self.text_prompt)
 
     def image_prompts(self) -> Tensor:
         """The visual tokens u: (J, P, W)."""

@@ -18,6 +18,7 @@ from ..errors import MethodError
 from .base import SupportSet
 from .coop_vpt import CoOpVPT, CoOpVPTConfig
 from .losses import inter_dispersion, intra_dispersion
+from .options import Positive, Views, Weight
 from .support import class_means
 
 
@@ -25,21 +26,14 @@ from .support import class_means
 class DAPTConfig(CoOpVPTConfig):
     """Options of DAPT: those of both prompts, and the weights of its losses."""
 
-    inter_weight: float = 0.1
+    inter_weight: Weight = 0.1
     """Weight of inter-dispersion, which spreads the text features of the classes (TXT_BETA); 0 leaves it out."""
-    intra_weight: float = 0.1
+    intra_weight: Weight = 0.1
     """Weight of intra-dispersion, which gathers the images around their prototype (VIS_BETA); 0 leaves it out."""
-    t: float = 2.0
+    t: Positive = 2.0
     """How fast the repulsion between classes falls with their squared distance."""
-    prototype_views: int = 0
+    prototype_views: Views = 0
     """Augmented views that a prototype averages; 0: the evaluation transform instead, 1: the official code."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("inter_weight", self.inter_weight >= 0, "0 or more")
-        self.require("intra_weight", self.intra_weight >= 0, "0 or more")
-        self.require("t", self.t > 0, "a number above 0")
-        self.require("prototype_views", self.prototype_views >= 0, "0 (no augmentation) or more views")
 
 
 class DAPT(CoOpVPT):

@@ -16,28 +16,24 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
 from ..clip.prefix import Suffixes, shared_prefix_features
 from ..names import readable
-from .options import MethodConfig
-from .text_prompts import STD
+from .options import MethodConfig, Tokens
+from .text_prompts import noise
 
 
 @dataclass(frozen=True)
 class DeepTextPromptConfig(MethodConfig):
     """Options of text tokens that a layer may have of its own."""
 
-    text_tokens: int = 2
+    text_tokens: Tokens = 2
     """Text prompt tokens a layer, M."""
     context_init: str = "a photo of a"
     """Words in front of the class name: the first text_tokens of them are learned, the others stay frozen. Empty: the
     tokens start from N(0, 0.02) noise and no word follows them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("text_tokens", self.text_tokens >= 1, "1 token or more")
 
 
 class DeepTextPrompts:
@@ -51,12 +47,12 @@ class DeepTextPrompts:
         config.require("text_tokens", fits, f"1 to {len(self.words)} (context_init's) or an empty context_init")
         self.suffixes = Suffixes.build(backbone.tokenizer, class_names, len(self.words) or self.tokens)
 
-    def initial(self, depth: int, generator: torch.Generator) -> Tensor:
+    def initial(self, depth: int, generator: torch.Generator) -> nn.Parameter:
         """First tokens (J, M, W) for J = `depth` layers: N(0, 0.02), and in the first layer the words."""
         embedding = self.clip.token_embedding.weight
-        prompt = (torch.randn(depth, self.tokens, embedding.shape[1], generator=generator) * STD).to(embedding.device)
+        prompt = noise(self.clip, (depth, self.tokens, embedding.shape[1]), generator)
         if self.words:
-            prompt[0] = embedding.detach()[self.words[: self.tokens]].float()
+            prompt.data[0] = embedding.detach()[self.words[: self.tokens]].float()
         return prompt
 
     def features(self, prompt: Tensor) -> Tensor:

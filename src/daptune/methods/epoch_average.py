@@ -6,12 +6,13 @@ muzairkhattak/PromptSRC trainers/promptsrc.py, which averages every tensor, thos
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from .base import Method
-from .options import MethodConfig
+from .options import MethodConfig, at_least
 
 SHARE = 0.6  # of the epochs: the authors' 30 in 50, mean and deviation of their general few-shot setting
 
@@ -22,15 +23,10 @@ class EpochAverageConfig(MethodConfig):
 
     average: bool = True
     """Whether the last epoch ends with the mean of the prompts over the epochs (GPA) in place of its own."""
-    average_mean: float = 0.0
+    average_mean: Annotated[float, at_least(0, "0 (0.6 of the epochs) or an epoch from 1")] = 0.0
     """Epoch, from 1, that weighs most in that mean; 0: 0.6 of the epochs."""
-    average_std: float = 0.0
+    average_std: Annotated[float, at_least(0, "0 (0.6 of the epochs) or a number above")] = 0.0
     """Standard deviation of the weights, in epochs; 0: 0.6 of the epochs."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("average_mean", self.average_mean >= 0, "0 (0.6 of the epochs) or an epoch from 1")
-        self.require("average_std", self.average_std >= 0, "0 (0.6 of the epochs) or a number above")
 
     def epoch_weight(self, epoch: int, epochs: int) -> float:
         """exp(-(e - mean)^2 / 2 std^2) for epoch e = 1 .. E: its weight, but for a factor common to all."""

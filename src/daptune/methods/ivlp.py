@@ -10,12 +10,14 @@ a GPU in fp16 alone; its checkpoints hold the whole CLIP.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .base import Method
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
+from .options import Depth
 from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
 
 
@@ -23,7 +25,7 @@ from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_t
 class IVLPConfig(DeepTextPromptConfig, VisionPromptConfig):
     """Options of both prompts."""
 
-    text_depth: int = 0
+    text_depth: Depth = 0
     """Layers of the text tower that get tokens of their own, J: 1 is shallow, 0 is every layer."""
     vision_tokens: int = 2
     """Visual prompt tokens a layer, P."""
@@ -31,10 +33,6 @@ class IVLPConfig(DeepTextPromptConfig, VisionPromptConfig):
     """Layers of the vision tower that get tokens of their own: 1 is shallow, 0 is every layer."""
     vision_position: str = "append"
     """append (in front of ln_pre: MaPLe, PromptSRC) or after_ln_pre (VPT, DAPT)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("text_depth", self.text_depth >= 0, "0 (every layer), 1 (shallow) or more layers")
 
 
 class IVLP(Method):
@@ -44,16 +42,18 @@ class IVLP(Method):
     title = "Independent Vision-Language Prompting (IVLP)"
     year = 2023
     config_class = IVLPConfig
+    paper_depth: ClassVar[int] = 0  # layers of both towers where an option says 0, see `MethodConfig.depth_of`
     config: IVLPConfig
     text_prompt: nn.Parameter
     vision_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
         """The text tokens v (J, M, W) and the visual tokens u (J, P, W), (P, W) where they are shallow."""
-        depth = self.config.depth_of("text_depth", "text tower", self.clip.config.text_layers)
+        layers, paper = self.clip.config.text_layers, self.paper_depth
+        depth = self.config.depth_of("text_depth", "text tower", layers, paper=paper)
         self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
-        self.text_prompt = nn.Parameter(self.prompts.initial(depth, generator))
-        self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
+        self.text_prompt = self.prompts.initial(depth, generator)
+        self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator, paper_depth=paper)
 
     def text_features(self) -> Tensor:
         """Class features under the learned tokens: (C, D)."""

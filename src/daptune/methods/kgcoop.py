@@ -15,26 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coop import CoOp, CoOpConfig
+from .options import Weight
 from .templates import find_dataset, template_features
+from .text_prompts import PhraseConfig
 from .zero_shot import ZeroShotConfig
 
 TEXTURE = "a photo of a {}, a type of texture."  # KgCoOp's own for DescribableTextures; CoOp's is "{} texture."
 
 
 @dataclass(frozen=True)
-class KgCoOpConfig(ZeroShotConfig, CoOpConfig):
+class KgCoOpConfig(ZeroShotConfig, PhraseConfig, CoOpConfig):
     """Options of KgCoOp: those of CoOp's context, of the frozen prompts, and how strongly these hold it."""
 
-    text_tokens: int = 4
-    """Context tokens learned in front of the class name, M, where context_init is empty."""
-    context_init: str = "a photo of a"
-    """Words that the context starts from; their number replaces text_tokens. Empty: N(0, 0.02) noise."""
-    knowledge_weight: float = 8.0
+    knowledge_weight: Weight = 8.0
     """Weight of the distance between learned and frozen text features (lambda); 0 is CoOp."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("knowledge_weight", self.knowledge_weight >= 0, "0 or more")
 
 
 class KgCoOp(CoOp):
@@ -51,8 +45,7 @@ class KgCoOp(CoOp):
     def build(self, generator: torch.Generator) -> None:
         """The context (M, W), as CoOp's, and room for the frozen features."""
         super().build(generator)
-        fits = self.config.text_tokens in (4, self.prompts.tokens)
-        self.config.require("text_tokens", fits, f"{self.prompts.tokens} (context_init's) or an empty context_init")
+        self.config.check_length(self.prompts.tokens)
         self.register_buffer("frozen_features", None, persistent=False)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

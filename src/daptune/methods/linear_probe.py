@@ -6,6 +6,7 @@ projection and fits again on training and validation images together: options he
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,29 +16,25 @@ from torch import Tensor
 from ..errors import MethodError
 from .base import Method, SupportSet, encode_batches
 from .logistic import Arrays, fit_logistic, search_c
-from .options import MethodConfig
+from .options import Fits, MethodConfig, at_least, one_of
+
+GRID = Fits(lambda values: min(values, default=0) > 0, "one or more numbers above 0")
 
 
 @dataclass(frozen=True)
 class LinearProbeConfig(MethodConfig):
     """Options of the linear probe."""
 
-    features: str = "projected"
+    features: Annotated[str, one_of(("projected", "pre_projection"))] = "projected"
     """projected (the joint embedding, D; CoOp's protocol) or pre_projection (the vision tower's, W; CLIP's paper)."""
     normalize: bool = False
     """Make the features unit vectors first."""
-    c_grid: tuple[float, ...] = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
+    c_grid: Annotated[tuple[float, ...], GRID] = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
     """Inverse regularisation strengths that the search begins with; a single one, with search_steps=0, is no search."""
-    search_steps: int = 8
+    search_steps: Annotated[int, at_least(0, "0 or more steps")] = 8
     """Bisections of log10 C around the best of the grid."""
     refit: bool = False
     """Fit again on training and validation images together with the C that was found."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("features", self.features in ("projected", "pre_projection"), "projected or pre_projection")
-        self.require("c_grid", bool(self.c_grid) and min(self.c_grid) > 0, "one or more numbers above 0")
-        self.require("search_steps", self.search_steps >= 0, "0 or more steps")
 
 
 class LinearProbe(Method):

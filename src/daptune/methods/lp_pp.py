@@ -11,12 +11,14 @@ latest of the steps that are best on validation images; ours the last one where 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import SupportSet, encode_batches
+from .options import Fits, Views, at_least
 from .support import check_labels, class_sums, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
@@ -27,22 +29,16 @@ ALPHA_EVERY = 10  # steps on V and b between two on alpha
 class LPPPConfig(ZeroShotConfig):
     """Options of LP++: those of the text classifier, and of the optimisation."""
 
-    steps: int = 300
+    steps: Annotated[int, at_least(0, "0 (the first values) or more steps")] = 300
     """Full-batch steps."""
-    views: int = 1
+    views: Views = 1
     """Augmented views that a feature averages; 0: the evaluation transform instead."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Fits(lambda x: 0 <= x < 1, "a number from 0 to below 1")] = 0.9
     """Momentum of the steps on V and b."""
     alpha_scale: float = 250.0
     """alpha begins at this times the mean similarity of images and the text of their class."""
     official_alpha: bool = False
     """Steps on alpha by the sum of all gradients so far, as in the official code."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("steps", self.steps >= 0, "0 (the first values) or more steps")
-        self.require("views", self.views >= 0, "0 (no augmentation) or more views")
-        self.require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
 
 
 class LPPP(ZeroShot):

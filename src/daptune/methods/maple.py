@@ -10,12 +10,14 @@ checkpoints hold the whole CLIP.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from .base import Method
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
+from .options import at_least
 from .vision_prompts import behind_ln_pre
 
 PAPER_DEPTH = 9
@@ -25,12 +27,8 @@ PAPER_DEPTH = 9
 class MaPLeConfig(DeepTextPromptConfig):
     """Options of MaPLe: those of its text tokens, and how deep both towers are prompted."""
 
-    prompt_depth: int = 0
+    prompt_depth: Annotated[int, at_least(0, "0 (9 layers), 1 (shallow) or more layers")] = 0
     """Layers of both towers that get tokens of their own, J; 0: the paper's 9, or every layer where there are fewer."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("prompt_depth", self.prompt_depth >= 0, "0 (9 layers), 1 (shallow) or more layers")
 
 
 class MaPLe(Method):
@@ -54,7 +52,7 @@ class MaPLe(Method):
         layers = min(sizes.text_layers, sizes.vision_layers)
         depth = self.config.depth_of("prompt_depth", "shallower tower", layers, paper=PAPER_DEPTH)
         self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
-        self.text_prompt = nn.Parameter(self.prompts.initial(depth, generator))
+        self.text_prompt = self.prompts.initial(depth, generator)
         bound = sizes.text_width**-0.5
         shape = (min(depth, 2), sizes.vision_width, sizes.text_width + 1)
         drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator).to(self.clip.device)

@@ -17,11 +17,12 @@ where ours leaves them out (`official_mask` repeats it); it masks at test time t
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
 
+from .options import Fits
 from .upt import UPT, UPTConfig
 
 
@@ -29,16 +30,12 @@ from .upt import UPT, UPTConfig
 class MVLPTConfig(UPTConfig):
     """Options of MVLPT: those of UPT, and the tasks."""
 
-    tasks: tuple[int, ...] = ()
+    tasks: Annotated[tuple[int, ...], Fits(lambda ns: min(ns, default=1) >= 1, "1 or more classes in each task")] = ()
     """How many classes each task has, in the order of the classes; they add up to all. Empty: one task."""
     network: bool = True
     """Let the prompts of both sides see one another by UPT's network; without it they are those of CoOp + VPT."""
     official_mask: bool = False
     """Multiply the logits of other tasks by 0, as the official code does, in place of leaving them out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("tasks", all(count >= 1 for count in self.tasks), "1 or more classes in each task")
 
     def for_new_classes(self) -> Self:
         """The tasks are those of the old classes."""

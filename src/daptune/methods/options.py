@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from inspect import get_annotations
 from types import NoneType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from ..errors import DaptuneError, MethodError, suggest
 
@@ -13,8 +14,41 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 @dataclass(frozen=True)
+class Fits:
+    """What an option's value must fulfil beside its type, written in its annotation: `Annotated[int, Fits(..)]`."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def at_least(low: float, expected: str) -> Fits:
+    """The number is `low` or more."""
+    return Fits(lambda value: value >= low, expected)
+
+
+def one_of(choices: Iterable[str]) -> Fits:
+    """The value is one of these words."""
+    known = tuple(choices)
+    return Fits(lambda value: value in known, f"one of {', '.join(known)}")
+
+
+Count = Annotated[int, at_least(1, "1 or more")]
+Tokens = Annotated[int, at_least(1, "1 token or more")]
+Views = Annotated[int, at_least(0, "0 (no augmentation) or more views")]
+Depth = Annotated[int, at_least(0, "0 (every layer), 1 (shallow) or more layers")]
+Weight = Annotated[float, at_least(0, "0 or more")]
+Positive = Annotated[float, Fits(lambda x: x > 0, "a number above 0")]
+Share = Annotated[float, Fits(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
+_ONE_NAME = Fits(lambda ts: all(t.count("{}") == 1 for t in ts), 'each to hold one {}, as in "a photo of a {}."')
+Templates = Annotated[tuple[str, ...], _ONE_NAME]
+
+
+@dataclass(frozen=True)
 class MethodConfig:
-    """What every method's options share: each value is of its field's type, or the error names option and value."""
+    """What every method's options share: each value fits its field's annotation, or the error names option and value.
+
+    What joins several options is checked in `__post_init__`, by `require`.
+    """
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -22,6 +56,10 @@ class MethodConfig:
             value = _conform(getattr(self, field.name), hints[field.name])
             self.require(field.name, value is not None, _name_of(hints[field.name]))
             object.__setattr__(self, field.name, value)
+        for owner in type(self).__mro__:  # a field that is declared anew, with another default, keeps its conditions
+            for name, kind in get_annotations(owner, eval_str=True).items():
+                for fits in getattr(kind, "__metadata__", ()):
+                    self.require(name, fits.holds(getattr(self, name)), fits.expected)
 
     @property
     def per_class(self) -> bool:

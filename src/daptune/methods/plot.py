@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..clip.prefix import Suffixes, shared_prefix_features
+from .options import Count, Weight
 from .text_prompts import noise
 from .transport import TransportConfig, TransportMethod
 
@@ -25,19 +26,13 @@ from .transport import TransportConfig, TransportMethod
 class PLOTConfig(TransportConfig):
     """Options of PLOT: those of the transport, and how many contexts of how many tokens."""
 
-    prompts: int = 4
+    prompts: Count = 4
     """Contexts learned, N."""
-    text_tokens: int = 16
+    text_tokens: Count = 16
     """Tokens of a context in front of the class name, M."""
-    global_weight: float = 1.0
+    global_weight: Weight = 1.0
     """Weight of the cosine between the class token and the mean of the contexts' class features, added to the
     transport's score; the official code has 1 on ImageNet and 0 elsewhere."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("prompts", self.prompts >= 1, "1 or more")
-        self.require("text_tokens", self.text_tokens >= 1, "1 or more")
-        self.require("global_weight", self.global_weight >= 0, "0 or more")
 
 
 class PLOT(TransportMethod):

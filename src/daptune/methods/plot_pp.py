@@ -15,6 +15,7 @@ tokens: `official_phrases`), ours the shortest phrase; without phrases it fails;
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -22,36 +23,30 @@ from torch import Tensor, nn
 from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
 from ..names import readable
 from .base import SupportSet
+from .options import Count, Fits, Share, Tokens
 from .text_prompts import noise
 from .transport import TransportConfig, TransportMethod
 
 PHRASES = ("a photo of a", "this is a photo", "this is picture of", "one picture of a")
+WORDS = Fits(lambda ps: ps and all(readable(p).strip() for p in ps), "one phrase or more, none of them empty")
 
 
 @dataclass(frozen=True)
 class PLOTPPConfig(TransportConfig):
     """Options of PLOT++: those of the transport, of both prompts, and of the two stages."""
 
-    phrases: tuple[str, ...] = PHRASES
+    phrases: Annotated[tuple[str, ...], WORDS] = PHRASES
     """Words that each context starts from, in front of the class name; as many contexts as phrases. The shortest one's
     tokens are learned in each, what longer ones have more stays frozen behind them."""
     official_phrases: bool = False
     """Learn as many tokens as the first phrase has words, as the official code does: a shorter phrase then takes the
     end of the text into its context, and class names lose their first tokens behind it."""
-    vision_sets: int = 4
+    vision_sets: Count = 4
     """Sets of visual tokens, V: an image is encoded once with each."""
-    vision_tokens: int = 2
+    vision_tokens: Tokens = 2
     """Visual tokens of a set, P, behind the patches, in front of ln_pre."""
-    visual_share: float = 0.5
+    visual_share: Share = 0.5
     """Share of the epochs, rounded up, that the visual tokens learn alone; 0: both learn from the start."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        words = bool(self.phrases) and all(readable(phrase).strip() for phrase in self.phrases)
-        self.require("phrases", words, "one phrase or more, none of them empty")
-        self.require("vision_sets", self.vision_sets >= 1, "1 or more")
-        self.require("vision_tokens", self.vision_tokens >= 1, "1 token or more")
-        self.require("visual_share", 0 <= self.visual_share <= 1, "a number from 0 to 1")
 
 
 class PLOTPP(TransportMethod):

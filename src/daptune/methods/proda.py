@@ -9,6 +9,7 @@ covariance (D, C, C) is never built; a step takes all prompts, or draws some by 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..clip.prefix import Suffixes, shared_prefix_features
 from .base import Method
-from .options import MethodConfig
+from .options import Count, MethodConfig, Weight, one_of
 from .text_prompts import POSITIONS, TextPromptConfig, TextPrompts, noise
 
 
@@ -24,28 +25,23 @@ from .text_prompts import POSITIONS, TextPromptConfig, TextPrompts, noise
 class ProDAConfig(MethodConfig):
     """Options of ProDA."""
 
-    prompts: int = 32
+    prompts: Count = 32
     """Contexts learned, Q."""
-    text_tokens: int = 16
+    text_tokens: Count = 16
     """Tokens of a context, M."""
     prompts_per_step: int = 0
     """Contexts drawn for the cross-entropy of a step, 0: all. The paper's 4 are quicker, but leave the others to the
     orthogonality alone, which AdamW then follows at full speed. Prediction takes all."""
-    orthogonality_weight: float = 0.1
+    orthogonality_weight: Weight = 0.1
     """Weight of the loss that keeps the contexts apart (lambda)."""
-    class_position: str = "mixed"
+    class_position: Annotated[str, one_of(("mixed", *POSITIONS))] = "mixed"
     """Where the class name stands: mixed (in front of a quarter of the contexts, in the middle of a quarter, behind the
     others), end, middle or front. Only contexts of "end" share the prefix, so it is the fastest."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("prompts", self.prompts >= 1, "1 or more")
-        self.require("text_tokens", self.text_tokens >= 1, "1 or more")
         fits = 0 <= self.prompts_per_step <= self.prompts
         self.require("prompts_per_step", fits, f"0 (all) to {self.prompts}, the number of prompts")
-        self.require("orthogonality_weight", self.orthogonality_weight >= 0, "0 or more")
-        known = ("mixed", *POSITIONS)
-        self.require("class_position", self.class_position in known, f"one of {', '.join(known)}")
 
 
 class ProDA(Method):

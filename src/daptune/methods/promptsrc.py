@@ -8,19 +8,16 @@ Differences to the official code: prompts alone are averaged, in float32; one fr
 beyond a tower's layers are an error, where it leaves what is too much unused.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .deep_text_prompts import DeepTextPrompts
 from .epoch_average import EpochAverage, EpochAverageConfig
 from .ivlp import IVLP, IVLPConfig
+from .options import Templates, Weight
 from .templates import SIXTY, template_features
-from .vision_prompts import initial_vision_prompt
-
-PAPER_DEPTH = 9
 
 
 @dataclass(frozen=True)
@@ -35,21 +32,14 @@ class PromptSRCConfig(EpochAverageConfig, IVLPConfig):
     """Visual prompt tokens a layer, P."""
     vision_depth: int = 0
     """Layers of the vision tower that get tokens of their own; 0: the paper's 9, or every layer of fewer."""
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
     """Prompts of your own that the frozen text features average, each with one {}. Empty: the authors' sixty."""
-    text_weight: float = 25.0
+    text_weight: Weight = 25.0
     """Weight of the distance between learned and frozen text features; 0 leaves it out."""
-    image_weight: float = 10.0
+    image_weight: Weight = 10.0
     """Weight of the distance between learned and frozen image features; 0 leaves it out."""
-    logit_weight: float = 1.0
+    logit_weight: Weight = 1.0
     """Weight of the divergence of the learned predictions from the frozen ones; 0 leaves it out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        good = all(template.count("{}") == 1 for template in self.templates)
-        self.require("templates", good, 'each to hold one {}, as in "a photo of a {}."')
-        for name in ("text_weight", "image_weight", "logit_weight"):
-            self.require(name, getattr(self, name) >= 0, "0 or more")
 
 
 class PromptSRC(EpochAverage, IVLP):
@@ -62,18 +52,14 @@ class PromptSRC(EpochAverage, IVLP):
     title = "Prompting with Self-regulating Constraints (PromptSRC)"
     year = 2023
     config_class = PromptSRCConfig
+    paper_depth = 9
     config: PromptSRCConfig
     frozen_features: Tensor | None
     """w0 (C, D), computed when first needed; not part of what is saved."""
 
     def build(self, generator: torch.Generator) -> None:
         """The text tokens v (J, M, W), the visual tokens u (J, P, W), and room for what is not saved."""
-        sizes = self.clip.config
-        deep = self.config.depth_of("vision_depth", "vision tower", sizes.vision_layers, paper=PAPER_DEPTH)
-        depth = self.config.depth_of("text_depth", "text tower", sizes.text_layers, paper=PAPER_DEPTH)
-        self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
-        self.text_prompt = nn.Parameter(self.prompts.initial(depth, generator))
-        self.vision_prompt = initial_vision_prompt(self.clip, replace(self.config, vision_depth=deep), generator)
+        super().build(generator)
         self.register_buffer("frozen_features", None, persistent=False)
         self.start_average()
 

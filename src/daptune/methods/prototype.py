@@ -8,13 +8,14 @@ Differences to it: features are unit vectors unless `normalize` is off, and logi
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Method, SupportSet
-from .options import MethodConfig
+from .options import MethodConfig, Views, one_of
 from .support import class_means
 
 
@@ -22,17 +23,12 @@ from .support import class_means
 class PrototypeConfig(MethodConfig):
     """Options of the nearest prototype."""
 
-    metric: str = "euclidean"
+    metric: Annotated[str, one_of(("euclidean", "cosine"))] = "euclidean"
     """euclidean (squared, as in the paper) or cosine."""
     normalize: bool = True
     """Make image features unit vectors before they are averaged and compared; off: the paper's logits as they are."""
-    views: int = 0
+    views: Views = 0
     """Augmented views that the prototypes average; 0: the evaluation transform instead."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("metric", self.metric in ("euclidean", "cosine"), "euclidean or cosine")
-        self.require("views", self.views >= 0, "0 (no augmentation) or more views")
 
 
 class Prototype(Method):

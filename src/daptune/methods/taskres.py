@@ -10,11 +10,13 @@ chosen with it. Theirs is enlarged by one more template for each model built in 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .options import Fits
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 
@@ -22,14 +24,10 @@ from .zero_shot import ZeroShot, ZeroShotConfig
 class TaskResConfig(ZeroShotConfig):
     """Options of TaskRes: those of the base classifier, and of the residual."""
 
-    alpha: float = 0.5
+    alpha: Annotated[float, Fits(bool, "a number other than 0, or nothing is learned")] = 0.5
     """Weight of the residual."""
     official_base: bool = False
     """Base of the official code: the mean over templates of text features of their own length, "_" in names kept."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("alpha", self.alpha != 0, "a number other than 0, or nothing is learned")
 
 
 class TaskRes(ZeroShot):

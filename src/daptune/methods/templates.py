@@ -2,10 +2,12 @@
 
 One template a benchmark data set and the seven of the ensemble, as used by the CoOp family (KaiyangZhou/CoOp
 trainers/zsclip.py, trainers/imagenet_templates.py), and the sixty of PromptSRC (muzairkhattak/PromptSRC
-trainers/imagenet_templates.py), three quarters of OpenAI's eighty for ImageNet.
+trainers/imagenet_templates.py), three quarters of OpenAI's eighty for ImageNet. All are in templates.json.
 """
 
+import json
 from collections.abc import Sequence
+from importlib.resources import files
 
 import torch
 import torch.nn.functional as F
@@ -16,57 +18,19 @@ from ..clip.prefix import Suffixes, shared_prefix_features
 from ..errors import MethodError, suggest
 from ..names import readable
 
-PLAIN = "a photo of a {}."
-
-DATASET_TEMPLATES = {
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "Food101": "a photo of {}, a type of food.",
-    "UCF101": "a photo of a person doing {}.",
-    **dict.fromkeys(("StanfordCars", "SUN397", "Caltech101", "ImageNet"), PLAIN),
-    **dict.fromkeys(("ImageNetSketch", "ImageNetV2", "ImageNetA", "ImageNetR"), PLAIN),
-}
+_TABLE = json.loads(files(__package__).joinpath("templates.json").read_text("utf-8"))
+PLAIN: str = _TABLE["plain"]
+DATASET_TEMPLATES: dict[str, str] = _TABLE["datasets"]
 """Data set (Dassl's name) -> template."""
-
-ENSEMBLE = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
+ENSEMBLE: tuple[str, ...] = tuple(_TABLE["ensemble"])
 """The seven templates that OpenAI's notebook selected on ImageNet."""
-
-SIXTY = (
-    "a photo of a {}.", "a photo of the {}.", "a photo of one {}.", "a photo of many {}.", "a photo of my {}.",
-    "a bad photo of a {}.", "a bad photo of the {}.", "a good photo of the {}.", "a photo of a large {}.",
-    "a photo of a nice {}.", "a photo of a weird {}.", "a photo of the cool {}.", "a photo of a clean {}.",
-    "a photo of the clean {}.", "a photo of a dirty {}.", "a photo of the dirty {}.", "a photo of a hard to see {}.",
-    "a photo of the hard to see {}.", "a low resolution photo of a {}.", "a low resolution photo of the {}.",
-    "a bright photo of a {}.", "a bright photo of the {}.", "a dark photo of the {}.", "a blurry photo of a {}.",
-    "a blurry photo of the {}.", "a pixelated photo of a {}.", "a pixelated photo of the {}.",
-    "a jpeg corrupted photo of a {}.", "a cropped photo of a {}.", "a cropped photo of the {}.",
-    "a close-up photo of a {}.", "a close-up photo of the {}.", "a black and white photo of the {}.",
-    "a drawing of a {}.", "a painting of a {}.", "a painting of the {}.", "a sketch of a {}.", "a sketch of the {}.",
-    "a doodle of a {}.", "a doodle of the {}.", "a sculpture of a {}.", "a sculpture of the {}.",
-    "a rendering of a {}.", "a rendering of the {}.", "a rendition of a {}.", "a rendition of the {}.",
-    "a tattoo of a {}.", "graffiti of a {}.", "art of a {}.", "a cartoon {}.", "a embroidered {}.",
-    "the embroidered {}.", "a origami {}.", "the origami {}.", "a plastic {}.", "the plastic {}.", "the toy {}.",
-    "a {} in a video game.", "the {} in a video game.", "itap of the {}.",
-)  # fmt: skip
+SIXTY: tuple[str, ...] = tuple(_TABLE["sixty"])
 """The sixty templates that PromptSRC's frozen text features average."""
-
-_ALSO = {"dtd": "DescribableTextures", "flowers102": "OxfordFlowers", "pets": "OxfordPets", "cars": "StanfordCars"}
 
 
 def find_dataset(name: str) -> str:
     """Dassl's name of a benchmark data set, however it is spelt (`oxford_pets`, `OxfordPets`, `dtd`)."""
-    known = {key.lower(): key for key in DATASET_TEMPLATES} | _ALSO
+    known = {key.lower(): key for key in DATASET_TEMPLATES} | _TABLE["spellings"]
     key = "".join(c for c in name.lower() if c.isalnum())
     if key not in known:
         raise MethodError(f"dataset: there are no templates for {name!r}.{suggest(key, known)}")

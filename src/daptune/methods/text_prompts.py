@@ -13,6 +13,7 @@ as one token each, ours as many as they have.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from ..clip.backbone import Backbone
 from ..clip.model import CLIP
 from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
 from ..names import readable
-from .options import MethodConfig
+from .options import MethodConfig, Tokens, one_of
 
 POSITIONS = ("end", "middle", "front")
 STD = 0.02  # of the first context, as in CoOp
@@ -32,7 +33,7 @@ STD = 0.02  # of the first context, as in CoOp
 class TextPromptConfig(MethodConfig):
     """Options of a learned context."""
 
-    text_tokens: int = 16
+    text_tokens: Tokens = 16
     """Context tokens learned in front of the class name, M."""
     context_init: str = ""
     """Words that the context starts from, such as "a photo of a"; their number replaces text_tokens. Empty: N(0, 0.02)
@@ -40,18 +41,28 @@ class TextPromptConfig(MethodConfig):
     class_specific: bool = False
     """Learn a context for each class instead of one for all (CoOp's CSC); it cannot take new classes, and the prefix is
     not shared, so it is slower."""
-    class_position: str = "end"
+    class_position: Annotated[str, one_of(POSITIONS)] = "end"
     """Where the class name stands: end, middle or front of the context. Only "end" shares the prefix."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("text_tokens", self.text_tokens >= 1, "1 token or more")
-        self.require("class_position", self.class_position in POSITIONS, f"one of {', '.join(POSITIONS)}")
 
     @property
     def per_class(self) -> bool:
         """A class-specific context belongs to its class."""
         return self.class_specific
+
+
+@dataclass(frozen=True)
+class PhraseConfig(MethodConfig):
+    """Options of a context in front of the class name that starts from a phrase."""
+
+    text_tokens: Tokens = 4
+    """Context tokens learned in front of the class name, M, where context_init is empty."""
+    context_init: str = "a photo of a"
+    """Words that the context starts from; their number replaces text_tokens. Empty: N(0, 0.02) noise."""
+
+    def check_length(self, tokens: int) -> None:
+        """Refuse a `text_tokens` that was asked for and that the phrase, of `tokens` tokens, overrules."""
+        fits = self.text_tokens in (4, tokens)
+        self.require("text_tokens", fits, f"{tokens} (context_init's) or an empty context_init")
 
 
 def noise(clip: CLIP, shape: Sequence[int], generator: torch.Generator) -> nn.Parameter:

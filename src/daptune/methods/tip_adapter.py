@@ -9,39 +9,38 @@ images) and stay as given where there are none; exp(logit_scale) is the backbone
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from .base import SupportSet, encode_batches
+from .options import Fits, Views, Weight
 from .support import check_labels, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
+
+
+def two_above(low: float) -> Fits:
+    """The values are two, both above `low`."""
+    return Fits(lambda values: len(values) == 2 and min(values) > low, f"two numbers above {low}")
 
 
 @dataclass(frozen=True)
 class TipAdapterConfig(ZeroShotConfig):
     """Options of Tip-Adapter: those of the zero-shot classifier, and of its cache."""
 
-    views: int = 10
+    views: Views = 10
     """Augmented views that a key averages; 0: the evaluation transform instead."""
-    alpha: float = 1.17
+    alpha: Weight = 1.17
     """Weight of the cache beside the zero-shot logits; a search puts its own in the place."""
-    beta: float = 1.0
+    beta: Weight = 1.0
     """Sharpness of the affinity; a search puts its own in the place."""
     search: bool = True
     """Search beta and alpha on the validation images, where there are any."""
-    search_to: tuple[float, ...] = (7.0, 3.0)
+    search_to: Annotated[tuple[float, ...], two_above(0.1)] = (7.0, 3.0)
     """Search beta, and alpha, from 0.1 up to below this."""
-    search_steps: tuple[int, ...] = (200, 20)
+    search_steps: Annotated[tuple[int, ...], two_above(0)] = (200, 20)
     """How many values of beta, and of alpha, are tried."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("views", self.views >= 0, "0 (no augmentation) or more views")
-        self.require("alpha", self.alpha >= 0, "0 or more")
-        self.require("beta", self.beta >= 0, "0 or more")
-        self.require("search_to", len(self.search_to) == 2 and min(self.search_to) > 0.1, "two numbers above 0.1")
-        self.require("search_steps", len(self.search_steps) == 2 and min(self.search_steps) > 0, "two numbers above 0")
 
 
 class TipAdapter(ZeroShot):
@@ -64,8 +63,7 @@ class TipAdapter(ZeroShot):
         """K (n, D) and its labels (n,), none until `before_fit`; alpha and beta, scalars."""
         super().build(generator)
         with torch.device(self.clip.device):
-            self.register_buffer("keys", torch.zeros(0, self.clip.config.embed_dim))
-            self.register_buffer("key_labels", torch.zeros(0))  # float32 as all that is saved: whole up to 2^24
+            self.hold(torch.zeros(0, self.clip.config.embed_dim), torch.zeros(0))
             self.register_buffer("alpha", torch.tensor(self.config.alpha))
             self.register_buffer("beta", torch.tensor(self.config.beta))
 
@@ -85,8 +83,9 @@ class TipAdapter(ZeroShot):
         self.search(val)
 
     def hold(self, keys: Tensor, labels: Tensor) -> None:
-        """Make K (n, D) and its labels (n,) the cache."""
-        self.keys, self.key_labels = keys, labels
+        """Make K (n, D) and its labels (n,) the cache; all are float32, as what is saved: whole up to 2^24."""
+        self.register_buffer("keys", keys)
+        self.register_buffer("key_labels", labels)
 
     @torch.no_grad()
     def search(self, val: SupportSet | None) -> None:

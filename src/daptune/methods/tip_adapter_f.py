@@ -10,7 +10,6 @@ as in `daptune.methods.tip_adapter`.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from .base import SupportSet
@@ -33,16 +32,10 @@ class TipAdapterF(TipAdapter):
     config: TipAdapterFConfig
     keys: nn.Parameter
 
-    def build(self, generator: torch.Generator) -> None:
-        """K (n, D) is a parameter; it has no rows until `before_fit`."""
-        super().build(generator)
-        empty = self.keys
-        del self.keys
-        self.keys = nn.Parameter(empty)
-
     def hold(self, keys: Tensor, labels: Tensor) -> None:
         """Make K (n, D), the first values of what is learned, and its labels (n,) the cache."""
-        self.keys, self.key_labels = nn.Parameter(keys), labels
+        self.keys = nn.Parameter(keys)
+        self.register_buffer("key_labels", labels)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Cache the support images; alpha and beta stay at the given values while keys are learned."""

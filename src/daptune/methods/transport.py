@@ -11,13 +11,14 @@ entry of the kernel is below exp(-2 / regularization), 2e-9 for 0.1.
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Method
-from .options import MethodConfig
+from .options import MethodConfig, at_least
 
 ITERATIONS, SMALLEST_CHANGE = 100, 1e-2
 
@@ -26,16 +27,12 @@ ITERATIONS, SMALLEST_CHANGE = 100, 1e-2
 class TransportConfig(MethodConfig):
     """Options of the transport."""
 
-    regularization: float = 0.1
+    # far below 0.05, exp(-2 / epsilon) is 0 in float32, and nothing can be divided by it
+    regularization: Annotated[float, at_least(0.05, "0.05 or more")] = 0.1
     """Weight of the plan's entropy, epsilon: smaller ones pair features more strictly, and take more iterations."""
     official_stop: bool = False
     """Stop the iterations of a batch when their mean change is small, as the official code does: an image's prediction
     then depends on its batch. By default each pair of image and class stops by its own."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # far below, exp(-2 / epsilon) is 0 in float32, and nothing can be divided by it
-        self.require("regularization", self.regularization >= 0.05, "0.05 or more")
 
 
 class TransportMethod(Method):

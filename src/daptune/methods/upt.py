@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .base import Method
 from .coop_vpt import CoOpVPTConfig
+from .options import Count
 from .prompt_network import PromptNetwork
 from .text_prompts import TextPrompts
 from .vision_prompts import initial_vision_prompt, joining_tokens
@@ -31,14 +32,10 @@ class UPTConfig(CoOpVPTConfig):
     """Visual prompt tokens a layer, P."""
     vision_depth: int = 0
     """Layers that get visual tokens of their own, J: 0 is every layer, 1 the first alone."""
-    network_width: int = 128
+    network_width: Count = 128
     """Width of the network, E."""
     official_attention: bool = False
     """Let each token attend to itself alone, as the reference does by an exchange of two dimensions."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("network_width", self.network_width >= 1, "1 or more")
 
 
 class UPT(Method):
@@ -58,13 +55,8 @@ class UPT(Method):
         self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
         self.raw_text_prompt = self.prompts.initial(generator)
         self.raw_vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
-        network = PromptNetwork(
-            sizes.text_width,
-            sizes.vision_width,
-            self.config.network_width,
-            generator,
-            official_attention=self.config.official_attention,
-        )
+        width, official = self.config.network_width, self.config.official_attention
+        network = PromptNetwork(sizes.text_width, sizes.vision_width, width, generator, official_attention=official)
         self.network = network.to(self.clip.device)
 
     def unified_prompts(self) -> tuple[Tensor, Tensor]:

@@ -14,12 +14,14 @@ official prompt dropout (0 by default) and projection (off by default) are left 
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from ..clip.model import CLIP
-from .options import MethodConfig
+from .options import Depth, MethodConfig, Tokens, one_of
+from .text_prompts import noise
 
 POSITIONS = ("after_ln_pre", "append")
 
@@ -28,31 +30,25 @@ POSITIONS = ("after_ln_pre", "append")
 class VisionPromptConfig(MethodConfig):
     """Options of learned visual tokens."""
 
-    vision_tokens: int = 16
+    vision_tokens: Tokens = 16
     """Visual prompt tokens a layer, P."""
-    vision_depth: int = 1
+    vision_depth: Depth = 1
     """Layers that get tokens of their own, J: 1 is VPT-shallow, 0 is every layer (VPT-deep)."""
-    vision_position: str = "after_ln_pre"
+    vision_position: Annotated[str, one_of(POSITIONS)] = "after_ln_pre"
     """after_ln_pre (VPT, DAPT) or append (in front of ln_pre: MaPLe, PromptSRC)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("vision_tokens", self.vision_tokens >= 1, "1 token or more")
-        self.require("vision_depth", self.vision_depth >= 0, "0 (every layer), 1 (shallow) or more layers")
-        self.require("vision_position", self.vision_position in POSITIONS, f"one of {', '.join(POSITIONS)}")
 
-
-def initial_vision_prompt(clip: CLIP, config: VisionPromptConfig, generator: torch.Generator) -> nn.Parameter:
+def initial_vision_prompt(
+    clip: CLIP, config: VisionPromptConfig, generator: torch.Generator, *, paper_depth: int = 0
+) -> nn.Parameter:
     """First visual tokens: (P, W) for the first layer alone, (J, P, W) for J > 1 layers."""
     width = clip.config.vision_width
-    depth = config.depth_of("vision_depth", "vision tower", clip.config.vision_layers)
+    depth = config.depth_of("vision_depth", "vision tower", clip.config.vision_layers, paper=paper_depth)
     shape = [depth] * (depth > 1) + [config.vision_tokens, width]
     if config.vision_position == "append":
-        tokens = torch.randn(shape, generator=generator) * 0.02
-    else:
-        bound = math.sqrt(6 / (3 * clip.config.patch_size**2 + width))
-        tokens = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-    return nn.Parameter(tokens.to(clip.device))
+        return noise(clip, shape, generator)
+    bound = math.sqrt(6 / (3 * clip.config.patch_size**2 + width))
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator).to(clip.device))
 
 
 def joining_tokens(clip: CLIP, prompt: Tensor, config: VisionPromptConfig) -> Tensor:

@@ -11,11 +11,13 @@ leaves out; class names keep their "-"; text features are computed once; no epoc
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .options import Weight, at_least, one_of
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 SHAPES = ("padding", "fixed_patch", "random_patch")
@@ -26,19 +28,12 @@ SIDES = ("up", "down", "left", "right")
 class VPConfig(ZeroShotConfig):
     """Options of VP: those of its pixels and of the frozen text classifier."""
 
-    prompt_shape: str = "padding"
+    prompt_shape: Annotated[str, one_of(SHAPES)] = "padding"
     """padding (a frame), fixed_patch (a square in the top left corner), random_patch (one anywhere, anew each step)."""
-    prompt_pixels: int = 0
+    prompt_pixels: Annotated[int, at_least(0, "0 (in proportion), 1 pixel or more")] = 0
     """Width of the frame, or side of the patch, p; 0: the paper's 30 in 224, in proportion."""
-
-    initial_std: float = 0.0
+    initial_std: Weight = 0.0
     """Standard deviation of the first pixels, those of the image being about 1: 1 in the official code."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("initial_std", self.initial_std >= 0, "0 or more")
-        self.require("prompt_shape", self.prompt_shape in SHAPES, f"one of {', '.join(SHAPES)}")
-        self.require("prompt_pixels", self.prompt_pixels >= 0, "0 (in proportion), 1 pixel or more")
 
 
 class VP(ZeroShot):

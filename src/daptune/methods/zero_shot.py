@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import Method
-from .options import MethodConfig
+from .options import MethodConfig, Templates
 from .templates import choose_templates, find_dataset, template_features
 
 
@@ -19,7 +19,7 @@ from .templates import choose_templates, find_dataset, template_features
 class ZeroShotConfig(MethodConfig):
     """Options of the zero-shot classifier."""
 
-    templates: tuple[str, ...] = ()
+    templates: Templates = ()
     """Prompts of your own, each with one {} for the class name; several are averaged. Empty: see the next two."""
     dataset: str = ""
     """A benchmark data set whose template is used (EuroSAT: "a centered satellite photo of {}."); empty: "a photo of a
@@ -29,8 +29,6 @@ class ZeroShotConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        good = all(template.count("{}") == 1 for template in self.templates)
-        self.require("templates", good, 'each to hold one {}, as in "a photo of a {}."')
         chosen = not self.templates or not (self.dataset or self.ensemble)
         self.require("templates", chosen, "none beside dataset or ensemble (choose one of the two)")
         if self.dataset:

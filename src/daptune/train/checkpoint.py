@@ -44,10 +44,14 @@ class Checkpoint:
     state: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    @staticmethod
+    def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies on the CPU that share nothing with a model."""
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
     def put(self, section: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep copies of `tensors` under `section`, so that training may go on changing the originals."""
-        for name, tensor in tensors.items():
-            self.tensors[f"{section}/{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
+        self.tensors |= {f"{section}/{name}": tensor for name, tensor in self.copied(tensors).items()}
 
     def section(self, section: str) -> dict[str, Tensor]:
         """The tensors of a section by their own names; empty if there is none."""

@@ -10,6 +10,7 @@ index), dropout of (seed, step), the learning rate of the step. What has a state
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def fit_method(
         run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
         descent = Descent(method, config, optimizer, run, ranks, begin)
         try:
-            while not run.finished:
+            while not run.state.finished:
                 descent.epoch(feed, held_out)
             history = run.finish()
         finally:
@@ -93,44 +94,42 @@ def fit_method(
     return history
 
 
+@dataclass
 class Descent:
     """The epochs of a run and their gradient steps. `begin` is called before each forward (`compiled_blocks`)."""
 
-    def __init__(
-        self,
-        method: Method,
-        config: TrainConfig,
-        optimizer: torch.optim.Optimizer,
-        run: Run,
-        ranks: Ranks,
-        begin: Callable[[], None],
-    ) -> None:
-        self._method, self._config, self._optimizer = method, config, optimizer
-        self._run, self._ranks, self._begin = run, ranks, begin
-        self._learned = [p for p in method.parameters() if p.requires_grad]
-        self._transfer = Transfer(method.device)
+    method: Method
+    config: TrainConfig
+    optimizer: torch.optim.Optimizer
+    run: Run
+    ranks: Ranks
+    begin: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._learned = [p for p in self.method.parameters() if p.requires_grad]
+        self._transfer = Transfer(self.method.device)
 
     def epoch(self, feed: ImageLoader, held_out: ImageLoader | None) -> None:
         """What is left of the epoch under way: its steps, the method's `after_epoch`, and then the validation."""
-        run = self._run
-        self._method.train()
-        for batches in grouped(feed, run.epoch, run.step, self._config.accumulate):
+        run = self.run
+        self.method.train()
+        for batches in grouped(feed, run.state.epoch, run.state.step, self.config.accumulate):
             self.step(batches)
             run.end_step()  # looks whether losses are finite; stops or saves when it is time to
         run.settle_epoch()
         seen = held_out if run.validates else None
-        found = None if seen is None else evaluate(self._method, seen, after_batch=self._between)
-        run.end_epoch(self._ranks.from_first(lambda: found))
+        found = None if seen is None else evaluate(self.method, seen, after_batch=self._between)
+        run.end_epoch(self.ranks.from_first(lambda: found))
 
     def step(self, batches: list[Batch]) -> None:
         """One step along the mean gradient of `batches`."""
-        method, run, ranks = self._method, self._run, self._ranks
-        for group in self._optimizer.param_groups:
+        method, run, ranks = self.method, self.run, self.ranks
+        for group in self.optimizer.param_groups:
             group["lr"] = run.lr
-        self._optimizer.zero_grad(set_to_none=True)
-        self._begin()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.begin()
         together = method.text_features_once() if len(batches) > 1 else nullcontext()
-        with seeded(self._config.seed, run.total_steps + 1, method.device), together:
+        with seeded(self.config.seed, run.total_steps + 1, method.device), together:
             for batch in batches:
                 images, labels, weight = ranks.share(*batch, whole=method.whole_batch)
                 terms = method.losses(*self._transfer(images, labels))
@@ -139,13 +138,13 @@ class Descent:
                     terms = {**terms, ACCURACY: method.batch_accuracy}
                 run.note(ranks.mean(terms, weight), len(batch[1]))
         ranks.add_gradients(self._learned)
-        if self._config.clip_norm is not None:
-            clip_grad_norm_(self._learned, self._config.clip_norm)
-        self._optimizer.step()
+        if self.config.clip_norm is not None:
+            clip_grad_norm_(self._learned, self.config.clip_norm)
+        self.optimizer.step()
 
     def _between(self) -> None:
-        self._begin()
-        self._run.pause()
+        self.begin()
+        self.run.pause()
 
 
 def take_best(method: Method, history: History, train: ImageLoader, val: ImageLoader) -> None:

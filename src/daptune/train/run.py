@@ -38,15 +38,15 @@ VALIDATIONS = 50  # of a run, about: of a few images an epoch is a step or two, 
 class State:
     """The part of a run that is neither tensor nor configuration; goes into the checkpoint as JSON."""
 
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done in the epoch that is under way
+    epoch: int = 0  # epochs done: the number, from 0, of the one that is under way
+    step: int = 0  # steps done in that epoch
     images: int = 0  # training images seen in that epoch
     sums: dict[str, float] = field(default_factory=dict)  # of loss terms over those images
     seconds: float = 0.0  # spent in that epoch
     best: list[float] | None = None  # validation [accuracy, -nll] of the best epoch
     best_epoch: int | None = None  # from 1
     settled: bool = False  # the method's after_epoch was called for the epoch under way
-    finished: bool = False
+    finished: bool = False  # every epoch is done, or patience has run out
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -95,57 +95,43 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
     return checkpoint
 
 
+@dataclass
 class Run:
     """A run that is under way: counts, looks at losses, saves, and ends when asked to."""
 
-    def __init__(
-        self,
-        method: Method,
-        optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
-        steps_per_epoch: int,
-        identity: dict[str, Any],
-        run_dir: Path | None,
-        checkpoint: Checkpoint | None,
-        progress: Callable[[Progress], None] | None,
-        signals: StopSignals,
-    ) -> None:
-        self._method, self._optimizer, self._config = method, optimizer, config
-        self._steps_per_epoch, self._identity, self._dir = steps_per_epoch, identity, run_dir
-        self._progress, self._signals = progress, signals
-        self._epochs, self._peak = int(config.epochs or 0), float(config.lr or 0.0)
-        self._all_steps = self._epochs * steps_per_epoch
-        self._device = method.device
-        self._state = State()
+    method: Method
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    steps_per_epoch: int
+    identity: dict[str, Any]
+    run_dir: Path | None
+    checkpoint: Checkpoint | None
+    """The last one: what the run goes on from, then what it saved."""
+    progress: Callable[[Progress], None] | None
+    signals: StopSignals
+
+    def __post_init__(self) -> None:
+        self._epochs = int(self.config.epochs or 0)
+        self._all_steps = self._epochs * self.steps_per_epoch
+        self.state = State()
         self._best: dict[str, Tensor] = {}
         # (step, images, terms) of batches not yet looked at: they stay on the device, so that nothing waits for it
         self._unseen: list[tuple[int, int, dict[str, Tensor]]] = []
         self._epoch_began = self._saved_at = self._began = time.monotonic()
         self._steps_here = 0  # done by this process: what the time left is reckoned from
-        if checkpoint is not None:
-            self._restore(checkpoint)
-        if run_dir is not None:  # cut back to the checkpoint, or emptied
-            lines = "".join(json_line(row) for row in self._state.rows)
-            with saving(run_dir / HISTORY_NAME):
-                write(run_dir / HISTORY_NAME, lines.encode())
-        self._last: Checkpoint | None = checkpoint
-        if checkpoint is None:
-            self._last = self._save()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that is under way, from 0."""
-        return self._state.epoch
-
-    @property
-    def step(self) -> int:
-        """Steps done in that epoch."""
-        return self._state.step
+        if self.checkpoint is not None:
+            self._restore(self.checkpoint)
+        if self.run_dir is not None:  # cut back to the checkpoint, or emptied
+            lines = "".join(json_line(row) for row in self.state.rows)
+            with saving(self.run_dir / HISTORY_NAME):
+                write(self.run_dir / HISTORY_NAME, lines.encode())
+        if self.checkpoint is None:
+            self._save()
 
     @property
     def total_steps(self) -> int:
         """Steps done since the start of the run."""
-        return self._state.epoch * self._steps_per_epoch + self._state.step
+        return self.state.epoch * self.steps_per_epoch + self.state.step
 
     @property
     def lr(self) -> float:
@@ -153,53 +139,49 @@ class Run:
         return self._rate(self.total_steps)
 
     @property
-    def finished(self) -> bool:
-        """Whether every epoch is done, or patience has run out."""
-        return self._state.finished
-
-    @property
     def validates(self) -> bool:
         """Whether the epoch under way is one of those that are validated: about VALIDATIONS of them, and the last."""
-        number = self._state.epoch + 1
+        number = self.state.epoch + 1
         return number % -(-self._epochs // VALIDATIONS) == 0 or number == self._epochs
 
     def note(self, terms: Mapping[str, Tensor], images: int) -> None:
         """Remember the loss terms (scalars), and the accuracy as ACCURACY, of a batch of so many images."""
-        row = {name: torch.as_tensor(v, device=self._device).detach().float() for name, v in terms.items()}
+        row = {name: torch.as_tensor(v, device=self.method.device).detach().float() for name, v in terms.items()}
         self._unseen.append((self.total_steps, images, row))
 
     def end_step(self) -> None:
         """To be called after the optimizer's step."""
-        self._state.step += 1
+        self.state.step += 1
         self._steps_here += 1
-        if self._device.type == "cpu" or self.step % LOOK_EVERY == 0 or self.step == self._steps_per_epoch:
+        on_cpu, step = self.method.device.type == "cpu", self.state.step
+        if on_cpu or step % LOOK_EVERY == 0 or step == self.steps_per_epoch:
             self._look()
         self.pause()
 
     def pause(self) -> None:
         """A moment at which the run may be left: stops if asked to, saves if the last time was long ago."""
-        asked = self._signals.asked
-        if asked or time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
-            self._last = self._save()
+        asked = self.signals.asked
+        if asked or time.monotonic() - self._saved_at >= self.config.checkpoint_seconds:
+            self._save()
         if asked:
-            kept = f"its state is in {self._dir}" if self._dir else "nothing is saved, for it had no run folder"
-            advice = "; go on with --resume." if self._dir else "."
+            kept = f"its state is in {self.run_dir}" if self.run_dir else "nothing is saved, for it had no run folder"
+            advice = "; go on with --resume." if self.run_dir else "."
             raise Interrupted(
                 f"Training was stopped after step {self.total_steps} of {self._all_steps}; {kept}{advice}"
             )
 
     def settle_epoch(self) -> None:
         """Call the method's `after_epoch`, and not again where a run goes on that was left while it was validated."""
-        if not self._state.settled:
-            self._method.after_epoch(self._state.epoch + 1, self._epochs)
-            self._state.settled = True
+        if not self.state.settled:
+            self.method.after_epoch(self.state.epoch + 1, self._epochs)
+            self.state.settled = True
 
     def end_epoch(self, measured: Measured | None) -> None:
         """Write the epoch's row, keep its parameters if they are the best so far, save."""
         self._look()
         if measured is not None and not math.isfinite(measured.nll):
             self._fail(f"the validation loss became {measured.nll}", self.total_steps - 1)
-        state, config = self._state, self._config
+        state, config = self.state, self.config
         state.epoch, state.step, state.settled = state.epoch + 1, 0, False
         means = {name: total / state.images for name, total in state.sums.items()}
         row = EpochRow(
@@ -219,20 +201,21 @@ class Run:
             # among equal accuracies, which are common with few images, the more confident in what is true
             score = [measured.accuracy, -measured.nll]
             if state.best is None or score > state.best:
-                state.best, state.best_epoch, self._best = score, state.epoch, self._copy()
+                state.best, state.best_epoch = score, state.epoch
+                self._best = Checkpoint.copied(self.method.state_dict())
             elif config.patience is not None and state.epoch - (state.best_epoch or 0) >= config.patience:
                 state.finished = True
         state.finished = state.finished or state.epoch == self._epochs
         self._append(state.rows[-1])
-        self._last = self._save()
-        if not self.finished:
+        self._save()
+        if not state.finished:
             self.pause()
 
     def finish(self) -> History:
         """Give the method the parameters that were chosen, and tell what happened."""
-        if self._best and self._config.select == "best_val":
-            self._method.load_state_dict(self._best)
-        return History(tuple(EpochRow(**row) for row in self._state.rows), self._state.best_epoch, self._best)
+        if self._best and self.config.select == "best_val":
+            self.method.load_state_dict(self._best)
+        return History(tuple(EpochRow(**row) for row in self.state.rows), self.state.best_epoch, self._best)
 
     def _look(self) -> None:
         """Bring the losses noted since the last look to the host, in one transfer; stop if one is not finite."""
@@ -246,14 +229,14 @@ class Run:
             for name, value in losses.items():
                 if not math.isfinite(value):
                     self._fail(f"{name} became {value}", step)
-                self._state.sums[name] = self._state.sums.get(name, 0.0) + value * images
-            self._state.images += images
+                self.state.sums[name] = self.state.sums.get(name, 0.0) + value * images
+            self.state.images += images
         self._unseen.clear()
-        if self._progress is not None:
-            self._progress(self._tell(losses))
+        if self.progress is not None:
+            self.progress(self._tell(losses))
 
     def _tell(self, losses: dict[str, float]) -> Progress:
-        state = self._state
+        state = self.state
         losses.pop(ACCURACY, None)
         spent = time.monotonic() - self._began
         return Progress(
@@ -269,65 +252,59 @@ class Run:
         )
 
     def _rate(self, step: int) -> float:
-        return learning_rate(self._config, step, self._steps_per_epoch)
+        return learning_rate(self.config, step, self.steps_per_epoch)
 
     def _epoch_seconds(self) -> float:
-        return self._state.seconds + time.monotonic() - self._epoch_began
+        return self.state.seconds + time.monotonic() - self._epoch_began
 
-    def _copy(self) -> dict[str, Tensor]:
-        return {name: t.detach().to("cpu", copy=True) for name, t in self._method.state_dict().items()}
-
-    def _save(self) -> Checkpoint:
+    def _save(self) -> None:
         """The state as it is between two steps, written if there is a folder."""
         self._look()
-        bad = [n for n, p in self._method.named_parameters() if p.requires_grad and not p.isfinite().all()]
+        bad = [n for n, p in self.method.named_parameters() if p.requires_grad and not p.isfinite().all()]
         if bad:  # a finite loss may have an infinite gradient: never save what came of it
             self._fail(f"{bad[0]} is not finite", self.total_steps - 1)
-        state = asdict(self._state) | {"seconds": self._epoch_seconds()}
-        checkpoint = Checkpoint(self._identity, state)
-        checkpoint.put("method", self._method.state_dict())
-        checkpoint.put("running", self._method.running_state())
+        state = asdict(self.state) | {"seconds": self._epoch_seconds()}
+        checkpoint = Checkpoint(self.identity, state)
+        checkpoint.put("method", self.method.state_dict())
+        checkpoint.put("running", self.method.running_state())
         checkpoint.put("best", self._best)
-        checkpoint.put("optimizer", pack_optimizer(self._optimizer, self._method))
-        if self._dir is not None:
-            checkpoint.write(self._dir)
-        self._saved_at = time.monotonic()
-        return checkpoint
+        checkpoint.put("optimizer", pack_optimizer(self.optimizer, self.method))
+        if self.run_dir is not None:
+            checkpoint.write(self.run_dir)
+        self.checkpoint, self._saved_at = checkpoint, time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         try:
-            self._state = State(**copy.deepcopy(checkpoint.state))
-            self._method.load_state_dict(checkpoint.section("method"))
-            for name, tensor in self._method.running_state().items():
+            self.state = State(**copy.deepcopy(checkpoint.state))
+            self.method.load_state_dict(checkpoint.section("method"))
+            for name, tensor in self.method.running_state().items():
                 tensor.copy_(checkpoint.section("running")[name])
             self._best = checkpoint.section("best")
-            unpack_optimizer(checkpoint.section("optimizer"), self._optimizer, self._method)
+            unpack_optimizer(checkpoint.section("optimizer"), self.optimizer, self.method)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise TrainingError(
-                f"The checkpoint in {self._dir} does not fit this method ({reason}); train in another folder."
+                f"The checkpoint in {self.run_dir} does not fit this method ({reason}); train in another folder."
             ) from error
-        log.info("resumed after epoch %d, step %d", self._state.epoch, self._state.step)
+        log.info("resumed after epoch %d, step %d", self.state.epoch, self.state.step)
 
     def _append(self, row: dict[str, Any]) -> None:
-        if self._dir is None:
-            return
-        path = self._dir / HISTORY_NAME
-        with saving(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json_line(row))
+        if self.run_dir is not None:
+            with saving(self.run_dir / HISTORY_NAME), open(self.run_dir / HISTORY_NAME, "a", encoding="utf-8") as file:
+                file.write(json_line(row))
 
     def _fail(self, what: str, step: int) -> NoReturn:
         """Put the last checkpoint's parameters back and say what to change."""
         self._unseen.clear()
         kept = "the parameters are as they were at the start"
-        if self._last is not None:
-            self._method.load_state_dict(self._last.section("method"))
-            at = self._last.state["epoch"] * self._steps_per_epoch + self._last.state["step"]
+        if self.checkpoint is not None:
+            self.method.load_state_dict(self.checkpoint.section("method"))
+            at = self.checkpoint.state["epoch"] * self.steps_per_epoch + self.checkpoint.state["step"]
             kept = f"the parameters of step {at} are kept"
         rate = self._rate(max(step, 0))
-        precision = self._method.backbone.precision
+        precision = self.method.backbone.precision
         other = "" if precision == "fp32" else f", or --precision fp32 instead of {precision}"
         raise TrainingError(
-            f"Training stopped at step {step + 1}, epoch {step // self._steps_per_epoch + 1}: {what} "
-            f"with learning rate {rate:g}; {kept}. Use a lower --lr (try {self._peak / 10:g}){other}."
+            f"Training stopped at step {step + 1}, epoch {step // self.steps_per_epoch + 1}: {what} "
+            f"with learning rate {rate:g}; {kept}. Use a lower --lr (try {float(self.config.lr or 0.0) / 10:g}){other}."
         )

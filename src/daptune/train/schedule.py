@@ -4,7 +4,7 @@ The schedules are closed forms of the step number, without state, so that a resu
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -86,12 +86,13 @@ class TrainConfig:
                 )
         if not isinstance(self.compile, bool):
             raise TrainingError(f"compile must be true or false, not {self.compile!r}.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in _LIMITS and value is not None:
-                _require(field.name, value, *_LIMITS[field.name])
-            if field.name in _SHARES and value > 1:
-                raise TrainingError(f"{field.name} must be a share of at most 1, not {value!r}.")
+        for (kind, low, inclusive), names in _LIMITS.items():
+            for name in names:
+                if getattr(self, name) is not None:
+                    _require(name, getattr(self, name), kind, low, inclusive)
+        for name in ("min_crop", "flip"):
+            if getattr(self, name) > 1:
+                raise TrainingError(f"{name} must be a share of at most 1, not {getattr(self, name)!r}.")
         if self.schedule == "cosine_per_epoch" and self.warmup_epochs != int(self.warmup_epochs):
             raise TrainingError(
                 f"warmup_epochs={self.warmup_epochs} must be whole with schedule='cosine_per_epoch'; "
@@ -112,33 +113,18 @@ class TrainConfig:
         """
         enough = max(LEAST_EPOCHS, math.ceil(DEFAULT_STEPS / max(1, steps_per_epoch)))
         default_lr = adamw_lr if adamw_lr is not None and self.optimizer == "adamw" else DEFAULT_LR[self.optimizer]
-        return replace(
-            self,
-            epochs=enough if self.epochs is None else self.epochs,
-            lr=default_lr if self.lr is None else self.lr,
-            weight_decay=(DEFAULT_WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay),
-        )
+        default_decay = DEFAULT_WEIGHT_DECAY[self.optimizer]
+        defaults: dict[str, Any] = {"epochs": enough, "lr": default_lr, "weight_decay": default_decay}
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
-# field -> (type, lowest value, whether the lowest itself is allowed)
-_LIMITS: dict[str, tuple[type, float, bool]] = {
-    "epochs": (int, 1, True),
-    "batch_size": (int, 1, True),
-    "accumulate": (int, 1, True),
-    "lr": (float, 0, False),
-    "weight_decay": (float, 0, True),
-    "momentum": (float, 0, True),
-    "warmup_epochs": (float, 0, True),
-    "warmup_lr": (float, 0, True),
-    "clip_norm": (float, 0, False),
-    "seed": (int, 0, True),
-    "patience": (int, 1, True),
-    "checkpoint_seconds": (float, 0, True),
-    "min_crop": (float, 0, False),
-    "flip": (float, 0, True),
-    "views": (int, 1, True),
+# (type, lowest value, whether the lowest itself is allowed) -> fields
+_LIMITS: dict[tuple[type, float, bool], tuple[str, ...]] = {
+    (int, 1, True): ("epochs", "batch_size", "accumulate", "patience", "views"),
+    (int, 0, True): ("seed",),
+    (float, 0, False): ("lr", "clip_norm", "min_crop"),
+    (float, 0, True): ("weight_decay", "momentum", "warmup_epochs", "warmup_lr", "checkpoint_seconds", "flip"),
 }
-_SHARES = ("min_crop", "flip")  # at most 1
 
 
 def _require(name: str, value: Any, kind: type, low: float, inclusive: bool) -> None:
