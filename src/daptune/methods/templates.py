@@ -5,9 +5,9 @@ trainers/zsclip.py, trainers/imagenet_templates.py), and the sixty of PromptSRC 
 trainers/imagenet_templates.py), three quarters of OpenAI's eighty for ImageNet. All are in templates.json.
 """
 
-import json
 from collections.abc import Sequence
-from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,10 @@ from torch import Tensor
 from ..clip.backbone import Backbone
 from ..clip.prefix import Suffixes, shared_prefix_features
 from ..errors import MethodError, suggest
+from ..files import read_json
 from ..names import readable
 
-_TABLE = json.loads(files(__package__).joinpath("templates.json").read_text("utf-8"))
+_TABLE: dict[str, Any] = read_json(Path(__file__).with_name("templates.json"))
 PLAIN: str = _TABLE["plain"]
 DATASET_TEMPLATES: dict[str, str] = _TABLE["datasets"]
 """Data set (Dassl's name) -> template."""
