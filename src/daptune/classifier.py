@@ -1,7 +1,7 @@
-"""`FewShotClassifier`: any method of daptune as a scikit-learn classifier of images; and `load`, to get one back.
+"""`FewShotClassifier`: any method of daptune as a scikit-learn classifier of images; and `load`, for a saved one.
 
-The contract is scikit-learn's (developers' guide, "Rolling your own estimator"): the constructor only stores, `fit`
-validates, forgets earlier fits and returns self, what was learned ends in `_`.
+As scikit-learn's developers' guide has it ("Rolling your own estimator"): the constructor only stores arguments; `fit`
+validates and returns self; fitted attributes end in `_`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,30 +37,30 @@ from daptune.train import Progress, TrainConfig, fit_method
 
 
 class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
-    """Learn to classify images from a few of each class, by prompts of a frozen CLIP.
+    """A classifier of images trained on a few examples per class, by prompts of a frozen CLIP.
 
     method          a name of `daptune.METHODS`
     backbone        a name for `daptune.load_backbone`, or a loaded `Backbone`
-    shots           images of each class to learn from; None: all
-    seed            draws the images, the first prompts and the order of training
+    shots           training images per class; None: all
+    seed            random seed for the few-shot sample, the initial prompts and the order of training
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
-    start_from      folder of an adapter of the same method and backbone whose learned tensors training starts from
+    start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
     preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
-                    words; options go over them
+                    words; options override them
     precision       of the frozen towers: "auto", "fp32", "bf16", "fp16-faithful"
-    device          of torch
-    batch_size      images at a time in prediction
-    cache_dir       folder that keeps decoded images for later runs (20 GB at most); None: memory alone
-    scaled_decoding predict from large JPEGs decoded at a fraction of their size: faster, not quite the same pixels
+    device          PyTorch device
+    batch_size      images per batch in prediction
+    cache_dir       folder that keeps decoded images for later runs (20 GB at most); None: memory only
+    scaled_decoding predict from large JPEGs decoded at a fraction of their size: faster, slightly different pixels
 
     Fitted:
 
-    classes_        what `predict` answers with, in the order of the columns of `predict_proba`
-    method_         the `Method` that learned, and `backbone_`, the frozen CLIP below it
-    train_table_    the images that were drawn to learn from; `val_table_` those to validate on, or None
-    test_table_     the test images of the source or those held out, or None; `test_name_` says which they are
+    classes_        labels that `predict` returns, in the order of the columns of `predict_proba`
+    method_         the trained `Method`; `backbone_` its frozen CLIP
+    train_table_    the drawn training images; `val_table_` the validation images, or None
+    test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
     record_         the `AdapterRecord` that `save` writes
     """
@@ -113,17 +113,18 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         before: Callable[[Self], None] | None = None,
         decoder: Decoder | None = None,
     ) -> Self:
-        """Learn from `images` (paths, PIL images, uint8 arrays) with `labels` (names or integers).
+        """Train on `images` (paths, PIL images, uint8 arrays) with `labels` (names or integers).
 
-        Without labels, `images` is any source that `daptune.read_source` takes: a folder, a table, a data set.
-        `val` chooses the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are those
-        of `daptune.train.fit_method`; `before` is called with the classifier when all is set up, before training.
-        `holdout` is the part of the images that becomes `test_table_` where the source has no test split; all images
-        are then looked at first (`daptune.data.heldout`), and none that is held out is learned from.
-        `decoder` keeps images that others have use for, before or after.
-        Images that cannot be read are logged together and left out. Raises DaptuneError for bad input.
+        Without labels, `images` is any source of `daptune.read_source`: a folder, a table, a data set.
+        `val` is used to select the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are
+        those of `daptune.train.fit_method`; `before` is called with the classifier right before training.
+        `holdout` is the share of images that becomes `test_table_` if the source has no test split; all images are
+        then checked first (`daptune.data.heldout`), and none that is held out is trained on.
+        `decoder` shares decoded images with other passes over them.
+        Unreadable images are logged together and left out. Raises DaptuneError for bad input.
         """
-        self._forget()
+        for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
+            delattr(self, name)
         method_class, method_config, train_config = self.settings()
         decoder = Decoder(cache_dir=self.cache_dir) if decoder is None else decoder
         names = self.class_names
@@ -183,10 +184,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     ) -> Measured:
         """Accuracy, macro_f1, nll, per_class and probabilities on labelled images, at the adapter's temperature.
 
-        Without labels, `images` is a source: its test images, or all. `daptune.evaluate.zero_shot` makes the
-        classifier to set beside it, `measure_beside` measures the two. Raises DataError at the first image that cannot
-        be read, and for a label that is none of the classes; `decoder` and `after_batch` are those of
-        `daptune.evaluate.measure`.
+        Without labels, `images` is a source: its test images, or all. To compare with zero-shot CLIP, see `zero_shot`
+        and `measure_beside` in `daptune.evaluate`. Raises DataError for an unreadable image and for an unknown label;
+        `decoder` and `after_batch` are those of `daptune.evaluate.measure`.
         """
         check_is_fitted(self, "record_")
         if decoder is None and self.scaled_decoding:
@@ -205,15 +205,15 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         check_is_fitted(self, "record_")
         if labels is None:
             return float(np.average(self.evaluate(images).correct, weights=sample_weight))
-        return float(super().score(images, labels, sample_weight))  # for which a label may be none of the classes
+        return float(super().score(images, labels, sample_weight))  # accepts labels other than the classes
 
     def save(self, folder: str | Path) -> Path:
-        """Write the adapter folder, as a whole, and return it; an adapter that is there is replaced."""
+        """Write the adapter folder atomically and return it; an existing adapter is replaced."""
         check_is_fitted(self, "record_")
         return save_adapter(folder, self.method_, self.record_)
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
-        """The same prompts for other classes, as a new classifier; MethodError where they belong to the old ones."""
+        """A new classifier with the same prompts for other classes; MethodError if they depend on the old classes."""
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)
         record = make_record(method, self.backbone_, shots=self.shots, seed=self.seed, data=dict(self.record_.data))
@@ -223,9 +223,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         return other
 
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
-        """The method's class, its config and the training's, checked: what `fit` will use.
+        """The method's class, its config and the training's, validated, as `fit` uses them.
 
-        Raises MethodError, TrainingError, BackboneError or AdapterError for an unknown name or a value that cannot be.
+        Raises DataError, MethodError, TrainingError, BackboneError or AdapterError for an unknown name or a bad value.
         """
         method_class = get_method(self.method)
         if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
@@ -245,10 +245,6 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.start_from is not None:
             check_start(self.start_from, self.method)
         return method_class, config, TrainConfig(**training)
-
-    def _forget(self) -> None:
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
 
     def _loader(self, part: ImageTable, config: TrainConfig, decoder: Decoder, *, training: bool) -> ImageLoader:
         return ImageLoader(
@@ -308,9 +304,9 @@ def load(
     precision: str | None = None,
     device: str = "cpu",
 ) -> FewShotClassifier:
-    """A fitted classifier from an adapter folder; errors as of `daptune.load_adapter`.
+    """A fitted classifier from an adapter folder. Raises the errors of `daptune.load_adapter`.
 
-    `backbone` is a loaded one, or where the adapter's own lies now if not under the name that the adapter has.
+    `backbone` is a loaded one, or the current location of the adapter's own if it differs from the recorded name.
     """
     if isinstance(backbone, str):
         folder = find_adapter(folder)
@@ -335,7 +331,7 @@ def load(
 
 
 def _integer_labels(labels: Any, class_names: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """What `predict` answers with where the labels are integers, in the order of the classes; else None."""
+    """Integer labels in the order of the classes; None if the labels are not integers."""
     if labels is None or not all(_is_whole(label) for label in labels):
         return None
     return np.unique(np.asarray(labels, dtype=np.int64)) if class_names is None else np.arange(len(class_names))

@@ -5,8 +5,8 @@
     ├── BackboneError       names, checkpoints, tokens, precision of the frozen CLIP
     ├── MethodError         a method, its options, its class names
     ├── AdapterError        a saved adapter: damaged, newer, or of another backbone
-    ├── TrainingError       training cannot go on; the last good state is kept
-    │   └── Interrupted     asked to stop; go on with --resume
+    ├── TrainingError       training cannot continue; the last good state is kept
+    │   └── Interrupted     asked to stop; resume with --resume
     ├── PlanError           a plan of runs, or the folder of its results
     └── MissingExtraError   an optional package is not installed
 
@@ -38,11 +38,11 @@ class AdapterError(DaptuneError):
 
 
 class TrainingError(DaptuneError):
-    """Training cannot go on; what was learned up to the last good state is kept."""
+    """Training cannot continue; the last good state is kept."""
 
 
 class Interrupted(TrainingError):
-    """Training was asked to stop and has saved its state; `--resume` goes on from there."""
+    """Training was asked to stop and has saved its state; `--resume` continues from there."""
 
 
 class PlanError(DaptuneError):

@@ -1,4 +1,4 @@
-"""What a method answers on labelled images, and the zero-shot classifier that it is held against.
+"""Predictions of a method on labelled images, and the zero-shot classifier to compare them with.
 
 The one place where accuracy is measured: training, the classifier, the command line, `bench` and `report` use it.
 n images, C classes.
@@ -23,12 +23,12 @@ from daptune.errors import DataError
 from daptune.methods import Method, get_method, make_config
 
 BATCH = 64
-"""Images at a time where nobody says otherwise."""
+"""Default number of images per batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Answers on n labelled images, and the figures that follow from them.
+    """Predictions on n labelled images, and the figures computed from them.
 
     probabilities   (n, C) float32, rows that sum to 1      labels   (n,) int64, the true classes
     """
@@ -38,7 +38,7 @@ class Measured:
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """The likeliest class of each image, (n,)."""
+        """The most likely class of each image, (n,)."""
         return self.probabilities.argmax(axis=1)
 
     @cached_property
@@ -70,7 +70,7 @@ class Measured:
         return getattr(self, figure)  # `evaluate` once gave a dict
 
     def among(self, columns: Sequence[int]) -> "Measured":
-        """The same images where the answer must be one of some classes; `labels` index `columns` already."""
+        """The same images with predictions restricted to some classes; `labels` already index `columns`."""
         chosen = self.probabilities[:, list(columns)]
         return Measured(chosen / np.maximum(chosen.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny), self.labels)
 
@@ -90,8 +90,8 @@ def evaluate(
 ) -> Measured:
     """Predict every image of `loader`, without augmentation and without gradients: softmax(logits / temperature).
 
-    The method's mode (training or evaluation) is put back afterwards; `after_batch` is called after each batch.
-    Raises DataError without any image.
+    The method's mode (training or evaluation) is restored; `after_batch` is called after each batch.
+    Raises DataError if there are no images.
     """
     return _answers([(method, temperature)], loader, after_batch)[0]
 
@@ -105,7 +105,7 @@ def measure(
     decoder: Decoder | None = None,
     after_batch: Callable[[], object] = int,
 ) -> Measured:
-    """`evaluate` on the images of a table, in its order; `decoder` may hold them already."""
+    """`evaluate` on the images of a table, in its order; `decoder` may already hold them."""
     loader = _loader(table, method.backbone, batch_size, decoder)
     return evaluate(method, loader, temperature=temperature, after_batch=after_batch)
 
@@ -122,7 +122,7 @@ def measure_beside(
 ) -> dict[str, Measured]:
     """`measure` for a method and its baseline in one pass over the images: by name, the baseline first.
 
-    They share a backbone; `temperature` is the method's. A method that is its own baseline stands there once.
+    They share a backbone; `temperature` is the method's. A method that is its own baseline appears once.
     """
     pairs = {baseline.name: (baseline, 1.0)} | {method.name: (method, temperature)}
     loader = _loader(table, method.backbone, batch_size, decoder)
@@ -132,14 +132,14 @@ def measure_beside(
 def _loader(table: ImageTable, backbone: Backbone, batch_size: int, decoder: Decoder | None) -> ImageLoader:
     if not len(table):
         raise DataError("expected images to measure on, found none.")
-    once = Decoder(0) if decoder is None else decoder  # a single pass would keep images for nothing
+    once = Decoder(0) if decoder is None else decoder  # a single pass need not keep images
     return ImageLoader(table, backbone.preprocess, batch_size, drop_last=False, decoder=once)
 
 
 def _answers(
     methods: Sequence[tuple[Method, float]], loader: ImageLoader, after_batch: Callable[[], object]
 ) -> list[Measured]:
-    """What each (method, temperature) answers; every batch is read once for all."""
+    """Predictions of each (method, temperature); every batch is read once for all."""
     transfer, modes = Transfer(methods[0][0].device), [method.training for method, _ in methods]
     probabilities: list[list[torch.Tensor]] = [[] for _ in methods]
     labels = []
@@ -166,7 +166,7 @@ def _answers(
 def zero_shot(
     backbone: Backbone, class_names: Sequence[str], templates: Sequence[str] = (), dataset: str | None = None
 ) -> Method:
-    """The zero-shot classifier that a tuned one is set beside, by `templates` or by those of a benchmark data set."""
+    """The zero-shot classifier to compare with, with `templates` or those of a benchmark data set."""
     options: dict[str, object] = {}
     if templates:
         options = {"templates": tuple(templates)}
@@ -176,7 +176,7 @@ def zero_shot(
 
 
 def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
-    """For each learned text token the vocabulary entries nearest to it in the embedding space, nearest first.
+    """For each learned text token the nearest vocabulary entries in the embedding space, nearest first.
 
     Euclidean distance, as CoOp's interpret_prompt.py. Empty for methods without a common text prompt (M, W).
     """
@@ -184,7 +184,7 @@ def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
     table = method.clip.token_embedding.weight.detach().float()  # (vocabulary, W)
     if prompt is None or prompt.dim() != 2 or prompt.shape[1] != table.shape[1]:
         return []
-    spoken = table.norm(dim=1) > 0  # a backbone may leave out entries that it never learned
+    spoken = table.norm(dim=1) > 0  # a backbone may lack entries that it was not trained on
     distances = torch.cdist(prompt.float(), table).masked_fill(~spoken, float("inf"))  # (M, vocabulary)
     near = distances.topk(min(count, int(spoken.sum())), largest=False)
     decode = method.backbone.tokenizer.decode

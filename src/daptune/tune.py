@@ -1,10 +1,10 @@
 """Search for the settings of a method on a user's own images, with Optuna: never on the test images.
 
-A trial is measured on the validation split where there is one, else by cross-validation of the images that are
-learned from. The first trial is the defaults, so that what is found is at least as good there. Trials that fall behind
-the median of the others are given up (MedianPruner). All is kept in the run's folder as it comes:
+A trial is measured on the validation split if there is one, else by cross-validation of the training images. The
+first trial is the defaults, so the result is at least as good there. Trials below the median of the others are pruned
+(MedianPruner). The run's folder is updated after every trial:
 
-    RUN/study.journal    Optuna's own record; the same call goes on from it
+    RUN/study.journal    Optuna's own record; the same call resumes from it
     RUN/best.json        the best so far, and what it was chosen on
 """
 
@@ -12,13 +12,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from daptune.classifier import FewShotClassifier
+from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, Interrupted, MethodError, MissingExtraError, TrainingError
 from daptune.files import difference, write
@@ -28,16 +29,16 @@ from daptune.train.checkpoint import saving
 JOURNAL, BEST = "study.journal", "best.json"
 TOKENS = (2, 4, 8, 16)
 WIDE = 30.0
-"""The learning rate is searched from the default / WIDE to the default x WIDE."""
+"""The learning rate is searched from default / WIDE to default x WIDE."""
 WEIGHTS = 100.0
-"""The same for weights of losses."""
+"""The same for loss weights."""
 REPORTS = 10
-"""Moments of a training at which a trial is compared with the others."""
+"""Times per training that a trial is compared with the others."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that is searched: a field of TrainConfig, or of the method's options."""
+    """One searched value: a field of TrainConfig, or of the method's options."""
 
     name: str
     of_method: bool
@@ -63,7 +64,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """How a trial ended; numbers are from 1. accuracy is None where it was given up."""
+    """Result of a trial; numbers start at 1. accuracy is None if it was pruned."""
 
     number: int
     params: dict[str, Any]
@@ -74,13 +75,13 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched on what: `parts` are pairs of images to learn from and to validate on."""
+    """Settings to search, and `parts`: pairs of images to train and to validate on."""
 
     classifier: FewShotClassifier
     parts: tuple[tuple[ImageTable, ImageTable], ...]
     settings: tuple[Setting, ...]
     how: str
-    fingerprint: str = field(default="")
+    fingerprint: str
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -89,11 +90,11 @@ class Search:
 
 
 def prepare(classifier: FewShotClassifier, table: ImageTable, val: ImageTable | None, *, folds: int = 3) -> Search:
-    """A search around an unfitted classifier; options that it was given are kept, the others are searched.
+    """A search for an unfitted classifier; options that it was given are kept, the others are searched.
 
-    table  the images to learn from, already drawn        val  where given, measured on in place of cross-validation
+    table  the training images, already drawn        val  if given, measured on instead of cross-validation
 
-    Raises MethodError for a method that learns nothing by steps, DataError where there are too few images.
+    Raises MethodError for a method without gradient steps, DataError for too few images.
     """
     if val is None:
         parts = tuple(_folds(table, folds, classifier.seed))
@@ -114,7 +115,7 @@ def run_search(
 ) -> list[TrialRow]:
     """Run trials until there are `trials` in `run`, or the minutes are over; returns all of them, the best first.
 
-    Raises TrainingError where the folder holds another search, Interrupted when stopped: the same call goes on.
+    Raises TrainingError if the folder holds another search, Interrupted when stopped: the same call resumes.
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -155,21 +156,21 @@ def run_search(
             left_seconds = None if minutes is None else max(1e-3, until - time.monotonic())
             study.optimize(objective, n_trials=trials - begun, timeout=left_seconds, callbacks=[after])
     except (Interrupted, KeyboardInterrupt) as error:
-        raise Interrupted(f"The search was stopped; what is done is in {run}, and the same command goes on.") from error
+        raise Interrupted(f"The search was stopped; what is done is in {run}; repeat the command to resume.") from error
     return _rows(study, search)
 
 
 def split_params(search: Search, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A trial's values as (options of the method, fields of TrainConfig), those that were given included."""
-    own = {setting.name: setting.of_method for setting in search.settings}
-    classifier = search.classifier
-    method = dict(classifier.method_options or {}) | {name: value for name, value in params.items() if own[name]}
-    train = dict(classifier.train_options or {}) | {name: value for name, value in params.items() if not own[name]}
+    """A trial's values with the given ones, as (options of the method, fields of TrainConfig)."""
+    method, train = dict(search.classifier.method_options or {}), dict(search.classifier.train_options or {})
+    for setting in search.settings:
+        if setting.name in params:
+            (method if setting.of_method else train)[setting.name] = params[setting.name]
     return method, train
 
 
 def _measure(search: Search, trial: Any, until: float) -> float:
-    """Validation accuracy after the last epoch, over all parts; raises TrialPruned on the way."""
+    """Validation accuracy after the last epoch, over all parts. Raises TrialPruned to stop early."""
     optuna = _optuna()
     params = {setting.name: setting.suggest(trial) for setting in search.settings}
     method, train = split_params(search, params)
@@ -208,9 +209,15 @@ def _measure(search: Search, trial: Any, until: float) -> float:
 def _settings(classifier: FewShotClassifier, images: int) -> Iterator[Setting]:
     method_class, config, given = classifier.settings()
     if classifier.preset is not None:
-        raise MethodError("a preset settles what would be searched; leave out --preset")
-    if not _learns_by_steps(classifier):
-        raise MethodError(f"{classifier.method} learns nothing by steps: there is nothing to search; take dapt or coop")
+        raise MethodError("a preset fixes the settings to search; leave out --preset")
+    if not isinstance(classifier.backbone, Backbone):  # loaded once for all trials
+        classifier.backbone = load_backbone(
+            classifier.backbone, precision=classifier.precision, device=classifier.device
+        )
+    if not method_class(classifier.backbone, ("one", "two"), config).trainable:
+        raise MethodError(
+            f"{classifier.method} is not trained by gradient steps, so there is nothing to search; use dapt or coop"
+        )
     batches = max(1, images // given.batch_size)
     train = given.resolved(-(-batches // given.accumulate), method_class.default_lr)
     fixed = set(classifier.train_options or {}) | set(classifier.method_options or {})
@@ -221,7 +228,7 @@ def _settings(classifier: FewShotClassifier, images: int) -> Iterator[Setting]:
         epochs = int(train.epochs or 1)
         yield Setting("epochs", False, epochs, max(1, epochs // 4), 2 * epochs)
     if getattr(config, "context_init", ""):
-        fixed.add("text_tokens")  # the words decide their number
+        fixed.add("text_tokens")  # the words fix their number
     for option in (option.name for option in fields(config) if option.name not in fixed):
         value = getattr(config, option)
         if option.endswith("_weight") and isinstance(value, float):
@@ -229,17 +236,6 @@ def _settings(classifier: FewShotClassifier, images: int) -> Iterator[Setting]:
             yield Setting(option, True, middle, middle / WEIGHTS, middle * WEIGHTS)
         if option in ("text_tokens", "vision_tokens"):
             yield Setting(option, True, value, choices=tuple(sorted({*TOKENS, value})))
-
-
-def _learns_by_steps(classifier: FewShotClassifier) -> bool:
-    from daptune.clip.backbone import Backbone, load_backbone
-
-    method_class, config, _ = classifier.settings()
-    backbone = classifier.backbone
-    if not isinstance(backbone, Backbone):
-        backbone = load_backbone(backbone, precision=classifier.precision, device=classifier.device)
-        classifier.backbone = backbone  # once for all trials
-    return cast(bool, method_class(backbone, ("one", "two"), config).trainable)
 
 
 def _folds(table: ImageTable, folds: int, seed: int) -> Iterator[tuple[ImageTable, ImageTable]]:
@@ -278,7 +274,7 @@ def _check(study: Any, search: Search, run: Path) -> None:
 def _rows(study: Any, search: Search) -> list[TrialRow]:
     states = ("COMPLETE", "PRUNED")
     rows = [_row(trial, search) for trial in study.get_trials(deepcopy=False) if trial.state.name in states]
-    # among equal accuracies, which are common with few images, the more confident in what is true
+    # equal accuracies are common with few images: then the lower loss first
     return sorted(rows, key=lambda row: (-(row.accuracy if row.accuracy is not None else -1), row.nll or 0, row.number))
 
 

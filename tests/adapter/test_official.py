@@ -291,4 +291,4 @@ def test_the_command_makes_an_adapter_that_predicts(
     assert "give --classes FILE" in capsys.readouterr().err
     classes.write_text("\n")
     assert run([*words, "--classes", str(classes)]) == 2
-    assert "expected a class name a line" in capsys.readouterr().err
+    assert "expected one class name per line" in capsys.readouterr().err

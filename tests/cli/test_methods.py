@@ -31,9 +31,9 @@ def test_methods_are_listed_with_what_they_learn_and_need(
     assert cells["name"] == ["year", "what it learns", "needs", "parameters", "new classes"]
     assert cells["coop"] == ["2022", "learn the words around the class name", "steps", "1,024", "yes"]
     assert cells["zero_shot"][2:] == ["no images", "0", "yes"]
-    assert cells["linear_probe"][2:] == ["no steps, validation images", "33 a class", "no"]
+    assert cells["linear_probe"][2:] == ["no steps, validation images", "33 per class", "no"]
     assert cells["tip_adapter_f"][2:] == ["steps, validation images", "as the images", "no"]
-    assert cells["prototype"][2:] == ["no steps", "32 a class", "no"]
+    assert cells["prototype"][2:] == ["no steps", "32 per class", "no"]
 
 
 def test_a_method_without_a_line_of_its_own_is_listed_by_its_title(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,9 @@ def test_a_fault_of_our_own_is_told_apart(daptune: Command, monkeypatch: pytest.
     def fault(*_: object, **__: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("daptune.cli.show.read_record", fault)
+    monkeypatch.setattr("daptune.adapter.record.read_record", fault)
     done = daptune("show", adapter)
-    assert done.code == 1 and done.err.startswith("daptune: error: a fault of daptune: KeyError")
+    assert done.code == 1 and done.err.startswith("daptune: error: internal error in daptune: KeyError")
 
 
 @pytest.mark.parametrize("verb", ["", "demo", "fit", "eval", "predict", "methods", "bench", "tune", "show", "pull"])

@@ -3,14 +3,13 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from daptune.data import heldout
 from daptune.data.cache import Decoder
-from daptune.data.heldout import choose_split, draw_readable, hold_out, images_again, read_images
+from daptune.data.heldout import choose_split, draw_readable, hold_out, read_images
 from daptune.data.sources import read_source
-from daptune.data.table import ImageTable, Splits
+from daptune.data.table import ImageTable
 from daptune.errors import DataError
 
 from ..conftest import CLASSES, COLOURS, save_picture
@@ -103,18 +102,3 @@ def test_a_bad_image_is_drawn_anew_and_the_rest_forgotten(folder: Path, monkeypa
         else:
             with pytest.raises(DataError):
                 decoder(image)
-
-
-def test_the_images_of_a_fit_are_found_again(folder: Path, tmp_path: Path) -> None:
-    splits = hold_out(read_source(folder), 0.3, 5)[0]
-    drawn = draw_readable(splits.train, 3, 5, None, Decoder()).train
-    known = {"shots": 3, "seed": 5, "part": 0.3, "fingerprint": drawn.fingerprint()}
-    found = images_again(folder, CLASSES, **known)  # type: ignore[arg-type]
-    assert found.train is not None and names(found.train) == names(drawn) and names(found.test) == names(splits.test)
-    assert found.name == "30 % of pictures, held out of training" and found.remark == ""
-    other = images_again(folder, CLASSES, **known | {"seed": 6})  # type: ignore[arg-type]
-    assert other.train is None and other.name == "all of pictures" and "not those that it was made from" in other.remark
-    whole = draw_readable(read_source(folder).train, None, 5, None, Decoder()).train
-    none = images_again(folder, CLASSES, shots=None, seed=5, part=None, fingerprint=whole.fingerprint())
-    assert none.test is None and "No images were held out" in none.remark and np.all(none.train.counts() == COUNTS)  # type: ignore[union-attr]
-    assert isinstance(splits, Splits)

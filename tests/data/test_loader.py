@@ -17,7 +17,7 @@ from daptune.clip import preprocess as preprocessing
 from daptune.data import Augmentation, ImageLoader, ImageTable, iter_batches
 from daptune.data import images as images_module
 from daptune.data.augment import EPOCH, VIEW, augment, epoch_order, generator
-from daptune.data.cache import ImageCache
+from daptune.data.cache import Decoder
 from daptune.data.parallel import ordered_map
 from daptune.errors import DataError
 
@@ -180,14 +180,15 @@ def test_images_are_decoded_once(table, monkeypatch):
     assert len(calls) == len(table)
 
 
-def test_the_cache_keeps_within_its_bytes():
-    cache = ImageCache(3 * 4 * 100)
-    made = []
+def test_the_cache_keeps_within_its_bytes(monkeypatch):
+    made, decode = [], images_module.decode
+    monkeypatch.setattr(images_module, "decode", lambda source, **_: (made.append(source), decode(source))[1])
+    cache, rows = Decoder(3 * 4 * 100), [np.full((10, 10, 3), row, np.uint8) for row in range(4)]
     for row in (0, 1, 2, 0, 3, 0, 1):  # 1 is the oldest when 3 comes
-        cache.get(row, lambda row=row: (made.append(row), Image.new("RGB", (10, 10)))[1])
+        cache(rows[row])
         assert cache.held <= cache.limit
-    assert made == [0, 1, 2, 3, 1]
-    cache.get(9, lambda: Image.new("RGB", (100, 100)))  # alone over the limit: passed through
+    assert [array[0, 0, 0] for array in made] == [0, 1, 2, 3, 1]
+    cache(np.zeros((100, 100, 3), np.uint8))  # alone over the limit: passed through
     assert cache.held == cache.limit
 
 

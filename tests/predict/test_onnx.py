@@ -135,7 +135,7 @@ def test_predict_runs_where_torch_is_not_installed(
         assert [item["probability"] for item in row["top"]] == pytest.approx(sorted(probabilities)[::-1], abs=1e-5)
     refused = predict(adapter)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert "is not installed; only exported .onnx files do without: pip install daptune" in refused.stderr
+    assert "is not installed; only exported .onnx files work without it: pip install daptune" in refused.stderr
 
 
 def test_what_an_onnx_file_cannot_take_is_said(

@@ -3,6 +3,8 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,15 @@ import daptune
 from daptune.adapter.record import read_record
 from daptune.cli import run
 from daptune.cli.report import find_fit
+from daptune.data.cache import Decoder
+from daptune.data.heldout import draw_readable, hold_out
+from daptune.data.sources import read_source
 from daptune.errors import DataError
 from daptune.metrics import expected_calibration_error
 from daptune.report.fit import held_out_images
 from daptune.report.fit_charts import confusion_figure
 
+from ..conftest import CLASSES, COLOURS, save_picture
 from .reading import Elements, outside, table
 
 
@@ -52,7 +58,32 @@ def test_other_images_are_measured_on_and_said_to_be_other(fitted_folder: Path, 
         (tmp_path / "other" / name / "x.png").write_bytes((fitted_folder / "pictures" / name / "9.png").read_bytes())
     images = held_out_images(record, tmp_path / "other")
     assert images.train is None and images.test is not None and len(images.test) == 3
-    assert "not those that it was made from" in images.remark
+    assert "not those that the adapter was trained on" in images.remark
+
+
+def test_the_images_of_a_fit_are_found_again(tmp_path: Path) -> None:
+    counts, folder = (4, 10, 7), tmp_path / "pictures"
+    for place, (name, count) in enumerate(zip(CLASSES, counts, strict=True)):
+        for number in range(count):
+            save_picture(folder / name / f"{number}.png", COLOURS[name], 20 * place + number)
+
+    def record(shots: int | None, seed: int, **data: Any) -> Any:
+        return SimpleNamespace(class_names=CLASSES, shots=shots, seed=seed, data=data)
+
+    splits = hold_out(read_source(folder), 0.3, 5)[0]
+    drawn = draw_readable(splits.train, 3, 5, None, Decoder()).train
+    known = {"holdout": 0.3, "fingerprint": drawn.fingerprint()}
+    found = held_out_images(record(3, 5, **known), folder)
+    assert found.train is not None and set(found.train.images) == set(drawn.images)
+    assert found.test is not None and splits.test is not None and set(found.test.images) == set(splits.test.images)
+    assert found.name == "30 % of pictures, held out of training" and found.remark == ""
+    other = held_out_images(record(3, 6, **known), folder)
+    assert other.train is None and other.name == "all of pictures"
+    assert "not those that the adapter was trained on" in other.remark
+    whole = draw_readable(read_source(folder).train, None, 5, None, Decoder()).train
+    none = held_out_images(record(None, 5, fingerprint=whole.fingerprint()), folder)
+    assert none.test is None and "No images were held out" in none.remark
+    assert none.train is not None and tuple(none.train.counts()) == counts
 
 
 def test_the_wrong_labels_are_shown(fit_report: Path, fitted_folder: Path) -> None:
@@ -111,7 +142,7 @@ def test_without_the_backbone_the_record_is_reported(
     content["backbone"]["name"] = str(tmp_path / "gone.pt")
     (moved / "adapter.json").write_text(json.dumps(content))
     assert run(["report", str(moved), "--out", str(tmp_path / "r.html")]) == 0
-    assert "only what the adapter itself tells" in capsys.readouterr().err
+    assert "only what is recorded in the adapter" in capsys.readouterr().err
     assert run(["report", str(moved), "--out", str(tmp_path / "r.html"), "--images", str(tmp_path)]) == 2
 
 

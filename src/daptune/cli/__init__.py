@@ -1,12 +1,12 @@
 """The command line: `daptune VERB ...`. Bad input is one line on stderr and exit code 2, never a traceback.
 
-    options.py   what each verb takes            console.py   everything that is printed
-    app.py       the verbs, their help            fitting.py   what `fit`, `demo` and `eval` share
+    options.py   options of the commands          console.py   everything that is printed
+    fitting.py   shared by `fit`, `demo` and `eval`
 
-`research.py` holds more verbs. The work of each is in a file of its own, imported when it runs: options in, one call of
-the library, output. `export.py`, `serve.py` and `sharing.py` declare their verbs themselves.
+Most commands are declared in their own files. Those with much work are declared in `app.py` and `research.py`, and
+their files are imported when they run. No import of torch or numpy at the top of a file that declares commands.
 
-Exit codes: 0 done; 2 bad input; 130 interrupted (`fit` goes on with --resume); 1 a fault of daptune itself.
+Exit codes: 0 done; 2 bad input; 130 interrupted (`fit` resumes with --resume); 1 internal error.
 """
 
 import os
@@ -19,7 +19,7 @@ from daptune.errors import DaptuneError, Interrupted
 __all__ = ["STDIN", "main", "run"]
 
 STDIN = "/dev/stdin"
-"""What stands for a list of files on standard input, besides `-`."""
+"""Alternative to `-` for a list of files on standard input."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,17 +31,18 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run one command in this process and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    # the parser takes a lone "-" for an unknown option
+    # the parser would take a lone "-" for an unknown option
     words = [STDIN if word == "-" else word for word in words if word != "--debug"]
 
     from cyclopts import CycloptsError
 
-    from daptune.cli import export, research, serve, sharing  # noqa: F401  they add their verbs
+    # they add their commands
+    from daptune.cli import data, eval_, export, import_, methods, research, serve, sharing, show  # noqa: F401
     from daptune.cli.app import app
 
     try:
         code = app(words)
-        sys.stdout.flush()  # here, so that a closed pipe is met inside the try
+        sys.stdout.flush()  # inside the try, to catch a closed pipe
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, Interrupted, BrokenPipeError, CycloptsError, DaptuneError, Exception) as error:
         if debug:
@@ -73,7 +74,9 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
         return _say(f"{where}{error.strerror or error}", 2)
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
         return _say("out of memory; try a smaller --batch-size, or --precision bf16", 2)
-    return _say(f"a fault of daptune: {type(error).__name__}: {error}; --debug shows where; please report it", 1)
+    return _say(
+        f"internal error in daptune: {type(error).__name__}: {error}; use --debug for details and please report it", 1
+    )
 
 
 EXTRAS = {
@@ -84,14 +87,14 @@ EXTRAS = {
     "cluster": ("ray",),
     "parquet": ("pyarrow",),
 }
-"""What each extra brings, by the names that are imported."""
+"""Packages of each extra, by import name."""
 
 
 def _not_installed(module: str) -> str:
     for extra, brought in EXTRAS.items():
         if module in brought:
             return f"{module} is not installed: pip install 'daptune[{extra}]'"
-    return f"{module} is not installed; only exported .onnx files do without: pip install daptune"
+    return f"{module} is not installed; only exported .onnx files work without it: pip install daptune"
 
 
 def _say(message: str, code: int) -> int:

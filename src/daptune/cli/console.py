@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-_PLAIN_WIDTH = 110  # where there is no terminal to ask, such as in a log file
+_PLAIN_WIDTH = 110  # without a terminal, such as in a log file
 
 
 def _console(*, stderr: bool) -> Console:
@@ -30,7 +30,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 def say(text: str = "") -> None:
-    """One line of the result on stdout; `text` may hold rich's markup, so escape what comes from the user."""
+    """One line of the result on stdout; `text` may contain rich's markup, so escape user input."""
     _console(stderr=False).print(text, soft_wrap=True)
 
 
@@ -68,10 +68,10 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
 
 @contextmanager
 def progress(*, steps: bool, warn: bool = True) -> Iterator[Progress]:
-    """A progress display on stderr; shows nothing where stderr is no terminal.
+    """A progress display on stderr; shows nothing if stderr is not a terminal.
 
-    With `steps` it counts and tells the time left by itself; without, the task's `note` does. Warnings stand above
-    the bar, without `warn` nowhere.
+    With `steps` it shows the count and the time left, without them only the task's `note`. With `warn`, warnings are
+    printed above the bar.
     """
     console = _console(stderr=True)
     counters: list[ProgressColumn] = [MofNCompleteColumn(), TimeRemainingColumn()] if steps else []
@@ -86,33 +86,23 @@ def progress(*, steps: bool, warn: bool = True) -> Iterator[Progress]:
             disable=not console.is_terminal,
             transient=True,
         ) as bar,
-        _warnings_to(console) if warn else nullcontext(),
+        warnings_shown(console) if warn else nullcontext(),
     ):
         yield bar
 
 
 @contextmanager
-def warnings_shown() -> Iterator[None]:
-    """Print what the package logs as a warning as one line on stderr each."""
-    with _warnings_to(_console(stderr=True)):
-        yield
-
-
-@contextmanager
-def _warnings_to(console: Console) -> Iterator[None]:
+def warnings_shown(console: Console | None = None) -> Iterator[None]:
+    """Print each warning that the package logs as one line on stderr."""
     # One handler at a time: within a progress display, lines must go through its console to stay above the bar.
     logger = logging.getLogger("daptune")
-    outer = [handler for handler in logger.handlers if isinstance(handler, _LineHandler)]
-    handler = _LineHandler(console)
-    for other in outer:
-        logger.removeHandler(other)
-    logger.addHandler(handler)
+    before = logger.handlers
+    own: list[logging.Handler] = [handler for handler in before if not isinstance(handler, _LineHandler)]
+    logger.handlers = [*own, _LineHandler(console or _console(stderr=True))]
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        for other in outer:
-            logger.addHandler(other)
+        logger.handlers = before
 
 
 class _LineHandler(logging.Handler):
@@ -140,7 +130,7 @@ def size_text(count: float) -> str:
 
 
 def shapes_text(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Tensors by name, `text_prompt 16 x 512`; those of a network of more than four by their number."""
+    """Tensors by name, `text_prompt 16 x 512`; a network of more than four tensors by their number."""
     networks = [name.partition(".")[0] for name in shapes if "." in name]
     parts = {}
     for name, shape in shapes.items():

@@ -1,65 +1,100 @@
-"""`daptune data`: the benchmark data sets: which there are, what is there of them, and fetching what can be fetched."""
+"""`daptune data`: the benchmark data sets: list them, check a folder, fetch what can be fetched."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
+from cyclopts import App, Parameter
+
+from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, print_pairs, print_table, progress, say
-from daptune.data.benchmarks.fetch import Progress
-from daptune.data.benchmarks.inventory import Report, check
-from daptune.data.benchmarks.prepare import FAILED, THERE, Step, prepare
-from daptune.data.benchmarks.reading import data_root
-from daptune.data.benchmarks.registry import BENCHMARKS, Benchmark, find
+from daptune.cli.options import Json
 from daptune.errors import DataError
 
+if TYPE_CHECKING:
+    from daptune.data.benchmarks.fetch import Progress
+    from daptune.data.benchmarks.inventory import Report
+    from daptune.data.benchmarks.prepare import Step
+    from daptune.data.benchmarks.registry import Benchmark
 
-def run_list(root: Path | None, *, as_json: bool) -> int:
-    """Every data set with its published counts, and whether its folder is there."""
+data = App(name="data", help="The paper's data sets: list them, check a folder, fetch what can be fetched.")
+app.command(data)
+_Name = Annotated[str, Parameter(help="Name of a data set, as in `daptune data list`.")]
+_Root = Annotated[
+    Path | None, Parameter(name="--root", help="Folder of the data sets; by default $DAPTUNE_DATA, else ./data.")
+]
+
+
+@data.command(name="list")
+def list_all(*, root: _Root = None, json: Json = False) -> int:
+    """List the 11 data sets and 4 targets: classes, images by split, where they come from."""
+    from daptune.data.benchmarks.reading import data_root
+    from daptune.data.benchmarks.registry import BENCHMARKS
+
     place = data_root(root)
-    if as_json:
-        rows = [_facts(record) | {"present": (place / record.folder).is_dir()} for record in BENCHMARKS.values()]
+    there = {name: (place / record.folder).is_dir() for name, record in BENCHMARKS.items()}
+    if json:
+        rows = [_facts(record) | {"present": there[name]} for name, record in BENCHMARKS.items()]
         emit_json({"root": str(place), "datasets": rows})
         return 0
     cells = [
         (
             record.name,
-            "yes" if (place / record.folder).is_dir() else "no",
+            "yes" if there[name] else "no",
             *(f"{count:,}" if count else "-" for count in (record.classes, *record.counts)),
             urlsplit(record.page).hostname,
         )
-        for record in BENCHMARKS.values()
+        for name, record in BENCHMARKS.items()
     ]
     columns = ("name", "there", "classes", "train", "val", "test", "source")
     print_table(f"benchmark data sets below {place}", columns, cells, left=2)
-    say("daptune data check NAME     what is there of one, against the published counts")
+    say("daptune data check NAME     compare the folder of one with the published counts")
     say("daptune data prepare NAME   fetch what can be fetched")
     say("daptune fit data:NAME       learn from one")
     return 0
 
 
-def run_check(name: str, root: Path | None, *, as_json: bool) -> int:
-    """The state of one data set; raises DataError where it is not whole, after all has been printed."""
+@data.command(name="check")
+def check_one(name: _Name, /, *, root: _Root = None, json: Json = False) -> int:
+    """Compare a data set's folder with the published one: the tree, what is missing, counts by split.
+
+    Exit code 2 if incomplete.
+    """
+    from daptune.data.benchmarks.inventory import check
+    from daptune.data.benchmarks.reading import data_root
+
     report = check(name, data_root(root))
-    if as_json:
+    if json:
         emit_json(_report_json(report))
     else:
         _print_report(report)
-    if report.problems:
-        more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
-        advice = f"; `daptune data prepare {report.record.name}` fetches what can be fetched"
-        raise DataError(f"{report.record.name} is {report.state}: {report.problems[0].rstrip('.')}{more}{advice}")
-    return 0
+    more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+    return _exit(report, f"{more}; `daptune data prepare {report.record.name}` fetches what can be fetched")
 
 
-def run_prepare(name: str, root: Path | None, *, keep: bool, as_json: bool) -> int:
-    """Fetch what is lacking, then say what has to be done by hand; raises DataError while the set is not whole."""
+@data.command(name="prepare")
+def prepare_one(name: _Name, /, *, root: _Root = None, keep: bool = False, json: Json = False) -> int:
+    """Fetch a data set as far as it has stable addresses, and list what is left to do by hand.
+
+    Resumes interrupted downloads and checks published checksums.
+
+    Parameters
+    ----------
+    keep
+        Keep the archives after they are unpacked.
+    """
+    from daptune.data.benchmarks.inventory import check
+    from daptune.data.benchmarks.prepare import prepare
+    from daptune.data.benchmarks.reading import data_root
+    from daptune.data.benchmarks.registry import find
+
     record, place = find(name), data_root(root)
     with _bars() as watch:
         steps = prepare(record, place, watch, keep=keep)
     report = check(record.name, place)
-    if as_json:
+    if json:
         done = [{"file": step.download.file, "outcome": step.outcome, "reason": step.reason or None} for step in steps]
         emit_json(_report_json(report) | {"downloads": done, "manual": list(record.manual)})
     else:
@@ -67,12 +102,19 @@ def run_prepare(name: str, root: Path | None, *, keep: bool, as_json: bool) -> i
         _print_report(report)
     for line in _by_hand(record, steps, report):
         note(line)
+    return _exit(report)
+
+
+def _exit(report: "Report", advice: str = "") -> int:
+    """0 for a complete data set; raises DataError with its first problem for others."""
     if report.problems:
-        raise DataError(f"{record.name} is {report.state}: {report.problems[0].rstrip('.')}")
+        raise DataError(f"{report.record.name} is {report.state}: {report.problems[0].rstrip('.')}{advice}")
     return 0
 
 
-def _by_hand(record: Benchmark, steps: list[Step], report: Report) -> Iterator[str]:
+def _by_hand(record: "Benchmark", steps: "list[Step]", report: "Report") -> Iterator[str]:
+    from daptune.data.benchmarks.prepare import FAILED, THERE
+
     failed = [step for step in steps if step.outcome == FAILED]
     manual = record.manual if any(entry.needed and not entry.present for entry in report.entries) else ()
     broken = [target for step in steps if step.outcome == THERE for _, target in step.download.unpack]
@@ -84,15 +126,15 @@ def _by_hand(record: Benchmark, steps: list[Step], report: Report) -> Iterator[s
     for line in manual:
         yield f"  {line}"
     for target in broken:
-        yield f"  {target}/ was there and may be half unpacked: remove it, and the same command fetches it again."
+        yield f"  {target}/ was there and may be half unpacked: remove it and repeat the command to fetch it again."
 
 
 @contextmanager
-def _bars() -> Iterator[Callable[[str], Progress]]:
+def _bars() -> "Iterator[Callable[[str], Progress]]":
     """A bar for each file, in MiB; on stderr, and only on a terminal."""
     with progress(steps=False) as shown:
 
-        def watch(file: str) -> Progress:
+        def watch(file: str) -> "Progress":
             task = shown.add_task(file, total=None, note="")
 
             def tell(done: int, total: int | None) -> None:
@@ -104,9 +146,12 @@ def _bars() -> Iterator[Callable[[str], Progress]]:
         yield watch
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: "Report") -> None:
     record = report.record
-    marks = [(entry.path, _mark(entry.present, entry.needed), entry.role) for entry in report.entries]
+    marks = [
+        (entry.path, "there" if entry.present else "MISSING" if entry.needed else "not there", entry.role)
+        for entry in report.entries
+    ]
     print_table(f"{record.name} in {report.folder}", ("expected", "", "what for"), marks, left=3)
     rows: list[tuple[Any, ...]] = [(part, f"{found:,}", f"{count:,}") for part, (found, count) in report.counts.items()]
     rows.append(("classes", f"{report.classes:,}", f"{record.classes:,}"))
@@ -119,18 +164,12 @@ def _print_report(report: Report) -> None:
         print_pairs({"problem": problem})
 
 
-def _mark(present: bool, needed: bool) -> str:
-    if present:
-        return "there"
-    return "MISSING" if needed else "not there"
-
-
-def _facts(record: Benchmark) -> dict[str, Any]:
+def _facts(record: "Benchmark") -> dict[str, Any]:
     counts = dict(zip(("train", "val", "test"), record.counts, strict=True))
     return {"name": record.name, "folder": record.folder, "classes": record.classes, **counts, "source": record.page}
 
 
-def _report_json(report: Report) -> dict[str, Any]:
+def _report_json(report: "Report") -> dict[str, Any]:
     return {
         **_facts(report.record),
         "path": str(report.folder),

@@ -1,4 +1,4 @@
-"""`daptune demo`: the main job from beginning to end on the embedded backbone and pictures, without a download."""
+"""`daptune demo`: fit, compare and predict with the embedded backbone and pictures, without a download."""
 
 import shlex
 import time
@@ -20,14 +20,14 @@ from daptune.methods import Method
 
 SHOTS = 16
 EPOCHS = 10
-"""Fewer than the default, so that a minute is enough on two cores."""
+"""Fewer than the default: about a minute on two cores."""
 COMPARED = {"coop_vpt": "CoOp + VPT", "dapt": "DAPT"}
-"""What is learned, and its name in the table; the last one is saved."""
+"""Methods and their names in the table; the last one is saved."""
 PREDICTED = 3
 
 
 def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
-    """Do it; raises DaptuneError when `out` cannot be written."""
+    """Run the command. Raises DaptuneError if `out` cannot be written."""
     began = time.monotonic()
     target = check_target(out / "adapter")
     tell = (lambda text="": None) if as_json else say
@@ -37,7 +37,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     pictures = extract_demo(out / "pictures")
     train, tests = demo_tables(pictures, source, domains)
     tell(f"   A small CLIP that knows emoji and icons, and pictures of {len(train.class_names)} classes in {out}.")
-    tell(f"   It learns from {source}; {', '.join(domains)} are styles that it never learns from.\n")
+    tell(f"   It learns from {source}; {', '.join(domains)} are styles that it is not trained on.\n")
 
     training = {"epochs": EPOCHS if epochs is None else epochs}
     decoder = Decoder()
@@ -50,10 +50,10 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
         with training_bar(classifier, warn=False) as show:
             classifier.fit(train, progress=show, decoder=decoder)
         if not as_json and not fitted:
-            card = method_card(classifier, f"{len(tests[source])} images of concepts that it does not learn from")
+            card = method_card(classifier, f"{len(tests[source])} images of concepts that it is not trained on")
             print_pairs({f"   {name}": card[name] for name in ("learns", "prompt", "images", "training", "held out")})
         elif method == "dapt":
-            tell("   the same prompts, with two more terms: classes spread, images gather around their class")
+            tell("   the same prompts, with two more terms: classes move apart, images towards their class")
         tell(f"   done in {time.monotonic() - started:.0f} s\n")
         rows[method] = measure_all(classifier.method_, tests, decoder)
         fitted[method] = classifier
@@ -69,7 +69,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     titles = {"zero_shot": "zero-shot"} | COMPARED
     cells = [(titles[name], *(percent(found[style].accuracy) for style in tests)) for name, found in rows.items()]
     print_table(
-        f"{len(COMPARED) + 2}  Accuracy: test pictures of the style learned from, then unseen styles",
+        f"{len(COMPARED) + 2}  Accuracy: test pictures of the training style, then unseen styles",
         ("method", *tests),
         cells,
     )
@@ -83,7 +83,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
 
 
 def demo_tables(pictures: Path, source: str, domains: list[str]) -> tuple[ImageTable, dict[str, ImageTable]]:
-    """The images to learn from, and the test images by style, the source first; all with one class list."""
+    """The training images, and the test images by style, the source first; all with one class list."""
     train = read_source(pictures / source / "support").train
     return train, {
         style: read_source(pictures / style / "test", label_names=train.class_names).train
@@ -92,7 +92,7 @@ def demo_tables(pictures: Path, source: str, domains: list[str]) -> tuple[ImageT
 
 
 def measure_all(method: Method, tests: Mapping[str, ImageTable], decoder: Decoder) -> dict[str, Measured]:
-    """The method on every style."""
+    """Measure the method on every style."""
     found = {}
     for style, table in tests.items():
         with measuring(f"{method.name} on {style}", len(table)) as tick:
@@ -119,7 +119,7 @@ def predict_some(classifier: FewShotClassifier, table: ImageTable) -> list[dict[
 def _next(out: Path) -> None:
     adapter = shlex.quote(str(out / "adapter"))
     say("\n[bold]Next[/bold]")
-    say("   your own images, one folder a class:   daptune fit FOLDER --out my-adapter")
+    say("   your own images, one folder per class: daptune fit FOLDER --out my-adapter")
     say("   photographs need a full-size backbone: daptune fit FOLDER --out my-adapter --backbone ViT-B-16/openai")
     say("   (350 MB, once; then also offline:      daptune pull ViT-B-16/openai)")
     say(f"   use this adapter:                      daptune predict {adapter} PICTURES...")

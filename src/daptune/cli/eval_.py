@@ -1,18 +1,41 @@
 """`daptune eval`: an adapter on labelled images."""
 
 from pathlib import Path
+from typing import Literal
 
+from daptune.cli.app import app
 from daptune.cli.console import emit_json, percent, print_table, warnings_shown
-from daptune.cli.fitting import measuring, print_classes
-from daptune.cli.options import RunOptions, load_with
-from daptune.data.cache import Decoder
-from daptune.data.heldout import choose_split, read_images
+from daptune.cli.options import Adapter, Json, RunOptions, load_with
+
+_RUN = RunOptions()
 
 
-def run(
-    adapter: Path, folder: Path, *, split: str | None, new_classes: bool, options: RunOptions, as_json: bool
+@app.command(name="eval")
+def evaluate(
+    adapter: Adapter,
+    folder: Path,
+    /,
+    *,
+    split: Literal["train", "val", "test", "all"] | None = None,
+    new_classes: bool = False,
+    options: RunOptions = _RUN,
+    json: Json = False,
 ) -> int:
-    """Do it; raises DaptuneError for bad input."""
+    """Measure an adapter on labelled images: accuracy, macro-F1 and a row for each class.
+
+    Parameters
+    ----------
+    folder
+        Labelled images, as for `daptune fit`; its classes are matched with the adapter's by name.
+    split
+        Images to measure on; by default `test` if the folder has one, else all.
+    new_classes
+        Use the class names of the folder instead of the adapter's: the same prompts on other classes.
+    """
+    from daptune.cli.fitting import measuring
+    from daptune.data.cache import Decoder
+    from daptune.data.heldout import choose_split, read_images
+
     classifier, decoder = load_with(adapter, options), Decoder()
     with warnings_shown():
         names = None if new_classes else classifier.method_.class_names
@@ -22,17 +45,14 @@ def run(
             classifier = classifier.with_classes(table.class_names)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
             found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
-    if as_json:
+    if json:
         emit_json({"adapter": str(adapter), "split": name, "images": len(table), **found.to_json(table.class_names)})
         return 0
-    print_table(
-        f"{adapter} on {len(table)} images ({name})",
-        ("measure", "value"),
-        [
-            ("accuracy", percent(found.accuracy)),
-            ("macro-F1", percent(found.macro_f1)),
-            ("negative log-likelihood", f"{found.nll:.3f}"),
-        ],
-    )
-    print_classes(table.class_names, table.counts().tolist(), found)
+    figures = [("accuracy", percent(found.accuracy)), ("macro-F1", percent(found.macro_f1))]
+    figures.append(("negative log-likelihood", f"{found.nll:.3f}"))
+    print_table(f"{adapter} on {len(table)} images ({name})", ("measure", "value"), figures)
+    counts = table.counts()
+    order = [int(place) for place in found.per_class.argsort(kind="stable") if counts[place]]
+    cells = [(table.class_names[place], counts[place], percent(float(found.per_class[place]))) for place in order]
+    print_table("by class, worst first", ("class", "images", "accuracy"), cells)
     return 0

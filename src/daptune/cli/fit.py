@@ -10,10 +10,11 @@ from typing import Any
 
 from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import emit_json, note, percent, print_pairs, say, size_text, warnings_shown
-from daptune.cli.fitting import measuring, method_card, print_comparison, print_extremes, training_bar
+from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
+from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.cli.options import FitOptions, key_values
 from daptune.data.cache import Decoder
+from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import get_method
@@ -24,13 +25,15 @@ from daptune.train.checkpoint import FILE_NAME
 from daptune.train.parallel import Ranks, joined, launch
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
-"""What served one image a class best in docs/defaults.md."""
+"""Best with one image per class in docs/defaults.md."""
 SAFER = ("lp_pp", "tip_adapter")
-"""Methods that hold on to zero-shot CLIP's own answer."""
+"""Methods that keep zero-shot CLIP's own answer as a part of theirs."""
+SHOWN = 3
+"""Classes listed at each end."""
 
 
 def run(folder: Path, options: FitOptions) -> int:
-    """Do it; raises DaptuneError for bad input, Interrupted when stopped."""
+    """Run the command. Raises DaptuneError for bad input, Interrupted when stopped."""
     if options.devices < 1:
         raise DataError(f"--devices must be at least 1; found {options.devices}")
     if options.devices > 1:
@@ -43,12 +46,12 @@ def _run(folder: Path, options: FitOptions) -> int:
     out = check_target(options.out)
     run_dir = (options.run_dir or out.with_name(out.name + ".run")).expanduser()
     if not 0 <= options.holdout < 1:
-        raise DataError(f"--holdout must be a part between 0 and 1, such as 0.2; found {options.holdout}")
+        raise DataError(f"--holdout must be a share between 0 and 1, such as 0.2; found {options.holdout}")
     classifier, decoder = make_classifier(options), Decoder(cache_dir=options.cache_dir)
     fit = partial(
         classifier.fit, folder, holdout=options.holdout, run_dir=run_dir, resume=options.resume, decoder=decoder
     )
-    if not Ranks().first:  # it helps to train, and that is all
+    if not Ranks().first:  # other ranks only train
         fit()
         return 0
     card: dict[str, str] = {}
@@ -69,7 +72,7 @@ def _run(folder: Path, options: FitOptions) -> int:
         rows = _measure(classifier, options, decoder)
     _note_measured(classifier, rows, seconds, options)
     folder_out = classifier.save(out)
-    (run_dir / FILE_NAME).unlink(missing_ok=True)  # finished: the history stays, the next fit begins anew
+    (run_dir / FILE_NAME).unlink(missing_ok=True)  # the next fit starts from the beginning
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
     warning = below_zero_shot(classifier, rows)
     if options.json:
@@ -77,10 +80,12 @@ def _run(folder: Path, options: FitOptions) -> int:
         emit_json(written | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:
-        note("daptune: no images were held out, so nothing was measured; give a test/ folder or more images")
+        note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
     else:
-        print_comparison(f"on {len(table)} held-out images ({classifier.test_name_})", rows)
-        print_extremes(table.class_names, table.counts().tolist(), rows)
+        cells = [(name, percent(row.accuracy), percent(row.macro_f1)) for name, row in rows.items()]
+        title = f"on {len(table)} held-out images ({classifier.test_name_})"
+        print_table(title, ("method", "accuracy", "macro-F1"), cells)
+        _print_extremes(table, rows)
     if warning is not None:
         note(f"daptune: warning: {warning}")
     print_pairs({"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
@@ -118,7 +123,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
 
 
 def _train_options(options: FitOptions) -> dict[str, Any]:
-    """What --train gives, in the fields' types. Raises TrainingError for a field that stands in a flag too."""
+    """The values of --train in the fields' types. Raises TrainingError for a field that is also set by a flag."""
     words = key_values(options.train_options, "--train", "name=value, such as weight_decay=0.01")
     training = parse_options("training", TrainConfig, words, TrainingError)
     for name in training:
@@ -128,7 +133,7 @@ def _train_options(options: FitOptions) -> dict[str, Any]:
 
 
 def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured]) -> str | None:
-    """The sentence for a method that ends below the classifier that learned nothing; None where it does not."""
+    """The warning for a method that is less accurate than zero-shot CLIP; None if it is not."""
     method = classifier.method_
     if "zero_shot" not in rows or rows[method.name].accuracy >= rows["zero_shot"].accuracy:
         return None
@@ -140,13 +145,35 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
     if getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (
-        f"{method.name} is right on {tuned} of the held-out images and zero_shot on {plain}: it lost more than it "
-        f"learned, and CLIP as it is does better here. Try: {'; '.join(advice)}."
+        f"{method.name} reaches {tuned} on the held-out images, zero_shot {plain}: zero-shot CLIP is better here. "
+        f"Try: {'; '.join(advice)}."
     )
 
 
+def _print_extremes(table: ImageTable, rows: Mapping[str, Measured]) -> None:
+    """Worst and best classes of the last row, with the figures of the other rows beside."""
+    counts = table.counts()
+    last = list(rows.values())[-1].per_class
+    order = [int(place) for place in last.argsort(kind="stable") if last[place] == last[place]]  # NaN: no images
+    if len(order) <= 2 * SHOWN:
+        ends = {order[-1]: "best", order[0]: "worst"}
+        chosen = [(place, ends.get(place, "")) for place in order]
+    else:
+        chosen = [(p, "worst") for p in order[:SHOWN]] + [(p, "best") for p in order[-SHOWN:]]
+    cells = [
+        (
+            table.class_names[place],
+            word,
+            counts[place],
+            *(percent(float(row.per_class[place])) for row in rows.values()),
+        )
+        for place, word in chosen
+    ]
+    print_table("by class", ("class", "", "images", *rows), cells, left=2)
+
+
 def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decoder) -> dict[str, Measured]:
-    """Figures by the name that the table shows; zero-shot first, none without held-out images."""
+    """Figures by method, zero-shot first; none without held-out images."""
     method, table = classifier.method_, classifier.test_table_
     if table is None:
         return {}
@@ -158,7 +185,7 @@ def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decode
 def _note_measured(
     classifier: FewShotClassifier, rows: Mapping[str, Measured], seconds: float, options: FitOptions
 ) -> None:
-    """Figures, and what is needed to measure again on the same images, into the record: `daptune report` does."""
+    """Record the figures, and what `daptune report` needs to measure again."""
     data, metrics = classifier.record_.data, classifier.record_.metrics
     if options.template:
         data["templates"] = list(options.template)

@@ -1,17 +1,14 @@
-"""Fitting and measuring with a progress bar, the card before and the tables after: shared by `fit`, `demo`, `eval`."""
+"""Progress bars and the card of a fit: shared by `fit`, `demo`, `eval`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import percent, print_table, progress, shapes_text
-from daptune.evaluate import BATCH, Measured
+from daptune.cli.console import progress, shapes_text
+from daptune.evaluate import BATCH
 from daptune.methods import Method
 from daptune.train import Progress
-
-SHOWN = 3
-"""Classes named at each end of the list."""
 
 
 @contextmanager
@@ -34,14 +31,14 @@ def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterato
 
 @contextmanager
 def measuring(label: str, images: int, batch_size: int = BATCH) -> Iterator[Callable[[], object]]:
-    """A bar of the batches that are measured; what it gives is called after each."""
+    """A bar of measured batches; yields the function to call after each batch."""
     with progress(steps=True) as bar:
         task = bar.add_task(f"measuring {label}", total=-(-images // batch_size), note="")
         yield lambda: bar.advance(task)
 
 
 def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
-    """What will be learned from what: shown before training so that a mistake is seen before the time is spent."""
+    """Method, backbone and images of a fit: shown before training, so that mistakes are seen early."""
     method, backbone, table = classifier.method_, classifier.backbone_, classifier.train_table_
     config = classifier.train_config_
     learned = [(name, value) for name, value in method.named_parameters() if value.requires_grad]
@@ -54,10 +51,10 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         "method": f"{method.title}, {method.year}",
         "backbone": f"{backbone.name}, {frozen / 1e6:.0f} MB frozen in {backbone.precision} on {backbone.device}, "
         f"sha256 {backbone.sha256[:12]}",
-        "learns": f"{sum(v.numel() for _, v in learned):,} numbers: {shapes}" if learned else "nothing by gradient",
+        "learns": f"{sum(v.numel() for _, v in learned):,} parameters: {shapes}" if learned else "nothing by gradient",
         "prompt": prompt_text(method),
         "classes": f"{len(table.class_names)}: {names}",
-        "images": f"{len(table)} to learn from, {spread} a class, seed {classifier.seed}, "
+        "images": f"{len(table)} to learn from, {spread} per class, seed {classifier.seed}, "
         f"fingerprint {table.fingerprint()[:12]}",
         "held out": held_out,
     }
@@ -70,7 +67,7 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
 
 
 def prompt_text(method: Method) -> str:
-    """What the text tower reads for a class, in a user's words."""
+    """The text tower's input for a class, as shown to the user."""
     config: Any = method.config
     if hasattr(config, "text_tokens"):
         context = getattr(config, "context_init", "") or f"[{config.text_tokens} learned tokens]"
@@ -93,37 +90,8 @@ def prompt_text(method: Method) -> str:
     return "none: the text tower is not used"
 
 
-def print_comparison(title: str, rows: Mapping[str, Measured]) -> None:
-    """Accuracy and macro-F1 of several methods on the same images."""
-    cells = [(name, percent(row.accuracy), percent(row.macro_f1)) for name, row in rows.items()]
-    print_table(title, ("method", "accuracy", "macro-F1"), cells)
-
-
-def print_extremes(class_names: Sequence[str], counts: Sequence[int], rows: Mapping[str, Measured]) -> None:
-    """The classes that the last of `rows` knows worst and best, with the others' figures beside."""
-    last = list(rows.values())[-1].per_class
-    order = [int(place) for place in last.argsort(kind="stable") if last[place] == last[place]]  # NaN: no images
-    if len(order) <= 2 * SHOWN:
-        ends = {order[-1]: "best", order[0]: "worst"}
-        chosen = [(place, ends.get(place, "")) for place in order]
-    else:
-        chosen = [(p, "worst") for p in order[:SHOWN]] + [(p, "best") for p in order[-SHOWN:]]
-    cells = [
-        (class_names[place], word, counts[place], *(percent(float(row.per_class[place])) for row in rows.values()))
-        for place, word in chosen
-    ]
-    print_table("by class", ("class", "", "images", *rows), cells, left=2)
-
-
-def print_classes(class_names: Sequence[str], counts: Sequence[int], measured: Measured) -> None:
-    """Every class that has images, worst first."""
-    order = [int(p) for p in measured.per_class.argsort(kind="stable") if counts[p]]
-    cells = [(class_names[p], counts[p], percent(float(measured.per_class[p]))) for p in order]
-    print_table("by class, worst first", ("class", "images", "accuracy"), cells)
-
-
 def _terms(state: Progress) -> str:
-    """Time left, accuracy and losses; what a narrow terminal cuts off comes last."""
+    """Time left, accuracy and losses, most important first: a narrow terminal cuts off the rest."""
     minutes, seconds = divmod(round(state.seconds_left), 60)
     words = [f"{minutes}:{seconds:02d} left"]
     for name, value in (("accuracy", state.accuracy), ("validation", state.val_accuracy)):

@@ -1,4 +1,4 @@
-"""What the verbs take, declared once: field name = option, default = default, text below it = help.
+"""Options of the commands: field name = option, default = default, the text below = help.
 
 Only light imports: `daptune fit --help` must not wait for torch.
 """
@@ -25,19 +25,18 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
     return int(text)
 
 
-Adapter = Annotated[Path, Parameter(help="Folder that `daptune fit` wrote, or `hf:user/name`.")]
+Adapter = Annotated[Path, Parameter(help="Folder written by `daptune fit`, or `hf:user/name`.")]
+Device = Annotated[str, Parameter(help="PyTorch device: `cpu`, `cuda`, `mps`.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
 Shots = Annotated[
     int | None,
-    Parameter(converter=_shots, metavar="K", help="Images of each class to learn from, or `all`."),
+    Parameter(converter=_shots, metavar="K", help="Training images per class, or `all`."),
 ]
 SetOptions = Annotated[
     tuple[str, ...],
     Parameter(
-        name="--set",
-        metavar="OPTION=VALUE",
-        help="An option of the method, such as `inter_weight=1`; may be repeated.",
+        name="--set", metavar="OPTION=VALUE", help="Option of the method, e.g. `inter_weight=1`; repeat for more."
     ),
 ]
 TrainOptions = Annotated[
@@ -45,7 +44,7 @@ TrainOptions = Annotated[
     Parameter(
         name="--train",
         metavar="NAME=VALUE",
-        help="A setting of the training, any field of `TrainConfig`, such as `weight_decay=0.01`; may be repeated.",
+        help="Setting of the training, any field of `TrainConfig`, e.g. `weight_decay=0.01`; repeat for more.",
     ),
 ]
 
@@ -55,20 +54,20 @@ TrainOptions = Annotated[
 class RunOptions:
     """Where the frozen CLIP runs."""
 
-    device: str = "cpu"
-    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    device: Device = "cpu"
     precision: Precision | None = None
-    """Of the frozen CLIP. `auto` takes bf16 where the processor has it; a saved adapter otherwise keeps its own."""
+    """Precision of the frozen CLIP. `auto` uses bf16 if the hardware supports it; a saved adapter keeps its own by
+    default."""
     batch_size: int | None = None
-    """Images at a time."""
+    """Images per batch."""
     backbone: str | None = None
-    """Where the adapter's backbone lies now, if not under the name that the adapter has."""
+    """Current location of the adapter's backbone, if it differs from the recorded name."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class FitOptions:
-    """Everything that `daptune fit` takes besides the folder; a field of `TrainConfig`'s name goes to the training."""
+    """Options of `daptune fit`; fields with the name of a `TrainConfig` field go to the training."""
 
     method: str = "dapt"
     """What to learn; `daptune methods` lists them."""
@@ -76,64 +75,65 @@ class FitOptions:
     """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
     shots: Shots = 16
     seed: int = 1
-    """Draws the images, the first prompts and the order of training."""
+    """Random seed for the few-shot sample, the initial prompts and the order of training."""
     out: Path = Path("adapter")
-    """Folder that the adapter is written to; an adapter that is there is replaced when the new one is complete."""
+    """Folder to write the adapter to; an existing adapter is replaced when the new one is complete."""
     set_options: SetOptions = ()
     train_options: TrainOptions = ()
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
-    """Adapter of the same method and backbone, for any classes, whose learned tensors training starts from."""
+    """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
     epochs: int | None = None
     """Passes over the images."""
     lr: float | None = None
-    """Learning rate at its highest."""
+    """Peak learning rate."""
     batch_size: int | None = None
-    """Images in a step."""
+    """Images per batch."""
     accumulate: int | None = None
-    """Batches whose mean gradient makes one step; they share one pass of the text tower."""
+    """Batches per step (gradient accumulation); they share one pass of the text tower."""
     optimizer: Literal["adamw", "sgd"] | None = None
-    """How the prompts are moved."""
+    """Optimizer."""
     min_crop: float | None = None
     """Smallest share of an image that a random crop keeps; 1: no crops."""
     flip: float | None = None
-    """Probability of a left-right flip, such as 0.5 for photographs; by default none."""
+    """Probability of a left-right flip, e.g. 0.5 for photographs; by default 0."""
     views: int | None = None
-    """Augmented views of an image, such as 8, in place of a new one in every epoch: quicker where text alone learns."""
+    """Reuse this many augmented views per image, e.g. 8, instead of a new one each epoch; faster if only the text side
+    learns."""
     augment_on: Literal["workers", "device"] | None = None
-    """`device` resizes random crops where the CLIP runs, not in the threads that decode: for a GPU that waits."""
+    """`device`: resize crops on the device instead of in the decoding threads; for a GPU that waits for the CPU."""
     memory: Literal["fast", "low"] | None = None
-    """`low` keeps less of the image tower for its backward and computes it anew: for a larger --batch-size."""
+    """`low`: recompute activations of the image tower in the backward pass; allows a larger --batch-size."""
     compile: bool = False
-    """Compile the towers' blocks first, which takes half a minute or more: for long runs on a GPU, as CUDA graphs."""
+    """Compile the towers' blocks first, as CUDA graphs on a GPU: takes half a minute or more, for long runs."""
     precision: Precision = "auto"
-    """Of the frozen CLIP; `auto` takes bf16 where the processor has it."""
-    device: str = "cpu"
-    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    """Precision of the frozen CLIP; `auto` uses bf16 if the hardware supports it."""
+    device: Device = "cpu"
     devices: int = 1
-    """Processes of this machine, a GPU each with `--device cuda`, that share each batch out; also under torchrun."""
+    """Number of processes on this machine that share each batch (one GPU each with `--device cuda`); also under
+    torchrun."""
     preset: str | None = None
     """`paper`: the settings of each method's official code. `fast`: a short run from words (coop, dapt)."""
     dataset: str | None = None
-    """With --preset: the benchmark data set whose settings to take, such as `eurosat`."""
+    """With --preset: the benchmark data set whose settings to use, e.g. `eurosat`."""
     holdout: float = 0.2
-    """Part of the images to test on, where the folder has no `test/` of its own."""
+    """Share of images held out for testing if the folder has no `test/`."""
     template: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = ()
-    """Hand-written prompt of the zero-shot classifier, such as `a photo of a {}.`; may be repeated."""
+    """Hand-written prompt of the zero-shot classifier, e.g. `a photo of a {}.`; repeat for more."""
     select: Literal["last", "best_val"] | None = None
-    """Parameters of the last step, or of the best epoch on the validation images."""
+    """`last` keeps the last step, `best_val` the epoch with the best validation accuracy."""
     run_dir: Path | None = None
-    """Folder of checkpoints and history; by default the adapter's folder with `.run` behind it."""
+    """Folder for checkpoints and history; default: the adapter's folder plus `.run`."""
     cache_dir: Path | None = None
-    """Folder that keeps decoded images for later runs, 20 GB at most, for images that are slow to read or decode."""
+    """Folder that keeps decoded images for later runs, 20 GB at most; for images that are slow to read or decode."""
     resume: bool = False
-    """Go on from the checkpoint of an interrupted run."""
+    """Resume from the checkpoint of an interrupted run."""
     json: Json = False
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class TuneOptions:
-    """What `daptune tune` takes besides the folder: some of `FitOptions`, and how much is searched."""
+    """Options of `daptune tune`: some of `FitOptions`, and the extent of the search."""
 
     method: str = "dapt"
     """What to learn; `daptune methods` lists them."""
@@ -141,33 +141,32 @@ class TuneOptions:
     """The frozen CLIP."""
     shots: Shots = 16
     seed: int = 1
-    """Draws the images, as in `daptune fit`, and what is tried."""
+    """Random seed for the few-shot sample, as in `daptune fit`, and for the search."""
     out: Path = Path("daptune-tune")
-    """Folder of the trials; those that are there count."""
+    """Folder of the trials; existing trials of the same search count."""
     trials: int = 30
-    """How many settings to try, the defaults among them."""
+    """Number of settings to try, including the defaults."""
     minutes: float | None = None
-    """Stop after so long, where that is sooner."""
+    """Time limit in minutes."""
     folds: int = 3
-    """Parts of the cross-validation."""
+    """Folds of the cross-validation."""
     lr: float | None = None
-    """Keep this learning rate, and search the others."""
+    """Keep this learning rate, and search the other settings."""
     epochs: int | None = None
     """Keep this number of passes over the images."""
     batch_size: int | None = None
-    """Images in a step."""
+    """Images per batch."""
     set_options: SetOptions = ()
     train_options: TrainOptions = ()
     holdout: float = 0.2
-    """Part of the images that `daptune fit` will test on, where the folder has no `test/`; it is left alone."""
+    """Share of images that `daptune fit` holds out for testing if the folder has no `test/`; not used here."""
     precision: Precision = "auto"
-    """Of the frozen CLIP."""
-    device: str = "cpu"
-    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    """Precision of the frozen CLIP."""
+    device: Device = "cpu"
     json: Json = False
 
     def for_fit(self) -> FitOptions:
-        """What `daptune fit` would be given in the same place."""
+        """The options of `daptune fit` with the same values."""
         own = asdict(self)
         return FitOptions(**{name: own[name] for name in own if name not in ("out", "trials", "minutes", "folds")})
 
@@ -175,47 +174,62 @@ class TuneOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ImportOptions:
-    """What `daptune import` takes besides the checkpoint."""
+    """Options of `daptune import`."""
 
     method: str = "coop"
-    """Whose checkpoint it is: `coop`, `dapt` or `maple`."""
+    """Method of the checkpoint: `coop`, `dapt` or `maple`."""
     backbone: str = "ViT-B-16/openai"
-    """The frozen CLIP that it was learned on."""
+    """The frozen CLIP that it was trained on."""
     classes: Path | None = None
-    """Text file with a class name a line, in the order of the labels; the names inside the checkpoint are compared."""
+    """Text file with one class name per line in the order of the labels; checked against the checkpoint's own names."""
     dataset: str | None = None
-    """In place of --classes: the benchmark data set that it was learned on, read from --root."""
+    """Instead of --classes: the benchmark data set that it was trained on, read from --root."""
     root: Path | None = None
     """Folder of the data sets; by default $DAPTUNE_DATA, else ./data."""
     out: Path = Path("adapter")
-    """Folder that the adapter is written to."""
+    """Folder to write the adapter to."""
     set_options: Annotated[tuple[str, ...], Parameter(name="--set", metavar="OPTION=VALUE")] = ()
-    """An option of the method that the file does not tell, such as `class_position=middle`; may be repeated."""
+    """Option of the method that the file does not contain, e.g. `class_position=middle`; repeat for more."""
     precision: Precision = "auto"
-    """Of the frozen CLIP; the official code ran in fp16."""
-    device: str = "cpu"
-    """Device of torch to run on: `cpu`, `cuda`, `mps`."""
+    """Precision of the frozen CLIP; the official code ran in fp16."""
+    device: Device = "cpu"
+    json: Json = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of `daptune report`."""
+
+    out: Path = Path("report.html")
+    """The report's HTML file."""
+    images: Path | None = None
+    """For one adapter, the folder it was trained on, or other labelled images: adds mistakes, calibration, maps and
+    training labels to check."""
+    focus: str | None = None
+    """For benchmark runs: method to compare the others with; default `dapt`."""
+    data_root: Path | None = None
+    """For benchmark runs: folder of the benchmark data sets, to draw maps; as for `daptune bench`."""
     json: Json = False
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PredictOptions:
-    """What `daptune predict` takes besides the adapter and the images."""
+    """Options of `daptune predict`."""
 
     top_k: int = 1
-    """Classes to name for each image, the likeliest first."""
+    """Classes to list per image, most likely first."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
-    """JSON lines, CSV or Parquet; by default what the name given to --out says, else JSON lines."""
+    """JSON lines, CSV or Parquet; default: the suffix of --out, else JSON lines."""
     out: Path | None = None
-    """File to write to, complete or not at all; the same command goes on with a run that was ended before. By default
-    standard output."""
+    """Output file, written only when complete; repeat the same command to resume. Default: standard output."""
     shard: Annotated[str | None, Parameter(metavar="K/N")] = None
-    """Only part K of N, such as `3/16`: images K, K + N, K + 2 N and so on, for N processes side by side."""
+    """Only part K of N, e.g. `3/16`: images K, K + N, K + 2 N and so on, for N processes in parallel."""
     executor: Literal["local", "ray"] = "local"
-    """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`), whose nodes see the same paths."""
+    """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`) whose nodes see the same paths."""
     scaled_decoding: bool = False
-    """Decode large JPEGs at a half, a quarter or an eighth of their size: faster, not quite the same pixels."""
+    """Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, with slightly different pixels."""
     json: Annotated[bool, Parameter(name="--json")] = False
     """The same as `--format jsonl`."""
 
@@ -234,7 +248,7 @@ def key_values(
 
 
 def load_with(adapter: Path, options: RunOptions) -> "FewShotClassifier":
-    """A saved adapter on the device, in the precision and on the copy of its backbone that the options name."""
+    """Load a saved adapter with the device, precision, backbone and batch size of the options."""
     from daptune.classifier import load
 
     if options.batch_size is not None and options.batch_size < 1:

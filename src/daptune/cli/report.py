@@ -7,8 +7,8 @@ from pathlib import Path
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.bench.datasets import read_dataset
 from daptune.bench.results import RESULTS, Result
-from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text, warnings_shown
-from daptune.cli.options import RunOptions, load_with
+from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text
+from daptune.cli.options import ReportOptions, RunOptions, load_with
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
@@ -25,24 +25,15 @@ WORDS = 3
 """Vocabulary words for each learned text token."""
 
 
-def run(
-    folders: Sequence[Path],
-    *,
-    out: Path,
-    images: Path | None,
-    focus: str | None,
-    data_root: Path | None,
-    options: RunOptions,
-    as_json: bool,
-) -> int:
-    """Do it; raises DaptuneError for bad input, with nothing written."""
-    folders = [folder.expanduser() for folder in folders]
+def run(runs: Sequence[Path], chosen: ReportOptions, options: RunOptions) -> int:
+    """Run the command. Raises DaptuneError for bad input, with nothing written."""
+    folders, out = [folder.expanduser() for folder in runs], chosen.out
     if not folders:
         raise DataError("nothing to report on; name folders of `daptune bench`, or the folder of one `daptune fit`")
     check_out(out)
     command = ["daptune", "report", *map(str, folders), "--out", str(out)]
     benches = [folder for folder in folders if is_bench_run(folder)]
-    with warnings_shown(), progress(steps=False, warn=False) as bar:
+    with progress(steps=False) as bar:
         task = bar.add_task("report", total=None, note="")
 
         def tell(what: str) -> None:
@@ -51,21 +42,21 @@ def run(
         if benches:
             if strange := [folder for folder in folders if folder not in benches]:
                 raise DataError(f"{strange[0]} holds no {RESULTS}, and a fit is not reported together with bench runs")
-            if images is not None:
+            if chosen.images is not None:
                 raise DataError("--images is for the report of one fit; leave it out for bench runs")
-            command += ["--focus", focus] if focus else []
-            root = data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
+            command += ["--focus", chosen.focus] if chosen.focus else []
+            root = chosen.data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
             sources = Sources(
                 lambda result: images_of(result, root),
                 lambda folder: load_with(folder, options).method_,
                 options.batch_size or BATCH,
             )
-            page = bench_page(read_runs(benches), focus=focus, sources=sources, command=command, note=tell)
+            page = bench_page(read_runs(benches), focus=chosen.focus, sources=sources, command=command, note=tell)
         else:
-            page = _fit(folders, images, focus, command, options, tell)
+            page = _fit(folders, chosen, command, options, tell)
         files = write_page(page, out)
     size = out.expanduser().stat().st_size
-    if as_json:
+    if chosen.json:
         emit_json({"report": str(out), "bytes": size, "files": [str(path) for path in files], "says": list(page.says)})
         return 0
     for line in page.says:
@@ -77,14 +68,13 @@ def run(
 
 def _fit(
     folders: Sequence[Path],
-    images: Path | None,
-    focus: str | None,
+    chosen: ReportOptions,
     command: list[str],
     options: RunOptions,
     tell: Callable[[str], object],
 ) -> Page:
-    """The page of the adapter among the folders; a run folder beside it brings its history."""
-    if focus is not None:
+    """The page of the adapter among the folders, with the history of its run folder if there is one."""
+    if chosen.focus is not None:
         raise DataError("--focus is for bench runs; leave it out for the report of one fit")
     folder, history = find_fit(folders)
     record = read_record(folder)
@@ -92,16 +82,16 @@ def _fit(
     try:
         method = load_with(folder, options).method_
     except DaptuneError as error:
-        if images is not None or not isinstance(error.__cause__, BackboneError):
+        if chosen.images is not None or not isinstance(error.__cause__, BackboneError):
             raise
-        note(f"daptune: only what the adapter itself tells is reported: {error}")
+        note(f"daptune: the report holds only what is recorded in the adapter: {error}")
     if method is not None:
         templates = tuple(record.data.get("templates", ()))
         baseline = zero_shot(method.backbone, method.class_names, templates, record.data.get("dataset"))
-    if images is not None:
+    if chosen.images is not None:
         tell("reading images")
-        found = held_out_images(record, images, decoder)
-        command += ["--images", str(images)]
+        found = held_out_images(record, chosen.images, decoder)
+        command += ["--images", str(chosen.images)]
     return fit_page(
         record,
         method,
@@ -118,7 +108,7 @@ def _fit(
 
 
 def images_of(result: Result, root: Path) -> ImageTable:
-    """The test images that a result was measured on. Raises DataError where they are not at hand."""
+    """The test images that a result was measured on. Raises DataError if they are not available."""
     table = read_dataset(result.dataset, root).test
     if table is None or table.class_names != result.class_names:
         raise DataError(f"the test images of {result.dataset} are not those of these results.")
@@ -126,9 +116,9 @@ def images_of(result: Result, root: Path) -> ImageTable:
 
 
 def find_fit(folders: Sequence[Path]) -> tuple[Path, History | None]:
-    """The adapter's folder, and the history of its run where there is one: in a folder given, or `ADAPTER.run`.
+    """The adapter's folder, and the history of its run, if any: from a given folder, or from `ADAPTER.run`.
 
-    Raises DataError where there is no adapter, or more than one.
+    Raises DataError for no adapter, or more than one.
     """
     adapters = [folder for folder in folders if (folder / JSON_FILE).is_file()]
     runs = [folder for folder in folders if folder not in adapters and (folder / HISTORY_NAME).is_file()]

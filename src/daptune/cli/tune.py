@@ -1,4 +1,4 @@
-"""`daptune tune`: settings for a user's own images, and the command that learns with them."""
+"""`daptune tune`: a search for settings on a user's own images; prints the command that trains with the best."""
 
 import shlex
 from pathlib import Path
@@ -16,19 +16,19 @@ SHOWN = 10
 
 
 def run(folder: Path, limits: TuneOptions) -> int:
-    """Do it; raises DaptuneError for bad input, Interrupted when stopped."""
+    """Run the command. Raises DaptuneError for bad input, Interrupted when stopped."""
     options = limits.for_fit()
     if limits.trials < 1 or (limits.minutes is not None and limits.minutes <= 0):
         raise DataError(f"--trials and --minutes must be above 0; found {limits.trials} and {limits.minutes}")
     classifier = make_classifier(options)
-    classifier.settings()  # a mistyped option is told before the images are read
+    classifier.settings()  # reports a mistyped option before the images are read
     with warnings_shown():
         search = prepare(classifier, *images(folder, options), folds=limits.folds)
     if not options.json:
         print_pairs(
             {
                 "searched": ", ".join(setting.name for setting in search.settings),
-                "measured on": search.how + "; no test image is looked at",
+                "measured on": search.how + "; test images are not used",
             }
         )
     with progress(steps=False) as bar:
@@ -40,7 +40,7 @@ def run(folder: Path, limits: TuneOptions) -> int:
 
         rows = run_search(search, limits.out.expanduser(), trials=limits.trials, minutes=limits.minutes, tell=tell)
     if not rows or rows[0].accuracy is None:
-        note("daptune: no trial was finished; give more --minutes and type the same command again")
+        note("daptune: no trial was finished; repeat the command with more --minutes")
         return 0
     command = fit_command(folder, options, search, rows[0])
     if options.json:
@@ -60,16 +60,17 @@ def run(folder: Path, limits: TuneOptions) -> int:
         for row in (*rows[:SHOWN], *(row for row in rows[SHOWN:] if row.is_default))
     ]
     print_table(f"{len(rows)} trials, the best first, on {search.how}", ("trial", "accuracy", *names, ""), cells)
-    say(f"The best is in {limits.out / BEST}. Among many trials the best looks better than it is: measure it once, by")
+    say(f"The best is in {limits.out / BEST}.")
+    say("The best of many trials looks better than it is: evaluate it once on new images, with")
     say(f"  {command}")
     return 0
 
 
 def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | None]:
-    """What may be searched on: the draw that `daptune fit` learns from, and the validation split. Never test images,
-    nor those that `fit` would hold out."""
+    """The training sample of `daptune fit` and the validation split: never test images, nor those that `fit` would
+    hold out."""
     if not 0 <= options.holdout < 1:
-        raise DataError(f"--holdout must be a part between 0 and 1, such as 0.2; found {options.holdout}")
+        raise DataError(f"--holdout must be a share between 0 and 1, such as 0.2; found {options.holdout}")
     splits = read_source(folder)
     train = splits.train
     if splits.test is None and options.holdout:
@@ -78,7 +79,7 @@ def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | 
 
 
 def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow) -> str:
-    """What to type to learn with the settings of a trial, on the same draw of images."""
+    """The `daptune fit` command with the settings of a trial, on the same sample of images."""
     method, train = split_params(search, row.params)
     words = ["daptune", "fit", str(folder), "--method", options.method, "--backbone", options.backbone]
     words += ["--shots", "all" if options.shots is None else str(options.shots), "--seed", str(options.seed)]
@@ -106,7 +107,7 @@ def _text(value: object) -> str:
 
 
 def _score(row: TrialRow) -> str:
-    return "given up" if row.accuracy is None else percent(row.accuracy)
+    return "pruned" if row.accuracy is None else percent(row.accuracy)
 
 
 def _values(row: TrialRow) -> str:

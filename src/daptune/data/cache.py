@@ -1,11 +1,11 @@
-"""Decoded images kept: in memory between epochs, the least recently used leaving first; on disk between runs."""
+"""Caches of decoded images: in memory between epochs (least recently used evicted first), on disk between runs."""
 
 import hashlib
 import os
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +21,13 @@ _BYTES_A_PIXEL = 4  # what Pillow takes for RGB
 
 
 class Decoder:
-    """`decode` that keeps what it decoded: whoever shares one decodes an image once, as far as memory allows.
+    """`decode` that keeps decoded images, so that all who share one decode an image once, as far as memory allows.
 
-    Checks for unreadable images, loaders and measurements take it. Safe to use from several threads.
+    Used by checks for unreadable images, loaders and measurements. Thread-safe.
 
-    memory_bytes: decoded images kept in memory; 0: none.
-    cache_dir: folder that decoded images of files are kept in for later runs, up to DISK_BYTES; None: not.
-    shrink_to: that of `decode`.
+    memory_bytes: limit for decoded images in memory; 0: keep none.
+    cache_dir: folder that keeps the decoded images of files for later runs, up to DISK_BYTES; None: no such folder.
+    shrink_to: as for `decode`.
     """
 
     def __init__(
@@ -37,72 +37,41 @@ class Decoder:
         *,
         shrink_to: int | None = None,
     ) -> None:
-        self._memory = ImageCache(memory_bytes)
+        self.limit, self.held = memory_bytes, 0
+        # Paths are compared by value, other sources by identity; the entry keeps its source, so the id stays its own.
+        self._images: OrderedDict[Path | int, tuple[ImageSource, Image.Image]] = OrderedDict()
+        self._lock = threading.Lock()
         self._disk = None if cache_dir is None else DiskCache(Path(cache_dir), DISK_BYTES)
         self._shrink_to = shrink_to
 
     def __call__(self, source: ImageSource) -> Image.Image:
-        """The RGB image of a source; DataError in one line where there is none."""
-        return self._memory.get(_key(source), partial(self._decoded, source))
-
-    def forget(self, sources: Iterable[ImageSource]) -> None:
-        """Give back the memory of images that are not asked for again."""
-        self._memory.forget(_key(source) for source in sources)
-
-    def _decoded(self, source: ImageSource) -> Image.Image:
-        plain = partial(images.decode, source, shrink_to=self._shrink_to)
-        return self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
-
-
-class _Same:
-    """A source as a key, by identity: arrays and images have no hash."""
-
-    def __init__(self, source: object) -> None:
-        self.source = source
-
-    def __hash__(self) -> int:
-        return id(self.source)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.source is self.source
-
-
-def _key(source: ImageSource) -> Hashable:
-    return source if isinstance(source, Path) else _Same(source)
-
-
-class ImageCache:
-    """RGB images by key, at most `limit` bytes of them; safe to use from several threads."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
-        """Bytes in the cache now."""
-        self._images: OrderedDict[Hashable, Image.Image] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, decode: Callable[[], Image.Image]) -> Image.Image:
-        """The image of a key, decoded outside the lock where it is not held."""
+        """The RGB image of a source, decoded outside the lock. Raises DataError in one line if it is unreadable."""
+        key = _key(source)
         with self._lock:
             if key in self._images:
                 self._images.move_to_end(key)
-                return self._images[key]
-        image = decode()
+                return self._images[key][1]
+        plain = partial(images.decode, source, shrink_to=self._shrink_to)
+        image = self._disk.get(source, plain) if self._disk and isinstance(source, Path) else plain()
         size = _bytes(image)
         with self._lock:
             if key not in self._images and size <= self.limit:
-                self._images[key] = image
+                self._images[key] = source, image
                 self.held += size
                 while self.held > self.limit:
-                    self.held -= _bytes(self._images.popitem(last=False)[1])
+                    self.held -= _bytes(self._images.popitem(last=False)[1][1])
         return image
 
-    def forget(self, keys: Iterable[Hashable]) -> None:
-        """Let go of the images of these keys, where they are held."""
+    def forget(self, sources: Iterable[ImageSource]) -> None:
+        """Free the memory of images that are not needed again."""
         with self._lock:
-            for key in keys:
-                if (image := self._images.pop(key, None)) is not None:
-                    self.held -= _bytes(image)
+            for source in sources:
+                if (entry := self._images.pop(_key(source), None)) is not None:
+                    self.held -= _bytes(entry[1])
+
+
+def _key(source: ImageSource) -> Path | int:
+    return source if isinstance(source, Path) else id(source)
 
 
 def _bytes(image: Image.Image) -> int:
@@ -110,11 +79,11 @@ def _bytes(image: Image.Image) -> int:
 
 
 class DiskCache:
-    """RGB images as files of a folder, whole and exact, at most about `limit` bytes of them; runs may share it.
+    """RGB images as files of a folder, lossless, at most about `limit` bytes; several runs may share it.
 
-    Nothing leaves to make room: epochs go round, and what left would be what is asked for next. A file is called by its
-    picture's path, size and time of change, so that a picture that changed is decoded anew. Safe to use from several
-    threads. Raises DataError where the folder cannot be made.
+    Does not evict: epochs read images in turn, so an evicted image would be needed next. The file name is made of the
+    picture's path, size and modification time, so a changed picture is decoded again. Thread-safe. Raises DataError
+    if the folder cannot be created.
     """
 
     _HEADER = struct.Struct("<4sII")  # mark, width, height; then 3 bytes a pixel
@@ -130,11 +99,11 @@ class DiskCache:
         self._lock = threading.Lock()
 
     def get(self, picture: Path, decode: Callable[[], Image.Image]) -> Image.Image:
-        """The image of a file; what cannot be read back or written is decoded as without a cache."""
+        """The image of a file; decoded as without a cache if it cannot be read back or written."""
         try:
             about = picture.stat()
         except OSError:
-            return decode()  # which says what is wrong
+            return decode()  # which raises the error
         key = f"{os.path.realpath(picture)}\0{about.st_size}\0{about.st_mtime_ns}"
         place = self.folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}.rgb"
         image = self._read(place)
@@ -163,5 +132,5 @@ class DiskCache:
         try:
             fresh.write_bytes(self._HEADER.pack(self._MARK, image.width, image.height) + image.tobytes())
             os.replace(fresh, place)
-        except OSError:  # a full disk: training goes on
+        except OSError:  # a full disk: continue without the cache
             fresh.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which images of a table cannot be read, found in one go, so that a run begins with what is sound."""
+"""Find all unreadable images of a table before training."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _log = logging.getLogger("daptune")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """One image that does not decode: its row, the source, the reason in one line, and its name if it has one."""
+    """An image that cannot be decoded: its row, source, reason in one line, and name if it has one."""
 
     index: int
     source: ImageSource
@@ -25,7 +25,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """The unreadable images of a table, in its order; true when there are any."""
+    """The unreadable images of a table, in its order; true if there are any."""
 
     unreadable: tuple[Unreadable, ...]
     checked: int
@@ -34,7 +34,7 @@ class DecodeReport:
         return bool(self.unreadable)
 
     def __str__(self) -> str:
-        """A headline, then a line an image."""
+        """A headline, then one line per image."""
         lines = [f"{len(self.unreadable)} of {self.checked} images cannot be read"]
         return "\n  ".join(lines + [bad.reason for bad in self.unreadable])
 
@@ -57,8 +57,8 @@ def check_readable(table: ImageTable, decoder: Decoder | None = None, *, workers
 def drop_unreadable(table: ImageTable, report: DecodeReport, *, every_class: bool = True) -> ImageTable:
     """The table without the report's images, which are logged together.
 
-    every_class: raise DataError when that leaves a class without any; a test set may do without. A table left
-    empty is an error always.
+    every_class: raise DataError if a class is left without images; a test set may lose one. An empty table is always
+    an error.
     """
     if not report:
         return table
@@ -73,5 +73,5 @@ def drop_unreadable(table: ImageTable, report: DecodeReport, *, every_class: boo
         lost = table.class_names.index(emptied[0])
         reason = next(bad.reason for bad in report.unreadable if table.labels[bad.index] == lost)
         raise DataError(f"no image of {', '.join(emptied)} can be read ({reason}); replace the files.")
-    _log.warning("%s; going on without them", report)
+    _log.warning("%s; continuing without them", report)
     return rest

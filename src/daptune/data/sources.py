@@ -1,4 +1,4 @@
-"""One door for labelled images of any form: what the user points at -> Splits.
+"""Read any source of labelled images and return Splits.
 
 a folder of class folders, also below train/ val/ test/             folders.py
 a folder or file with CoOp's split_zhou_*.json                      zhou.py
@@ -41,11 +41,11 @@ def read_source(
 ) -> Splits:
     """Read any source of labelled images; nothing is decoded, and tables are passed through.
 
-    label_names: the class list, when it is known before (an adapter's, or names for integer labels);
-        sources with other classes are refused. Without it the source's own, sorted.
-    image_root: folder of the images that a split JSON names, where it is not found beside the file.
-    training: there must be images to learn from; without it a source of test images alone will do.
-    Raises DataError in one line for whatever is missing or ambiguous.
+    label_names: the class list, if known before (an adapter's, or names for integer labels); sources with other
+        classes are refused. Default: the source's own classes, sorted.
+    image_root: folder of the images named in a split JSON, if it is not beside the file.
+    training: require training images; False accepts a source of test images alone.
+    Raises DataError in one line for anything missing or ambiguous.
     """
     splits = _read(source, label_names, image_root)
     if training and not len(splits.train) and (others := splits.present()):
@@ -97,7 +97,7 @@ def table_from_lists(
 
 
 def refuse_two_labels(sources: Sequence[ImageSource], labels: Sequence[object]) -> None:
-    """DataError when one path stands with two different labels."""
+    """Raise DataError for a path with two different labels."""
     seen: dict[Path, object] = {}
     for source, label in zip(sources, labels, strict=True):
         if isinstance(source, Path) and seen.setdefault(source, label) != label:
@@ -109,7 +109,7 @@ def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | 
         split_file = find_split_file(path)
         return read_zhou(split_file, image_root, label_names) if split_file else read_folder(path, label_names)
     if not path.exists():
-        raise DataError(f"no folder or file at {path}; give a folder with one sub-folder of images a class.")
+        raise DataError(f"no folder or file at {path}; give a folder with one sub-folder of images per class.")
     suffix = path.suffix.lower()
     if suffix == ".pkl":
         return _with_names(read_pickle(path, image_root), label_names, path)
@@ -124,9 +124,9 @@ def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | 
 
 
 def _with_names(splits: Splits, label_names: Sequence[str] | None, source: object) -> Splits:
-    """The same images with labels that count in label_names, which must hold every class exactly as it is written.
+    """The same images with labels as positions in label_names, which must contain every class with the same spelling.
 
-    Names that CLIP reads alike are no error here: ImageNet has some.
+    Names that CLIP reads alike are allowed: ImageNet has some.
     """
     own = splits.whole().class_names
     if label_names is None or tuple(label_names) == own:

@@ -13,7 +13,8 @@ from daptune import metrics
 from daptune.adapter.record import AdapterRecord
 from daptune.bench.measure import evenly
 from daptune.data.cache import Decoder
-from daptune.data.heldout import HeldOut, images_again
+from daptune.data.fewshot import sample_fewshot
+from daptune.data.heldout import choose_split, hold_out, read_images
 from daptune.data.table import ImageTable, describe
 from daptune.evaluate import BATCH, measure_beside
 from daptune.methods import Method
@@ -42,8 +43,18 @@ Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Images to measure on, and the training images if they are known to be the same."""
+
+    test: ImageTable | None
+    name: str
+    train: ImageTable | None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
 class Scored:
-    """What the method and zero-shot CLIP answer on the n test images: probabilities (n, C), labels (n,)."""
+    """Answers of the method and of zero-shot CLIP on the n test images: probabilities (n, C), labels (n,)."""
 
     table: ImageTable
     found: dict[str, Floats]
@@ -60,16 +71,24 @@ class Scored:
 
 
 def held_out_images(record: AdapterRecord, folder: Path, decoder: Decoder | None = None) -> HeldOut:
-    """The images of a folder as the fit behind a record used them, where they are those images."""
-    return images_again(
-        folder,
-        record.class_names,
-        shots=record.shots,
-        seed=record.seed or 0,
-        part=record.data.get("holdout"),
-        fingerprint=record.data.get("fingerprint"),
-        decoder=decoder,
-    )
+    """The images of a folder as the recorded fit used them: those it held out, and those it learned from.
+
+    If the training images have another fingerprint, the folder's test images, or all, are measured on.
+    """
+    splits = read_images(folder, label_names=record.class_names, training=False, decoder=decoder)
+    called = folder.resolve().name
+    if len(splits.train):
+        seed, part = record.seed or 0, record.data.get("holdout") or 0
+        own, name = hold_out(splits, part, seed, decoder)
+        drawn = sample_fewshot(own.train, record.shots, seed, val=own.val).train
+        if drawn.fingerprint() == record.data.get("fingerprint"):
+            if part and splits.test is None:
+                name = f"{100 * part:.0f} % of {called}, held out of training"
+            remark = "" if own.test is not None else "No images were held out, so nothing could be measured."
+            return HeldOut(own.test, name, drawn, remark)
+    test, name = choose_split(splits, None, folder, decoder)
+    remark = f"The images of {called} are not those that the adapter was trained on, but may include some of them."
+    return HeldOut(test, f"{name} of {called}", None, remark)
 
 
 def fit_page(

@@ -38,8 +38,8 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
         found = refusal(Refused(error.status_code, said))
         found.headers.update(error.headers or {})
         return found
-    logger.error("a fault of daptune: %s: %s", type(error).__name__, error)
-    return refusal(Refused(500, f"a fault of daptune: {type(error).__name__}; the server's log has more."))
+    logger.error("internal error in daptune: %s: %s", type(error).__name__, error)
+    return refusal(Refused(500, f"internal error in daptune: {type(error).__name__}; the server's log has more."))
 
 
 ERRORS = (Refused, DaptuneError, RequestValidationError, HTTPException, Exception)

@@ -99,7 +99,7 @@ class Trainer:
             last = {"type": "failed", "error": str(error)}
         except Exception as error:
             logger.exception("training %s failed", lesson.name)
-            last = {"type": "failed", "error": f"a fault of daptune: {type(error).__name__}: {error}"}
+            last = {"type": "failed", "error": f"internal error in daptune: {type(error).__name__}: {error}"}
         job.events.append(last)
         job.over.set()
 
