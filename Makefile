@@ -36,7 +36,7 @@ bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algo
 oracles: | $(BIN)/python  ## compare with open_clip, transformers and torchvision, in an environment of their own
 	$(BIN)/python -m venv build/oracles
 	build/oracles/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
-	build/oracles/bin/python -m pip install -q transformers==5.23.0 ftfy regex
+	build/oracles/bin/python -m pip install -q transformers==5.23.0 regex
 	build/oracles/bin/python -m pip install -q --no-deps open_clip_torch==3.3.0 timm==1.0.31 torchvision==0.28.0
 	build/oracles/bin/python -m pytest -q -s tests/oracles
 

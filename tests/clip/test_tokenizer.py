@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
-from daptune.clip.textclean import clean
-from daptune.clip.tokenizer import Tokenizer, _alphabet
+from daptune.clip.tokenizer import Tokenizer, _alphabet, clean
 from daptune.errors import BackboneError
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "tokens.json").read_text())
@@ -127,3 +126,12 @@ def test_files_that_are_no_clip_tokenizer(tmp_path: Path, content: str, word: st
     with pytest.raises(BackboneError, match=word) as caught:
         Tokenizer(path)
     assert "\n" not in str(caught.value)
+
+
+def test_text_is_repaired_as_ftfy_repairs_it() -> None:
+    """Each kind by hand: mojibake, entities in either case, ligatures, full width, quotes, colours, blanks."""
+    repaired = {
+        "schÃ¶n": "schön", "caf&eacute; &EACUTE;": "café é", "ﬁsh": "fish", "ＣＬＩＰ": "clip", "it’s": "it's",
+        "\x1b[31mred\x1b[0m fox": "red fox", " A\tPhoto\n of  a ": "a photo of a", "R&amp;amp;D": "r&d",
+    }  # fmt: skip
+    assert {text: clean(text) for text in repaired} == repaired

@@ -3,8 +3,7 @@
 import json
 import unicodedata
 
-from daptune.clip.textclean import clean
-from daptune.clip.tokenizer import Tokenizer
+from daptune.clip.tokenizer import Tokenizer, clean
 
 from .conftest import oracle
 from .make_goldens import GOLDENS, tokens

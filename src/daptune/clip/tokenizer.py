@@ -3,11 +3,12 @@
 The vocabulary is built from CLIP's first 48,894 merges, shipped beside this file (`bpe_merges.txt.gz`, see
 `bpe_merges.md`), or comes from a backbone's own `tokenizer.json`, of which only the vocabulary and the merges are
 taken: cleaning and splitting are always CLIP's. Ids equal those of open_clip's SimpleTokenizer
-(src/open_clip/tokenizer.py) with two exceptions: mojibake is not repaired (see `textclean`), and the names of the
-start and end tokens inside a text are plain text, so that no class name can end a prompt early.
+(src/open_clip/tokenizer.py) with one exception: the names of the start and end tokens inside a text are plain text, so
+that no class name can end a prompt early.
 """
 
 import gzip
+import html
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,13 +20,21 @@ from torch import Tensor
 
 from ..errors import BackboneError
 from ..files import read_json
-from .textclean import clean
 
 MERGES = Path(__file__).with_name("bpe_merges.txt.gz")
 _WORD_END = "</w>"
 # U+0345 is lost: it folds to iota, so that open_clip's match without regard to case takes it for neither kind
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 _NAMES = (("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>"))
+
+
+def clean(text: str) -> str:
+    """The text repaired by ftfy, with HTML entities resolved, on one line, in lower case: open_clip's "lower"."""
+    if not (text.isascii() and text.isprintable() and "&" not in text):  # else there is nothing to repair
+        from ftfy import fix_text
+
+        text = html.unescape(html.unescape(fix_text(text)))
+    return " ".join(text.split()).lower()
 
 
 def _alphabet() -> dict[int, str]:
