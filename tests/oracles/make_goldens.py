@@ -2,8 +2,8 @@
 
 build/oracles/bin/python -m tests.oracles.make_goldens        (after `make oracles`; see README.md here)
 
-The awkward texts themselves stand in tokens.json: add one there as ["text", []] and run this. Texts that spell the names
-of the start and end tokens are left out on purpose: there we differ by design (see daptune.clip.tokenizer).
+The awkward texts themselves stand in tokens.json: add one there as ["text", []] and run this. Texts that spell the
+names of the start and end tokens are left out on purpose: there we differ by design (see daptune.clip.tokenizer).
 """
 
 import json
