@@ -1,9 +1,9 @@
-"""Every method by name: one file of this folder each, and plug-ins of the entry point group "daptune.methods".
+"""All methods by name: one file per method, and plug-ins of the entry point group "daptune.methods".
 
     backbone = daptune.load_backbone("tiny")
     method = METHODS["dapt"](backbone, ["cat", "dog"], make_config("dapt", {"text_tokens": 4}))
 
-To add one, write one file here: a frozen dataclass of options and a `Method` that overrides what it needs.
+To add a method, add a file with a frozen dataclass of options and a subclass of `Method`.
 """
 
 import inspect
@@ -24,7 +24,6 @@ logger = logging.getLogger("daptune")
 
 
 def _own() -> Iterator[type[Method]]:
-    """The methods that the modules of this folder define."""
     for module in (import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)):
         for value in vars(module).values():
             mine = inspect.isclass(value) and value.__module__ == module.__name__
@@ -33,7 +32,7 @@ def _own() -> Iterator[type[Method]]:
 
 
 def _plugins() -> Iterator[type[Method]]:
-    """The methods of other packages; one that cannot be used is logged and left out, and the others work."""
+    """Yield the methods of other packages; one that cannot be used is logged and skipped."""
     for point in entry_points(group=GROUP):
         try:
             found = point.load()
@@ -62,16 +61,16 @@ METHODS: dict[str, type[Method]] = _register()
 
 
 def get_method(name: str) -> type[Method]:
-    """The class of a method; an unknown name is a `MethodError` with the nearest one."""
+    """Raises `MethodError` for an unknown name and suggests the nearest one."""
     if name not in METHODS:
         raise MethodError(f"There is no method {name!r}.{suggest(name, METHODS)}")
     return METHODS[name]
 
 
 def make_config(method: str, options: Mapping[str, object]) -> MethodConfig:
-    """A method's options from names and values, text allowed (`--set text_tokens=4`, a JSON file).
+    """Make a method's options from names and values; values may be text (`--set text_tokens=4`, a JSON file).
 
-    Raises `MethodError` for an unknown option, with the nearest one, or a value that does not fit.
+    Raises `MethodError` for an unknown option or an invalid value.
     """
     config_class = get_method(method).config_class
     return config_class(**parse_options(method, config_class, options))

@@ -1,19 +1,19 @@
-"""What a method is: learned tensors around a frozen CLIP, and the few functions that they change.
+"""Base class of the methods: learned tensors around a frozen CLIP.
 
-A method overrides what it needs of these. In brackets what the default is.
+A method overrides some of these functions. Defaults are in brackets.
 
     build                 makes the learned tensors                                         (none)
     text_features         unit text features of the classes, (C, D)                         (none: MethodError)
-    logit_weights         what `logits` multiplies image features with                      (text_features)
-    image_prompts         visual tokens that join an image's                                (none)
+    logit_weights         class weights that `logits` multiplies image features with        (text_features)
+    image_prompts         visual tokens added to those of an image                          (none)
     encode_images         image features, not normalised; encoded_size is their number      (CLIP's with image_prompts)
     image_features        unit image features, (B, D)                                       (those of encode)
     logits                class scores, (B, C)                                              (scaled cosines)
     losses                loss terms of a batch and their total                             (cross-entropy)
-    before_fit            once before the first step                                        (nothing)
-    after_epoch           after each epoch; running_state is what it carries to the next    (nothing)
-    after_fit             once after the last step                                          (nothing)
-    make_room             before loading tensors whose size the images decided              (nothing)
+    before_fit            called before the first step                                      (nothing)
+    after_epoch           called after each epoch; running_state is its state               (nothing)
+    after_fit             called after the last step                                        (nothing)
+    make_room             resizes tensors whose size depends on the images, before loading  (nothing)
 
 Shape letters are those of `daptune.clip.model`.
 """
@@ -37,52 +37,51 @@ from .losses import cross_entropy
 from .options import MethodConfig
 
 SupportSet = ImageLoader
-"""The labelled images that a method is fitted on; it asks for `evaluation` and `augmented_view`."""
+"""The labelled images that a method is fitted on; methods use `evaluation` and `augmented_view`."""
 
 
 class Method(nn.Module, ABC):
-    """Learned tensors, the frozen `backbone` (which is no submodule), class names and options.
+    """Learned tensors, the frozen `backbone` (not a submodule), class names and options.
 
-    `state_dict()` holds what was learned and nothing else. Learned tensors are float32 on the backbone's device;
-    `.to(device)` takes the backbone along. `seed` draws their first values and leaves torch's own generator alone.
+    `state_dict()` holds only the learned tensors: float32, on the backbone's device. `.to(device)` also moves the
+    backbone. `seed` determines the initial values; torch's global generator is not used.
     """
 
     name: ClassVar[str]
-    """What a user types."""
+    """Name on the command line and in files."""
     title: ClassVar[str]
-    """What the paper calls it."""
+    """Name in the paper."""
     year: ClassVar[int]
     """Year of the paper."""
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
-    """Its options, a frozen dataclass."""
     accepts_new_classes: ClassVar[bool] = True
-    """False where what is learned never fits other class names; `takes_new_classes` is the answer for some options."""
+    """Whether the learned tensors work with other class names; `takes_new_classes` also considers the options."""
     sees: ClassVar[str] = "features"
     """How images reach `logits`.
 
-    features         through `encode` alone: images of several methods may go through CLIP's tower together, each with
-                     its `image_prompts`, and `logits` takes the features (B, D) that come out
-    fixed features   so they reach `losses` too, and nothing in `encode` is learned: an image is encoded once a view
-    images           in a way of its own. A class that overrides `encode_images`, `encode`, `image_features` or
-                     `logits` is such a one, unless it says otherwise anew.
+    features         only through `encode`: the images of several methods may share one pass of CLIP's tower, each with
+                     its `image_prompts`; `logits` accepts the resulting features (B, D)
+    fixed features   `losses` too; nothing in `encode` is learned, so that each view is encoded once
+    images           in another way; the default of a class that overrides `encode_images`, `encode`,
+                     `image_features` or `logits`
     """
     trains_on_features: ClassVar[bool] = False
-    """Whether training may take the features of `encode` in place of images; follows from `sees`."""
+    """Whether training may pass the features of `encode` instead of images; follows from `sees`."""
     shares_image_tower: ClassVar[bool] = True
-    """Whether `logits` takes the features (B, D) of CLIP's tower with `image_prompts` in place of images; follows from
-    `sees`, where `encode` is that tower."""
+    """Whether `logits` accepts the features (B, D) of CLIP's tower with `image_prompts` instead of images; follows
+    from `sees` and `encode`."""
     whole_batch: ClassVar[bool] = False
-    """Whether `losses` couples the images of a batch, so that processes that train together must not share it out."""
+    """Whether `losses` couples the images of a batch, so that distributed training must not split it."""
     default_lr: ClassVar[float | None] = None
-    """Learning rate of AdamW that suits it where nobody gives one; None: that of `TrainConfig`."""
+    """Default learning rate with AdamW; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
-    """Whether `before_fit` or `after_fit` looks at validation images, where there are any."""
+    """Whether `before_fit` or `after_fit` uses validation images, if present."""
 
     config: MethodConfig
     started_from: str | None = None
-    """sha256 of the adapter's tensors that learning starts from, or None: from the first values."""
+    """SHA-256 of the adapter that training started from; None without one. Recorded in adapter.json."""
     batch_accuracy: Tensor | None = None
-    """Share of the last training batch that was classified right, a scalar, for whoever reports progress."""
+    """Accuracy on the last training batch, a scalar, for progress reports."""
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class Method(nn.Module, ABC):
         super().__init_subclass__(**arguments)
         own = vars(cls)
         if "sees" not in own:
-            if own.get("trains_on_features"):  # what was said before there was `sees`
+            if own.get("trains_on_features"):  # plug-ins written before `sees` existed
                 cls.sees = "fixed features"
             elif own.get("shares_image_tower"):
                 cls.sees = "features"
@@ -124,27 +123,24 @@ class Method(nn.Module, ABC):
             cls.shares_image_tower = plain and cls.sees != "images"
 
     def build(self, generator: torch.Generator) -> None:
-        """Make the learned tensors (drawn on the CPU, so that every device starts from the same values)."""
+        """Make the learned tensors. Draw them on the CPU, so that they are the same on every device."""
 
     def text_features(self) -> Tensor:
-        """Unit text features of the classes, w: (C, D). Raises `MethodError` where a method has none."""
+        """Unit text features of the classes, w: (C, D). Raises `MethodError` if the method has none."""
         raise MethodError(
-            f"{self.name} has no text features: ask a method that uses the text tower, such as dapt or tip_adapter."
+            f"{self.name} has no text features: use a method with a text tower, such as dapt or tip_adapter."
         )
 
     def image_prompts(self) -> Tensor | None:
-        """Visual tokens that join an image's behind ln_pre, layer by layer: (J, P, W). None: CLIP as it is."""
+        """Visual tokens added to those of an image after ln_pre, for each layer: (J, P, W). None: zero-shot CLIP."""
         return None
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features, z: (B, 3, R, R) -> (B, D). By default those of `encode`."""
+        """Unit image features, z: (B, 3, R, R) -> (B, D)."""
         return F.normalize(self.encode(images), dim=-1)
 
     def encode(self, images: Tensor) -> Tensor:
-        """What `encode_images` makes of images (B, 3, R, R); features that it made before are taken as they are.
-
-        So `logits` and `losses` take both, and training may encode each image once. Only images have four dimensions.
-        """
+        """`encode_images` of images (B, 3, R, R). Inputs that are already features (B, D) are returned unchanged."""
         return self.encode_images(images) if images.dim() == 4 else images
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -156,47 +152,40 @@ class Method(nn.Module, ABC):
         return self.scale * self.image_features(images) @ self.class_text_features().mT
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Raw terms and their weighted "total", scalars: images (B, 3, R, R), labels (B,). By default cross-entropy."""
+        """Raw terms and their weighted "total", scalars: images (B, 3, R, R), labels (B,)."""
         loss = self.cross_entropy(self.logits(images), labels)
         return {"cross_entropy": loss, "total": loss}
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of a batch, logits (B, C), labels (B,); leaves its share of right ones in
-        `batch_accuracy`."""
+        """Mean cross-entropy: logits (B, C), labels (B,). Stores the batch accuracy in `batch_accuracy`."""
         self.batch_accuracy = (logits.detach().argmax(-1) == labels).float().mean()
         return cross_entropy(logits, labels)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Once before the first step, with the images that may be learned from. Closed-form methods end here."""
+        """Called before the first step. Closed-form methods are fitted here."""
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
-        """Once after the steps of each epoch, from 1 to `epochs`, before it is validated: for averages over epochs."""
+        """Called after the steps of each epoch, 1 to `epochs`, before validation, e.g. to average over epochs."""
 
     def running_state(self) -> dict[str, Tensor]:
-        """What `after_epoch` carries from epoch to epoch; checkpoints hold it, `state_dict` (what is saved) does not.
-
-        The tensors themselves: a run that is resumed writes into them.
-        """
+        """State of `after_epoch`: saved in checkpoints, not in `state_dict`. Resuming writes into these tensors."""
         return {}
 
     def after_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Once after the last step, in evaluation mode, for what is settled when all else is learned."""
+        """Called after the last step, in evaluation mode, e.g. for a final search."""
 
     def make_room(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Before loading: resize the learned tensors whose size the images decided, where `state_dict` has others."""
+        """Called before loading: resize learned tensors whose size depends on the images to those of `state_dict`."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same as `logits`."""
         return self.logits(images)
 
     @property
     def clip(self) -> CLIP:
-        """The frozen two-tower model."""
         return self.backbone.clip
 
     @property
     def device(self) -> torch.device:
-        """Where it computes: its learned tensors lie beside the backbone's."""
         return self.clip.device
 
     @property
@@ -206,28 +195,24 @@ class Method(nn.Module, ABC):
 
     @property
     def encoded_size(self) -> int:
-        """How many numbers `encode` makes of an image."""
+        """Number of values that `encode` returns per image."""
         return self.clip.config.embed_dim
 
     @property
     def trainable(self) -> bool:
-        """Whether there is anything for gradient steps; False for closed-form methods."""
+        """Whether gradient steps train it; False for closed-form methods."""
         return any(p.requires_grad for p in self.parameters())
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers are learned."""
         return sum(tensor.numel() for tensor in self.state_dict().values())
 
     def logit_weights(self) -> Tensor:
-        """What `logits` multiplies image features with, (C, D): `text_features`, where a method has no other."""
+        """Class weights that `logits` multiplies image features with, (C, D); by default `text_features`."""
         return self.text_features()
 
     def class_text_features(self) -> Tensor:
-        """`logit_weights`, (C, D), once for as long as nothing is learned: in eval mode without gradients.
-
-        What `losses` reads, so that the batches of one step share them (`text_features_once`).
-        """
+        """`logit_weights`, (C, D), cached in eval mode without gradients and shared within `text_features_once`."""
         if self._shared is not None:
             if not self._shared:
                 weights = self.logit_weights()
@@ -243,10 +228,10 @@ class Method(nn.Module, ABC):
 
     @contextmanager
     def text_features_once(self) -> Iterator[None]:
-        """Inside, the losses of several batches share one forward of the text tower, and at the end one backward.
+        """Inside, the losses of several batches share one forward and one backward pass of the text tower.
 
-        Exact, because nothing is learned between them: each batch's backward adds to the gradient of the class
-        features, and the sum goes back through the tower when the last one is done.
+        Exact: each batch adds to the gradient of the class features, and their sum is propagated through the tower
+        once at the end.
         """
         self._shared = []
         try:
@@ -258,14 +243,14 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def takes_new_classes(cls, config: MethodConfig) -> bool:
-        """Whether what is learned with these options fits other class names."""
+        """Whether the tensors learned with these options work with other class names."""
         return cls.accepts_new_classes and not config.per_class
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
-        """A new method of the same kind with the same learned tensors and other class names.
+        """A new method with the same learned tensors and other class names.
 
-        Raises `MethodError` where what was learned belongs to the old classes one by one (`takes_new_classes`), and for
-        names that CLIP cannot tell apart, but for those that a published list has twice (`check_class_names`).
+        Raises `MethodError` if the learned tensors are specific to the classes (`takes_new_classes`), or if
+        `check_class_names` refuses the names.
         """
         if not self.takes_new_classes(self.config):
             raise MethodError(
@@ -278,7 +263,7 @@ class Method(nn.Module, ABC):
         return other.train(self.training)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load learned tensors; a missing, unknown or misshapen one is a `MethodError` with both shapes."""
+        """Raises `MethodError` with both shapes for a missing or unknown tensor, or one of another shape."""
         self.make_room(state_dict)
         own = self.state_dict()
         for key in sorted({*own, *state_dict} if strict else {*own} & {*state_dict}):
@@ -291,16 +276,14 @@ class Method(nn.Module, ABC):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def train(self, mode: bool = True) -> Self:
-        """As `nn.Module.train`; forgets the cached text features."""
         self._cached = None
         return super().train(mode)
 
     def extra_repr(self) -> str:
-        """For `print(method)`."""
-        return f"{self.title}: {len(self.class_names)} classes, {self.parameter_count:,} learned numbers"
+        return f"{self.title}: {len(self.class_names)} classes, {self.parameter_count:,} learned parameters"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        probe = fn(torch.empty(0, device=self.clip.device))  # tells where, and to which type, `fn` moves
+        probe = fn(torch.empty(0, device=self.clip.device))  # has the device and type that `fn` moves to
         if probe.dtype != torch.float32:
             raise MethodError(
                 f"{self.name}: learned tensors stay float32, found {probe.dtype}: set the precision of the backbone."
@@ -320,6 +303,6 @@ def encode_batches(
     transfer = Transfer(device)
     parts = [(encode(images), labels) for images, labels in (transfer(*batch) for batch in batches)]
     if not parts:
-        raise MethodError("expected labelled images to learn from, found none: give at least one for each class.")
+        raise MethodError("expected labelled training images, found none: give at least one for each class.")
     features, labels = zip(*parts, strict=True)
     return torch.cat(features), torch.cat(labels)

@@ -1,10 +1,10 @@
-"""CLIP-Adapter: a two-layer network behind the frozen image tower, mixed with what the tower gives.
+"""CLIP-Adapter: a two-layer network on the frozen image features, mixed with the original features.
 
 Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Adapters", arXiv 2110.04544 (IJCV 2023), section
-3.2. Official: gaopengcuhk/CLIP-Adapter clip_adapter.py, which adapts the image side alone; so does this.
+3.2. Official: gaopengcuhk/CLIP-Adapter clip_adapter.py; as there, only image features are adapted.
 
 Differences to the official code: the width is the backbone's instead of 1024 (ResNet-50's); the frozen text features
-are computed once instead of in each step, with their gradients; first values come from the method's own generator.
+are computed once instead of in each step; initial values come from the method's own generator.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class CLIPAdapterConfig(ZeroShotConfig):
     """Options of CLIP-Adapter: those of the frozen text classifier, and of the adapter."""
 
     ratio: Share = 0.2
-    """Share of the adapter's output in the image feature; the rest is CLIP's own."""
+    """Share of the adapter's output in the image feature; the rest is CLIP's."""
     reduction: Count = 4
     """The hidden layer has D / reduction units."""
 
@@ -40,7 +40,7 @@ class CLIPAdapter(ZeroShot):
     up: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
-        """W_1 `down` (H, D) and W_2 `up` (D, H), no biases: uniform(-v, v), v = inputs^-1/2, as nn.Linear starts."""
+        """W_1 `down` (H, D) and W_2 `up` (D, H), no biases: uniform(-v, v), v = inputs^-1/2, as in nn.Linear."""
         super().build(generator)
         width = self.clip.config.embed_dim
         hidden = width // self.config.reduction
@@ -53,7 +53,6 @@ class CLIPAdapter(ZeroShot):
         self.down, self.up = first(hidden, width), first(width, hidden)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit adapted image features: (B, 3, R, R) -> (B, D)."""
         f = self.encode(images)
         adapted = F.relu(F.linear(F.relu(F.linear(f, self.down)), self.up))
         return F.normalize(self.config.ratio * adapted + (1 - self.config.ratio) * f, dim=-1)

@@ -3,9 +3,9 @@
 Zanella & Ben Ayed, "Low-Rank Few-Shot Adaptation of Vision-Language Models", CVPRW 2024, arXiv 2405.18541, section 3.
 Official: MaxZanella/CLIP-LoRA lora.py, loralib/. The blocks are those of `daptune.clip.lora`.
 
-Differences to the official code: the tower is not changed, nor are low-rank matrices merged into it for evaluation,
-where bf16 would round them away; the start that the templates of all classes have in common is encoded once, and in
-training one dropout mask serves it for all of them; thirds and halves of layers are of any tower.
+Differences to the official code: low-rank matrices are not merged into the tower for evaluation, where bf16 would
+round them away; the common prefix of all classes is encoded once, in training with one dropout mask; thirds and halves
+of layers work for any tower.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from .options import Count, Fits, MethodConfig, Positive, one_of
 from .templates import PLAIN, fill, template_features
 
 LAYERS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
-"""Which layers, as sixths of the tower; top3 is beside these."""
+"""Ranges of layers, in sixths of the tower; there is also top3."""
 ONCE_EACH = Fits(
     lambda chosen: 0 < len(chosen) == len(set(chosen) & set(MATRICES)), f"some of {', '.join(MATRICES)}, each once"
 )
@@ -34,22 +34,22 @@ class CLIPLoRAConfig(MethodConfig):
     """Options of CLIP-LoRA."""
 
     rank: Count = 2
-    """Rank of the matrices that are added, r."""
+    """Rank of the added matrices, r."""
     alpha: Positive = 1.0
-    """They are scaled by alpha / sqrt(r)."""
+    """The added matrices are scaled by alpha / sqrt(r)."""
     dropout: Annotated[float, Fits(lambda x: 0 <= x < 1, "0 or more, and less than 1")] = 0.25
-    """Share of their input that is dropped in training."""
+    """Dropout on the input of the added matrices in training."""
     matrices: Annotated[tuple[str, ...], ONCE_EACH] = ("q", "k", "v")
-    """Which projections of attention get one: q (query), k (key), v (value), o (output)."""
+    """Adapted projections of attention: q (query), k (key), v (value), o (output)."""
     encoder: Annotated[str, one_of(("both", "text", "vision"))] = "both"
-    """Which towers: both, text or vision."""
+    """Adapted towers: both, text or vision."""
     layers: Annotated[str, one_of((*LAYERS, "top3"))] = "all"
-    """Which layers of these: all; bottom, mid or up (a third); half-bottom or half-up; top3."""
+    """Adapted layers: all; bottom, mid or up (a third); half-bottom or half-up; top3."""
     template: Annotated[str, Fits(lambda text: text.count("{}") == 1, "one {} in it for the class name")] = PLAIN
-    """The prompt, with one {} for the class name."""
+    """Prompt, with one {} for the class name."""
 
     def chosen(self, count: int) -> range:
-        """Which layers of a tower of `count` get matrices."""
+        """Indices of the adapted layers in a tower of `count` layers."""
         if self.layers == "top3":
             return range(max(0, count - 3), count)
         first, last = (round(sixth * count / 6) for sixth in LAYERS[self.layers])
@@ -63,11 +63,11 @@ class CLIPLoRA(Method):
     title = "Low-Rank Few-Shot Adaptation (CLIP-LoRA)"
     year = 2024
     config_class = CLIPLoRAConfig
-    default_lr = 0.002  # at prompts' 0.01 it learns the images by heart
+    default_lr = 0.002  # the 0.01 of prompts overfits
     config: CLIPLoRAConfig
     prefix: Tensor
     frozen_features: Tensor | None
-    """Text features (C, D) where the text tower learns nothing; not part of what is saved."""
+    """Text features (C, D) of a frozen text tower; not saved."""
 
     def build(self, generator: torch.Generator) -> None:
         """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
@@ -90,7 +90,6 @@ class CLIPLoRA(Method):
         )  # fmt: skip
 
     def text_features(self) -> Tensor:
-        """Unit class features of the template: (C, D)."""
         if self.text_lora is not None:
             context = self.clip.token_embedding(self.prefix).unsqueeze(0)  # (1, M, W)
             through = self.text_lora.blocks(self.clip.transformer)
@@ -100,6 +99,5 @@ class CLIPLoRA(Method):
         return self.frozen_features
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit image features: (B, 3, R, R) -> (B, D)."""
         through = None if self.vision_lora is None else self.vision_lora.blocks(self.clip.visual.transformer)
         return F.normalize(self.clip.encode_image(images, through=through), dim=-1)

@@ -1,11 +1,11 @@
-"""CoCoOp: a context that each image shifts, so that every image has class features of its own.
+"""CoCoOp: a context shifted by each image, so that the class features depend on the image.
 
 Zhou, Yang, Loy & Liu, "Conditional Prompt Learning for Vision-Language Models", CVPR 2022, arXiv 2203.05557,
 section 3.2. Official: KaiyangZhou/CoOp trainers/cocoop.py.
 
-Differences to the official code: it encodes C whole prompts for each image, ours the prefix once an image and the
-class names behind all prefixes together (`daptune.clip.prefix`), so that batches above 1 train; the meta-net has no
-fewer than 8 hidden units, which only matters below D = 128.
+Differences to the official code: it encodes C whole prompts per image; here the prefix is encoded once per image and
+the class names after all prefixes together (`daptune.clip.prefix`), so that batches above 1 fit; the meta-net has at
+least 8 hidden units, which matters only below D = 128.
 """
 
 from collections import OrderedDict
@@ -18,12 +18,12 @@ from ..errors import MethodError
 from .base import Method
 from .text_prompts import PhraseConfig, TextPromptConfig, TextPrompts
 
-REDUCTION, FEWEST = 16, 8  # hidden units of the meta-net: D / 16, and no fewer than 8
+REDUCTION, FEWEST = 16, 8  # hidden units of the meta-net: D / 16, at least 8
 
 
 @dataclass(frozen=True)
 class CoCoOpConfig(PhraseConfig):
-    """Options of CoCoOp: those of its context, which stands in front of the class name and is common to all."""
+    """Options of CoCoOp: those of its context, which precedes the class name and is shared by all classes."""
 
 
 class CoCoOp(Method):
@@ -34,12 +34,12 @@ class CoCoOp(Method):
     year = 2022
     config_class = CoCoOpConfig
     sees = "fixed features"
-    shares_image_tower = False  # its text tower runs for each image: those of other methods would wait for it
+    shares_image_tower = False  # its text tower runs for each image and would delay the other methods
     config: CoCoOpConfig
     text_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
-        """The context v (M, W) and the meta-net h: D -> D / 16 -> W, with torch's first values of a linear layer."""
+        """The context v (M, W) and the meta-net h: D -> D / 16 -> W, initialised as torch's linear layers."""
         options = TextPromptConfig(text_tokens=self.config.text_tokens, context_init=self.config.context_init)
         self.prompts = TextPrompts(self.backbone, self.class_names, options)
         self.config.check_length(self.prompts.tokens)
@@ -51,8 +51,8 @@ class CoCoOp(Method):
         self.meta_net = nn.Sequential(layers).to(self.clip.device)
 
     def class_features(self, z: Tensor) -> Tensor:
-        """The class features that each image gives itself: unit image features (B, D) -> (B, C, D), unit."""
-        shift = self.meta_net(z).unsqueeze(1)  # (B, 1, W): the same for all tokens of an image's context
+        """Unit class features for each image: unit image features (B, D) -> (B, C, D)."""
+        shift = self.meta_net(z).unsqueeze(1)  # (B, 1, W): the same for all tokens of a context
         return self.prompts.features(self.text_prompt + shift)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -61,14 +61,13 @@ class CoCoOp(Method):
         return self.scale * torch.einsum("bd,bcd->bc", z, self.class_features(z))
 
     def text_features(self) -> Tensor:
-        """There are none without an image: raises MethodError."""
         raise MethodError(
             "cocoop has class features only with an image: class_features(image_features(images)) or logits(images)."
         )
 
 
 def first_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with torch's own kind of first values, uniform(-v, v), v = inputs^-1/2, drawn from `generator`."""
+    """A linear layer with torch's default initialisation, uniform(-v, v), v = inputs^-1/2, drawn from `generator`."""
     layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)

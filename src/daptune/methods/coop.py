@@ -30,10 +30,9 @@ class CoOp(Method):
     text_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
-        """The context v: (M, W), or (C, M, W) where it is class-specific."""
+        """The context v: (M, W), or (C, M, W) if class-specific."""
         self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
         self.text_prompt = self.prompts.initial(generator)
 
     def text_features(self) -> Tensor:
-        """Class features under the learned context: (C, D)."""
         return self.prompts.features(self.text_prompt)

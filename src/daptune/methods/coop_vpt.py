@@ -1,6 +1,6 @@
-"""CoOp + VPT: learn text and visual tokens together, cross-entropy alone.
+"""CoOp + VPT: learn text and visual tokens together, with cross-entropy only.
 
-The baseline that DAPT adds its losses to: Cho, Kim & Kim, ICCV 2023, arXiv 2309.03406, section 3. Official:
+DAPT's baseline without its losses: Cho, Kim & Kim, ICCV 2023, arXiv 2309.03406, section 3. Official:
 mlvlab/DAPT trainers/dapt.py with VIS_BETA = TXT_BETA = 0.
 """
 
@@ -35,5 +35,4 @@ class CoOpVPT(CoOp):
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
 
     def image_prompts(self) -> Tensor:
-        """The visual tokens u: (J, P, W)."""
         return joining_tokens(self.clip, self.vision_prompt, self.config)

@@ -1,12 +1,11 @@
-"""DAPT: prompts learned so that classes spread over the sphere and images gather around their class.
+"""DAPT: learn prompts that spread the classes on the sphere and gather images around their class.
 
 Cho, Kim & Kim, "Distribution-Aware Prompt Tuning for Vision-Language Models", ICCV 2023, arXiv 2309.03406,
-section 3. Official: mlvlab/DAPT trainers/dapt.py. The losses are the official code's means, which the
-published weights were tuned for (`daptune.methods.losses` states the factors to sums).
+section 3. Official: mlvlab/DAPT trainers/dapt.py. The losses are means as in the official code, for which the
+published weights were tuned (`daptune.methods.losses` gives the factors to sums).
 
-Differences to the official code: prototypes come from the evaluation transform unless `prototype_views` asks for
-augmented views (1 is the official code), are computed in `before_fit` in batches and kept in float32; prompts are
-float32.
+Differences to the official code: prototypes use the evaluation transform unless `prototype_views` is set (1 is the
+official code); they are computed in batches in `before_fit`; prototypes and prompts are float32.
 """
 
 from dataclasses import dataclass
@@ -33,13 +32,13 @@ class DAPTConfig(CoOpVPTConfig):
     t: Positive = 2.0
     """How fast the repulsion between classes falls with their squared distance."""
     prototype_views: Views = 0
-    """Augmented views that a prototype averages; 0: the evaluation transform instead, 1: the official code."""
+    """Augmented views averaged in a prototype; 0: the evaluation transform, 1: as in the official code."""
 
 
 class DAPT(CoOpVPT):
     """L = L_CE + inter_weight L_inter + intra_weight L_intra.
 
-    L_inter moves the text prompt alone, L_intra the visual one alone, L_CE both.
+    L_inter trains only the text prompt, L_intra only the visual prompt, L_CE both.
     """
 
     name = "dapt"
@@ -48,19 +47,17 @@ class DAPT(CoOpVPT):
     config_class = DAPTConfig
     config: DAPTConfig
     prototypes: Tensor | None
-    """s_c (C, D), set by `before_fit`; not part of what is saved, since only training needs it."""
+    """s_c (C, D), set by `before_fit`; not saved, since only training uses it."""
 
     def build(self, generator: torch.Generator) -> None:
-        """Both prompts, and room for the prototypes."""
         super().build(generator)
         self.register_buffer("prototypes", None, persistent=False)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """s_c = mean over the class's images of the unit zero-shot feature, not made unit again."""
+        """s_c = mean over the class's images of the unit zero-shot feature, not normalised again."""
         self.prototypes = class_means(self, train, self.config.prototype_views, unit=True)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, inter- and intra-dispersion, and their weighted total, all scalars."""
         z = self.image_features(images)  # (B, D)
         w = self.class_text_features()  # (C, D)
         s = self._prototypes_of(labels, z)  # (B, D)
@@ -77,7 +74,7 @@ class DAPT(CoOpVPT):
         if self.prototypes is None:
             if self.config.intra_weight:
                 raise MethodError(f"dapt has no prototypes: call before_fit(train), or set `prototypes` {expected}.")
-            return z.detach()  # the term is left out: it reads 0
+            return z.detach()  # the term is 0
         if tuple(self.prototypes.shape) != expected:
             raise MethodError(f"dapt expected prototypes of shape {expected}, found {tuple(self.prototypes.shape)}.")
         return self.prototypes[labels]

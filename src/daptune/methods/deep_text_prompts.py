@@ -1,14 +1,14 @@
-"""Deep text prompts: learned tokens behind SOS, and new ones in their places at the entry of the next blocks.
+"""Deep text prompts: learned tokens after SOS, replaced by new ones at the input of the next blocks.
 
 Khattak, Rasheed, Maaz, Khan & Khan, "MaPLe: Multi-modal Prompt Learning", CVPR 2023, arXiv 2210.03117, section 3.2.
 Official: muzairkhattak/multimodal-prompt-learning trainers/maple.py, trainers/independentVL.py, clip/model.py.
 
     block 1       [SOS | v_1 .. v_M | frozen words | name . EOT]
-    blocks 2..J   the same, with the outputs at v's places thrown away and the layer's own v put there
+    blocks 2..J   the same, with the outputs at the positions of v replaced by the v of that layer
 
-The first context takes the embeddings of the first M words of `context_init`, and the words behind them stay in the
-prompt, frozen: M = 2 of "a photo of a" leaves "of a". So does the official code, by its choice of the suffix. Where M
-is larger than the phrase, it starts from noise (M > 4) or takes EOT and padding for words; ours is an error.
+The first context starts from the embeddings of the first M words of `context_init`; the other words stay in the
+prompt, frozen, as in the official code: M = 2 of "a photo of a" leaves "of a". With M larger than the phrase the
+official code starts from noise (M > 4) or treats EOT and padding as words; here this is an error.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from .text_prompts import noise
 
 @dataclass(frozen=True)
 class DeepTextPromptConfig(MethodConfig):
-    """Options of text tokens that a layer may have of its own."""
+    """Options of deep text tokens."""
 
     text_tokens: Tokens = 2
     """Text prompt tokens a layer, M."""
@@ -37,7 +37,7 @@ class DeepTextPromptConfig(MethodConfig):
 
 
 class DeepTextPrompts:
-    """The prompts of C classes: tokenised once, then features for any tokens."""
+    """The prompts of C classes, tokenised once; `features` encodes them with any tokens."""
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], config: DeepTextPromptConfig) -> None:
         self.clip = backbone.clip
@@ -48,7 +48,7 @@ class DeepTextPrompts:
         self.suffixes = Suffixes.build(backbone.tokenizer, class_names, len(self.words) or self.tokens)
 
     def initial(self, depth: int, generator: torch.Generator) -> nn.Parameter:
-        """First tokens (J, M, W) for J = `depth` layers: N(0, 0.02), and in the first layer the words."""
+        """Initial tokens (J, M, W) for J = `depth` layers: N(0, 0.02), in the first layer the words."""
         embedding = self.clip.token_embedding.weight
         prompt = noise(self.clip, (depth, self.tokens, embedding.shape[1]), generator)
         if self.words:
@@ -56,8 +56,8 @@ class DeepTextPrompts:
         return prompt
 
     def features(self, prompt: Tensor) -> Tensor:
-        """Unit features of every class under the tokens: (J, M, W) -> (C, D)."""
+        """Unit class features: tokens (J, M, W) -> (C, D)."""
         frozen = self.clip.token_embedding.weight[self.words[self.tokens :]].float()
-        context = torch.cat([prompt[0], frozen]).unsqueeze(0)  # (1, M + frozen, W): common to all classes
+        context = torch.cat([prompt[0], frozen]).unsqueeze(0)  # (1, M + frozen, W), shared by all classes
         features = shared_prefix_features(self.clip, context, self.suffixes, deep=prompt[1:])
         return F.normalize(features[0], dim=-1)

@@ -1,7 +1,7 @@
-"""The mean of what is learned over the epochs, weighted by a Gaussian: Gaussian prompt aggregation (GPA).
+"""Gaussian-weighted mean of the learned tensors over the epochs: Gaussian prompt aggregation (GPA).
 
 Khattak et al., "Self-regulating Prompts", ICCV 2023, arXiv 2307.06948, section 3.2.2. Official:
-muzairkhattak/PromptSRC trainers/promptsrc.py, which averages every tensor, those of the frozen CLIP in fp16 too.
+muzairkhattak/PromptSRC trainers/promptsrc.py, which averages the frozen CLIP's fp16 tensors as well.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from .base import Method
 from .options import MethodConfig, at_least
 
-SHARE = 0.6  # of the epochs: the authors' 30 in 50, mean and deviation of their general few-shot setting
+SHARE = 0.6  # of the epochs: 30 of 50 in the authors' few-shot setting, both mean and deviation
 
 
 @dataclass(frozen=True)
@@ -22,36 +22,36 @@ class EpochAverageConfig(MethodConfig):
     """Options of the mean over epochs."""
 
     average: bool = True
-    """Whether the last epoch ends with the mean of the prompts over the epochs (GPA) in place of its own."""
+    """Replace the prompts of the last epoch by their mean over the epochs (GPA)."""
     average_mean: Annotated[float, at_least(0, "0 (0.6 of the epochs) or an epoch from 1")] = 0.0
-    """Epoch, from 1, that weighs most in that mean; 0: 0.6 of the epochs."""
+    """Epoch, from 1, with the largest weight in the mean; 0: 0.6 of the epochs."""
     average_std: Annotated[float, at_least(0, "0 (0.6 of the epochs) or a number above")] = 0.0
     """Standard deviation of the weights, in epochs; 0: 0.6 of the epochs."""
 
     def epoch_weight(self, epoch: int, epochs: int) -> float:
-        """exp(-(e - mean)^2 / 2 std^2) for epoch e = 1 .. E: its weight, but for a factor common to all."""
+        """Unnormalised weight of epoch e = 1 .. E: exp(-(e - mean)^2 / 2 std^2)."""
         mean, std = self.average_mean or SHARE * epochs, self.average_std or SHARE * epochs
         return math.exp(-0.5 * ((epoch - mean) / std) ** 2)
 
 
 class EpochAverage(Method):
-    """A method whose learned tensors v become sum_e g_e v_e after the last epoch, g being weights that sum to 1.
+    """A method whose learned tensors v become sum_e g_e v_e after the last epoch; the weights g sum to 1.
 
-    The mean so far is a tensor of the run, not of what was learned: checkpoints hold it, adapters do not.
+    The running mean is saved in checkpoints, not in adapters.
     """
 
     config: EpochAverageConfig
 
     def start_average(self) -> None:
-        """To be called at the end of `build`: room for the means."""
+        """Allocate the means; call it at the end of `build`."""
         for name, tensor in list(self.named_parameters()):
             self.register_buffer(f"average_{name}", torch.zeros_like(tensor), persistent=False)
 
     @torch.no_grad()
     def after_epoch(self, epoch: int, epochs: int) -> None:
-        """Take the epoch's tensors into the means; after the last epoch the means take their place."""
+        """Update the means; after the last epoch, replace the learned tensors by them."""
         weights = [self.config.epoch_weight(e, epochs) for e in range(1, epoch + 1)]
-        share = weights[-1] / sum(weights) if any(weights) else 1.0  # all may underflow: then the latest is the mean
+        share = weights[-1] / sum(weights) if any(weights) else 1.0  # if all underflow, keep the latest
         for name, mean in self.running_state().items():
             learned = self.get_parameter(name)
             mean.lerp_(learned, share)
@@ -59,6 +59,6 @@ class EpochAverage(Method):
                 learned.copy_(mean)
 
     def running_state(self) -> dict[str, Tensor]:
-        """The means so far by the names of the learned tensors; empty without `average`."""
+        """The means by name of the learned tensor; empty without `average`."""
         names = [name for name, _ in self.named_parameters()] if self.config.average else []
         return {name: self.get_buffer(f"average_{name}") for name in names}

@@ -1,12 +1,12 @@
-"""IVLP: deep text and deep visual prompts that know nothing of each other, the baseline of MaPLe and PromptSRC.
+"""IVLP: independent deep text and deep visual prompts, the baseline of MaPLe and PromptSRC.
 
 Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023, arXiv 2210.03117, table 1 ("independent V-L
 prompting"). Official: muzairkhattak/multimodal-prompt-learning trainers/independentVL.py with clip/model.py,
-ResidualAttentionBlock_IVLP. Layout of the text tokens: `daptune.methods.deep_text_prompts`; of the visual ones, which
-stand behind the patches: `daptune.methods.vision_prompts`.
+ResidualAttentionBlock_IVLP. Layout of the text tokens: `daptune.methods.deep_text_prompts`; of the visual tokens,
+after the patches: `daptune.methods.vision_prompts`.
 
-Differences to the official code: it casts the prompts of each layer to fp16 whatever the precision, so that it runs on
-a GPU in fp16 alone; its checkpoints hold the whole CLIP.
+Differences to the official code: it always casts the prompts of each layer to fp16 and so runs only on a GPU in fp16;
+its checkpoints hold the whole CLIP.
 """
 
 from dataclasses import dataclass
@@ -26,29 +26,29 @@ class IVLPConfig(DeepTextPromptConfig, VisionPromptConfig):
     """Options of both prompts."""
 
     text_depth: Depth = 0
-    """Layers of the text tower that get tokens of their own, J: 1 is shallow, 0 is every layer."""
+    """Layers of the text tower with their own tokens, J: 1 is shallow, 0 is every layer."""
     vision_tokens: int = 2
-    """Visual prompt tokens a layer, P."""
+    """Visual prompt tokens per layer, P."""
     vision_depth: int = 0
-    """Layers of the vision tower that get tokens of their own: 1 is shallow, 0 is every layer."""
+    """Layers of the vision tower with their own tokens: 1 is shallow, 0 is every layer."""
     vision_position: str = "append"
-    """append (in front of ln_pre: MaPLe, PromptSRC) or after_ln_pre (VPT, DAPT)."""
+    """append (before ln_pre: MaPLe, PromptSRC) or after_ln_pre (VPT, DAPT)."""
 
 
 class IVLP(Method):
-    """z = image([CLS, patches, u_1 .. u_P]), w_c = text([v_1 .. v_M, "of a", class c, "."]); u, v new in each layer."""
+    """z = image([CLS, patches, u_1 .. u_P]), w_c = text([v_1 .. v_M, "of a", class c, "."]); u, v for each layer."""
 
     name = "ivlp"
     title = "Independent Vision-Language Prompting (IVLP)"
     year = 2023
     config_class = IVLPConfig
-    paper_depth: ClassVar[int] = 0  # layers of both towers where an option says 0, see `MethodConfig.depth_of`
+    paper_depth: ClassVar[int] = 0  # layers of both towers if an option is 0, see `MethodConfig.depth_of`
     config: IVLPConfig
     text_prompt: nn.Parameter
     vision_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
-        """The text tokens v (J, M, W) and the visual tokens u (J, P, W), (P, W) where they are shallow."""
+        """The text tokens v (J, M, W) and the visual tokens u (J, P, W), or (P, W) if shallow."""
         layers, paper = self.clip.config.text_layers, self.paper_depth
         depth = self.config.depth_of("text_depth", "text tower", layers, paper=paper)
         self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
@@ -56,9 +56,7 @@ class IVLP(Method):
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator, paper_depth=paper)
 
     def text_features(self) -> Tensor:
-        """Class features under the learned tokens: (C, D)."""
         return self.prompts.features(self.text_prompt)
 
     def image_prompts(self) -> Tensor:
-        """The visual tokens u: (J, P, W)."""
         return joining_tokens(self.clip, self.vision_prompt, self.config)

@@ -1,11 +1,11 @@
-"""KgCoOp: CoOp that stays near what CLIP knows of the classes.
+"""KgCoOp: CoOp with class features kept close to those of zero-shot CLIP.
 
 Yao, Zhang & Xu, "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization", CVPR 2023,
 arXiv 2303.13283, section 3. Official: htyao89/KgCoOp KgCoOp/trainers/kgcoop.py.
 
-Differences to the official code: the weight is 8, as in its scripts (its code's default is 1); frozen features may be
-the average of several templates; the tensors that it makes and never uses (meta_net, bias_vectors, adapter) are left
-out; its mixed-precision branch, which fails, is none here.
+Differences to the official code: the weight is 8, as in its scripts (the default of its code is 1); frozen features
+may average several templates; its unused tensors (meta_net, bias_vectors, adapter) and its failing mixed-precision
+branch are left out.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from .templates import find_dataset, template_features
 from .text_prompts import PhraseConfig
 from .zero_shot import ZeroShotConfig
 
-TEXTURE = "a photo of a {}, a type of texture."  # KgCoOp's own for DescribableTextures; CoOp's is "{} texture."
+TEXTURE = "a photo of a {}, a type of texture."  # KgCoOp's for DescribableTextures; CoOp's is "{} texture."
 
 
 @dataclass(frozen=True)
 class KgCoOpConfig(ZeroShotConfig, PhraseConfig, CoOpConfig):
-    """Options of KgCoOp: those of CoOp's context, of the frozen prompts, and how strongly these hold it."""
+    """Options of KgCoOp: those of CoOp's context and of the frozen prompts, and the weight of their distance."""
 
     knowledge_weight: Weight = 8.0
     """Weight of the distance between learned and frozen text features (lambda); 0 is CoOp."""
@@ -40,16 +40,14 @@ class KgCoOp(CoOp):
     config_class = KgCoOpConfig
     config: KgCoOpConfig
     frozen_features: Tensor | None
-    """w^zs (C, D), computed when first needed; not part of what is saved."""
+    """w^zs (C, D), computed when first needed; not saved."""
 
     def build(self, generator: torch.Generator) -> None:
-        """The context (M, W), as CoOp's, and room for the frozen features."""
         super().build(generator)
         self.config.check_length(self.prompts.tokens)
         self.register_buffer("frozen_features", None, persistent=False)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, the distance from what CLIP knows, and their weighted total, all scalars."""
         w = self.class_text_features()  # (C, D)
         terms = {
             "cross_entropy": self.cross_entropy(self.scale * self.image_features(images) @ w.mT, labels),

@@ -1,8 +1,8 @@
 """Linear probe: logistic regression on frozen image features, with CLIP's search for the regularisation strength C.
 
 Radford et al. 2021, arXiv 2103.00020, appendix A.3. Official protocol of the comparisons: KaiyangZhou/CoOp
-lpclip/linear_probe.py; the search itself: `daptune.methods.logistic`. CLIP's paper takes the features in front of the
-projection and fits again on training and validation images together: options here.
+lpclip/linear_probe.py; the search: `daptune.methods.logistic`. CLIP's paper uses the features before the projection
+and refits on training and validation images; both are options here.
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class LinearProbeConfig(MethodConfig):
     features: Annotated[str, one_of(("projected", "pre_projection"))] = "projected"
     """projected (the joint embedding, D; CoOp's protocol) or pre_projection (the vision tower's, W; CLIP's paper)."""
     normalize: bool = False
-    """Make the features unit vectors first."""
+    """Normalise the features to unit length."""
     c_grid: Annotated[tuple[float, ...], GRID] = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
-    """Inverse regularisation strengths that the search begins with; a single one, with search_steps=0, is no search."""
+    """Grid of inverse regularisation strengths C; with one value and search_steps=0 there is no search."""
     search_steps: Annotated[int, at_least(0, "0 or more steps")] = 8
-    """Bisections of log10 C around the best of the grid."""
+    """Bisections of log10 C around the best value of the grid."""
     refit: bool = False
-    """Fit again on training and validation images together with the C that was found."""
+    """Refit on training and validation images with the C found."""
 
 
 class LinearProbe(Method):
@@ -59,16 +59,14 @@ class LinearProbe(Method):
         self.register_buffer("bias", torch.zeros(classes, device=self.clip.device))
 
     def frozen_features(self, images: Tensor) -> Tensor:
-        """f: (B, 3, R, R) -> (B, D), or (B, W) in front of the projection."""
+        """f: (B, 3, R, R) -> (B, D), or (B, W) before the projection."""
         features = self.clip.encode_image(images, projected=self.config.features == "projected")
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, R, R) -> (B, C)."""
         return F.linear(self.frozen_features(images), self.weight, self.bias)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Search C and fit V and b."""
         known = self._arrays(train)
         classes = len(self.class_names)
         if classes < 2 or len(np.unique(known[1])) < classes or known[1].max() >= classes:

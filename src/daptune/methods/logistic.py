@@ -1,10 +1,10 @@
 """Logistic regression for the linear probe, and the search for its regularisation strength C.
 
 The protocol of KaiyangZhou/CoOp lpclip/linear_probe.py, after Radford et al. 2021 (arXiv 2103.00020, appendix A.3):
-L2-penalised, L-BFGS, at most 1,000 iterations, float64. C is the best of a grid by validation accuracy (of equals the
-first), then a bracket of a decade on each side is bisected in log10 C, keeping the better end (of equals the smaller);
-of the last step the better end is taken. Where there are no validation images, accuracy is that of a stratified
-cross-validation (up to 5 folds) on the training images; where a class has one image only, C is 1.
+L2-penalised, L-BFGS, at most 1,000 iterations, float64. C is the best value of a grid by validation accuracy (first on
+ties); then a bracket of a decade on each side is bisected in log10 C, keeping the better end (the smaller on ties).
+Without validation images, accuracy is that of a stratified cross-validation (up to 5 folds) on the training images; if
+a class has only one image, C is 1.
 """
 
 import math
@@ -21,12 +21,12 @@ UNSEARCHED_C = 1.0
 
 
 def fit_logistic(c: float, features: NDArray[np.float64], labels: NDArray[np.int64]) -> Linear:
-    """Logistic regression at strength `c`: weight (C, D) and bias (C,), a row a class also where there are two."""
+    """Logistic regression with strength `c`: weight (C, D) and bias (C,), also for two classes."""
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 1,000 iterations, converged or not
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol always stops at 1,000 iterations
         model = LogisticRegression(C=c, max_iter=1000).fit(features, labels)
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
@@ -35,13 +35,13 @@ def fit_logistic(c: float, features: NDArray[np.float64], labels: NDArray[np.int
 
 
 def search_c(c_grid: Sequence[float], steps: int, known: Arrays, held_out: Arrays | None, *, seed: int) -> float:
-    """The C of the protocol, scored on `held_out`, or by cross-validation on `known`."""
+    """Find C by the protocol, scored on `held_out`, or by cross-validation on `known`."""
     if len(c_grid) == 1 and not steps:
         return c_grid[0]
     score = _scorer(known, held_out, seed)
     if score is None:
         return UNSEARCHED_C
-    best = max(map(math.log10, c_grid), key=score)  # of equals the first
+    best = max(map(math.log10, c_grid), key=score)  # the first on ties
     left, right = best - 1, best + 1
     for _ in range(steps):
         middle = (left + right) / 2
@@ -53,7 +53,7 @@ def search_c(c_grid: Sequence[float], steps: int, known: Arrays, held_out: Array
 
 
 def _scorer(known: Arrays, held_out: Arrays | None, seed: int) -> Callable[[float], float] | None:
-    """Accuracy by log10 C; None where there is nothing to score on."""
+    """Number of correct predictions by log10 C; None without images to score on."""
     features, labels = known
     if held_out is not None:
         everything = np.arange(len(labels))
@@ -68,7 +68,7 @@ def _scorer(known: Arrays, held_out: Arrays | None, seed: int) -> Callable[[floa
         pool = known
         folds = list(StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed).split(features, labels))
 
-    @cache  # a bisection meets its better end again
+    @cache  # a bisection scores its better end twice
     def score(exponent: float) -> float:
         right = 0.0
         for fit, test in folds:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-ROWS = 1024  # rows of the C x C kernel held at once; more classes are recomputed in the backward
+ROWS = 1024  # rows of the C x C kernel per block; with more classes, blocks are recomputed in the backward pass
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def inter_dispersion(text_features: Tensor, t: float = 2.0) -> Tensor:
     """Mean over the C(C-1)/2 unordered pairs of exp(-t |w_m - w_n|^2): (C, D) -> scalar; 0 for one class.
 
     The official code's reduction, `torch.pdist(w).pow(2).mul(-t).exp().mean()`; the sum over ordered pairs m != n is
-    C(C-1) times this. Distances come from one matrix product: no square root, whose gradient is undefined where two
-    features coincide, and the gradient is exact for w of any length.
+    C(C-1) times this. Distances come from a matrix product, without the square root, whose gradient is undefined for
+    equal features; the gradient is exact for w of any length.
     """
     w = text_features.float()
     classes = len(w)
@@ -45,7 +45,7 @@ def _kernel_sum(w: Tensor, start: int, t: float) -> Tensor:
 def intra_dispersion(image_features: Tensor, prototypes: Tensor) -> Tensor:
     """Mean over B and D of (z - s_y)^2: features (B, D), the prototypes of their labels (B, D) -> scalar.
 
-    The official code's `F.mse_loss(z, s[y])`. The sum form, mean over B of |z - s_y|^2, is D times this: weights
-    that were tuned for one must be scaled by D for the other.
+    The official code's `F.mse_loss(z, s[y])`. The sum form, mean over B of |z - s_y|^2, is D times this: scale its
+    weights by D.
     """
     return F.mse_loss(image_features.float(), prototypes.float())

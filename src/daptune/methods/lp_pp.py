@@ -1,13 +1,13 @@
-"""LP++: a linear probe that starts at class sums and leans on the text features, class by class.
+"""LP++: a linear probe initialised with class sums, plus text features with a learned weight per class.
 
 Huang et al., "LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP", CVPR 2024, arXiv 2404.02285, sections 3-4.
-Official: FereshteShakeri/FewShot-CLIP-Strong-Baseline methods/linear_probe_p2.py. First values and step sizes are
-functions of the data; there is no temperature. All of it happens in `before_fit`, on features that are computed once.
+Official: FereshteShakeri/FewShot-CLIP-Strong-Baseline methods/linear_probe_p2.py. Initial values and step sizes are
+functions of the data; there is no temperature. `before_fit` does all the work, on features that are computed once.
 
-Differences to the official code: it never clears the gradient of alpha, so that each of its steps on alpha uses the
-sum of all gradients since the start; ours uses the one of its own moment, and `official_alpha` gives theirs. Its bias
-starts at random and not at 0; its float16 is float32 here; classes may differ in their numbers of images. Both keep the
-latest of the steps that are best on validation images; ours the last one where there are none.
+Differences to the official code: it never clears the gradient of alpha, so that each step on alpha uses the sum of all
+gradients since the start (`official_alpha`); here each step uses only its own gradient. The bias starts at 0 instead
+of random values; float32 replaces float16; classes may have different numbers of images. Both keep the latest of the
+steps that are best on validation images; without validation images, the last step is kept.
 """
 
 from dataclasses import dataclass
@@ -22,27 +22,27 @@ from .options import Fits, Views, at_least
 from .support import check_labels, class_sums, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
-ALPHA_EVERY = 10  # steps on V and b between two on alpha
+ALPHA_EVERY = 10  # steps on V and b per step on alpha
 
 
 @dataclass(frozen=True)
 class LPPPConfig(ZeroShotConfig):
     """Options of LP++: those of the text classifier, and of the optimisation."""
 
-    steps: Annotated[int, at_least(0, "0 (the first values) or more steps")] = 300
+    steps: Annotated[int, at_least(0, "0 (the initial values) or more steps")] = 300
     """Full-batch steps."""
     views: Views = 1
-    """Augmented views that a feature averages; 0: the evaluation transform instead."""
+    """Augmented views averaged in a feature; 0: the evaluation transform."""
     momentum: Annotated[float, Fits(lambda x: 0 <= x < 1, "a number from 0 to below 1")] = 0.9
     """Momentum of the steps on V and b."""
     alpha_scale: float = 250.0
-    """alpha begins at this times the mean similarity of images and the text of their class."""
+    """Initial alpha, in units of the mean similarity of images and the text of their class."""
     official_alpha: bool = False
-    """Steps on alpha by the sum of all gradients so far, as in the official code."""
+    """Update alpha with the sum of all gradients so far, as in the official code."""
 
 
 class LPPP(ZeroShot):
-    """logits = z V^T + b + alpha (z W^T): z unit image features, W the text features, alpha a number for each class."""
+    """logits = z V^T + b + alpha (z W^T): z unit image features, W the text features, alpha one weight per class."""
 
     name = "lp_pp"
     title = "LP++"
@@ -64,7 +64,6 @@ class LPPP(ZeroShot):
             self.register_buffer(name, torch.zeros(size, device=self.clip.device))
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, R, R) -> (B, C)."""
         z = self.image_features(images)
         return self._logits(z, z @ self.text_features().mT)
 
@@ -73,7 +72,6 @@ class LPPP(ZeroShot):
 
     @torch.no_grad()
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Minimise the cross-entropy over the support images."""
         features, labels = view_features(self.clip, train, self.config.views, unit=True)
         counts = check_labels(self.name, labels, self.class_names)
         z = features if self.config.views <= 1 else F.normalize(features, dim=-1)  # (n, D)

@@ -2,11 +2,11 @@
 
 Khattak, Rasheed, Maaz, Khan & Khan, "MaPLe: Multi-modal Prompt Learning", CVPR 2023, arXiv 2210.03117, section 3.2.
 Official: muzairkhattak/multimodal-prompt-learning trainers/maple.py with clip/model.py, VisionTransformer_MaPLe and
-ResidualAttentionBlock_MaPLe. Layout of the text tokens, frozen words with them: `daptune.methods.deep_text_prompts`.
+ResidualAttentionBlock_MaPLe. Layout of the text tokens and frozen words: `daptune.methods.deep_text_prompts`.
 
-Differences to the official code: it fixes the widths 512 and 768, ours are the backbone's; it casts the tokens of
-each layer to fp16 whatever the precision; it leaves layers beyond the tower's unused, ours are an error; its
-checkpoints hold the whole CLIP.
+Differences to the official code: it fixes the widths 512 and 768, here they are the backbone's; it always casts the
+tokens of each layer to fp16; it ignores layers beyond the tower's, here they are an error; its checkpoints hold the
+whole CLIP.
 """
 
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ PAPER_DEPTH = 9
 
 @dataclass(frozen=True)
 class MaPLeConfig(DeepTextPromptConfig):
-    """Options of MaPLe: those of its text tokens, and how deep both towers are prompted."""
+    """Options of MaPLe: those of its text tokens, and the depth of the prompts."""
 
     prompt_depth: Annotated[int, at_least(0, "0 (9 layers), 1 (shallow) or more layers")] = 0
-    """Layers of both towers that get tokens of their own, J; 0: the paper's 9, or every layer where there are fewer."""
+    """Layers of both towers with their own tokens, J; 0: the paper's 9, or every layer of a smaller tower."""
 
 
 class MaPLe(Method):
     """w_c = text([v_1 .. v_M, "of a", class c, "."]), z = image([CLS, patches, F(v_1) .. F(v_M)]), F(v) = W v + b.
 
-    v, W and b are learned, and are others in each layer j <= J.
+    v, W and b are learned, separately for each layer j <= J.
     """
 
     name = "maple"
@@ -46,7 +46,7 @@ class MaPLe(Method):
     def build(self, generator: torch.Generator) -> None:
         """The text tokens v (J, M, W_text) and the couplings W (J, W_vision, W_text), b (J, W_vision).
 
-        Couplings start as torch's linear layers do, and those of layers 2..J as copies of one another.
+        Couplings are initialised as torch's linear layers; layers 2..J start from the same values.
         """
         sizes = self.clip.config
         layers = min(sizes.text_layers, sizes.vision_layers)
@@ -66,9 +66,7 @@ class MaPLe(Method):
         return self.text_prompt @ self.coupling_weight.mT + self.coupling_bias.unsqueeze(1)
 
     def text_features(self) -> Tensor:
-        """Class features under the learned tokens: (C, D)."""
         return self.prompts.features(self.text_prompt)
 
     def image_prompts(self) -> Tensor:
-        """The visual tokens, which stand in front of ln_pre: (J, M, W_vision)."""
         return behind_ln_pre(self.clip, self.vision_prompt)

@@ -1,19 +1,19 @@
-"""MVLPT: prompts learned on several tasks together, which then start the learning of another.
+"""MVLPT: prompts learned on several tasks together, to initialise prompts for another task.
 
 Shen, Yang, Zhang, Zhai, Gonzalez, Keutzer & Darrell, "Multitask Vision-Language Prompt Tuning", WACV 2024,
-arXiv 2211.11720, section 3. Official: sIncerass/MVLPT trainers/mvlpt.py. The prompts are UPT's (its MUPT, 4 tokens a
+arXiv 2211.11720, section 3. Official: sIncerass/MVLPT trainers/mvlpt.py. The prompts are UPT's (its MUPT, 4 tokens per
 side); without the network they are CoOp's and VPT's. Its MCoOp and MVPT are `coop` and `vpt` on the same joined tables.
 
-The classes of all tasks stand in one list, task by task (`daptune.data.join_tables`), and an image competes with those
-of its own task:
+The classes of all tasks form one list, task by task (`daptune.data.join_tables`). The softmax of an image covers the
+classes of its own task:
 
     L = -log softmax over the classes c of task(y) of (exp(logit_scale) z . w_c) at y
 
-What is learned is no part of any class, so a fit on the target starts from it (`start_from`, `daptune fit --from`).
+The learned tensors are shared by all classes, so a fit on the target can start from them (`daptune fit --from`).
 
-Differences to the official code: by default it has an image compete with the classes of all tasks, which is ours where
-`tasks` is left out; its option for the own task multiplies the other logits by 0 and so leaves them in the softmax,
-where ours leaves them out (`official_mask` repeats it); it masks at test time too, where ours has no task to know.
+Differences to the official code: its default softmax covers the classes of all tasks, as here without `tasks`; its
+option for the own task multiplies the other logits by 0 and so keeps them in the softmax (`official_mask`), here they
+are excluded; it also masks at test time, here the task is then unknown.
 """
 
 from dataclasses import dataclass, replace
@@ -31,14 +31,13 @@ class MVLPTConfig(UPTConfig):
     """Options of MVLPT: those of UPT, and the tasks."""
 
     tasks: Annotated[tuple[int, ...], Fits(lambda ns: min(ns, default=1) >= 1, "1 or more classes in each task")] = ()
-    """How many classes each task has, in the order of the classes; they add up to all. Empty: one task."""
+    """Number of classes per task, in the order of the classes; the sum is the number of classes. Empty: one task."""
     network: bool = True
-    """Let the prompts of both sides see one another by UPT's network; without it they are those of CoOp + VPT."""
+    """Connect the prompts of both sides by UPT's network; without it they are those of CoOp + VPT."""
     official_mask: bool = False
-    """Multiply the logits of other tasks by 0, as the official code does, in place of leaving them out."""
+    """Multiply the logits of other tasks by 0, as in the official code, instead of excluding them."""
 
     def for_new_classes(self) -> Self:
-        """The tasks are those of the old classes."""
         return replace(self, tasks=())
 
 
@@ -63,17 +62,15 @@ class MVLPT(UPT):
         self.register_buffer("task_of_class", owners.to(self.clip.device), persistent=False)
 
     def unified_prompts(self) -> tuple[Tensor, Tensor]:
-        """What enters the towers: UPT's, or the tokens as they are."""
         if self.config.network:
             return super().unified_prompts()
         return self.raw_text_prompt, self.raw_vision_prompt
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy within the task of each image, a scalar: images (B, 3, R, R), labels (B,)."""
         loss = self.cross_entropy(self.within_task(self.logits(images), labels), labels)
         return {"cross_entropy": loss, "total": loss}
 
     def within_task(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, C) with the classes of other tasks than that of the labels (B,) at -inf: (B, C)."""
+        """Logits (B, C), -inf for the classes of other tasks than that of the labels (B,): (B, C)."""
         own = self.task_of_class[labels].unsqueeze(1) == self.task_of_class
         return logits * own if self.config.official_mask else logits.masked_fill(~own, -torch.inf)

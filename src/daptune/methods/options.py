@@ -15,19 +15,17 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 @dataclass(frozen=True)
 class Fits:
-    """What an option's value must fulfil beside its type, written in its annotation: `Annotated[int, Fits(..)]`."""
+    """Condition on an option's value, in its annotation: `Annotated[int, Fits(..)]`."""
 
     holds: Callable[[Any], bool]
     expected: str
 
 
 def at_least(low: float, expected: str) -> Fits:
-    """The number is `low` or more."""
     return Fits(lambda value: value >= low, expected)
 
 
 def one_of(choices: Iterable[str]) -> Fits:
-    """The value is one of these words."""
     known = tuple(choices)
     return Fits(lambda value: value in known, f"one of {', '.join(known)}")
 
@@ -45,9 +43,9 @@ Templates = Annotated[tuple[str, ...], _ONE_NAME]
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What every method's options share: each value fits its field's annotation, or the error names option and value.
+    """Base class of the options of a method. Raises `MethodError` for a value that does not fit its annotation.
 
-    What joins several options is checked in `__post_init__`, by `require`.
+    Subclasses check conditions on several options in `__post_init__`, with `require`.
     """
 
     def __post_init__(self) -> None:
@@ -56,31 +54,31 @@ class MethodConfig:
             value = _conform(getattr(self, field.name), hints[field.name])
             self.require(field.name, value is not None, _name_of(hints[field.name]))
             object.__setattr__(self, field.name, value)
-        for owner in type(self).__mro__:  # a field that is declared anew, with another default, keeps its conditions
+        for owner in type(self).__mro__:  # a field redeclared with another default keeps its conditions
             for name, kind in get_annotations(owner, eval_str=True).items():
                 for fits in getattr(kind, "__metadata__", ()):
                     self.require(name, fits.holds(getattr(self, name)), fits.expected)
 
     @property
     def per_class(self) -> bool:
-        """True where the learned tensors belong to the classes one by one, so that new names do not fit them."""
+        """Whether the learned tensors are specific to the classes, so that they do not work with new names."""
         return False
 
     def for_new_classes(self) -> Self:
-        """The same options, without what belongs to the classes that they were given for."""
+        """These options without those that depend on the classes."""
         return self
 
     def require(self, option: str, holds: bool, expected: str, example: object = None) -> None:
-        """Raise the one-line error of an option, unless its value `holds`. The example is its default otherwise."""
+        """Raise `MethodError` for an option unless its value `holds`. The example is its default unless given."""
         if not holds:
             given = next(f.default for f in fields(self) if f.name == option) if example is None else example
             ending = f" For example: {option}={_spell(given)}" if _spell(given) else ""
             raise MethodError(f"{option}: expected {expected}, found {getattr(self, option)!r}.{ending}")
 
     def depth_of(self, option: str, tower: str, count: int, *, paper: int = 0) -> int:
-        """How many of a tower's `count` layers an option asks for, 0 being the paper's number or, of fewer, every one.
+        """Number of layers that an option selects of a tower's `count`; 0 is the paper's number, or every layer.
 
-        More than there are is an error.
+        Raises `MethodError` for more layers than the tower has.
         """
         asked: int = getattr(self, option)
         unset = f"the paper's {paper}" if 0 < paper < count else "every layer"
@@ -91,10 +89,10 @@ class MethodConfig:
 def parse_options(
     owner: str, config_class: Any, options: Mapping[str, object], error: type[DaptuneError] = MethodError
 ) -> dict[str, Any]:
-    """Options by name with text turned into each field's type, as it comes from a command line or a JSON file.
+    """Convert options given as text, e.g. from a command line or a JSON file, to the types of a dataclass's fields.
 
-    Numbers and true/false as usual; several values as a JSON list or parted by "|"; "none" where a field may be None.
-    An unknown name, or text that is no such value, is an `error`. `config_class` is any dataclass.
+    Several values are a JSON list or separated by "|"; "none" is None. Raises `error` for an unknown name or text that
+    cannot be converted.
     """
     hints = get_type_hints(config_class)
     known = {field.name: hints[field.name] for field in fields(config_class)}
@@ -114,7 +112,7 @@ def parse_options(
 
 
 def _conform(value: object, kind: Any) -> object:
-    """The value as `kind` (int, float, bool, str, tuple[x, ...]), or None where it is something else."""
+    """The value as `kind` (int, float, bool, str, tuple[x, ...]), or None if it has another type."""
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             return None
@@ -122,12 +120,12 @@ def _conform(value: object, kind: Any) -> object:
         return None if None in items else items
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else None
-    # bool is an int to Python, but not to a reader
+    # a bool is an int in Python
     return value if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) else None
 
 
 def _parse(text: str, kind: Any) -> object:
-    """One option's value from its text; ValueError or KeyError where it is none."""
+    """Raises ValueError or KeyError for text that is not a `kind`."""
     if kind is str:
         return text
     if kind is bool:
@@ -142,7 +140,6 @@ def _parse(text: str, kind: Any) -> object:
 
 
 def _name_of(kind: Any) -> str:
-    """A type in a user's words."""
     if get_origin(kind) is tuple:
         return f"a list, each item {_name_of(get_args(kind)[0])}"
     if NoneType in get_args(kind):
@@ -151,7 +148,7 @@ def _name_of(kind: Any) -> str:
 
 
 def _spell(value: object) -> str:
-    """A default as it is typed; empty where there is none."""
+    """A default as typed on the command line; empty without one."""
     if value is MISSING:
         return ""
     return "|".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,10 +1,10 @@
-"""ProDA: learn many prompts, and classify with the Gaussian that their class features form.
+"""ProDA: learn many prompts and classify with the Gaussian distribution of their class features.
 
 Lu, Liu, Zhang, Liu & Tian, "Prompt Distribution Learning", CVPR 2022, arXiv 2205.03340, section 3. Official:
-bbbdylan/proda, which holds no code; the formulas are those of the implementations that others made of it.
+bbbdylan/proda, which holds no code; the formulas are those of implementations by others.
 
-Differences to these: contexts with the class name in front or in the middle are used, not only assigned; the
-covariance (D, C, C) is never built; a step takes all prompts, or draws some by its number alone.
+Differences to these: contexts with the class name at the front or in the middle are used, not only assigned; the
+covariance (D, C, C) is never built; a step uses all prompts, or a sample that depends only on its number.
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ class ProDAConfig(MethodConfig):
     """Options of ProDA."""
 
     prompts: Count = 32
-    """Contexts learned, Q."""
+    """Number of learned contexts, Q."""
     text_tokens: Count = 16
     """Tokens of a context, M."""
     prompts_per_step: int = 0
-    """Contexts drawn for the cross-entropy of a step, 0: all. The paper's 4 are quicker, but leave the others to the
-    orthogonality alone, which AdamW then follows at full speed. Prediction takes all."""
+    """Contexts drawn for the cross-entropy of a step; 0: all. The paper's 4 are faster, but the other contexts then
+    follow only the orthogonality loss, with AdamW at full step size. Prediction uses all."""
     orthogonality_weight: Weight = 0.1
-    """Weight of the loss that keeps the contexts apart (lambda)."""
+    """Weight of the orthogonality loss (lambda)."""
     class_position: Annotated[str, one_of(("mixed", *POSITIONS))] = "mixed"
-    """Where the class name stands: mixed (in front of a quarter of the contexts, in the middle of a quarter, behind the
-    others), end, middle or front. Only contexts of "end" share the prefix, so it is the fastest."""
+    """Position of the class name: mixed (front of a quarter of the contexts, middle of a quarter, end of the others),
+    end, middle or front. "end" is the fastest, since only its contexts share the prefix."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,7 @@ class ProDA(Method):
     config: ProDAConfig
 
     def build(self, generator: torch.Generator) -> None:
-        """The contexts: (Q, M, W), N(0, 0.02). Of mixed ones the first stand behind the name, the next around it."""
+        """The contexts: (Q, M, W), N(0, 0.02). Mixed ones are ordered by position of the name: front, middle, end."""
         count, tokens, position = self.config.prompts, self.config.text_tokens, self.config.class_position
         mixed = {"front": count // 4, "middle": count // 4, "end": count - 2 * (count // 4)}
         self.groups = [
@@ -67,9 +67,9 @@ class ProDA(Method):
         self.text_prompt = noise(self.clip, (count, tokens, self.clip.config.text_width), generator)
 
     def prompt_features(self, chosen: Sequence[int]) -> Tensor:
-        """Unit class features under the contexts `chosen`, ascending: (Q', C, D)."""
+        """Unit class features for the contexts `chosen`, ascending: (Q', C, D)."""
         parts: list[Tensor] = []
-        rows, first = self.text_prompt.unbind(), 0  # an index made of numbers would have to be copied to a GPU
+        rows, first = self.text_prompt.unbind(), 0  # an index tensor would have to be copied to the GPU
         for prompts, count in self.groups:
             contexts = [rows[q] for q in sorted(chosen) if first <= q < first + count]
             first += count
@@ -78,15 +78,14 @@ class ProDA(Method):
         return torch.stack(parts)
 
     def logit_weights(self) -> Tensor:
-        """mu_c, the mean over all contexts, which is not unit: (C, D)."""
+        """mu_c, the mean over all contexts, not normalised: (C, D)."""
         return self.prompt_features(range(len(self.text_prompt))).mean(0)
 
     def text_features(self) -> Tensor:
-        """mu_c made unit: (C, D)."""
         return F.normalize(self.logit_weights(), dim=-1)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of the upper bound over the step's contexts, orthogonality of all, and the weighted total."""
+        """Cross-entropy of the upper bound for the step's contexts, orthogonality of all, and the weighted total."""
         z, count = self.image_features(images), len(self.text_prompt)
         chosen = torch.randperm(count)[: self.config.prompts_per_step or count].tolist()
         logits = upper_bound(z, self.prompt_features(chosen), labels, self.scale)

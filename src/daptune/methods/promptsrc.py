@@ -1,11 +1,11 @@
-"""PromptSRC: deep prompts on both sides that are held near the frozen CLIP, and averaged over the epochs.
+"""PromptSRC: deep prompts on both sides, regularised towards the frozen CLIP and averaged over the epochs.
 
 Khattak, Wasim, Naseer, Khan, Yang & Khan, "Self-regulating Prompts: Foundational Model Adaptation without Forgetting",
 ICCV 2023, arXiv 2307.06948, section 3.2. Official: muzairkhattak/PromptSRC trainers/promptsrc.py. Its prompts are
 those of `daptune.methods.ivlp`, the mean over epochs is `daptune.methods.epoch_average`.
 
-Differences to the official code: prompts alone are averaged, in float32; one frozen CLIP is held, not three; depths
-beyond a tower's layers are an error, where it leaves what is too much unused.
+Differences to the official code: only prompts are averaged, in float32; one frozen CLIP is kept instead of three;
+depths beyond a tower's layers are an error instead of being ignored.
 """
 
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ from .templates import SIXTY, template_features
 
 @dataclass(frozen=True)
 class PromptSRCConfig(EpochAverageConfig, IVLPConfig):
-    """Options of PromptSRC: those of both prompts and their average, and how strongly the frozen CLIP holds them."""
+    """Options of PromptSRC: those of both prompts and their average, and the weights of its losses."""
 
     text_tokens: int = 4
-    """Text prompt tokens a layer, M."""
+    """Text prompt tokens per layer, M."""
     text_depth: int = 0
-    """Layers of the text tower that get tokens of their own; 0: the paper's 9, or every layer where there are fewer."""
+    """Layers of the text tower with their own tokens; 0: the paper's 9, or every layer of a smaller tower."""
     vision_tokens: int = 4
-    """Visual prompt tokens a layer, P."""
+    """Visual prompt tokens per layer, P."""
     vision_depth: int = 0
-    """Layers of the vision tower that get tokens of their own; 0: the paper's 9, or every layer of fewer."""
+    """Layers of the vision tower with their own tokens; 0: the paper's 9, or every layer of a smaller tower."""
     templates: Templates = ()
-    """Prompts of your own that the frozen text features average, each with one {}. Empty: the authors' sixty."""
+    """Prompts for the averaged frozen text features, each with one {}. Empty: the authors' sixty."""
     text_weight: Weight = 25.0
     """Weight of the distance between learned and frozen text features; 0 leaves it out."""
     image_weight: Weight = 10.0
@@ -43,9 +43,9 @@ class PromptSRCConfig(EpochAverageConfig, IVLPConfig):
 
 
 class PromptSRC(EpochAverage, IVLP):
-    """L = L_CE + text_weight |w - w0| + image_weight |z - z0| + logit_weight KL(p0 || p) / C, 0 for the frozen CLIP's.
+    """L = L_CE + text_weight |w - w0| + image_weight |z - z0| + logit_weight KL(p0 || p) / C; 0 marks the frozen CLIP.
 
-    |.| is the mean over entries of the absolute value, as is the KL over images.
+    |.| is the mean absolute value over entries; the KL is a mean over images.
     """
 
     name = "promptsrc"
@@ -55,16 +55,14 @@ class PromptSRC(EpochAverage, IVLP):
     paper_depth = 9
     config: PromptSRCConfig
     frozen_features: Tensor | None
-    """w0 (C, D), computed when first needed; not part of what is saved."""
+    """w0 (C, D), computed when first needed; not saved."""
 
     def build(self, generator: torch.Generator) -> None:
-        """The text tokens v (J, M, W), the visual tokens u (J, P, W), and room for what is not saved."""
         super().build(generator)
         self.register_buffer("frozen_features", None, persistent=False)
         self.start_average()
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, how far text, image features and predictions are from the frozen CLIP's, and the total."""
         z, w, w0 = self.image_features(images), self.class_text_features(), self._frozen_text()
         with torch.no_grad():
             z0 = F.normalize(self.clip.encode_image(images), dim=-1)

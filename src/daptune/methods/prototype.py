@@ -1,10 +1,10 @@
-"""Nearest prototype: each class is the mean of its images' frozen features, and the nearest one is the answer.
+"""Nearest prototype: predict the class whose mean of frozen image features is nearest.
 
 Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017, arXiv 1703.05175, section 2.
 Official: jakesnell/prototypical-networks protonets/models/few_shot.py, which trains the encoder over episodes. Here
-CLIP's is frozen, so that nothing is left to train and equations (1) and (2) are the whole method.
+the encoder is CLIP's, frozen: equations (1) and (2) are the whole method.
 
-Differences to it: features are unit vectors unless `normalize` is off, and logits have CLIP's scale then.
+Differences to the official code: with `normalize`, features are unit vectors and logits have CLIP's scale.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class PrototypeConfig(MethodConfig):
     metric: Annotated[str, one_of(("euclidean", "cosine"))] = "euclidean"
     """euclidean (squared, as in the paper) or cosine."""
     normalize: bool = True
-    """Make image features unit vectors before they are averaged and compared; off: the paper's logits as they are."""
+    """Normalise image features before averaging and comparing; off: the paper's logits."""
     views: Views = 0
-    """Augmented views that the prototypes average; 0: the evaluation transform instead."""
+    """Augmented views averaged in a prototype; 0: the evaluation transform."""
 
 
 class Prototype(Method):
@@ -49,14 +49,13 @@ class Prototype(Method):
         self.register_buffer("prototypes", torch.zeros(size, device=self.clip.device))
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """s_c = mean of the features of class c."""
         self.prototypes = class_means(self, train, self.config.views, unit=self.config.normalize)
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, R, R) -> (B, C).
 
-        cosine: exp(logit_scale) cos(f, s_c). euclidean: -|f - s_c|^2 for features as they come, and half
-        exp(logit_scale) times that for unit ones, which is exp(logit_scale) f . s_c plus a constant if |s_c| = 1.
+        cosine: exp(logit_scale) cos(f, s_c). euclidean: -|f - s_c|^2; with `normalize`, times exp(logit_scale) / 2,
+        which is exp(logit_scale) f . s_c plus a constant if |s_c| = 1.
         """
         f, s = self.encode(images), self.prototypes
         if self.config.metric == "cosine":

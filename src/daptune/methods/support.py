@@ -1,4 +1,4 @@
-"""What methods take from a support set on frozen features: views of every image, and sums over classes."""
+"""Frozen features of a support set: averages over views, and sums and means over classes."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from .base import Method, SupportSet, encode_batches
 def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> tuple[Tensor, Tensor]:
     """Frozen features of all images in table order, the mean over `views` augmented views: (n, D); labels (n,).
 
-    views: 0 takes the evaluation transform instead. unit: each view's feature is made a unit vector before the mean.
+    views: 0 uses the evaluation transform. unit: normalise the feature of each view before the mean.
     """
     passes = [images.augmented_view(view) for view in range(views)] if views else [images.evaluation()]
     total, labels = torch.zeros((), device=clip.device), torch.zeros(0)
@@ -25,11 +25,11 @@ def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> 
 
 
 def check_labels(method: str, labels: Tensor, class_names: Sequence[str], *, all_classes: bool = True) -> Tensor:
-    """How many images each class has: labels (n,) -> (C,). A label beyond them, or a class without, is an error."""
+    """Images per class: labels (n,) -> (C,). Raises `MethodError` for a label >= C, or a class without images."""
     classes = len(class_names)
     counts = labels.bincount(minlength=classes)
     if len(counts) > classes:
-        raise MethodError(f"{method} expected labels below {classes}, found {int(labels.max())}: mend the labels.")
+        raise MethodError(f"{method} expected labels below {classes}, found {int(labels.max())}: correct the labels.")
     if all_classes and not counts.all():
         name = class_names[int(counts.argmin())]
         raise MethodError(f"{method} expected images of every class, found none of {name!r}: add one, or leave it out.")
@@ -37,12 +37,12 @@ def check_labels(method: str, labels: Tensor, class_names: Sequence[str], *, all
 
 
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Sum of the features of each class: (n, D), (n,) -> (C, D). A matrix product: the same bits on every run."""
+    """Sum of the features of each class: (n, D), (n,) -> (C, D). A matrix product is deterministic."""
     return one_hot(labels, classes).mT @ features
 
 
 def class_means(method: Method, images: SupportSet, views: int, *, unit: bool) -> Tensor:
-    """Mean of `view_features` over the images of each class, not made unit again: (C, D)."""
+    """Mean of `view_features` over the images of each class, not normalised again: (C, D)."""
     features, labels = view_features(method.clip, images, views, unit=unit)
     counts = check_labels(method.name, labels, method.class_names)
     return class_sums(features, labels, len(counts)) / counts.unsqueeze(1)
@@ -50,5 +50,5 @@ def class_means(method: Method, images: SupportSet, views: int, *, unit: bool) -
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
     """(n,) of any type -> float32 (n, C)."""
-    # not F.one_hot, which looks at the labels on some devices
+    # not F.one_hot, which synchronises on some devices
     return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()

@@ -1,12 +1,12 @@
-"""TaskRes: a learned residual on the text classifier; both towers are used once and left alone.
+"""TaskRes: a learned residual on the text classifier; both towers stay frozen.
 
 Yu et al., "Task Residual for Tuning Vision-Language Models", CVPR 2023, arXiv 2211.10277, section 3.2. Official:
 geekyutao/TaskRes trainers/taskres.py (TaskRes-Text on the regular base).
 
-Differences to the official code: its base is the mean of text features that keep their length (about 10 with OpenAI's
-weights, against which a residual weighs a tenth), of class names that keep their "_"; ours is zero-shot CLIP's class
-weights, of length 1. `official_base` gives theirs, and the paper's preset sets it: alpha and the learning rate were
-chosen with it. Theirs is enlarged by one more template for each model built in a process on ImageNet; ours never is.
+Differences to the official code: its base is the mean of text features that are not normalised (length about 10 with
+OpenAI's weights, so that a residual counts a tenth), with "_" kept in class names; here it is zero-shot CLIP's unit
+class weights. `official_base` uses theirs, as does the paper's preset, whose alpha and learning rate belong to it.
+On ImageNet the official code adds one more template for each model built in a process; this is not repeated.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class TaskResConfig(ZeroShotConfig):
     alpha: Annotated[float, Fits(bool, "a number other than 0, or nothing is learned")] = 0.5
     """Weight of the residual."""
     official_base: bool = False
-    """Base of the official code: the mean over templates of text features of their own length, "_" in names kept."""
+    """Base of the official code: the mean over templates of text features, not normalised, with "_" kept in names."""
 
 
 class TaskRes(ZeroShot):
-    """w_c = normalise(t_c + alpha x_c), t the frozen base, x learned, a row for each class."""
+    """w_c = normalise(t_c + alpha x_c), t the frozen base, x learned."""
 
     name = "taskres"
     title = "Task Residual Tuning (TaskRes)"
@@ -44,7 +44,7 @@ class TaskRes(ZeroShot):
     base: Tensor | None
 
     def build(self, generator: torch.Generator) -> None:
-        """x (C, D), zero at first; t is computed when first asked for, and not saved."""
+        """x (C, D), initially zero; t is computed when first needed, and not saved."""
         super().build(generator)
         self.register_buffer("base", None, persistent=False)
         sizes = len(self.class_names), self.clip.config.embed_dim
@@ -59,10 +59,9 @@ class TaskRes(ZeroShot):
         return self.base
 
     def text_features(self) -> Tensor:
-        """Unit class weights: (C, D)."""
         return F.normalize(self.base_features() + self.config.alpha * self.residual, dim=-1)
 
-    @torch.inference_mode(False)  # the result takes part in training later
+    @torch.inference_mode(False)  # the result is used in training
     @torch.no_grad()
     def _official_base(self) -> Tensor:
         features = []

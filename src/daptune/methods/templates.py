@@ -1,8 +1,8 @@
 """Hand-written prompts for zero-shot CLIP (Radford et al. 2021, arXiv 2103.00020, section 3.1.4).
 
-One template a benchmark data set and the seven of the ensemble, as used by the CoOp family (KaiyangZhou/CoOp
-trainers/zsclip.py, trainers/imagenet_templates.py), and the sixty of PromptSRC (muzairkhattak/PromptSRC
-trainers/imagenet_templates.py), three quarters of OpenAI's eighty for ImageNet. All are in templates.json.
+templates.json holds one template per benchmark data set and the seven of the ensemble, as in the CoOp family
+(KaiyangZhou/CoOp trainers/zsclip.py, trainers/imagenet_templates.py), and the sixty of PromptSRC
+(muzairkhattak/PromptSRC trainers/imagenet_templates.py), a subset of OpenAI's eighty for ImageNet.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ SIXTY: tuple[str, ...] = tuple(_TABLE["sixty"])
 
 
 def find_dataset(name: str) -> str:
-    """Dassl's name of a benchmark data set, however it is spelt (`oxford_pets`, `OxfordPets`, `dtd`)."""
+    """Dassl's name of a benchmark data set in any spelling (`oxford_pets`, `OxfordPets`, `dtd`)."""
     known = {key.lower(): key for key in DATASET_TEMPLATES} | _TABLE["spellings"]
     key = "".join(c for c in name.lower() if c.isalnum())
     if key not in known:
@@ -39,10 +39,7 @@ def find_dataset(name: str) -> str:
 
 
 def choose_templates(dataset: str = "", ensemble: bool = False) -> tuple[str, ...]:
-    """The data set's own template; with `ensemble` the seven, and the own one behind them except for ImageNet.
-
-    Dassl's class appends to a shared list, so that a second model in one process has one more; this does not.
-    """
+    """The data set's template; with `ensemble` the seven, followed by the data set's except for ImageNet."""
     name = find_dataset(dataset) if dataset else ""
     own = (DATASET_TEMPLATES.get(name, PLAIN),)
     if not ensemble:
@@ -51,24 +48,23 @@ def choose_templates(dataset: str = "", ensemble: bool = False) -> tuple[str, ..
 
 
 def fill(template: str, class_names: Sequence[str]) -> list[str]:
-    """The prompt of each class."""
     return [template.replace("{}", readable(name)) for name in class_names]
 
 
-@torch.inference_mode(False)  # the result takes part in training later
+@torch.inference_mode(False)  # the result is used in training
 @torch.no_grad()
 def template_features(
     backbone: Backbone, class_names: Sequence[str], templates: Sequence[str], *, unit: bool = True
 ) -> Tensor:
-    """Zero-shot class weights: the mean over templates of unit text features, made unit again: (C, D).
+    """Zero-shot class weights: the normalised mean over templates of unit text features, (C, D).
 
-    Without `unit` the mean is over features of their own length (PromptSRC).
+    Without `unit` the averaged features are not normalised (PromptSRC).
     """
     clip = backbone.clip
     total = torch.zeros((), device=clip.device)
     for template in templates:
         texts = fill(template, class_names)
-        words, names = Suffixes.of_texts(backbone.tokenizer, texts)  # what all have in common is encoded once
+        words, names = Suffixes.of_texts(backbone.tokenizer, texts)  # the common prefix is encoded once
         context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
         features = shared_prefix_features(clip, context, names)[0]
         total = total + (F.normalize(features, dim=-1) if unit else features)

@@ -1,4 +1,4 @@
-"""Learned text prompts: where the context stands, its first values, and the class features that it gives.
+"""Learned text prompts: position of the context, initial values, and class features.
 
 Zhou et al., "Learning to Prompt for Vision-Language Models" (CoOp), IJCV 2022, arXiv 2109.01134, section 3.2.
 Official: KaiyangZhou/CoOp trainers/coop.py, `PromptLearner`. Token layout, name = the tokens of the class name:
@@ -7,8 +7,8 @@ Official: KaiyangZhou/CoOp trainers/coop.py, `PromptLearner`. Token layout, name
     middle  [SOS | first half of the context | name | second half | . EOT]
     front   [SOS | name | context | . EOT]
 
-Differences to the official code: it pads each prompt to 77 tokens, we stop at the EOT (exact); its initial words count
-as one token each, ours as many as they have.
+Differences to the official code: it pads each prompt to 77 tokens, here prompts end at the EOT (exact); it counts
+initial words as one token each, here as their number of tokens.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from ..names import readable
 from .options import MethodConfig, Tokens, one_of
 
 POSITIONS = ("end", "middle", "front")
-STD = 0.02  # of the first context, as in CoOp
+STD = 0.02  # of the initial context, as in CoOp
 
 
 @dataclass(frozen=True)
@@ -34,44 +34,41 @@ class TextPromptConfig(MethodConfig):
     """Options of a learned context."""
 
     text_tokens: Tokens = 16
-    """Context tokens learned in front of the class name, M."""
+    """Context tokens, M."""
     context_init: str = ""
-    """Words that the context starts from, such as "a photo of a"; their number replaces text_tokens. Empty: N(0, 0.02)
-    noise."""
+    """Initial words, such as "a photo of a"; their number of tokens replaces text_tokens. Empty: N(0, 0.02) noise."""
     class_specific: bool = False
-    """Learn a context for each class instead of one for all (CoOp's CSC); it cannot take new classes, and the prefix is
-    not shared, so it is slower."""
+    """Learn one context per class (CoOp's CSC); slower, since no prefix is shared, and does not accept new classes."""
     class_position: Annotated[str, one_of(POSITIONS)] = "end"
-    """Where the class name stands: end, middle or front of the context. Only "end" shares the prefix."""
+    """Position of the class name: end, middle or front of the context. Only "end" shares the prefix."""
 
     @property
     def per_class(self) -> bool:
-        """A class-specific context belongs to its class."""
         return self.class_specific
 
 
 @dataclass(frozen=True)
 class PhraseConfig(MethodConfig):
-    """Options of a context in front of the class name that starts from a phrase."""
+    """Options of a context before the class name that starts from a phrase."""
 
     text_tokens: Tokens = 4
-    """Context tokens learned in front of the class name, M, where context_init is empty."""
+    """Context tokens before the class name, M, if context_init is empty."""
     context_init: str = "a photo of a"
-    """Words that the context starts from; their number replaces text_tokens. Empty: N(0, 0.02) noise."""
+    """Initial words; their number of tokens replaces text_tokens. Empty: N(0, 0.02) noise."""
 
     def check_length(self, tokens: int) -> None:
-        """Refuse a `text_tokens` that was asked for and that the phrase, of `tokens` tokens, overrules."""
+        """Refuse an explicit `text_tokens` that differs from the phrase's number of `tokens`."""
         fits = self.text_tokens in (4, tokens)
         self.require("text_tokens", fits, f"{tokens} (context_init's) or an empty context_init")
 
 
 def noise(clip: CLIP, shape: Sequence[int], generator: torch.Generator) -> nn.Parameter:
-    """First tokens of any shape, N(0, 0.02) as in CoOp."""
+    """Initial tokens, N(0, 0.02) as in CoOp."""
     return nn.Parameter((torch.randn(shape, generator=generator) * STD).to(clip.device))
 
 
 class TextPrompts:
-    """The prompts of C classes: tokenised once, then features for any context."""
+    """The prompts of C classes, tokenised once; `features` encodes them with any context."""
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str], config: TextPromptConfig) -> None:
         self.clip = backbone.clip
@@ -85,7 +82,7 @@ class TextPrompts:
             self.ids, self.slots, self.lengths = self._lay_out(backbone, class_names)
 
     def initial(self, generator: torch.Generator) -> nn.Parameter:
-        """First context: (M, W), or (C, M, W) where it is class-specific."""
+        """Initial context: (M, W), or (C, M, W) if class-specific."""
         embedding = self.clip.token_embedding.weight
         shape = [self.classes] * self.config.class_specific + [self.tokens, embedding.shape[1]]
         if self.words:
@@ -93,10 +90,10 @@ class TextPrompts:
         return noise(self.clip, shape, generator)
 
     def features(self, context: Tensor) -> Tensor:
-        """Unit features of every class under a context: (M, W), or (C, M, W) where class-specific -> (C, D).
+        """Unit class features for a context (M, W), or (C, M, W) if class-specific: (C, D).
 
-        With a common context at the end also N of them at once, (N, M, W) -> (N, C, D): several prompts (PLOT,
-        ProDA), or one an image (CoCoOp).
+        N shared contexts at the end are encoded at once, (N, M, W) -> (N, C, D): several prompts (PLOT, ProDA), or one
+        per image (CoCoOp).
         """
         if not self.shared:
             return F.normalize(self._trimmed(context), dim=-1)
@@ -105,8 +102,8 @@ class TextPrompts:
         return features if context.dim() == 3 else features[0]
 
     def _trimmed(self, context: Tensor) -> Tensor:
-        """Whole prompts, cut at the EOT, each with the context in its slots: (C, D), not normalised."""
-        if self.ids.device != self.clip.device:  # once: a copy in every step would make the processor wait
+        """Features of whole prompts, cut at the EOT: (C, D), not normalised."""
+        if self.ids.device != self.clip.device:  # once: a copy in every step would block the CPU
             with torch.inference_mode(False):
                 ours = self.ids, self.slots, self.lengths
                 self.ids, self.slots, self.lengths = (tensor.to(self.clip.device) for tensor in ours)
@@ -116,13 +113,13 @@ class TextPrompts:
         return self.clip.encode_embeddings(embeddings, self.lengths)
 
     def _lay_out(self, backbone: Backbone, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids (C, T) padded with zeros, the places (C, M) of the context in them, and lengths (C,)."""
+        """Token ids (C, T) padded with zeros, positions (C, M) of the context, and lengths (C,)."""
         tokenizer = backbone.tokenizer
         before = {"end": self.tokens, "middle": self.tokens // 2, "front": 0}[self.config.class_position]
         ids, slots = [], []
         for name in class_names:
             suffix = name_tokens(tokenizer, name)
-            width = len(tokenizer.encode(readable(name)))  # CoOp's name_lens: what of the suffix moves with the name
+            width = len(tokenizer.encode(readable(name)))  # CoOp's name_lens
             slot = [*range(1, 1 + before), *range(1 + before + width, 1 + width + self.tokens)]
             row = [tokenizer.sot, *[0] * before, *suffix[:width], *[0] * (self.tokens - before), *suffix[width:]]
             ids.append(row)

@@ -1,10 +1,10 @@
-"""Tip-Adapter: a cache of the support images' features beside the zero-shot classifier; nothing is trained.
+"""Tip-Adapter: a cache of the support images' features added to the zero-shot classifier; nothing is trained.
 
 Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022, arXiv 2207.09519,
 section 3. Official: gaopengcuhk/Tip-Adapter main.py, utils.py; alpha and beta as named there.
 
-Differences to the official code: alpha and beta are searched on validation images alone (main_imagenet.py: on the test
-images) and stay as given where there are none; exp(logit_scale) is the backbone's, not a fixed 100; all in float32.
+Differences to the official code: alpha and beta are searched only on validation images (main_imagenet.py: on the test
+images) and stay as given without them; exp(logit_scale) is the backbone's instead of 100; all in float32.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,6 @@ from .zero_shot import ZeroShot, ZeroShotConfig
 
 
 def two_above(low: float) -> Fits:
-    """The values are two, both above `low`."""
     return Fits(lambda values: len(values) == 2 and min(values) > low, f"two numbers above {low}")
 
 
@@ -30,17 +29,17 @@ class TipAdapterConfig(ZeroShotConfig):
     """Options of Tip-Adapter: those of the zero-shot classifier, and of its cache."""
 
     views: Views = 10
-    """Augmented views that a key averages; 0: the evaluation transform instead."""
+    """Augmented views averaged in a key; 0: the evaluation transform."""
     alpha: Weight = 1.17
-    """Weight of the cache beside the zero-shot logits; a search puts its own in the place."""
+    """Weight of the cache relative to the zero-shot logits; replaced by the search."""
     beta: Weight = 1.0
-    """Sharpness of the affinity; a search puts its own in the place."""
+    """Sharpness of the affinity; replaced by the search."""
     search: bool = True
-    """Search beta and alpha on the validation images, where there are any."""
+    """Search beta and alpha on the validation images, if present."""
     search_to: Annotated[tuple[float, ...], two_above(0.1)] = (7.0, 3.0)
-    """Search beta, and alpha, from 0.1 up to below this."""
+    """Upper limits, exclusive, of the search for beta and alpha; both start at 0.1."""
     search_steps: Annotated[tuple[int, ...], two_above(0)] = (200, 20)
-    """How many values of beta, and of alpha, are tried."""
+    """Numbers of values of beta and alpha in the search."""
 
 
 class TipAdapter(ZeroShot):
@@ -60,7 +59,7 @@ class TipAdapter(ZeroShot):
     beta: Tensor
 
     def build(self, generator: torch.Generator) -> None:
-        """K (n, D) and its labels (n,), none until `before_fit`; alpha and beta, scalars."""
+        """K (n, D) and its labels (n,), empty until `before_fit`; alpha and beta, scalars."""
         super().build(generator)
         with torch.device(self.clip.device):
             self.hold(torch.zeros(0, self.clip.config.embed_dim), torch.zeros(0))
@@ -68,13 +67,12 @@ class TipAdapter(ZeroShot):
             self.register_buffer("beta", torch.tensor(self.config.beta))
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, R, R) -> (B, C); those of zero-shot CLIP as long as nothing is cached."""
+        """(B, 3, R, R) -> (B, C); those of zero-shot CLIP while the cache is empty."""
         z = self.image_features(images)
         cached = (-self.beta * (1 - z @ self.keys.mT)).exp() @ one_hot(self.key_labels, len(self.class_names))
         return self.scale * z @ self.text_features().mT + self.alpha * cached
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Cache the support images, then search alpha and beta."""
         features, labels = view_features(self.clip, train, self.config.views, unit=False)
         check_labels(self.name, labels, self.class_names, all_classes=False)
         self.hold(features / features.norm(dim=-1, keepdim=True), labels.float())
@@ -83,13 +81,13 @@ class TipAdapter(ZeroShot):
         self.search(val)
 
     def hold(self, keys: Tensor, labels: Tensor) -> None:
-        """Make K (n, D) and its labels (n,) the cache; all are float32, as what is saved: whole up to 2^24."""
+        """Set the cache: K (n, D) and its labels (n,), both float32, which is exact for labels up to 2^24."""
         self.register_buffer("keys", keys)
         self.register_buffer("key_labels", labels)
 
     @torch.no_grad()
     def search(self, val: SupportSet | None) -> None:
-        """Set alpha and beta to the most accurate on the validation images; of equals the first, as they grow."""
+        """Set alpha and beta to the most accurate values on the validation images; the smallest on ties."""
         if val is None or not self.config.search:
             return
         z, labels = encode_batches(self.image_features, val.evaluation(), self.clip.device)
@@ -107,7 +105,6 @@ class TipAdapter(ZeroShot):
                     self.beta.fill_(beta)
 
     def make_room(self, state_dict: Mapping[str, Tensor]) -> None:
-        """The images decided n: take that of `state_dict`, where its keys and labels agree and have width D."""
         new = [state_dict[name] for name in ("keys", "key_labels") if name in state_dict]
         expected = [(len(new[0]), self.keys.shape[1]), (len(new[0]),)] if new and new[0].ndim else []
         if [tensor.shape for tensor in new] == expected and new[0].shape != self.keys.shape:
@@ -115,5 +112,5 @@ class TipAdapter(ZeroShot):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers learned by gradient steps: none; the cache is made of features."""
+        """Parameters trained by gradient steps; the cached features do not count."""
         return sum(parameter.numel() for parameter in self.parameters())

@@ -1,11 +1,11 @@
-"""Tip-Adapter-F: the cache of Tip-Adapter with keys that are learned.
+"""Tip-Adapter-F: Tip-Adapter with learned keys.
 
 Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022, arXiv 2207.09519,
 section 3.3. Official: gaopengcuhk/Tip-Adapter main.py (run_tip_adapter_F).
 
 Differences to the official code: it keeps the epoch that is best on the test images and reports the better of that and
-the searched result; ours keeps the last step, or with select="best_val" the best epoch on validation images. The rest
-as in `daptune.methods.tip_adapter`.
+the searched result; here the last step is kept, or with select="best_val" the best epoch on validation images. See
+also `daptune.methods.tip_adapter`.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class TipAdapterFConfig(TipAdapterConfig):
 
 
 class TipAdapterF(TipAdapter):
-    """Tip-Adapter's logits with K learned from the cached features on; alpha and beta wait for the end of training."""
+    """Tip-Adapter with K learned, initialised with the cached features; alpha and beta are searched at the end."""
 
     name = "tip_adapter_f"
     title = "Tip-Adapter-F"
@@ -33,14 +33,11 @@ class TipAdapterF(TipAdapter):
     keys: nn.Parameter
 
     def hold(self, keys: Tensor, labels: Tensor) -> None:
-        """Make K (n, D), the first values of what is learned, and its labels (n,) the cache."""
         self.keys = nn.Parameter(keys)
         self.register_buffer("key_labels", labels)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Cache the support images; alpha and beta stay at the given values while keys are learned."""
-        super().before_fit(train, None)
+        super().before_fit(train, None)  # alpha and beta keep the given values while keys are learned
 
     def after_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Search alpha and beta for the learned keys."""
         self.search(val)

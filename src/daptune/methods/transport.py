@@ -1,12 +1,12 @@
-"""Optimal transport between the features of an image and those of several prompts, and the methods that score by it.
+"""Optimal transport between the features of an image and of several prompts: base of PLOT and PLOT++.
 
 Chen, Yao, Song, Li, Rao & Zhang, "PLOT: Prompt Learning with Optimal Transport for Vision-Language Models", ICLR 2023,
 arXiv 2210.01253, section 3; Sinkhorn's iterations: Cuturi, NeurIPS 2013, arXiv 1306.0895. Official: CHENGY12/PLOT,
 `CustomCLIP` of plot-coop/trainers/plot.py and plot-pp/trainers/plotpp.py.
 
-Differences to the official code: each pair of image and class stops by itself, where it stops all of a batch together
-(`official_stop`); it computes in fp16 and answers None where a plan has a NaN, ours is float32 and has none: no
-entry of the kernel is below exp(-2 / regularization), 2e-9 for 0.1.
+Differences to the official code: the iterations stop for each pair of image and class separately instead of for the
+whole batch (`official_stop`); it computes in fp16 and returns None if a plan has a NaN; in float32 there is none, since
+no entry of the kernel is below exp(-2 / regularization), 2e-9 for 0.1.
 """
 
 from abc import abstractmethod
@@ -27,12 +27,12 @@ ITERATIONS, SMALLEST_CHANGE = 100, 1e-2
 class TransportConfig(MethodConfig):
     """Options of the transport."""
 
-    # far below 0.05, exp(-2 / epsilon) is 0 in float32, and nothing can be divided by it
+    # far below 0.05, exp(-2 / epsilon) is 0 in float32 and cannot be divided by
     regularization: Annotated[float, at_least(0.05, "0.05 or more")] = 0.1
-    """Weight of the plan's entropy, epsilon: smaller ones pair features more strictly, and take more iterations."""
+    """Weight of the plan's entropy, epsilon; smaller values match features more strictly and need more iterations."""
     official_stop: bool = False
-    """Stop the iterations of a batch when their mean change is small, as the official code does: an image's prediction
-    then depends on its batch. By default each pair of image and class stops by its own."""
+    """Stop the iterations of a whole batch when their mean change is small, as in the official code: predictions then
+    depend on the batch. By default each pair of image and class stops separately."""
 
 
 class TransportMethod(Method):
@@ -42,22 +42,21 @@ class TransportMethod(Method):
 
     @abstractmethod
     def image_sets(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What stands for an image, not normalised: its parts (B, G, D), and the whole of it (B, D)."""
+        """Image features, not normalised: parts (B, G, D) and global features (B, D)."""
 
     @abstractmethod
     def logit_weights(self) -> Tensor:
-        """The class features under each prompt, not normalised: (N, C, D)."""
+        """Class features for each prompt, not normalised: (N, C, D)."""
 
     def text_features(self) -> Tensor:
-        """The mean of the class features over the prompts, made unit: (C, D)."""
+        """Normalised mean of the class features over the prompts: (C, D)."""
         return F.normalize(self.logit_weights().mean(0), dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """The whole of each image, made unit: (B, D)."""
         return F.normalize(self.image_sets(images)[1], dim=-1)
 
     def mixed_logits(self, images: Tensor, global_weight: float) -> Tensor:
-        """exp(logit_scale) (score + global_weight z w^T), z, w being `image_features` and `text_features`: (B, C)."""
+        """exp(logit_scale) (score + global_weight z w^T) with z `image_features` and w `text_features`: (B, C)."""
         (parts, whole), text = self.image_sets(images), self.class_text_features()
         similarity = similarities(F.normalize(parts, dim=-1), F.normalize(text, dim=-1))
         plan = transport_plan(similarity, self.config.regularization, together=self.config.official_stop)
@@ -75,11 +74,11 @@ def similarities(image: Tensor, text: Tensor) -> Tensor:
 
 @torch.no_grad()
 def transport_plan(similarity: Tensor, regularization: float, *, together: bool = False) -> Tensor:
-    """The plan T = r_g K_ng c_n, K = exp((S - 1) / regularization), of uniform marginals: S (B, C, N, G) -> the same.
+    """Plan T = r_g K_ng c_n, K = exp((S - 1) / regularization), with uniform marginals: S (B, C, N, G) -> the same.
 
-    r = (1 / G) / c K and c = (1 / N) / K r in turn from c = 1, until the mean change of r over g is below 0.01, for
-    each pair (b, c) by itself, or over all where `together`; at most 100 times. The sums over g are 1 / N exactly,
-    those over n are 1 / G as nearly as the iterations got. No gradient: the prompts learn with the plan held fixed.
+    Alternates r = (1 / G) / c K and c = (1 / N) / K r from c = 1, until the mean change of r over g is below 0.01, for
+    each pair (b, c) or, if `together`, over all; at most 100 times. The sums over g are exactly 1 / N, those over n
+    approximately 1 / G. No gradient: the plan is constant when the prompts are trained.
     """
     kernel = ((similarity - 1) / regularization).exp()
     prompts, parts = kernel.shape[-2:]
@@ -97,7 +96,7 @@ def transport_plan(similarity: Tensor, regularization: float, *, together: bool 
     r, c = kernel.new_ones((*kernel.shape[:-2], parts)), kernel.new_ones(kernel.shape[:-1])
     moving = torch.ones_like(r[..., 0], dtype=torch.bool)  # (B, C)
     state = torch.zeros((), dtype=torch.int64, device=kernel.device), r, c, moving
-    if torch.compiler.is_compiling():  # a graph that is exported holds the loop, not as many steps as one batch took
+    if torch.compiler.is_compiling():  # an exported graph must hold the loop, not the steps of one batch
         from torch._higher_order_ops import while_loop
 
         state = while_loop(going, step, state)

@@ -1,12 +1,12 @@
-"""UPT: one set of prompts for both towers, which a small Transformer layer makes of tokens that see one another.
+"""UPT: prompts for both towers, made from learned tokens by a small Transformer layer.
 
 Zang, Li, Zhou, Huang & Loy, "Unified Vision and Language Prompt Learning", arXiv 2210.07225, section 3. Official:
 yuhangzang/UPT, which holds no code; the reference is sIncerass/MVLPT trainers/mvlpt.py with both prompts and
-PROJECT_METHOD "transformer". The network and its differences: `daptune.methods.prompt_network`. Places of the tokens:
-`daptune.methods.text_prompts` and `daptune.methods.vision_prompts`.
+PROJECT_METHOD "transformer". The network and its differences: `daptune.methods.prompt_network`. Positions of the
+tokens: `daptune.methods.text_prompts` and `daptune.methods.vision_prompts`.
 
-Differences to the reference: the class name stands behind the context, where the prefix is shared, and not in its
-middle (`class_position=middle`, which `--preset paper` takes).
+Differences to the reference: the class name follows the context, so that the prefix is shared, instead of being in its
+middle (`class_position=middle`, used by `--preset paper`).
 """
 
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ from .vision_prompts import initial_vision_prompt, joining_tokens
 
 @dataclass(frozen=True)
 class UPTConfig(CoOpVPTConfig):
-    """Options of UPT: those of both prompts, and of the network between them."""
+    """Options of UPT: those of both prompts, and of the network."""
 
     text_tokens: int = 4
-    """Context tokens learned in front of the class name, M."""
+    """Context tokens, M."""
     vision_tokens: int = 4
-    """Visual prompt tokens a layer, P."""
+    """Visual prompt tokens per layer, P."""
     vision_depth: int = 0
-    """Layers that get visual tokens of their own, J: 0 is every layer, 1 the first alone."""
+    """Layers with their own visual tokens, J: 0 is every layer, 1 only the first."""
     network_width: Count = 128
     """Width of the network, E."""
     official_attention: bool = False
-    """Let each token attend to itself alone, as the reference does by an exchange of two dimensions."""
+    """Let each token attend only to itself, as in the reference, which swaps two dimensions."""
 
 
 class UPT(Method):
@@ -50,7 +50,7 @@ class UPT(Method):
     raw_vision_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
-        """The tokens v (M, W_text) and u (J, P, W_vision), as CoOp's and VPT's begin, and the network."""
+        """The tokens v (M, W_text) and u (J, P, W_vision), initialised as CoOp's and VPT's, and the network."""
         sizes = self.clip.config
         self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
         self.raw_text_prompt = self.prompts.initial(generator)
@@ -60,14 +60,12 @@ class UPT(Method):
         self.network = network.to(self.clip.device)
 
     def unified_prompts(self) -> tuple[Tensor, Tensor]:
-        """What enters the towers, v' and u', of the shapes of v and u."""
+        """The prompts v' and u' of the towers, with the shapes of v and u."""
         prompts: tuple[Tensor, Tensor] = self.network(self.raw_text_prompt, self.raw_vision_prompt)
         return prompts
 
     def text_features(self) -> Tensor:
-        """Class features under the context v': (C, D)."""
         return self.prompts.features(self.unified_prompts()[0])
 
     def image_prompts(self) -> Tensor:
-        """The visual tokens u': (J, P, W)."""
         return joining_tokens(self.clip, self.unified_prompts()[1], self.config)

@@ -1,15 +1,15 @@
-"""Learned visual prompts: how many, how deep, where they enter, and their first values.
+"""Learned visual prompts: number, depth, position and initial values.
 
 Jia et al., "Visual Prompt Tuning" (VPT), ECCV 2022, arXiv 2203.12119, section 3.2 (VPT-shallow and VPT-deep).
 Official: KMnP/vpt src/models/vit_prompt/vit.py. On CLIP two conventions exist:
 
-    after_ln_pre  beside the class token, behind ln_pre; uniform(-v, v), v = sqrt(6 / (3 p^2 + W)), the Xavier bound of
+    after_ln_pre  next to the class token, after ln_pre; uniform(-v, v), v = sqrt(6 / (3 p^2 + W)), the Xavier bound of
                   the patch projection (VPT; mlvlab/DAPT trainers/dapt.py)
-    append        behind the patches, in front of ln_pre; N(0, 0.02) (MaPLe, PromptSRC: clip/model.py of
+    append        after the patches, before ln_pre; N(0, 0.02) (MaPLe, PromptSRC: clip/model.py of
                   muzairkhattak/multimodal-prompt-learning)
 
-Prompts carry no position, so their order in the sequence does not matter; ln_pre and the first values do. The
-official prompt dropout (0 by default) and projection (off by default) are left out.
+Prompts have no position embedding, so their order in the sequence does not matter. The official prompt dropout (0 by
+default) and projection (off by default) are left out.
 """
 
 import math
@@ -31,17 +31,17 @@ class VisionPromptConfig(MethodConfig):
     """Options of learned visual tokens."""
 
     vision_tokens: Tokens = 16
-    """Visual prompt tokens a layer, P."""
+    """Visual prompt tokens per layer, P."""
     vision_depth: Depth = 1
-    """Layers that get tokens of their own, J: 1 is VPT-shallow, 0 is every layer (VPT-deep)."""
+    """Layers with their own tokens, J: 1 is VPT-shallow, 0 is every layer (VPT-deep)."""
     vision_position: Annotated[str, one_of(POSITIONS)] = "after_ln_pre"
-    """after_ln_pre (VPT, DAPT) or append (in front of ln_pre: MaPLe, PromptSRC)."""
+    """after_ln_pre (VPT, DAPT) or append (before ln_pre: MaPLe, PromptSRC)."""
 
 
 def initial_vision_prompt(
     clip: CLIP, config: VisionPromptConfig, generator: torch.Generator, *, paper_depth: int = 0
 ) -> nn.Parameter:
-    """First visual tokens: (P, W) for the first layer alone, (J, P, W) for J > 1 layers."""
+    """Initial visual tokens: (P, W) for one layer, (J, P, W) for J > 1 layers."""
     width = clip.config.vision_width
     depth = config.depth_of("vision_depth", "vision tower", clip.config.vision_layers, paper=paper_depth)
     shape = [depth] * (depth > 1) + [config.vision_tokens, width]
@@ -52,12 +52,11 @@ def initial_vision_prompt(
 
 
 def joining_tokens(clip: CLIP, prompt: Tensor, config: VisionPromptConfig) -> Tensor:
-    """Visual tokens (P, W) or (J, P, W) as `Method.image_prompts` gives them: (J, P, W), to join behind ln_pre."""
+    """Visual tokens (P, W) or (J, P, W) -> (J, P, W) for `Method.image_prompts`."""
     layers = prompt if prompt.dim() == 3 else prompt.unsqueeze(0)
     return behind_ln_pre(clip, layers) if config.vision_position == "append" else layers
 
 
 def behind_ln_pre(clip: CLIP, layers: Tensor) -> Tensor:
-    """Tokens (J, P, W) that belong in front of ln_pre, as what it makes of them: it acts on each token alone, and on
-    those of the first layer only."""
+    """Apply ln_pre to the first layer of tokens (J, P, W) that belong before it; it acts on each token separately."""
     return torch.cat([clip.visual.ln_pre(layers[:1]), layers[1:]])

@@ -1,13 +1,13 @@
-"""VP: learn pixels that are added to every image; both towers stay as they are.
+"""VP: learn pixels that are added to every image; both towers stay frozen.
 
 Bahng, Jahanian, Sankaranarayanan & Isola, "Exploring Visual Prompts for Adapting Large-Scale Models", 2022,
 arXiv 2203.17274, section 3. Official: hjbahng/visual_prompting models/prompters.py, main_clip.py.
 
-The pixels are added to the image as the tower gets it, already normalised, and are not clamped, as in the official
-code. Differences to it: the first pixels are 0, so that learning starts from CLIP as it is, where the official noise is
-unlearned in 1,000 epochs (`initial_std=1`); the random patch is drawn in training alone and predictions have it in the
-top left corner, so that they can be repeated; it may stand at the last row and column, which numpy's choice(R - p)
-leaves out; class names keep their "-"; text features are computed once; no epoch is chosen on test images.
+The pixels are added to the normalised image and are not clamped, as in the official code. Differences to it: pixels
+start at 0, so that training starts from zero-shot CLIP, instead of noise that takes 1,000 epochs to unlearn
+(`initial_std=1`); the random patch moves only in training and is in the top left corner in prediction, which is thus
+deterministic; it may reach the last row and column, which numpy's choice(R - p) excludes; class names keep their "-";
+text features are computed once; no epoch is chosen on test images.
 """
 
 from dataclasses import dataclass
@@ -29,21 +29,21 @@ class VPConfig(ZeroShotConfig):
     """Options of VP: those of its pixels and of the frozen text classifier."""
 
     prompt_shape: Annotated[str, one_of(SHAPES)] = "padding"
-    """padding (a frame), fixed_patch (a square in the top left corner), random_patch (one anywhere, anew each step)."""
+    """padding (a frame), fixed_patch (a square in the top left corner), random_patch (a new position each step)."""
     prompt_pixels: Annotated[int, at_least(0, "0 (in proportion), 1 pixel or more")] = 0
-    """Width of the frame, or side of the patch, p; 0: the paper's 30 in 224, in proportion."""
+    """Width of the frame, or side of the patch, p; 0: in proportion to the paper's 30 of 224."""
     initial_std: Weight = 0.0
-    """Standard deviation of the first pixels, those of the image being about 1: 1 in the official code."""
+    """Standard deviation of the initial pixels (image pixels: about 1); 1 in the official code."""
 
 
 class VP(ZeroShot):
-    """z = image(x + u), u being learned pixels in a frame or a square and 0 elsewhere."""
+    """z = image(x + u); u holds learned pixels in a frame or a square and is 0 elsewhere."""
 
     name = "vp"
     title = "Visual Prompting (VP)"
     year = 2022
     config_class = VPConfig
-    default_lr = 0.05  # a pixel's unit is large beside a token's
+    default_lr = 0.05  # the scale of pixels is larger than that of tokens
     config: VPConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -60,7 +60,7 @@ class VP(ZeroShot):
             self.register_parameter(name, nn.Parameter(values.to(self.clip.device)))
 
     def pixel_prompt(self, top: int = 0, left: int = 0) -> Tensor:
-        """What is added to an image, (3, R, R); a patch has its corner at row `top`, column `left`."""
+        """The pixels added to an image, (3, R, R); the corner of a patch is at row `top`, column `left`."""
         own = dict(self.named_parameters())
         side = self.clip.config.image_size
         if "patch" in own:
@@ -70,11 +70,10 @@ class VP(ZeroShot):
         return torch.cat([own["up"], torch.cat([own["left"], centre, own["right"]], 2), own["down"]], 1)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit features of the prompted images: (B, D)."""
         return super().image_features(images + self.pixel_prompt())
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, the random patch at one place for the whole batch, as in the official code."""
+        """Cross-entropy; the random patch has one position per batch, as in the official code."""
         if self.config.prompt_shape != "random_patch":
             return super().losses(images, labels)
         last = self.clip.config.image_size - self.pixels

@@ -1,8 +1,8 @@
-"""VPT on CLIP: learn visual tokens; the classifier is zero-shot CLIP's and stays frozen.
+"""VPT on CLIP: learn visual tokens; the classifier is zero-shot CLIP's, frozen.
 
 Jia et al., "Visual Prompt Tuning", ECCV 2022, arXiv 2203.12119, section 3.2. Official: KMnP/vpt
-src/models/vit_prompt/vit.py. VPT trains a new linear head on a supervised tower; with CLIP the text features are the
-head, as in the comparisons of DAPT, UPT and MaPLe. Conventions: `daptune.methods.vision_prompts`.
+src/models/vit_prompt/vit.py. VPT trains a linear head on a supervised tower; with CLIP the text features are the head,
+as in the comparisons of DAPT, UPT and MaPLe. Conventions: `daptune.methods.vision_prompts`.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class VPTConfig(ZeroShotConfig, VisionPromptConfig):
     """Options of VPT: those of its visual tokens and of the frozen text classifier."""
 
     vision_depth: int = 0
-    """Layers that get tokens of their own, J: 1 is VPT-shallow, 0 is every layer (VPT-deep), which gains more where
-    nothing else is learned (docs/defaults.md)."""
+    """Layers with their own tokens, J: 1 is VPT-shallow, 0 is every layer (VPT-deep), which is better if nothing else
+    is learned (docs/defaults.md)."""
 
 
 class VPT(ZeroShot):
-    """z = image([CLS, u_1 .. u_P, patches]) with u learned, at the first layer (shallow) or at each (deep)."""
+    """z = image([CLS, u_1 .. u_P, patches]), u learned for the first layer (shallow) or for each (deep)."""
 
     name = "vpt"
     title = "Visual Prompt Tuning (VPT)"
@@ -39,5 +39,4 @@ class VPT(ZeroShot):
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
 
     def image_prompts(self) -> Tensor:
-        """The visual tokens u: (J, P, W)."""
         return joining_tokens(self.clip, self.vision_prompt, self.config)

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: the class weights are the text features of hand-written prompts; nothing is learned.
+"""Zero-shot CLIP: class weights are the text features of hand-written prompts; nothing is learned.
 
 Radford et al. 2021, arXiv 2103.00020, section 3.1. Official: KaiyangZhou/CoOp trainers/zsclip.py (ZeroshotCLIP, and
 ZeroshotCLIP2 for the ensemble).
@@ -20,12 +20,12 @@ class ZeroShotConfig(MethodConfig):
     """Options of the zero-shot classifier."""
 
     templates: Templates = ()
-    """Prompts of your own, each with one {} for the class name; several are averaged. Empty: see the next two."""
+    """Your own prompts, each with one {} for the class name; several are averaged. Empty: see the next two."""
     dataset: str = ""
-    """A benchmark data set whose template is used (EuroSAT: "a centered satellite photo of {}."); empty: "a photo of a
+    """Use the template of this benchmark data set (EuroSAT: "a centered satellite photo of {}."). Empty: "a photo of a
     {}."."""
     ensemble: bool = False
-    """Average the seven templates selected on ImageNet together with the data set's own."""
+    """Average the seven templates selected on ImageNet and the data set's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,7 +35,6 @@ class ZeroShotConfig(MethodConfig):
             find_dataset(self.dataset)
 
     def chosen_templates(self) -> tuple[str, ...]:
-        """The prompts that are averaged."""
         return self.templates or choose_templates(self.dataset, self.ensemble)
 
 
@@ -50,11 +49,9 @@ class ZeroShot(Method):
     class_weights: Tensor | None
 
     def build(self, generator: torch.Generator) -> None:
-        """Nothing to learn; the class weights are computed when first asked for."""
         self.register_buffer("class_weights", None, persistent=False)
 
     def text_features(self) -> Tensor:
-        """Frozen class weights (C, D)."""
         if self.class_weights is None:
             self.class_weights = template_features(self.backbone, self.class_names, self.config.chosen_templates())
         return self.class_weights
