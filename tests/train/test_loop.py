@@ -197,7 +197,7 @@ def test_resuming_where_nothing_is_yet_starts(tmp_path: Path, reference: Path) -
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     train(tmp_path)
     before = (tmp_path / FILE_NAME).read_bytes()
-    with pytest.raises(TrainingError, match="already holds a run; go on with it by --resume"):
+    with pytest.raises(TrainingError, match="already holds a run; continue it with --resume"):
         train(tmp_path)
     assert (tmp_path / FILE_NAME).read_bytes() == before
 

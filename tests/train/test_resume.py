@@ -68,7 +68,7 @@ def test_sigterm_and_sigint_save_and_say_resume(memory_path: Path, reference: Pa
 def test_stopped_after_any_step(tmp_path: Path, reference: Path, after: int) -> None:
     """Asked after each step and within validation; the message names the step and what to type."""
     asked = iter(range(100))
-    with pytest.raises(Interrupted, match=r"stopped after step \d+ of 9; .* go on with --resume\."):
+    with pytest.raises(Interrupted, match=r"stopped after step \d+ of 9; .* continue with --resume\."):
         train(tmp_path, stop=lambda: next(asked) >= after, config=replace(CONFIG, checkpoint_seconds=60))
     method, _ = train(tmp_path, resume=True)
     assert ends_like(tmp_path, reference)

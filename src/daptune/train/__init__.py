@@ -1,4 +1,4 @@
-"""Training. Reading order: loop.py, the whole of it; run.py, its bookkeeping; then schedule.py and checkpoint.py."""
+"""Training. Reading order: loop.py, the training loop; run.py, its state; then schedule.py and checkpoint.py."""
 
 from daptune.data.loader import ImageLoader as Batches
 from daptune.evaluate import evaluate

@@ -1,13 +1,13 @@
-"""The one file a run goes on from: safetensors for tensors, JSON in its header for the rest, never pickle.
+"""The checkpoint of a run: safetensors for tensors, JSON in its header for the rest, never pickle.
 
     checkpoint.safetensors
       method/<name>                 learned parameters and persistent buffers
-      best/<name>                   the same at the best validation so far, where that is asked for
-      running/<name>                what the method carries from epoch to epoch, such as an average over them
+      best/<name>                   the same at the best validation so far
+      running/<name>                state of the method between epochs, such as an average over them
       optimizer/<parameter>/<key>   momentum or moments
-      header: daptune = {"format", "identity", "state"} as JSON; sha256 over that JSON and all tensors
+      header: daptune = {"format", "identity", "state"} as JSON; sha256 of that JSON and all tensors
 
-It is replaced as a whole (`daptune.files`): whenever the process dies, the old file or the new one is there in full.
+It is replaced atomically (`daptune.files`): after a crash, either the old or the new file is complete.
 """
 
 import errno
@@ -35,9 +35,9 @@ FILE_NAME = "checkpoint.safetensors"
 class Checkpoint:
     """State of a run between two steps.
 
-    identity   what must be the same to go on: method, classes, backbone, configuration, data
-    state      where the run stands: JSON values only
-    tensors    "section/name" -> tensor, on the CPU and not shared with the model
+    identity   must match to resume: method, classes, backbone, configuration, data
+    state      progress of the run, JSON values
+    tensors    "section/name" -> tensor, on the CPU, not shared with the model
     """
 
     identity: dict[str, Any]
@@ -46,20 +46,19 @@ class Checkpoint:
 
     @staticmethod
     def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies on the CPU that share nothing with a model."""
         return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
     def put(self, section: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep copies of `tensors` under `section`, so that training may go on changing the originals."""
+        """Store copies of `tensors` under `section`; training may change the originals."""
         self.tensors |= {f"{section}/{name}": tensor for name, tensor in self.copied(tensors).items()}
 
     def section(self, section: str) -> dict[str, Tensor]:
-        """The tensors of a section by their own names; empty if there is none."""
+        """The tensors of a section by name; empty if there is none."""
         head = f"{section}/"
         return {name.removeprefix(head): t for name, t in self.tensors.items() if name.startswith(head)}
 
     def write(self, folder: Path) -> None:
-        """Write into `folder`, replacing what is there. Raises `TrainingError` on a full or read-only disk."""
+        """Replace the checkpoint in `folder`. Raises `TrainingError` on a full or read-only disk."""
         body = json.dumps({"format": FORMAT, "identity": self.identity, "state": self.state})
         header = {"daptune": body, "sha256": _digest(body, self.tensors)}
         with saving(folder / FILE_NAME):
@@ -67,7 +66,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint in `folder`, or None where there is none. Raises `TrainingError` if it cannot be used."""
+    """The checkpoint in `folder`, or None. Raises `TrainingError` if it cannot be used."""
     path = folder / FILE_NAME
     if not path.exists():
         return None
@@ -75,7 +74,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
-            # cloned: safetensors maps the file, which the next checkpoint replaces
+            # clone: safetensors maps the file, which the next checkpoint replaces
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if "daptune" not in header:
             raise TrainingError(f"{path} is not a checkpoint of daptune; {advice}")
@@ -86,7 +85,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
                 "update it: pip install -U daptune."
             )
         if _digest(header["daptune"], tensors) != header["sha256"]:
-            raise TrainingError(f"{path} is damaged: its checksum does not fit; {advice}")
+            raise TrainingError(f"{path} is damaged: its checksum does not match; {advice}")
         return Checkpoint(body["identity"], body["state"], tensors)
     except TrainingError:
         raise
@@ -94,22 +93,22 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         raise TrainingError(f"{path} cannot be read ({reason(error)}); {advice}") from error
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise TrainingError(f"{path} is damaged or no checkpoint ({why}); {advice}") from error
+        raise TrainingError(f"{path} is damaged or not a checkpoint ({why}); {advice}") from error
 
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Inside, `path` is written: an OSError becomes a `TrainingError` of one line that says what to do."""
+    """Turn an OSError while writing `path` into a one-line `TrainingError` with advice."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TrainingError(
                 f"The disk is full: {path} was not written and its last version is kept; "
-                "free some space and go on with --resume."
+                "free some space and continue with --resume."
             ) from error
         raise TrainingError(
-            f"{path} cannot be written ({reason(error)}); name a folder that can be, or mend it and --resume."
+            f"{path} cannot be written ({reason(error)}); name another folder, or make it writable and use --resume."
         ) from error
 
 
@@ -123,22 +122,22 @@ def _digest(body: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer, method: torch.nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as {"<parameter>/<key>": tensor}; learning rates are left out, they follow the step."""
+    """The optimizer's state as {"<parameter>/<key>": tensor}, without learning rates, which depend on the step."""
     names = {id(p): name for name, p in method.named_parameters()}
     return {
         f"{names[id(parameter)]}/{key}": value
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
-        if value is not None  # SGD without momentum keeps a None
+        if value is not None  # SGD without momentum stores None
     }
 
 
 def unpack_optimizer(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, method: torch.nn.Module) -> None:
-    """Give the optimizer the state that `pack_optimizer` took. Raises KeyError for an unknown parameter."""
+    """Restore the state from `pack_optimizer`. Raises KeyError for an unknown parameter."""
     state: dict[str, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         name, key = path.rsplit("/", 1)
-        state.setdefault(name, {})[key] = tensor.clone()  # the optimizer changes what it is given in place
+        state.setdefault(name, {})[key] = tensor.clone()  # the optimizer changes it in place
     names = {id(p): name for name, p in method.named_parameters()}
     order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     whole = optimizer.state_dict()

@@ -1,8 +1,8 @@
-"""The blocks of the frozen towers run through torch.compile for as long as a training lasts.
+"""Run the blocks of the frozen towers through torch.compile during training.
 
-Blocks are compiled rather than towers: one compiled block serves all layers of its tower, so that compiling takes the
-time of one, and what happens between blocks (deep prompts, recomputation, chunks of classes) stays as it is. Modules
-are not touched: a tower asks `Transformer.run` to run a part of a block, and here another one stands in its place.
+Blocks are compiled instead of towers: one compiled block serves all layers of its tower, which saves compile time, and
+the code between blocks (deep prompts, recomputation, chunks of classes) is unaffected. Modules are not changed: a tower
+runs the parts of a block through `Transformer.run`, which is replaced here.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from daptune.errors import TrainingError
 from daptune.methods.base import Method
 
 MOST_SHAPES = 64
-"""Of one part of a block, each compiled by itself: batches to train and validate on, last ones, chunks of classes."""
+"""Compiled shapes of one part of a block: training and validation batches, last batches, chunks of classes."""
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises `TrainingError` where torch.compile cannot work."""
+    """Raises `TrainingError` if torch.compile does not work."""
     try:
         torch.compile(torch.neg, fullgraph=True)(torch.ones(2, device=device))
-    except Exception as error:  # of a dozen kinds, by what is missing
+    except Exception as error:  # many types, depending on what is missing
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         needed = "a C++ compiler (such as g++)" if device.type == "cpu" else "what torch.compile needs there"
         raise TrainingError(
@@ -33,8 +33,8 @@ def check_compiler(device: torch.device) -> None:
 
 @contextmanager
 def compiled_blocks(method: Method, wanted: bool) -> Iterator[Callable[[], None]]:
-    """The method's towers with compiled blocks inside, as they were outside. Yields what is to be called when a step
-    begins, and between batches of an evaluation: CUDA graphs then use the memory of the last one anew."""
+    """Compile the blocks of the method's towers inside. Yields a function to call before each step and between the
+    batches of an evaluation, so that CUDA graphs reuse their memory."""
     if not wanted:
         yield lambda: None
         return
@@ -44,7 +44,7 @@ def compiled_blocks(method: Method, wanted: bool) -> Iterator[Callable[[], None]
 
     def run(part: Callable[..., Any], *inputs: Any) -> Any:
         if part not in parts:
-            # a shape is compiled as it is, in whatever order they come: so a run that goes on gets the same bits
+            # static shapes: the result must not depend on their order, so that a resumed run gives the same bits
             parts[part] = torch.compile(part, dynamic=False, mode="reduce-overhead" if graphs else None)
         return parts[part](*inputs)
 

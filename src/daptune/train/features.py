@@ -1,4 +1,4 @@
-"""Images encoded once: what a method with a frozen image tower trains on in place of pictures."""
+"""Cached image features for training methods with a frozen image tower."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,14 +9,14 @@ from daptune.clip.transfer import Transfer
 from daptune.data.loader import Batch, ImageLoader
 from daptune.methods.base import Method
 
-MOST_BYTES = 1 << 30  # of features; where they would take more, images are encoded anew each time
+MOST_BYTES = 1 << 30  # limit for cached features; above it, images are encoded each time
 
 
 class EncodedImages(ImageLoader):
-    """A loader's batches with features (B, D), not normalised, in place of images: each view is encoded once.
+    """A loader's batches with features (B, D), not normalised, instead of images; each view is encoded once.
 
-    A view is encoded whole and in the table's order, so that a run that goes on in the middle gets the same bits.
-    Views for prototypes stay images.
+    A view is encoded completely and in table order, so that a resumed run gets the same bits. Views for prototypes
+    stay images.
     """
 
     def __init__(self, loader: ImageLoader, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -25,13 +25,11 @@ class EncodedImages(ImageLoader):
         self._features: dict[int | None, Batch] = {}  # by view; None: the evaluation transform
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """As `ImageLoader.epoch`."""
         features, labels = self._encoded(self.view_of(epoch) if self.augment else None)
         for rows in torch.from_numpy(self.order(epoch, start_batch)).split(self.batch_size):
             yield features[rows], labels[rows]
 
     def evaluation(self) -> Iterator[Batch]:
-        """As `ImageLoader.evaluation`."""
         features, labels = self._encoded(None)
         yield from zip(features.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
@@ -47,7 +45,7 @@ class EncodedImages(ImageLoader):
 
 
 def encoded_once(method: Method, loader: ImageLoader) -> ImageLoader:
-    """The loader, with each image encoded once a view where the method allows it, views return, and features fit."""
+    """The loader, as `EncodedImages` if the method allows it, views repeat, and the features fit into memory."""
     returning = loader.views is not None or not loader.augment
     if not method.trains_on_features or not returning or isinstance(loader, EncodedImages):
         return loader

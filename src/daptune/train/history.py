@@ -1,4 +1,4 @@
-"""What a run tells while it goes on (`Progress`) and afterwards (`History`, one JSON line an epoch)."""
+"""Progress of a run (`Progress`) and its result (`History`, one JSON line per epoch)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ HISTORY_NAME = "history.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands, for whoever draws it. Epochs and steps count from 1; losses are of the last batch."""
+    """Progress of a run, for display. Epochs and steps count from 1; losses are of the last batch."""
 
     epoch: int
     epochs: int
     step: int  # over the whole run
     steps: int
     losses: Mapping[str, float]
-    accuracy: float | None  # of this epoch's training batches so far; None if the method does not tell
-    val_accuracy: float | None  # of the last epoch that was validated
+    accuracy: float | None  # of this epoch's training batches so far; None if the method does not measure it
+    val_accuracy: float | None  # of the last validated epoch
     lr: float
     seconds_left: float
 
@@ -45,16 +45,16 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class History:
-    """What happened in a run. Empty for methods that do not train by gradient."""
+    """The result of a run. Empty for methods that are not trained by gradient steps."""
 
     rows: tuple[EpochRow, ...] = ()
-    best_epoch: int | None = None  # of the best validation, from 1; its parameters stay with select="best_val" alone
+    best_epoch: int | None = None  # with the best validation, from 1; select="best_val" restores its parameters
     best: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """What the method had learned by then, for `take_best`; empty without validation images."""
+    """Learned tensors of that epoch, for `take_best`; empty without validation images."""
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
-        """The rows of run_dir/history.jsonl; `best_epoch` stays None. Raises `TrainingError` if it is not one."""
+        """Read run_dir/history.jsonl; `best_epoch` is None. Raises `TrainingError` if it cannot be read."""
         path = run_dir / HISTORY_NAME
         try:
             return cls(tuple(EpochRow(**row) for _, row in json_lines(path.read_text("utf-8"))))

@@ -1,11 +1,11 @@
-"""Training: `fit_method` is the whole of it, and `Descent.step` is one gradient step.
+"""Training: `fit_method` is the training loop, `Descent.step` one gradient step.
 
     history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"))
     history = fit_method(method, loader, TrainConfig(epochs=20), run_dir=Path("runs/a"), resume=True)
 
-A run that is stopped at any moment and resumed ends in the same bits as one that was not (on the same machine with
-the same number of threads). Nothing random has a state that could be lost: the loader is a function of (seed, epoch,
-index), dropout of (seed, step), the learning rate of the step. What has a state is in the checkpoint (run.py).
+An interrupted and resumed run gives the same bits as an uninterrupted one (on the same machine with the same number of
+threads). No random generator carries state between steps: order and augmentation depend on (seed, epoch, index),
+dropout on (seed, step), the learning rate on the step. All other state is in the checkpoint (run.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -43,21 +43,21 @@ def fit_method(
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> History:
-    """Train `method` in place, on the device where it is, and leave it in evaluation mode.
+    """Train `method` in place, on its device, and leave it in evaluation mode.
 
-    Methods without trainable parameters (zero_shot, linear_probe) are ready after their `before_fit`; of the others
-    `after_epoch` is called before an epoch is validated, and `after_fit` when all steps are done. Where processes train
-    together (parallel.py), all call this; the first one writes and tells.
+    Methods without trainable parameters (zero_shot, linear_probe) are fitted by `before_fit`. Otherwise `after_epoch`
+    is called before each validation and `after_fit` after the last step. In distributed training (parallel.py), all
+    processes call this function; only rank 0 writes and reports.
 
-    val       measured after every epoch (of very many, after about 50); with config.select "best_val" it chooses the
-              epoch. Never the test images.
+    val       evaluated after every epoch (about 50 times in long runs); config.select "best_val" chooses the epoch by
+              it. Never the test images.
     run_dir   folder for checkpoint.safetensors and history.jsonl; None: nothing is written
-    resume    go on from the checkpoint in run_dir; from the start if there is none yet
-    progress  called after each step (off the CPU: after every few); what it raises ends the run
-    stop      asked after each step; true is like SIGINT: the state is saved and `Interrupted` raised
+    resume    resume from the checkpoint in run_dir; start from scratch if there is none yet
+    progress  called after each step (on other devices than the CPU: every few steps); its exceptions end the run
+    stop      called after each step; true acts like SIGINT: the state is saved and `Interrupted` raised
 
-    Raises `TrainingError`: loss not finite (the last checkpoint's parameters are put back), disk full, a checkpoint
-    that is damaged or of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with the state saved.
+    Raises `TrainingError` for a non-finite loss (the parameters of the last checkpoint are restored), a full disk, and
+    a damaged checkpoint or one of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with state saved.
     """
     steps = -(-train.batches_per_epoch // config.accumulate)  # per epoch, rounded up
     config = config.resolved(steps, method.default_lr)
@@ -70,7 +70,7 @@ def fit_method(
     if not ranks.first:
         run_dir = progress = None
     with seeded(config.seed, 0, method.device):
-        method.before_fit(train, val)  # when resuming too: it may prepare more than the checkpoint holds
+        method.before_fit(train, val)  # also when resuming: it may prepare more than the checkpoint holds
     ranks.begin_alike((*method.parameters(), *method.buffers()))
     if not method.trainable:
         method.eval()
@@ -110,19 +110,19 @@ class Descent:
         self._transfer = Transfer(self.method.device)
 
     def epoch(self, feed: ImageLoader, held_out: ImageLoader | None) -> None:
-        """What is left of the epoch under way: its steps, the method's `after_epoch`, and then the validation."""
+        """Finish the current epoch: its steps, the method's `after_epoch`, and the validation."""
         run = self.run
         self.method.train()
         for batches in grouped(feed, run.state.epoch, run.state.step, self.config.accumulate):
             self.step(batches)
-            run.end_step()  # looks whether losses are finite; stops or saves when it is time to
+            run.end_step()  # checks that losses are finite; may save or stop
         run.settle_epoch()
         seen = held_out if run.validates else None
         found = None if seen is None else evaluate(self.method, seen, after_batch=self._between)
         run.end_epoch(self.ranks.from_first(lambda: found))
 
     def step(self, batches: list[Batch]) -> None:
-        """One step along the mean gradient of `batches`."""
+        """One step with the mean gradient of `batches`."""
         method, run, ranks = self.method, self.run, self.ranks
         for group in self.optimizer.param_groups:
             group["lr"] = run.lr
@@ -148,15 +148,15 @@ class Descent:
 
 
 def take_best(method: Method, history: History, train: ImageLoader, val: ImageLoader) -> None:
-    """Give a method that was trained with select="last" what select="best_val" would have left it with."""
+    """Turn a method trained with select="last" into the one that select="best_val" gives."""
     method.load_state_dict(history.best)
     method.after_fit(train, val)
 
 
 def grouped(loader: ImageLoader, epoch: int, step: int, size: int) -> Iterator[list[Batch]]:
-    """The batches of an epoch, `size` together for each step, from step `step` on; the last may have fewer."""
+    """The batches of an epoch in groups of `size`, one per step, from step `step`; the last may be smaller."""
     start = step * size
-    if start >= loader.batches_per_epoch:  # resumed between the last step and the end of the epoch
+    if start >= loader.batches_per_epoch:  # resumed after the last step of the epoch
         return
     group: list[Batch] = []
     for batch in loader.epoch(epoch, start):
@@ -170,7 +170,7 @@ def grouped(loader: ImageLoader, epoch: int, step: int, size: int) -> Iterator[l
 
 @contextmanager
 def saving_memory(method: Method, wanted: bool) -> Iterator[None]:
-    """Inside, the method's image tower has `recompute`, and no copies of weights are kept."""
+    """Inside, the image tower has `recompute` set, and no copies of weights are cached."""
     if not wanted:
         yield
         return
@@ -185,11 +185,11 @@ def saving_memory(method: Method, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers as a function of (seed, step) inside; its global state untouched outside."""
+    """Seed torch with (seed, step) inside; its global state is restored afterwards."""
     number = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        # not torch.manual_seed: it queues a call for every kind of device that is not there, at each step anew
+        # not torch.manual_seed: at each step it queues a call for every type of device that is absent
         torch.default_generator.manual_seed(number)
         if on_gpu:
             with torch.cuda.device(device):

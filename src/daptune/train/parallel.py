@@ -1,11 +1,11 @@
-"""One method trained by several processes: each takes its share of every batch, and all take the same steps.
+"""Data-parallel training: each process computes a share of every batch, and all make the same steps.
 
     daptune fit pictures/ --devices 2                                # processes of this machine
-    torchrun --nproc-per-node 2 -m daptune fit pictures/             # or as a cluster begins them
+    torchrun --nproc-per-node 2 -m daptune fit pictures/             # or started by a cluster
 
-A loss of daptune is a mean over images and terms that no image enters, so that shares weighted by their images add up
-to the loss, and the gradient, of the whole batch. A method whose loss couples the images of a batch says so
-(`whole_batch`) and sees it whole everywhere. What draws for each image (dropout) draws other numbers than one process.
+A loss is a mean over images plus terms without images, so that shares weighted by their number of images add up to the
+loss and gradient of the whole batch. A method whose loss couples the images of a batch (`whole_batch`) gets all of it
+in every process. Dropout draws other numbers than in a single process.
 """
 
 import multiprocessing
@@ -25,11 +25,11 @@ from daptune.errors import DaptuneError, Interrupted, TrainingError
 
 T = TypeVar("T")
 GRACE = 10.0
-"""Seconds that the first process gets to say why it ended, when another has ended."""
+"""Seconds that rank 0 gets to report its error after another process has ended."""
 
 
 class Ranks:
-    """The processes of a training. Where this one is alone, everything stays as it is."""
+    """The processes of a distributed training. In a single process, all functions leave their inputs unchanged."""
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
@@ -38,13 +38,13 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and tells."""
+        """Whether this is rank 0, the only process that writes and reports."""
         return self.rank == 0
 
     def share(self, images: Tensor, labels: Tensor, *, whole: bool = False) -> tuple[Tensor, Tensor, float]:
-        """This process's images (b, ...) and labels (b,) of a batch of B, and what they weigh: b / B.
+        """This process's images (b, ...) and labels (b,) of a batch of B, and their weight b / B.
 
-        With fewer images than processes some get one that weighs nothing. `whole` gives all to each.
+        With fewer images than processes, some get one image of weight 0. `whole` gives all images to each.
         """
         if self.size == 1 or whole:
             return images, labels, 1 / self.size
@@ -53,17 +53,17 @@ class Ranks:
         return images[rows], labels[rows], (high - low) / len(labels)
 
     def mean(self, terms: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
-        """Scalars of the whole batch from those of its shares."""
+        """Reduce scalars of the shares to those of the whole batch."""
         if self.size == 1:
             return dict(terms)
         values = torch.stack([torch.as_tensor(value).detach().float() for value in terms.values()]) * weight
         if weight == 0:
-            values.zero_()  # also what is not finite
+            values.zero_()  # also NaN
         dist.all_reduce(values)
         return dict(zip(terms, values.unbind(), strict=True))
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Make each gradient the sum over processes, in one transfer."""
+        """Sum each gradient over processes, in one transfer."""
         found = [p.grad for p in parameters if p.grad is not None]
         if self.size == 1 or not found:
             return
@@ -73,7 +73,7 @@ class Ranks:
             gradient.copy_(total.view_as(gradient))
 
     def any(self, asked: bool) -> bool:
-        """Whether it is true in any process, so that all answer alike."""
+        """Whether `asked` is true in any process."""
         if self.size == 1:
             return asked
         found: list[Any] = [None] * self.size
@@ -81,13 +81,13 @@ class Ranks:
         return any(found)
 
     def begin_alike(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the first one's values."""
+        """Broadcast the values of rank 0."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), src=0)
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process, everywhere; also the DaptuneError that it raises there."""
+        """Broadcast the result of `make` in rank 0, or the DaptuneError that it raises."""
         if self.size == 1:
             return make()
         answer: list[Any] = [None, None]
@@ -105,9 +105,9 @@ class Ranks:
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Join the processes that this one was begun with (RANK and WORLD_SIZE say so), if there are others.
+    """Join the process group given by RANK and WORLD_SIZE, if there is one.
 
-    Yields the device of this process: of "cuda", the GPU of its number on this machine.
+    Yields the device of this process: for "cuda", the GPU with its local rank.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
         yield device
@@ -124,9 +124,9 @@ def joined(device: str) -> Iterator[str]:
 
 
 def launch(devices: int, work: Callable[[], int]) -> int:
-    """Run `work` in so many new processes of this machine that train together; what the first returns or raises.
+    """Run `work` in as many new processes on this machine; returns or raises the result of rank 0.
 
-    The first SIGINT or SIGTERM is handed on, so that they save their state; a second one ends them.
+    The first SIGINT or SIGTERM is passed on, so that they save their state; a second one kills them.
     """
     context = multiprocessing.get_context("spawn")
     port, processes, pipes = _free_port(), [], []
@@ -156,7 +156,7 @@ def launch(devices: int, work: Callable[[], int]) -> int:
                     answers[0] = _answer(0, pipes[0], processes[0])
                 break
         first = answers[0] if 0 in answers else next(a for a in answers.values() if isinstance(a, BaseException))
-        if received and not isinstance(first, Interrupted):  # before they could save anything
+        if received and not isinstance(first, Interrupted):  # nothing was saved yet
             raise KeyboardInterrupt
         if isinstance(first, BaseException):
             raise first
@@ -178,13 +178,13 @@ def _answer(rank: int, pipe: Connection, process: Any) -> int | BaseException:
     except EOFError:
         process.join()
         return TrainingError(
-            f"process {rank} of the training ended with code {process.exitcode}; take fewer --devices or a smaller "
-            "--batch-size, and go on with --resume"
+            f"process {rank} of the training ended with code {process.exitcode}; use fewer --devices or a smaller "
+            "--batch-size, and continue with --resume"
         )
 
 
 def _serve(work: Callable[[], int], rank: int, size: int, port: int, pipe: Connection) -> None:
-    """The life of one process. It is told to stop by its parent alone, not by the terminal."""
+    """Run `work` in a process that only its parent can stop, not the terminal."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     os.environ |= {
@@ -192,7 +192,7 @@ def _serve(work: Callable[[], int], rank: int, size: int, port: int, pipe: Conne
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     if any(name == "lo" for _, name in socket.if_nameindex()):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody outside of this machine takes part
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // size))
     try:

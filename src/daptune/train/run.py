@@ -1,7 +1,7 @@
-"""The bookkeeping around the training loop: where a run stands, its history, checkpoints, and being stopped.
+"""State of a training run: progress, history, checkpoints, interruption.
 
-run_dir/checkpoint.safetensors   all that is needed to go on (checkpoint.py)
-run_dir/history.jsonl            one line an epoch; on resuming it is cut back to the checkpoint
+run_dir/checkpoint.safetensors   everything needed to resume (checkpoint.py)
+run_dir/history.jsonl            one line per epoch; truncated to the checkpoint on resuming
 """
 
 import copy
@@ -29,30 +29,30 @@ from daptune.train.stopping import StopSignals
 
 log = logging.getLogger("daptune")
 
-ACCURACY = "accuracy"  # kept with the loss terms under this name
-LOOK_EVERY = 10  # steps between two looks at the losses off the CPU: each look waits for the device
-VALIDATIONS = 50  # of a run, about: of a few images an epoch is a step or two, and validation would take all the time
+ACCURACY = "accuracy"  # stored with the loss terms under this name
+LOOK_EVERY = 10  # steps between copies of the losses to the host: each copy synchronises the device
+VALIDATIONS = 50  # per run, about: with few images an epoch has one or two steps, and validation would dominate
 
 
 @dataclass
 class State:
-    """The part of a run that is neither tensor nor configuration; goes into the checkpoint as JSON."""
+    """The part of a run's state that is saved as JSON in the checkpoint."""
 
-    epoch: int = 0  # epochs done: the number, from 0, of the one that is under way
+    epoch: int = 0  # epochs done, which is the index of the current one
     step: int = 0  # steps done in that epoch
     images: int = 0  # training images seen in that epoch
     sums: dict[str, float] = field(default_factory=dict)  # of loss terms over those images
     seconds: float = 0.0  # spent in that epoch
     best: list[float] | None = None  # validation [accuracy, -nll] of the best epoch
     best_epoch: int | None = None  # from 1
-    settled: bool = False  # the method's after_epoch was called for the epoch under way
-    finished: bool = False  # every epoch is done, or patience has run out
+    settled: bool = False  # the method's after_epoch was called for the current epoch
+    finished: bool = False  # all epochs are done, or patience has run out
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, config: TrainConfig) -> dict[str, Any]:
-    """What a checkpoint and the run that goes on from it must share, as JSON values."""
-    # how often to save, and what to compute anew, does not touch the result
+    """What must be the same in a checkpoint and the run that resumes it, as JSON values."""
+    # how often to save and what to recompute does not change the result
     settings = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_seconds", "memory")}
     images, validation = (
         loader and {"fingerprint": loader.table.fingerprint(), "seed": loader.seed, "batches": loader.batches_per_epoch}
@@ -73,31 +73,31 @@ def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, con
 
 
 def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) -> Checkpoint | None:
-    """Make the folder and read the checkpoint to go on from. Raises `TrainingError` if that cannot be."""
+    """Create the folder and read the checkpoint to resume from. Raises `TrainingError` if that fails."""
     if run_dir is None:
         if resume:
-            raise TrainingError("Resuming needs the folder of the run that was stopped; name it with --resume.")
+            raise TrainingError("Resuming needs the folder of the stopped run; name it with --resume.")
         return None
     with saving(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     if not resume:
         if (run_dir / FILE_NAME).exists():
-            raise TrainingError(f"{run_dir} already holds a run; go on with it by --resume, or name another folder.")
+            raise TrainingError(f"{run_dir} already holds a run; continue it with --resume, or name another folder.")
         return None
     checkpoint = read_checkpoint(run_dir)
     if checkpoint is None:
         log.info("no checkpoint in %s yet: training starts from the beginning", run_dir)
     elif found := difference(checkpoint.identity, identity):
         raise TrainingError(
-            f"The run in {run_dir} was begun with other settings: {found}; "
-            "give the same ones with --resume, or train in another folder."
+            f"The run in {run_dir} was started with different settings: {found}; "
+            "use the same ones with --resume, or train in another folder."
         )
     return checkpoint
 
 
 @dataclass
 class Run:
-    """A run that is under way: counts, looks at losses, saves, and ends when asked to."""
+    """A training run: counts steps, checks losses, saves checkpoints, and stops on request."""
 
     method: Method
     optimizer: torch.optim.Optimizer
@@ -106,7 +106,7 @@ class Run:
     identity: dict[str, Any]
     run_dir: Path | None
     checkpoint: Checkpoint | None
-    """The last one: what the run goes on from, then what it saved."""
+    """The last one: first the one resumed from, then the ones saved."""
     progress: Callable[[Progress], None] | None
     signals: StopSignals
 
@@ -115,13 +115,13 @@ class Run:
         self._all_steps = self._epochs * self.steps_per_epoch
         self.state = State()
         self._best: dict[str, Tensor] = {}
-        # (step, images, terms) of batches not yet looked at: they stay on the device, so that nothing waits for it
+        # (step, images, terms) of batches whose losses stay on the device until `_look`, to avoid synchronising
         self._unseen: list[tuple[int, int, dict[str, Tensor]]] = []
         self._epoch_began = self._saved_at = self._began = time.monotonic()
-        self._steps_here = 0  # done by this process: what the time left is reckoned from
+        self._steps_here = 0  # done by this process, to estimate the time left
         if self.checkpoint is not None:
             self._restore(self.checkpoint)
-        if self.run_dir is not None:  # cut back to the checkpoint, or emptied
+        if self.run_dir is not None:  # truncate to the checkpoint
             lines = "".join(json_line(row) for row in self.state.rows)
             with saving(self.run_dir / HISTORY_NAME):
                 write(self.run_dir / HISTORY_NAME, lines.encode())
@@ -135,22 +135,21 @@ class Run:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the step that comes next."""
+        """Learning rate of the next step."""
         return self._rate(self.total_steps)
 
     @property
     def validates(self) -> bool:
-        """Whether the epoch under way is one of those that are validated: about VALIDATIONS of them, and the last."""
+        """Whether the current epoch is validated: about VALIDATIONS epochs are, and the last."""
         number = self.state.epoch + 1
         return number % -(-self._epochs // VALIDATIONS) == 0 or number == self._epochs
 
     def note(self, terms: Mapping[str, Tensor], images: int) -> None:
-        """Remember the loss terms (scalars), and the accuracy as ACCURACY, of a batch of so many images."""
+        """Record the loss terms (scalars), and the accuracy as ACCURACY, of a batch with `images` images."""
         row = {name: torch.as_tensor(v, device=self.method.device).detach().float() for name, v in terms.items()}
         self._unseen.append((self.total_steps, images, row))
 
     def end_step(self) -> None:
-        """To be called after the optimizer's step."""
         self.state.step += 1
         self._steps_here += 1
         on_cpu, step = self.method.device.type == "cpu", self.state.step
@@ -159,25 +158,25 @@ class Run:
         self.pause()
 
     def pause(self) -> None:
-        """A moment at which the run may be left: stops if asked to, saves if the last time was long ago."""
+        """Stop if requested; save if the last checkpoint is old enough."""
         asked = self.signals.asked
         if asked or time.monotonic() - self._saved_at >= self.config.checkpoint_seconds:
             self._save()
         if asked:
-            kept = f"its state is in {self.run_dir}" if self.run_dir else "nothing is saved, for it had no run folder"
-            advice = "; go on with --resume." if self.run_dir else "."
+            kept = f"its state is in {self.run_dir}" if self.run_dir else "nothing is saved, since it had no run folder"
+            advice = "; continue with --resume." if self.run_dir else "."
             raise Interrupted(
                 f"Training was stopped after step {self.total_steps} of {self._all_steps}; {kept}{advice}"
             )
 
     def settle_epoch(self) -> None:
-        """Call the method's `after_epoch`, and not again where a run goes on that was left while it was validated."""
+        """Call the method's `after_epoch` once per epoch, also if the run was stopped during validation."""
         if not self.state.settled:
             self.method.after_epoch(self.state.epoch + 1, self._epochs)
             self.state.settled = True
 
     def end_epoch(self, measured: Measured | None) -> None:
-        """Write the epoch's row, keep its parameters if they are the best so far, save."""
+        """Write the epoch's row, keep the parameters if they are the best so far, and save."""
         self._look()
         if measured is not None and not math.isfinite(measured.nll):
             self._fail(f"the validation loss became {measured.nll}", self.total_steps - 1)
@@ -198,7 +197,7 @@ class Run:
         state.rows.append(asdict(row))
         state.images, state.sums, state.seconds, self._epoch_began = 0, {}, 0.0, time.monotonic()
         if measured is not None:
-            # among equal accuracies, which are common with few images, the more confident in what is true
+            # ties in accuracy are common with few images: the lower loss decides
             score = [measured.accuracy, -measured.nll]
             if state.best is None or score > state.best:
                 state.best, state.best_epoch = score, state.epoch
@@ -212,13 +211,13 @@ class Run:
             self.pause()
 
     def finish(self) -> History:
-        """Give the method the parameters that were chosen, and tell what happened."""
+        """Load the selected parameters and return the history."""
         if self._best and self.config.select == "best_val":
             self.method.load_state_dict(self._best)
         return History(tuple(EpochRow(**row) for row in self.state.rows), self.state.best_epoch, self._best)
 
     def _look(self) -> None:
-        """Bring the losses noted since the last look to the host, in one transfer; stop if one is not finite."""
+        """Copy losses to the host, in one transfer, and stop if one is not finite."""
         if not self._unseen:
             return
         flat = torch.stack([value for _, _, terms in self._unseen for value in terms.values()])
@@ -258,10 +257,9 @@ class Run:
         return self.state.seconds + time.monotonic() - self._epoch_began
 
     def _save(self) -> None:
-        """The state as it is between two steps, written if there is a folder."""
         self._look()
         bad = [n for n, p in self.method.named_parameters() if p.requires_grad and not p.isfinite().all()]
-        if bad:  # a finite loss may have an infinite gradient: never save what came of it
+        if bad:  # a finite loss may have an infinite gradient
             self._fail(f"{bad[0]} is not finite", self.total_steps - 1)
         state = asdict(self.state) | {"seconds": self._epoch_seconds()}
         checkpoint = Checkpoint(self.identity, state)
@@ -294,9 +292,9 @@ class Run:
                 file.write(json_line(row))
 
     def _fail(self, what: str, step: int) -> NoReturn:
-        """Put the last checkpoint's parameters back and say what to change."""
+        """Restore the parameters of the last checkpoint and raise `TrainingError` with advice."""
         self._unseen.clear()
-        kept = "the parameters are as they were at the start"
+        kept = "the initial parameters are kept"
         if self.checkpoint is not None:
             self.method.load_state_dict(self.checkpoint.section("method"))
             at = self.checkpoint.state["epoch"] * self.steps_per_epoch + self.checkpoint.state["step"]

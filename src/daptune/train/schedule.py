@@ -1,6 +1,6 @@
-"""How a run is trained, as data: `TrainConfig`, its learning-rate schedules and its optimizer.
+"""Settings of a training run (`TrainConfig`), learning-rate schedules and optimizers.
 
-The schedules are closed forms of the step number, without state, so that a resumed run cannot drift from them.
+Schedules are functions of the step number, without state, so that a resumed run follows them exactly.
 """
 
 import math
@@ -12,8 +12,7 @@ import torch
 from daptune.data.augment import Augmentation
 from daptune.errors import TrainingError, suggest
 
-# What a field left at None becomes (`TrainConfig.resolved`): the values for data of which nothing is known.
-# Those of the papers, with epochs by shots, are a preset (daptune.presets), which fills in the fields by name.
+# Defaults of fields that are None (`TrainConfig.resolved`), for unknown data; those of the papers are a preset.
 DEFAULT_STEPS, LEAST_EPOCHS = 200, 10
 DEFAULT_LR = {"adamw": 0.01, "sgd": 0.002}
 DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "sgd": 5e-4}
@@ -29,31 +28,31 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a run except the method and the data. Raises `TrainingError` on a value that cannot be.
+    """Settings of a run, except the method and the data. Raises `TrainingError` for an invalid value.
 
-    epochs             passes over the training images; None: as many as make DEFAULT_STEPS steps, at least LEAST_EPOCHS
-    batch_size         images in a batch; read by whoever builds the loader, as the next four
-    min_crop           smallest share of an image's area that a random crop keeps; 0.08 in CoOp and DAPT, 1: no crops
-    flip               probability of a left-right flip; 0 where left and right differ (letters, arrows)
-    augment_on         "workers": random crops are resized by the threads that decode, with Pillow; "device": where the
-                       method is, in float32, to nearly the same pixels
-    views              augmented views of an image that epochs show in turn; None: a new one in every epoch. A method
-                       whose image tower learns nothing encodes each of them once
-    accumulate         batches whose mean gradient makes one step; they share one pass of the text tower
+    epochs             passes over the training images; None: DEFAULT_STEPS steps, at least LEAST_EPOCHS epochs
+    batch_size         images per batch; this and the next four are used to build the loader
+    min_crop           smallest share of an image's area in a random crop; 0.08 in CoOp and DAPT, 1: no crops
+    flip               probability of a left-right flip; use 0 if left and right differ (letters, arrows)
+    augment_on         where random crops are resized: "workers", by the decoding threads with Pillow; "device", on the
+                       method's device in float32, with nearly the same pixels
+    views              reuse this many augmented views per image; None: a new one in every epoch. A method with a frozen
+                       image tower encodes each of them once
+    accumulate         batches per step (gradient accumulation); they share one pass of the text tower
     optimizer          "adamw" (betas 0.9, 0.999) or "sgd" (no Nesterov, no dampening)
-    lr                 learning rate at its highest; None: DEFAULT_LR of the optimizer
-    weight_decay       None: DEFAULT_WEIGHT_DECAY of the optimizer; it acts on prompts too, as in CoOp and DAPT
+    lr                 peak learning rate; None: DEFAULT_LR of the optimizer
+    weight_decay       also of prompts, as in CoOp and DAPT; None: DEFAULT_WEIGHT_DECAY of the optimizer
     momentum           of SGD
     schedule           "cosine": by step, after a linear warm-up; "cosine_per_epoch": as CoOp and DAPT; "constant"
-    warmup_epochs      epochs of warm-up; whole where the schedule goes by epochs
-    warmup_lr          learning rate at the start of a warm-up
-    clip_norm          gradients longer than this are scaled back to it; None: never
-    seed               order and augmentation of images, dropout; at least 0
+    warmup_epochs      epochs of warm-up; an integer with "cosine_per_epoch"
+    warmup_lr          learning rate at the start of the warm-up
+    clip_norm          maximum norm of the gradient; None: no clipping
+    seed               of the order and augmentation of images and of dropout; at least 0
     select             "last": parameters of the last step; "best_val": of the epoch with the best validation accuracy
-    patience           with "best_val": stop after so many epochs without a better one; None: never
-    memory             "low": the image tower keeps less for its backward and computes it anew, to the same result
-    compile            run the towers' blocks through torch.compile, on a GPU as CUDA graphs: the same up to rounding
-    checkpoint_seconds time between two checkpoints within an epoch; the end of an epoch always has one
+    patience           with "best_val": stop after this many epochs without improvement; None: never
+    memory             "low": recompute activations of the image tower in the backward pass; the result is the same
+    compile            run the towers' blocks through torch.compile, on a GPU as CUDA graphs; equal up to rounding
+    checkpoint_seconds time between checkpoints within an epoch; the end of an epoch always has one
     """
 
     epochs: int | None = None
@@ -103,14 +102,10 @@ class TrainConfig:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The crops and flips that `min_crop` and `flip` ask for."""
         return Augmentation(scale=(self.min_crop, 1.0), flip=self.flip)
 
     def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
-        """The same with every None that stands for a default filled in: what is written into results.
-
-        `adamw_lr` is a method's own default with AdamW (`Method.default_lr`).
-        """
+        """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`."""
         enough = max(LEAST_EPOCHS, math.ceil(DEFAULT_STEPS / max(1, steps_per_epoch)))
         default_lr = adamw_lr if adamw_lr is not None and self.optimizer == "adamw" else DEFAULT_LR[self.optimizer]
         default_decay = DEFAULT_WEIGHT_DECAY[self.optimizer]
@@ -140,10 +135,10 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     """Learning rate of a step, counted from 0 over the whole run, with peak config.lr. `config` is resolved.
 
     "cosine_per_epoch", with w warm-up epochs and T epochs, in epoch e: warmup_lr while e < w, then
-    peak (1 + cos(pi (e - w) / T)) / 2. The period is T although w epochs are gone, so that it never reaches 0:
-    so do Dassl's CosineAnnealingLR(T_max=MAX_EPOCH) inside its ConstantWarmupScheduler (dassl/optim/lr_scheduler.py).
+    peak (1 + cos(pi (e - w) / T)) / 2. The period is T, not T - w, so that it never reaches 0, as in Dassl's
+    CosineAnnealingLR(T_max=MAX_EPOCH) inside its ConstantWarmupScheduler (dassl/optim/lr_scheduler.py).
 
-    "cosine", with w warm-up steps of S, at most S / 10: from warmup_lr straight up to peak, then
+    "cosine", with w warm-up steps of S, at most S / 10: linear from warmup_lr to peak, then
     peak (1 + cos(pi (s - w) / (S - w))) / 2.
     """
     top, epochs = float(config.lr or 0.0), int(config.epochs or 0)
@@ -155,7 +150,7 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
             return config.warmup_lr
         return top * (1 + math.cos(math.pi * (epoch - warmup) / epochs)) / 2
     total = epochs * steps_per_epoch
-    # a run hardly longer than its warm-up would not learn: at most a tenth of it
+    # at most a tenth of the run: a run hardly longer than its warm-up would not learn
     rise = min(round(config.warmup_epochs * steps_per_epoch), total // 10)
     if step < rise:
         return config.warmup_lr + (top - config.warmup_lr) * step / rise

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a polite question, so that a run ends between two steps with its state saved."""
+"""Handle SIGINT and SIGTERM so that a run stops between two steps with its state saved."""
 
 import signal
 import threading
@@ -8,10 +8,10 @@ from typing import Any, Self
 
 
 class StopSignals:
-    """Within it, SIGINT and SIGTERM ask for a stop instead of ending the process; a second SIGINT ends at once.
+    """Inside, SIGINT and SIGTERM request a stop instead of ending the process; a second SIGINT ends it at once.
 
-    Handlers can be set in the main thread only; elsewhere nothing but `also` is asked. A signal that was ignored
-    before (nohup) stays ignored. `agree` settles the answer among processes that train together.
+    Handlers can only be set in the main thread; in others, only `also` requests a stop. A signal that was ignored
+    before (nohup) stays ignored. `agree` combines the answers of distributed processes.
     """
 
     def __init__(self, also: Callable[[], bool] | None = None, agree: Callable[[bool], bool] = bool) -> None:
@@ -23,7 +23,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
-                if before not in (None, signal.SIG_IGN):  # None: set by another library, cannot be put back
+                if before not in (None, signal.SIG_IGN):  # None: set by another library, cannot be restored
                     self._previous[number] = before
                     signal.signal(number, self._receive)
         return self
@@ -39,5 +39,5 @@ class StopSignals:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants the run to stop."""
+        """Whether a stop was requested."""
         return self._agree(self._received or (self._also is not None and self._also()))
