@@ -104,10 +104,10 @@ def test_who_may_not_push_is_told_in_one_line(hub: StandInHub, adapter: Path, mo
     hub.put("user/model", **{"config.json": b"{}", "model.safetensors": b""})
     other = "user/model holds something that is not an adapter (config.json, model.safetensors)"
     assert other in refusal("hf:user/model")
-    assert "your login may not do this to others/colours" in refusal("hf:others/colours")
+    assert "your login has no permission for this on others/colours" in refusal("hf:others/colours")
     assert "expected hf:user/name to publish to, found 'user/colours'" in refusal("user/colours")
     assert "expected hf:user/name or hf:user/name@revision, found 'hf:colours'" in refusal("hf:colours")
-    assert "'user/a--b' is no name of a repository" in refusal("hf:user/a--b")
+    assert "'user/a--b' is not a valid repository name" in refusal("hf:user/a--b")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "does not know who you are (user/new); log in with `hf auth login`" in refusal("hf:user/new")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

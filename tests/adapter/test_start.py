@@ -143,7 +143,7 @@ def test_a_stopped_fit_goes_on_from_the_same_start_alone(
     with pytest.raises(Interrupted):
         again(made_up_backbone, adapter).fit(*paths_and_labels, run_dir=tmp_path / "run", progress=stop_early)
     for other in (None, save(tmp_path, whole.backbone_, "coop_vpt", **OPTIONS)):
-        with pytest.raises(TrainingError, match="begun with other settings: start is"):
+        with pytest.raises(TrainingError, match="started with different settings: start is"):
             again(made_up_backbone, adapter, start_from=other).fit(
                 *paths_and_labels, run_dir=tmp_path / "run", resume=True
             )

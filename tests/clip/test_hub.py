@@ -145,11 +145,11 @@ def test_repositories_without_a_clip(hub, tmp_path: Path) -> None:
     root, _ = hub
     (root / "org" / "text").mkdir()
     (root / "org" / "text" / "README.md").write_text("")
-    with pytest.raises(BackboneError, match=r"hf:org/text has no CLIP that can be read.*found README\.md"):
+    with pytest.raises(BackboneError, match=r"hf:org/text has no readable CLIP.*found README\.md"):
         locate("hf:org/text", cache_dir=tmp_path)
     with pytest.raises(BackboneError, match="no repository 'org/nothing'"):
         locate("hf:org/nothing", cache_dir=tmp_path)
-    with pytest.raises(BackboneError, match="asks for its terms"):
+    with pytest.raises(BackboneError, match="requires accepting its terms"):
         locate("hf:org/gated", cache_dir=tmp_path)
 
 

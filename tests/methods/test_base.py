@@ -176,7 +176,7 @@ def test_no_images_is_an_error() -> None:
 
 
 def test_a_method_prints_what_it_is(backbone: Any) -> None:
-    assert "4 classes, 768 learned numbers" in repr(METHODS["dapt"](backbone, NAMES))
+    assert "4 classes, 768 learned parameters" in repr(METHODS["dapt"](backbone, NAMES))
     assert METHODS["zero_shot"].config_class() is not None and issubclass(METHODS["dapt"].config_class, MethodConfig)
 
 

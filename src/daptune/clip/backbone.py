@@ -1,4 +1,4 @@
-"""A frozen CLIP with all that belongs to it, by name."""
+"""Load a frozen CLIP, its tokenizer and its preprocessing by name."""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,9 +21,9 @@ __all__ = ["Backbone", "load_backbone", "pull", "resolve_precision"]
 
 @dataclass
 class Backbone:
-    """A frozen CLIP, its tokenizer and image transform, and what identifies it.
+    """A frozen CLIP with its tokenizer and image transform.
 
-    `name` is what it was loaded by; `sha256` is that of the weight file (of several: of their digests and names);
+    `name` is the name it was loaded by; `sha256` that of the weight file (for several files: `sha256_of`);
     `precision` is "fp32", "bf16" or "fp16-faithful".
     """
 
@@ -36,11 +36,10 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the towers are."""
         return self.clip.device
 
     def to(self, device: str | torch.device) -> "Backbone":
-        """Move the towers; returns itself. Raises BackboneError for a device that this machine does not have."""
+        """Move the towers and return self. Raises BackboneError for an unavailable device."""
         self.clip.to(_device(device))
         return self
 
@@ -56,7 +55,7 @@ def load_backbone(
     """Load a frozen CLIP by name: `tiny`, `ViT-B-16/openai`, `hf:org/repo[@revision]`, a folder or a file (see `hub`).
 
     `revision` is a branch, tag or commit of the Hub's repository, `cache_dir` the Hub's cache (default: its own).
-    Raises BackboneError, in one line, when it cannot be found, read or run as asked.
+    Raises BackboneError if it cannot be found, read or run with this precision and device.
     """
     where = _device(device)
     source = resolve(name, revision)
@@ -70,7 +69,7 @@ def load_backbone(
     tokenizer = _tokenizer(own_tokenizer, config.context_length, config.vocab_size, path)
     with torch.device("meta"):
         clip = CLIP(config)
-    clip.load_state_dict(tensors, assign=True)  # the tensors become the parameters: nothing is held twice
+    clip.load_state_dict(tensors, assign=True)  # without a second copy in memory
     clip.requires_grad_(False).eval()
     stored: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16-faithful": "fp16"}
     clip.set_precision(stored[chosen]).to(where)
@@ -78,7 +77,7 @@ def load_backbone(
 
 
 def sha256_of(files: Iterable[Path]) -> str:
-    """The hexadecimal digest of one file; of several, the digest of the lines "<digest>  <name>" in order of name."""
+    """Hexadecimal SHA-256 of one file; for several, of the lines "<digest>  <name>" in order of name."""
     digests = {file.name: _digest(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files}
     if len(digests) == 1:
         return next(iter(digests.values()))
@@ -88,7 +87,7 @@ def sha256_of(files: Iterable[Path]) -> str:
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, size: int, modified: int) -> str:
-    """Size and time of change are part of the key, so that a file that changed is read anew."""
+    """Size and modification time are part of the cache key, so that a changed file is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,12 +1,12 @@
-"""From the name of a backbone to its files on this machine.
+"""Find the files of a backbone by name, in this package, on disk or on the Hugging Face Hub.
 
     tiny                      the backbone in this package
-    ViT-B-16/openai           open_clip's architecture/tag; `hub_models.json` knows its repository on the Hub
+    ViT-B-16/openai           open_clip's architecture/tag; `hub_models.json` lists its repository on the Hub
     hf:org/repo[@revision]    any repository of the Hub in open_clip's or transformers' layout
-    a folder or a file        as `checkpoints` reads them
+    a folder or a file        in the formats of `checkpoints`
 
-Names come before paths: write ./tiny for a folder of that name. What is already in the cache is used without asking the
-network, so that a run neither changes nor fails when the network does; `pull` asks, and fetches what is new.
+Names have priority over paths: write ./tiny for a folder of that name. Cached files are used without network access, so
+that runs are reproducible; `pull` checks the Hub and fetches updates.
 """
 
 import os
@@ -35,10 +35,10 @@ _BESIDE = (huggingface.PREPROCESSOR, "tokenizer.json")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a name leads: a path on this machine, or a repository of the Hub.
+    """A path on this machine, or a repository of the Hub.
 
-    `activation` and `preprocess` (fields of Preprocess) are what the model was trained with where its tag says so
-    (open_clip's pretrained.py); where it does not, the checkpoint's config decides.
+    `activation` and `preprocess` (fields of Preprocess) are those of the tag in open_clip's pretrained.py; without
+    them, the checkpoint's config applies.
     """
 
     name: str
@@ -57,7 +57,7 @@ def hub_models() -> dict[str, dict[str, Any]]:
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Source:
-    """What a name stands for, without touching the network; BackboneError with a suggestion for an unknown one."""
+    """Resolve a name without network access. Raises BackboneError with a suggestion for an unknown one."""
     text = str(name)
     if text == "tiny":
         return Source("tiny", path=TINY)
@@ -72,13 +72,13 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     path = Path(text).expanduser()
     if text and path.exists():
         return Source(text, path=path)
-    raise BackboneError(f"no backbone is called {text!r}, and no file or folder either.{_suggest(text)}")
+    raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
 
 
 def locate(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
     """The folder or file of a backbone, from the cache or the Hub.
 
-    Raises BackboneError, in one line, for an unknown name, without network, or for a repository without a CLIP.
+    Raises BackboneError for an unknown name, without network, or for a repository without a CLIP.
     """
     source = resolve(name, revision)
     if source.path is not None:
@@ -87,10 +87,10 @@ def locate(name: str | Path, *, revision: str | None = None, cache_dir: Path | N
 
 
 def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
-    """Fetch a backbone from the Hub, or what is new of it, and return its folder; paths and `tiny` return as they are.
+    """Fetch a backbone or its updates from the Hub and return its folder; paths and `tiny` are returned unchanged.
 
-    Only the files that will be read are fetched: one layout, and no pickle where there is a safetensors file.
-    Raises BackboneError as `locate`.
+    Only the files needed are fetched: one layout, and no pickle if there is a safetensors file. Raises BackboneError
+    as `locate`.
     """
     source = resolve(name, revision)
     if source.path is not None:
@@ -106,9 +106,9 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
 
 
 def choose(files: Collection[str], name: str, is_clip: Callable[[], bool]) -> list[str]:
-    """Of a repository's files, those to fetch: the config first, then one layout's weights and what belongs to them.
+    """Files of a repository to fetch: the config first, then weights, shards, preprocessing and tokenizer.
 
-    Which layout: `checkpoints.find_layout`. Raises BackboneError when there is no CLIP in one that can be read.
+    `checkpoints.find_layout` chooses the layout. Raises BackboneError if no layout holds a CLIP.
     """
     if layout := find_layout(files, is_clip):
         config, weights = layout
@@ -117,7 +117,7 @@ def choose(files: Collection[str], name: str, is_clip: Callable[[], bool]) -> li
         return [config, weights, *sorted(shards), *(file for file in _BESIDE if file in files)]
     shown = ", ".join(sorted(files)[:5]) or "nothing"
     raise BackboneError(
-        f"{name} has no CLIP that can be read: expected open_clip_config.json or config.json with weights beside it, "
+        f"{name} has no readable CLIP: expected open_clip_config.json or config.json with weights beside it, "
         f"found {shown}."
     )
 
@@ -144,17 +144,16 @@ def _cached(source: Source, cache_dir: Path | None) -> Path | None:
     try:
         files_of(here[layout[1]])
     except BackboneError:
-        return None  # a shard is lacking
+        return None  # a shard is missing
     return here[layout[0]].parent
 
 
 def hub_endpoint() -> str | None:
-    """The Hub to ask, where the environment names another than the public one."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
 def hub_files(source: Source) -> list[str]:
-    """Names of the files of a repository; what goes wrong is for `hub_errors`."""
+    """Names of the files of a repository; use it within `hub_errors`."""
     from huggingface_hub import HfApi
 
     info = HfApi(endpoint=hub_endpoint()).model_info(source.repo, revision=source.revision)
@@ -162,7 +161,7 @@ def hub_files(source: Source) -> list[str]:
 
 
 def hub_fetch(source: Source, file: str, cache_dir: Path | None = None) -> Path:
-    """The place in the cache of a file of a repository, fetched where it is not the newest; errors as `hub_files`."""
+    """Path in the cache of a file of a repository, fetched unless up to date; use it within `hub_errors`."""
     from huggingface_hub import hf_hub_download
 
     found = hf_hub_download(source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=hub_endpoint())
@@ -171,9 +170,9 @@ def hub_fetch(source: Source, file: str, cache_dir: Path | None = None) -> Path:
 
 @contextmanager
 def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNREACHABLE) -> Iterator[None]:
-    """Requests to the Hub on one repository: what goes wrong comes out as one line, an error of `kind`.
+    """Turn errors of requests to the Hub into one-line errors of `kind`; raise at once if offline.
 
-    `unreachable` words it, from name, repo and reason, where the Hub does not answer; offline, nothing is asked.
+    `unreachable` is the message, with name, repo and reason, if the Hub does not answer.
     """
     repo = source.repo
 
@@ -194,21 +193,21 @@ def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNR
         yield
     except DaptuneError:
         raise
-    except Exception as error:  # the network's errors are of no common class across the versions of huggingface_hub
+    except Exception as error:  # network errors have no common class across versions of huggingface_hub
         answer = error.response if isinstance(error, HfHubHTTPError) else None
         status = None if answer is None else answer.status_code
         if isinstance(error, GatedRepoError):
-            reason = f"{repo} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`."
+            reason = f"{repo} requires accepting its terms: do so on its page, then log in with `hf auth login`."
         elif isinstance(error, RevisionNotFoundError):
             reason = f"{repo} has no revision {source.revision!r}; leave it out for the newest."
         elif isinstance(error, RepositoryNotFoundError):
             reason = f"the Hub has no repository {repo!r} that you may read; check the name, or run `hf auth login`."
         elif isinstance(error, HFValidationError):
-            reason = f"{repo!r} is no name of a repository: expected user/name."
+            reason = f"{repo!r} is not a valid repository name: expected user/name."
         elif status == 401:
             reason = f"the Hub does not know who you are ({repo}); log in with `hf auth login`."
         elif status == 403:
-            reason = f"your login may not do this to {repo}; log in with `hf auth login`, or ask."
+            reason = f"your login has no permission for this on {repo}; log in with `hf auth login`, or ask its owner."
         else:
             raise unanswered((str(error).strip() or type(error).__name__).splitlines()[0]) from error
         raise kind(reason) from error

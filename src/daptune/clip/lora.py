@@ -1,9 +1,9 @@
-"""LoRA: learned low-rank matrices that are added to the frozen projections of attention.
+"""LoRA: learned low-rank matrices added to the frozen projections of attention.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, arXiv 2106.09685, section 4.1; scaled by
 alpha / sqrt(r), Kalajdzievski, arXiv 2312.03732. Official on CLIP: MaxZanella/CLIP-LoRA loralib/layers.py.
 
-Nothing is put into the frozen tower: a tower runs through the blocks that it is given.
+The frozen tower is not modified: it runs through blocks given to it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class LoRABlock(Block):
     """A frozen block, not copied, whose projections W x + b become W x + b + scale B A dropout(x).
 
     a (n, r, W) and b (n, W, r) hold A and B of the n `matrices`; they are cast to the type of the tower's products.
-    Dropout draws anew for each matrix.
+    Each matrix has its own dropout mask.
     """
 
     def __init__(
@@ -34,7 +34,6 @@ class LoRABlock(Block):
         self.dropout = dropout
 
     def project(self, x: Tensor, first: int = 0, last: int = 3) -> tuple[Tensor, ...]:
-        """Queries, keys, values (parts `first`..`last`) of x (.., L, W), each (.., H, L, W/H)."""
         x = self.ln_1(x, self.dtype)
         frozen = self.attn.split(self.attn.project(x, first, last))
         return tuple(
@@ -43,7 +42,6 @@ class LoRABlock(Block):
         )
 
     def output(self, attended: Tensor) -> Tensor:
-        """The output projection of what attention found: (.., L, W) -> (.., L, W)."""
         projected = super().output(attended)
         return projected + self._delta("o", attended) if "o" in self.pairs else projected
 
@@ -54,9 +52,9 @@ class LoRABlock(Block):
 
 
 class LowRank(nn.Module):
-    """What is learned of one tower: A (J, n, r, W) and B (J, n, W, r) of n matrices in J layers; B is 0 at first.
+    """Learned A (J, n, r, W) and B (J, n, W, r) of n matrices in J layers of a tower.
 
-    A starts uniform(-v, v), v = W^-1/2, drawn from `generator`: torch's kaiming_uniform with a = sqrt(5).
+    A is initialised uniform(-v, v), v = W^-1/2 (torch's kaiming_uniform with a = sqrt(5)), from `generator`; B with 0.
     """
 
     def __init__(
@@ -80,7 +78,7 @@ class LowRank(nn.Module):
         self.scale, self.dropout = alpha * rank**-0.5, dropout
 
     def blocks(self, tower: Transformer) -> list[Block]:
-        """The blocks of the tower with what was learned added; there is dropout in training mode alone."""
+        """The blocks of the tower with the learned matrices added; dropout only in training mode."""
         blocks, dropout = tower.blocks, self.dropout if self.training else 0.0
         for layer, a, b in zip(self.layers, self.a.unbind(), self.b.unbind(), strict=True):
             blocks[layer] = LoRABlock(blocks[layer], self.matrices, a, b, scale=self.scale, dropout=dropout)

@@ -1,8 +1,8 @@
-"""The frozen two-tower CLIP, and where prompts enter it.
+"""The frozen two-tower CLIP with prompts.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv 2103.00020).
 Parameter names and semantics are those of OpenAI's checkpoints (openai/CLIP, clip/model.py), so that their state
-dicts load as they are. Only vision transformers: every size from B/32 to bigG/14 is a `CLIPConfig`.
+dicts load unchanged. Only vision transformers: every size from B/32 to bigG/14 is a `CLIPConfig`.
 
 Shape letters, used in the whole package:
 
@@ -12,8 +12,8 @@ Shape letters, used in the whole package:
     T  tokens of a text          G  patches of an image             S  tokens of a class suffix (name . EOT)
     H  attention heads           L  tokens in a sequence
 
-Precision: the residual stream, layer norms and features are float32; `set_precision` chooses the type of the frozen
-matrices, and with it of the products. Weights are frozen: a linear layer then keeps no input for its backward.
+Precision: the residual stream, layer norms and features are float32; `set_precision` sets the type of the frozen
+matrices and their products. Weights are frozen, so linear layers save no input for the backward pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,17 +31,17 @@ from .frozen import FrozenLinear, QuickGELUMLP, linear
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Up to so many keys, processors attend faster in plain products than in torch's fused kernel: in float32 while there
-# are few, in bfloat16 by a factor of three, and then the limit is the memory that the scores are worth.
+# Up to this number of keys, attention on a CPU is faster as plain products than in torch's fused kernel: in float32
+# with few keys, in bfloat16 by a factor of three, where the memory of the scores sets the limit.
 PLAIN_ATTENTION_KEYS = {torch.float32: 128, torch.bfloat16: 320}
-TEXT_CHUNK_TOKENS = 8_192  # more tokens than this are encoded in chunks, recomputed in the backward
-# On a processor images run in groups of which the widest activation has so many numbers: it then stays in the caches.
+TEXT_CHUNK_TOKENS = 8_192  # more tokens than this are encoded in chunks, recomputed in the backward pass
+# Values of the widest activation for which a CPU encodes images in one group: it then stays in the caches.
 IMAGE_CHUNK_NUMBERS = 6_000_000
 
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Sizes of a CLIP; all of them can be read from the shapes of a checkpoint except the heads and the activation."""
+    """Sizes of a CLIP; all but the heads and the activation follow from the shapes of a checkpoint."""
 
     embed_dim: int
     image_size: int
@@ -75,7 +75,7 @@ class CLIPConfig:
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm in float32 whatever comes in, as in openai/CLIP; the result is cast to the products' type."""
+    """Layer norm in float32, as in openai/CLIP; the result is cast to `dtype`."""
 
     def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         return super().forward(x.float()).to(dtype)
@@ -106,7 +106,7 @@ class Attention(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """softmax(query keyT / sqrt(W/H) + mask) value, each (.., H, L, W/H); `causal` hides what follows a query."""
+    """softmax(query keyT / sqrt(W/H) + mask) value, each (.., H, L, W/H); `causal` hides later keys from a query."""
     if query.device.type != "cpu" or key.shape[-2] > PLAIN_ATTENTION_KEYS.get(query.dtype, 0):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     scores = (query * query.shape[-1] ** -0.5) @ key.mT
@@ -129,7 +129,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "gelu":
             return self.c_proj(F.gelu(self.c_fc(x)))
-        if torch.compiler.is_compiling():  # a graph to export holds plain layers, which others can quantise
+        if torch.compiler.is_compiling():  # exported graphs need plain layers, which other tools can quantise
             hidden = self.c_fc(x)
             return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
         weights = (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias)
@@ -148,7 +148,6 @@ class Block(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the matrices."""
         return self.attn.out_proj.weight.dtype
 
     def project(self, x: Tensor, first: int = 0, last: int = 3) -> tuple[Tensor, ...]:
@@ -156,12 +155,12 @@ class Block(nn.Module):
         return self.attn.split(self.attn.project(self.ln_1(x, self.dtype), first, last))
 
     def output(self, attended: Tensor) -> Tensor:
-        """The output projection of what attention found: (.., L, W) -> (.., L, W)."""
+        """Output projection of the attention: (.., L, W) -> (.., L, W)."""
         projected: Tensor = self.attn.out_proj(attended)
         return projected
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Both residual additions, given what attention found: (.., L, W) and (.., H, L, W/H) -> (.., L, W)."""
+        """Both residual additions: x (.., L, W) and attention output (.., H, L, W/H) -> (.., L, W)."""
         x = x + self.output(attended.transpose(-3, -2).flatten(-2))
         return x + self.mlp(self.ln_2(x, self.dtype))
 
@@ -171,8 +170,8 @@ class Block(nn.Module):
         return self.finish(x, attend(query, key, value, causal=causal))
 
     def read(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The block's output for the tokens `at` (B, n, W) of x (B, L, W) alone: exact in a last block, which nothing
-        else is read from. `mask` (B, 1, 1, L) is added to the scores."""
+        """The block's output only for the tokens `at` (B, n, W) of x (B, L, W): exact in the last block. `mask`
+        (B, 1, 1, L) is added to the scores."""
         (query,) = self.project(at, 0, 1)
         key, value = self.project(x, 1, 3)
         return self.finish(at, attend(query, key, value, mask=mask))
@@ -195,21 +194,20 @@ class Transformer(nn.Module):
 
     @staticmethod
     def run(part: Callable[..., T], *inputs: Any) -> T:
-        """part(*inputs), `part` being a function of a block and tensors. Training may put another in its place, which
-        compiles the part first (`daptune.train.compiling`)."""
+        """part(*inputs) for a function of a block and tensors. Training may replace this method to compile the part
+        (`daptune.train.compiling`)."""
         return part(*inputs)
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks in order."""
         return [block for block in self.resblocks if isinstance(block, Block)]
 
 
 class VisionTower(nn.Module):
-    """Vision transformer with room for prompts (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117)."""
+    """Vision transformer with prompts (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117)."""
 
     recompute = False
-    """Keep a block's input alone for the backward, and compute the block anew there: less memory, a forward more."""
+    """Recompute blocks in the backward pass: less memory for one more forward pass."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
@@ -240,13 +238,13 @@ class VisionTower(nn.Module):
         patches: bool = False,
         through: Sequence[Block] | None = None,
     ) -> Tensor:
-        """(B, 3, R, R) -> (B, D), not `projected` (B, W), with `patches` (B, 1 + G, D); see `CLIP.encode_image`."""
+        """(B, 3, R, R) -> (B, D); without `projected` (B, W), with `patches` (B, 1 + G, D); see `CLIP.encode_image`."""
         x = self.ln_pre(self.embed(images))
         layers: list[Tensor] = []
         if prompts is not None:
             layers = [p.expand(images.shape[0], -1, -1) for p in prompts.unbind(-3)]  # J of (B, P, W)
-            # LN acts on each token alone, and attention is blind to the order of tokens that carry no position:
-            # "before ln_pre" is an ln_pre of the prompts, and every place in the sequence is the same place
+            # LN acts on each token separately, and attention ignores the order of tokens without position embedding:
+            # "before ln_pre" means ln_pre of the prompts, and their place in the sequence does not matter
             x = torch.cat([x, self.ln_pre(layers[0]) if before_ln_pre else layers[0]], 1)
         *blocks, last = through or self.transformer.blocks
         run = self.transformer.run
@@ -257,14 +255,14 @@ class VisionTower(nn.Module):
             x = checkpoint(run, _whole, block, x, use_reentrant=False) if again else run(_whole, block, x)
         if len(layers) > len(blocks) > 0:
             x = torch.cat([x[:, : -layers[-1].shape[1]], layers[-1]], 1)
-        # only the class token is read, or it and the patches, behind which all prompts stand
+        # only the class token is read, or it and the patches, which precede all prompts
         x = run(Block.read, last, x, x[:, : len(self.positional_embedding) if patches else 1])
         normed = self.ln_post(x if patches else x[:, 0], self.proj.dtype)  # (B, 1 + G, W) or (B, W)
         return (normed @ self.proj if projected else normed).float()
 
 
 class CLIP(nn.Module):
-    """Both towers, frozen. `CLIP(config)` has uninitialised weights: load a state dict next."""
+    """Both towers, frozen. `CLIP(config)` has uninitialised weights: load a state dict."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
@@ -283,16 +281,14 @@ class CLIP(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
         return self.logit_scale.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the frozen matrices."""
         return self.text_projection.dtype
 
     def set_precision(self, precision: Precision) -> "CLIP":
-        """Store the frozen matrices (and so run their products) in `precision`; norms and embeddings stay float32."""
+        """Store the frozen matrices and compute their products in `precision`; norms and embeddings stay float32."""
         if precision not in _DTYPES:
             raise BackboneError(f"precision must be one of {', '.join(_DTYPES)}, found {precision!r}.")
         dtype = _DTYPES[precision]
@@ -316,15 +312,13 @@ class CLIP(nn.Module):
         patches: bool = False,
         through: Sequence[Block] | None = None,
     ) -> Tensor:
-        """Image features, not normalised: (B, 3, R, R) -> (B, D) float32; (B, W), the class token behind ln_post, where
-        they are not `projected` into the joint embedding. With `patches` (B, 1 + G, D): those of each patch behind that
-        of the class token, by the same norm and projection, which were trained on the class token alone.
+        """Image features, not normalised: (B, 3, R, R) -> (B, D) float32. Without `projected`, the class token after
+        ln_post: (B, W). With `patches`, the class token followed by each patch: (B, 1 + G, D), with the same norm and
+        projection, which were trained only on the class token.
 
-        `prompts` (J, P, W) for all images or (B, J, P, W), one set an image. The first layer's tokens join the sequence
-        beside the class token, after ln_pre (VPT, DAPT) or before it (`before_ln_pre`: MaPLe, PromptSRC); those of
-        layer j < J replace the prompts' outputs at the entry of block j.
-
-        `through` are blocks to run through in place of the tower's own (`daptune.clip.lora`).
+        `prompts` are (J, P, W) for all images or (B, J, P, W) per image. Tokens of the first layer are added to the
+        sequence after ln_pre (VPT, DAPT) or before it (`before_ln_pre`: MaPLe, PromptSRC); those of layer j < J replace
+        the prompts' outputs at the input of block j. `through` replaces the tower's blocks (`daptune.clip.lora`).
         """
         if prompts is not None and not 1 <= prompts.shape[-3] <= self.config.vision_layers:
             raise BackboneError(
@@ -340,23 +334,23 @@ class CLIP(nn.Module):
         return found[0] if groups == 1 else torch.cat(found)
 
     def _groups(self, images: Tensor, prompts: int) -> int:
-        """Into how many groups of like size the images (B, 3, R, R) are split, with so many prompts each."""
+        """Number of groups of about equal size to split the images (B, 3, R, R) into, with `prompts` prompts each."""
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return 1
         numbers = len(images) * (1 + self.config.patches + prompts) * self.config.vision_mlp
         return max(1, round(numbers / IMAGE_CHUNK_NUMBERS))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Text features, not normalised: ids (C, T), EOT being the highest id of a row -> (C, D) float32."""
+        """Text features, not normalised: ids (C, T) -> (C, D) float32. EOT is the highest id of a row."""
         lengths = tokens.argmax(-1) + 1
         return self.encode_embeddings(self.token_embedding(tokens[:, : int(lengths.max())]), lengths)
 
     def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """Text features of any token embeddings: (C, T, W) without positions, lengths (C,) up to and with the EOT
-        -> (C, D) float32, not normalised.
+        """Text features of token embeddings (C, T, W) without positions, lengths (C,) including the EOT -> (C, D)
+        float32, not normalised.
 
-        The tower is causal and read at the EOT, so T need be no more than the longest. Many classes run in chunks that
-        the backward recomputes, so that memory does not grow with C.
+        The tower is causal and read at the EOT, so T may be the longest length. Many classes run in chunks that are
+        recomputed in the backward pass, so that memory does not grow with C.
         """
         rows = max(1, TEXT_CHUNK_TOKENS // embeddings.shape[1])
         if len(embeddings) <= rows:
@@ -377,5 +371,5 @@ class CLIP(nn.Module):
         return self.project_text(last.read(x, eot, mask[:, None, None])[:, 0])
 
     def project_text(self, hidden: Tensor) -> Tensor:
-        """Final norm and projection of the EOT's hidden state: (.., W) -> (.., D) float32."""
+        """Final norm and projection of the EOT's hidden states: (.., W) -> (.., D) float32."""
         return (self.ln_final(hidden, self.dtype) @ self.text_projection).float()

@@ -1,10 +1,10 @@
-"""Which number format the frozen towers run in.
+"""Precision of the frozen towers.
 
 fp32            everywhere
-bf16            the frozen matrices and their products; three times faster where the processor has the instructions,
-                whatever the width of the towers
-fp16-faithful   as the official code of CoOp and DAPT runs, for reproduction
-auto            bf16 where the hardware has it, else fp32
+bf16            the frozen matrices and their products; 1.9 times faster on a CPU with bf16 instructions
+                (docs/performance.md)
+fp16-faithful   as in the official code of CoOp and DAPT, for reproduction
+auto            bf16 if the hardware supports it, else fp32
 """
 
 from pathlib import Path
@@ -18,10 +18,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def resolve_precision(precision: str, device: str | torch.device = "cpu") -> str:
-    """ "fp32", "bf16" or "fp16-faithful" for a request.
-
-    Raises BackboneError for an unknown precision.
-    """
+    """Resolve "auto" for a device. Raises BackboneError for an unknown precision."""
     if precision not in PRECISIONS:
         raise BackboneError(f"there is no precision {precision!r}.{suggest(precision, PRECISIONS)}")
     if precision != "auto":
@@ -30,17 +27,17 @@ def resolve_precision(precision: str, device: str | torch.device = "cpu") -> str
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bf16 matrices in hardware, not by way of float32."""
+    """Whether a device multiplies bf16 matrices in hardware, without conversion to float32."""
     if device.type == "cuda":
-        # sm_80 is the first with bf16; torch emulates it on older ones
+        # sm_80 is the first with bf16; torch emulates it on older GPUs
         return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})  # the last is ARM's name
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})  # the last is ARM's
 
 
 def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
-    """The features that the operating system names of this processor; empty where it does not say (macOS, Windows)."""
+    """CPU features reported by the operating system; empty if it reports none (macOS, Windows)."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

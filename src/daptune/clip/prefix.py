@@ -1,13 +1,13 @@
-"""Shared-prefix text tower: class text features at the cost of the class names alone, exactly.
+"""Shared-prefix text tower: exact class text features at the cost of the class names only.
 
-A prompt is [SOS | context | name . EOT]. The text tower is causal and read at the EOT, so (1) what follows the EOT
-never matters, and (2) with a context common to all classes, SOS and context have the same hidden states for every
-class in every layer. So the prefix runs once and leaves its keys and values; each class's suffix, its own S tokens,
-attends to them and causally to itself. Cost falls from 77 C tokens to 1 + M + sum of S. It holds as well for deep
-prompts on the prefix (MaPLe), several contexts (PLOT, ProDA) and a context an image (CoCoOp): N prefixes, C suffixes.
+A prompt is [SOS | context | name . EOT]. The text tower is causal and read at the EOT, so (1) tokens after the EOT do
+not matter, and (2) with a context shared by all classes, SOS and context have the same hidden states for every class in
+every layer. The prefix therefore runs once; the S tokens of each class's suffix attend to its keys and values and
+causally to each other. The cost falls from 77 C tokens to 1 + M + sum of S. The same holds for deep prompts on the
+prefix (MaPLe), several contexts (PLOT, ProDA) and a context per image (CoCoOp): N prefixes, C suffixes.
 
-Suffixes stand one behind the other in K lines of equal length L, and a mask keeps them apart. So hardly any token is
-padding, and attention is a few products of a good size rather than C tiny ones.
+Suffixes are packed into K lines of equal length L, separated by a mask. There is hardly any padding, and attention
+takes a few large products instead of C small ones.
 """
 
 import heapq
@@ -28,7 +28,7 @@ from .model import CLIP, Block, attend
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-LINE_TOKENS = 48  # tokens a line: longer wastes products on masked pairs, shorter wastes tokens on padding
+LINE_TOKENS = 48  # tokens per line: longer lines waste products on masked pairs, shorter ones tokens on padding
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class Suffixes:
     sot: int
     """Id of the token that starts every text."""
     tokens: Tensor
-    """(K, L) ids; 0 where nothing stands."""
+    """(K, L) ids; 0 is padding."""
     positions: Tensor
-    """(K, L) place of each token in its suffix."""
+    """(K, L) position of each token in its suffix."""
     visible: Tensor
-    """(K, L, L) True where a token (row) may look at another: itself and what precedes it in its suffix."""
+    """(K, L, L) True where a token (row) attends to another: itself and the previous ones of its suffix."""
     ends: Tensor
-    """(C,) places of the EOTs in the flattened lines, ascending."""
+    """(C,) positions of the EOTs in the flattened lines, ascending."""
     order: Tensor
-    """(C,) the row of `ends` that belongs to class c."""
+    """(C,) the row of `ends` for class c."""
     before: tuple[int, ...]
-    """(K + 1) how many EOTs stand in front of a line."""
+    """(K + 1) number of EOTs before a line."""
     _elsewhere: dict[torch.device, "Suffixes"] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(cls, tokenizer: "Tokenizer", class_names: Sequence[str], context_tokens: int) -> "Suffixes":
-        """Tokenise `name.` for each class behind `context_tokens` = M."""
+        """Tokenise `name.` of each class, after M = `context_tokens`."""
         ids = [name_tokens(tokenizer, name) for name in class_names]
         room = tokenizer.context_length - 1 - context_tokens
-        if room < 3:  # a word, the full stop and the end: no name is to blame
+        if room < 3:  # a word, the full stop and the EOT: too short for any name
             raise BackboneError(
                 f"{context_tokens} context tokens leave no room for class names in the backbone's "
                 f"{tokenizer.context_length}: learn fewer context tokens, {tokenizer.context_length - 4} at most."
@@ -72,7 +72,7 @@ class Suffixes:
 
     @classmethod
     def of_texts(cls, tokenizer: "Tokenizer", texts: Sequence[str]) -> tuple[Tensor, "Suffixes"]:
-        """Whole texts, C of them: the ids (M,) that all have in common behind the start, and what follows them."""
+        """Split C texts into the ids (M,) of their common prefix, without the start, and their suffixes."""
         rows = [row[: int(row.argmax()) + 1].tolist() for row in tokenizer(texts)]  # [SOS .. EOT]
         common = 1
         while all(len(row) > common + 1 and row[common] == rows[0][common] for row in rows):
@@ -81,7 +81,7 @@ class Suffixes:
 
     @classmethod
     def pack(cls, sot: int, ids: Sequence[Sequence[int]]) -> "Suffixes":
-        """The suffixes with the ids of each of C classes, EOT included."""
+        """Pack the ids of C suffixes, including the EOT."""
         lines = _pack([len(suffix) for suffix in ids])
         length = max(sum(len(ids[c]) for c in line) for line in lines)
         tokens, owner, positions = (torch.zeros(len(lines), length, dtype=torch.int64) for _ in range(3))
@@ -101,11 +101,11 @@ class Suffixes:
         return cls(sot, tokens, positions, visible, ranked, classes.argsort(), before)
 
     def to(self, device: torch.device) -> "Suffixes":
-        """The same on a device, copied there once: a copy in every step would make the processor wait."""
+        """A copy on a device, made once: a copy in every step would block the CPU."""
         if device == self.tokens.device:
             return self
         if device not in self._elsewhere:
-            with torch.inference_mode(False):  # who trains after predicting needs tensors of the usual kind
+            with torch.inference_mode(False):  # training after prediction needs normal tensors
                 names = ("tokens", "positions", "visible", "ends", "order")
                 parts: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
             self._elsewhere[device] = replace(self, **parts, _elsewhere={})
@@ -113,12 +113,11 @@ class Suffixes:
 
 
 def name_tokens(tokenizer: "Tokenizer", name: str) -> list[int]:
-    """The ids `name . EOT` of a class."""
     return [*tokenizer.encode(readable(name) + "."), tokenizer.eot]
 
 
 def _pack(lengths: list[int]) -> list[list[int]]:
-    """Spread suffixes over lines of nearly equal length: longest first, each to the line that is shortest so far."""
+    """Distribute suffixes over lines of nearly equal length: longest first, each to the shortest line so far."""
     lines: list[list[int]] = [[] for _ in range(max(1, sum(lengths) // LINE_TOKENS))]
     shortest = [(0, k) for k in range(len(lines))]
     for c in sorted(range(len(lengths)), key=lambda c: -lengths[c]):
@@ -138,9 +137,9 @@ def shared_prefix_features(
 ) -> Tensor:
     """Text features, not normalised, of N contexts x C classes: context (N, M, W) -> (N, C, D) float32.
 
-    `deep` (J - 1, m, W) or (N, J - 1, m, W), m <= M, replaces the outputs at positions 1..m at the entry of blocks
-    1..J - 1. `through` are blocks to run through in place of the tower's own: common to all classes, they leave the
-    prefix common too. Many classes run in chunks that the backward recomputes, so that memory does not grow with C.
+    `deep` (J - 1, m, W) or (N, J - 1, m, W), m <= M, replaces the outputs at positions 1..m at the input of blocks
+    1..J - 1. `through` replaces the tower's blocks. Many classes run in chunks that are recomputed in the backward
+    pass, so that memory does not grow with C.
     """
     blocks, suffixes = through or clip.transformer.blocks, suffixes.to(clip.device)
     prefix = [tensor for pair in _prefix_keys_values(clip, blocks, suffixes.sot, context, deep) for tensor in pair]
@@ -195,8 +194,8 @@ def _replace(x: Tensor, tokens: Tensor) -> Tensor:
 def _suffix_features(
     clip: CLIP, through: Sequence[Block], suffixes: Suffixes, lines: slice, start: int, prefix: Sequence[Tensor]
 ) -> Tensor:
-    """Features (N, C', D) of the C' classes in `lines`, whose suffixes begin at position `start`; `prefix` holds the
-    keys and the values of each layer in turn."""
+    """Features (N, C', D) of the C' classes in `lines`, whose suffixes begin at position `start`; `prefix` alternates
+    keys and values of each layer."""
     tokens, positions = suffixes.tokens[lines], suffixes.positions[lines]
     apart = ~suffixes.visible[lines].unsqueeze(1)
     mask = torch.zeros(apart.shape, dtype=clip.dtype, device=clip.device).masked_fill_(apart, -torch.inf)
@@ -214,12 +213,12 @@ def _suffix_features(
 
 
 def _continue(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """The block's output for suffixes x behind a prefix with those keys and values; shapes as in `_look`."""
+    """The block's output for suffixes x after a prefix with these keys and values; shapes as in `_look`."""
     return block.finish(x, _look(block, x, key, value, mask))
 
 
 def _look(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """What x (N, K', L, W) finds in the prefix's keys and values (N, H, 1 + M, W/H) and its own: (N, K', H, L, W/H)."""
+    """Attention of x (N, K', L, W) to itself and the prefix (N, H, 1 + M, W/H): (N, K', H, L, W/H)."""
     query, own_key, own_value = block.project(x)
     shared = (part.unsqueeze(1).expand(-1, x.shape[1], -1, -1, -1) for part in (key, value))
     key, value = (torch.cat(pair, -2) for pair in zip(shared, (own_key, own_value), strict=True))

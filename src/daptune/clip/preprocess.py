@@ -1,9 +1,8 @@
-"""From an image to what the vision tower reads, equal to torchvision's transform for CLIP within 1e-5.
+"""Image transform of the vision tower, equal to torchvision's transform for CLIP within 1e-5.
 
 openai/CLIP (clip/clip.py, `_transform`) and open_clip (src/open_clip/transform.py, `image_transform`): bicubic resize
-of the shorter side with Pillow, centre crop, scale to 0..1, normalise. A few checkpoints squash both sides instead
-(DFN5B) or resize bilinearly; their configs say so. It is computed without torch, which not everyone who runs an
-exported model has.
+of the shorter side with Pillow, centre crop, scale to 0..1, normalise. The configs of a few checkpoints squash both
+sides instead (DFN5B) or resize bilinearly. Exported models use it without torch.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_LONGEST = 32  # beyond this ratio of the sides, the ends are cut off before the resize, which would need much memory
+_LONGEST = 32  # beyond this ratio of the sides, the ends are cut off before the resize to save memory
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,6 @@ class Preprocess:
         return self.normalize(np.asarray(self.crop(image)))
 
     def array(self, image: Image.Image) -> NDArray[np.float32]:
-        """The same as an array."""
         return self.normalized(np.asarray(self.crop(image)))
 
     def crop(self, image: Image.Image) -> Image.Image:
@@ -93,13 +91,13 @@ class Preprocess:
         return scaled
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
-        """The inverse of `to_dict`; raises BackboneError for values that are no transform."""
+        """The inverse of `to_dict`. Raises BackboneError for invalid values."""
         try:
             known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
             for name in ("mean", "std"):

@@ -1,10 +1,9 @@
-"""Byte-pair encoding of CLIP, run by the `tokenizers` library.
+"""Byte-pair encoding of CLIP, using the `tokenizers` library.
 
-The vocabulary is built from CLIP's first 48,894 merges, shipped beside this file (`bpe_merges.txt.gz`, see
-`bpe_merges.md`), or comes from a backbone's own `tokenizer.json`, of which only the vocabulary and the merges are
-taken: cleaning and splitting are always CLIP's. Ids equal those of open_clip's SimpleTokenizer
-(src/open_clip/tokenizer.py) with one exception: the names of the start and end tokens inside a text are plain text, so
-that no class name can end a prompt early.
+The vocabulary is built from CLIP's first 48,894 merges (`bpe_merges.txt.gz`, see `bpe_merges.md`), or read with the
+merges from a backbone's `tokenizer.json`; cleaning and splitting are always CLIP's. Ids equal those of open_clip's
+SimpleTokenizer (src/open_clip/tokenizer.py) with one exception: the names of the start and end tokens inside a text are
+plain text, so that no class name can end a prompt early.
 """
 
 import gzip
@@ -23,14 +22,14 @@ from ..files import read_json
 
 MERGES = Path(__file__).with_name("bpe_merges.txt.gz")
 _WORD_END = "</w>"
-# U+0345 is lost: it folds to iota, so that open_clip's match without regard to case takes it for neither kind
+# U+0345 is dropped: it folds to iota, so that open_clip's case-insensitive pattern matches it in no group
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 _NAMES = (("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>"))
 
 
 def clean(text: str) -> str:
-    """The text repaired by ftfy, with HTML entities resolved, on one line, in lower case: open_clip's "lower"."""
-    if not (text.isascii() and text.isprintable() and "&" not in text):  # else there is nothing to repair
+    """Text as cleaned by open_clip: repaired by ftfy, HTML entities resolved, single blanks, lower case."""
+    if not (text.isascii() and text.isprintable() and "&" not in text):  # otherwise nothing needs repair
         from ftfy import fix_text
 
         text = html.unescape(html.unescape(fix_text(text)))
@@ -38,7 +37,7 @@ def clean(text: str) -> str:
 
 
 def _alphabet() -> dict[int, str]:
-    """A visible character for each byte: its own where it has one, else one from U+0100 on. Order gives the ids."""
+    """A visible character for each byte: its own, or one from U+0100. The order gives the ids."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(0x100 + i) for i, byte in enumerate(hidden)}
@@ -56,13 +55,12 @@ def _clip_model() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _read_model(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a `tokenizer.json`."""
     try:
         content = read_json(path)
         model = content["model"]
         if model["type"] != "BPE" or model.get("end_of_word_suffix") != _WORD_END:
             raise BackboneError(
-                f"{path} is no CLIP tokenizer: expected byte-pair encoding with word ends {_WORD_END!r}, "
+                f"{path} is not a CLIP tokenizer: expected byte-pair encoding with word ends {_WORD_END!r}, "
                 f"found type {model['type']!r}; use a CLIP with CLIP's own text vocabulary."
             )
         vocabulary = {str(word): int(index) for word, index in model["vocab"].items()}
@@ -79,15 +77,12 @@ def _read_model(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 class Tokenizer:
     """Text to CLIP's token ids.
 
-    `context_length` T is the number of positions of the text tower, `sot` and `eot` the ids that open and close every
-    text, `vocab_size` the number of ids; `eot` is the highest.
+    `context_length` T is the number of positions of the text tower, `sot` and `eot` the ids at the start and end of
+    every text, `vocab_size` the number of ids; `eot` is the highest.
     """
 
     def __init__(self, path: Path | None = None, *, context_length: int = 77) -> None:
-        """CLIP's own vocabulary, or that of the `tokenizer.json` at `path`.
-
-        Raises BackboneError for a file that holds no byte-pair encoding of CLIP's kind.
-        """
+        """Uses CLIP's vocabulary, or the `tokenizer.json` at `path`. Raises BackboneError for an incompatible file."""
         vocabulary, merges = _clip_model() if path is None else _read_model(path)
         self.context_length = context_length
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
@@ -107,7 +102,7 @@ class Tokenizer:
         try:
             self._engine = Engine(models.BPE(vocabulary, merges, end_of_word_suffix=_WORD_END))
         except Exception as error:  # tokenizers raises a bare Exception when a merge is not in the vocabulary
-            raise BackboneError(f"{path}: the tokenizer contradicts itself ({error}); fetch it again.") from error
+            raise BackboneError(f"{path}: the tokenizer is inconsistent ({error}); fetch it again.") from error
         bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         split = pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True)
         self._engine.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_of])
@@ -119,7 +114,7 @@ class Tokenizer:
         return list(self._engine.encode(clean(text), add_special_tokens=False).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids, start and end among them included; a space follows every word."""
+        """The text of token ids, including start and end; a space follows every word."""
         text = bytearray()
         for index in map(int, ids):
             if index not in self._words:
@@ -135,7 +130,7 @@ class Tokenizer:
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Ids (C, T) int64: start, text, end, then zeros.
 
-        Raises BackboneError when a text does not fit into T tokens; nothing is cut off silently.
+        Raises BackboneError for a text of more than T tokens; nothing is truncated.
         """
         rows = [[self.sot, *self.encode(t), self.eot] for t in ([texts] if isinstance(texts, str) else texts)]
         tokens = torch.zeros(len(rows), self.context_length, dtype=torch.int64)

@@ -1,14 +1,14 @@
-"""Batches on their way to the device that computes."""
+"""Transfer of batches to the device."""
 
 import torch
 from torch import Tensor
 
 
 class Transfer:
-    """Brings tensors to a device: `images, labels = transfer(images, labels)`.
+    """Moves tensors to a device: `images, labels = transfer(images, labels)`.
 
-    To a GPU they go through pinned memory and on a stream of their own, so that a copy runs beside the step before,
-    which the processor does not wait for. What is there already, as everything is on a processor, stays what it is.
+    Copies to a GPU use pinned memory and a separate stream, so that they overlap with the previous step without
+    blocking the CPU. Tensors already on the device are returned unchanged.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,5 +26,5 @@ class Transfer:
             )
         here.wait_stream(self._stream)
         for tensor in moved:
-            tensor.record_stream(here)  # its memory is not given to a later copy while this stream may read it
+            tensor.record_stream(here)  # keeps its memory while this stream may read it
         return moved
