@@ -195,8 +195,8 @@ def test_a_name_that_stands_twice_is_told_apart_without_another_prompt(
 @pytest.mark.parametrize(
     ("method", "make", "message"),
     [
-        ("dapt", coop, "is no checkpoint of dapt: expected txt_ctx, vis_ctx"),
-        ("maple", coop, "is no checkpoint of maple: expected proj, found ctx"),
+        ("dapt", coop, "is not a checkpoint of dapt: expected txt_ctx, vis_ctx"),
+        ("maple", coop, "is not a checkpoint of maple: expected proj, found ctx"),
         ("vpt", coop, "no official checkpoint of 'vpt' can be imported. Choose from: coop, dapt, maple"),
     ],
 )
@@ -210,7 +210,7 @@ def test_the_checkpoint_of_another_method_is_named(
 def test_half_a_maple_is_told(backbone: Backbone, tmp_path: Path) -> None:
     state = maple(backbone)
     del state["prompt_learner.compound_prompt_projections.0.bias"]
-    with pytest.raises(AdapterError, match=r"no whole checkpoint of maple .*compound_prompt_projections.0.bias"):
+    with pytest.raises(AdapterError, match=r"not a complete checkpoint of maple .*compound_prompt_projections.0.bias"):
         import_checkpoint(official(tmp_path / "a", state), "maple", backbone, NAMES)
 
 

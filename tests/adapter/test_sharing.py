@@ -85,7 +85,7 @@ def test_private_stays_private(hub: StandInHub, adapter: Path, monkeypatch: pyte
     assert hub.repositories["user/secret"].private
     assert same(find_adapter("hf:user/secret"), adapter)
     hub.put("user/open", **{"adapter.json": b"{}"})
-    with pytest.raises(AdapterError, match="user/open is there and is public"):
+    with pytest.raises(AdapterError, match="user/open exists and is public"):
         push_adapter(adapter, "hf:user/open", private=True)
     assert len(hub.repositories["user/open"].commits) == 1
     push_adapter(adapter, "hf:user/secret2", private=True)

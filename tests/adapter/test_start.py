@@ -65,7 +65,7 @@ def test_every_method_starts_or_says_why_not(name: str, fitted: FewShotClassifie
         assert all(torch.equal(value, target.state_dict()[key]) for key, value in state.items())
         assert all(parameter.requires_grad for parameter in target.parameters())
         return
-    why = "nothing learned" if source.accepts_new_classes else "belongs to its classes one by one"
+    why = "nothing learned" if source.accepts_new_classes else "are specific to its classes"
     with pytest.raises(AdapterError, match=why):
         start_from(target, folder)
     assert target.started_from is None
@@ -80,7 +80,7 @@ def save(tmp_path: Path, backbone: Any, method: str, **options: object) -> Path:
     ("method", "options", "message"),
     [
         ("coop", {}, "was made with the method 'coop' and cannot start a fit of 'coop_vpt'; fit 'coop'"),
-        ("coop_vpt", {"class_specific": True}, "belongs to its classes one by one"),
+        ("coop_vpt", {"class_specific": True}, "are specific to its classes"),
         (
             "coop_vpt",
             {"text_tokens": 5},

@@ -207,7 +207,7 @@ def test_nothing_is_unpickled(adapter: Path, monkeypatch: pytest.MonkeyPatch, fi
 def test_check_target_tells_before_training(tmp_path: Path) -> None:
     assert check_target(tmp_path / "new") == tmp_path / "new"
     (tmp_path / "file").write_text("x")
-    with pytest.raises(AdapterError, match="cannot be made"):
+    with pytest.raises(AdapterError, match="cannot be created"):
         check_target(tmp_path / "file" / "below")
 
 

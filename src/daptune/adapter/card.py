@@ -1,4 +1,4 @@
-"""The adapter's `README.md`, from the template `card.md`: what a person, or a model hub, wants to know first."""
+"""The adapter's `README.md`, a model card, from the template `card.md`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,16 @@ from daptune.clip.hub import resolve
 from daptune.errors import BackboneError
 
 PLACE = "PATH_OF_THIS_FOLDER"
-"""Stands in the card for what the adapter is loaded by; publishing it puts its name there."""
+"""Placeholder in the card for the adapter's path; publishing replaces it by the name on the Hub."""
 
 
 def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int) -> str:
-    """Markdown with the metadata header that model hubs read.
+    """Markdown with the metadata header of model hubs.
 
-    `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the count of numbers.
+    `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the number of parameters.
     """
     names = ", ".join(record.class_names[:20]) + (" ..." if len(record.class_names) > 20 else "")
-    made, origin = "Learned with", f"| images a class | {'all' if record.shots is None else record.shots} |\n"
+    made, origin = "Learned with", f"| images per class | {'all' if record.shots is None else record.shots} |\n"
     origin += f"| seed | {record.seed} |"
     if imported := record.data.get("imported_from"):
         made = "Learned with official code and imported into"
@@ -44,7 +44,6 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
 
 
 def _repository(backbone: str) -> str:
-    """The Hub's repository of a backbone, or nothing."""
     try:
         return resolve(backbone).repo
     except BackboneError:  # a file that is no longer there
@@ -54,14 +53,14 @@ def _repository(backbone: str) -> str:
 def _licence(backbone: str, repo: str) -> str:
     where = "It is not part of this adapter"
     if repo:
-        where += f": daptune fetches it from `{repo}` on the Hub, under the licence that is stated there"
+        where += f": daptune fetches it from `{repo}` on the Hub, under the licence stated there"
     elif backbone == "tiny":
         where += ": it comes with daptune, under the MIT licence"
     else:
-        where += ": it was read from a file, whose licence is not known here"
+        where += ": it was read from a file, whose licence is unknown"
     return (
-        f"The backbone is `{backbone}`. {where}. For the learned numbers the publisher chooses a licence: add a line "
-        "`license:` to the header of this file."
+        f"The backbone is `{backbone}`. {where}. The publisher chooses a licence for the learned parameters: add a "
+        "line `license:` to the header of this file."
     )
 
 

@@ -1,12 +1,12 @@
-"""Checkpoints of official code -> a method of ours with the same learned tensors.
+"""Import checkpoints of official code as a method with the same learned tensors.
 
     CoOp    KaiyangZhou/CoOp trainers/coop.py       ctx (M, W) or (C, M, W)
     DAPT    mlvlab/DAPT trainers/dapt.py            txt_ctx (M, W), vis_ctx (1, P, W_vision)
     MaPLe   muzairkhattak/multimodal-prompt-learning trainers/maple.py   ctx, proj, compound_prompts_text.<j>,
             compound_prompt_projections.<j>, within the whole CLIP
 
-Each keeps the embedded class names beside them (token_suffix), which say whether the names and the backbone are those
-that the prompts were learned with; and whether frozen words follow MaPLe's first tokens.
+Each also holds the embedded class names (token_suffix), used to check the class names and the backbone, and to detect
+frozen words after MaPLe's first tokens.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from daptune.methods.base import Method
 
 _LEARNER = "prompt_learner."
 _SUFFIX = "token_suffix"
-_PHRASE = "a photo of a"  # what CTX_INIT is in every published configuration that sets it
+_PHRASE = "a photo of a"  # CTX_INIT in every published configuration that sets it
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The method, and where it came from: file name, its sha256, epoch."""
+    """The method and its source: file name, sha256, epoch."""
 
     method: Method
     source: dict[str, Any]
@@ -47,9 +47,9 @@ def import_checkpoint(
 ) -> Imported:
     """Read a checkpoint of the official CoOp, DAPT or MaPLe (`model-best.pth.tar`, `model.pth.tar-<epoch>`).
 
-    class_names in the order of the labels; options: fields of the method's config that the file does not tell, such as
-    CoOp's class_position. Raises AdapterError for a method without an official checkpoint, tensors of another method,
-    and class names or a backbone other than those it was learned with; BackboneError for a file that cannot be read.
+    class_names: in the order of the labels. options: fields of the method's config that are not in the file, such as
+    CoOp's class_position. Raises AdapterError for a method that cannot be imported, tensors of another method, and
+    other class names or another backbone than in training; BackboneError for a file that cannot be read.
     """
     path = Path(path).expanduser()
     if method not in _READERS:
@@ -65,7 +65,7 @@ def import_checkpoint(
     required = [name for name in lacking if not name.startswith("compound_")]  # a shallow MaPLe has none
     if required:
         held = ", ".join(sorted({key.split(".")[0] for key in tensors} - {_SUFFIX})) or "none of its tensors"
-        raise AdapterError(f"{path} is no checkpoint of {method}: expected {', '.join(required)}, found {held}.")
+        raise AdapterError(f"{path} is not a checkpoint of {method}: expected {', '.join(required)}, found {held}.")
     learned, config = reader(tensors, path)
     suffix = tensors.get(_SUFFIX)
     if suffix is not None:
@@ -113,7 +113,7 @@ def _maple(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
             "coupling_bias": torch.stack([tensors[f"{layer}.bias"] for layer in layers]),
         }
     except (KeyError, RuntimeError) as error:
-        raise AdapterError(f"{path} is no whole checkpoint of maple ({error}).") from error
+        raise AdapterError(f"{path} is not a complete checkpoint of maple ({error}).") from error
     return learned, {"text_tokens": len(text[0]), "prompt_depth": deeper + 1}
 
 
@@ -134,7 +134,7 @@ def _check_width(backbone: Backbone, suffix: Tensor, path: Path) -> None:
 
 
 def _frozen_words(backbone: Backbone, suffix: Tensor, learned: int) -> list[int]:
-    """The words of "a photo of a" behind the learned ones, if the prompts of the checkpoint go on with them."""
+    """The words of "a photo of a" after the learned ones, if the checkpoint's prompts contain them."""
     words = backbone.tokenizer.encode(_PHRASE)[learned:]
     return words if len(suffix) and _embedded(backbone, suffix[0], words) else []
 
@@ -151,8 +151,8 @@ def _check_names(
             reading = _reading(backbone, row)
             there = f"reads {reading!r} there" if reading else "cannot be read with this backbone"
             raise AdapterError(
-                f"{path}: class {place} is {name!r} in the list and {there}; give the names and the backbone that it "
-                "was learned with."
+                f"{path}: class {place} is {name!r} in the list and {there}; give the class names and the backbone of "
+                "its training."
             )
 
 
@@ -163,7 +163,7 @@ def _embedded(backbone: Backbone, row: Tensor, ids: Sequence[int]) -> bool:
 
 
 def _reading(backbone: Backbone, row: Tensor) -> str:
-    """The words whose embeddings a row (T, W) holds, up to the end of the text; empty where one is no token's."""
+    """The words whose embeddings a row (T, W) holds, up to the EOT; empty if one is not a token's embedding."""
     table = backbone.clip.token_embedding.weight.float().cpu()  # (vocabulary, W)
     ids: list[int] = []
     for vector in row:

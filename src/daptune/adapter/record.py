@@ -1,7 +1,6 @@
-"""The folder of an adapter: its files, what `adapter.json` holds, and how both are read and written, without torch.
+"""Read and write the files of an adapter and its record `adapter.json`, without torch.
 
-Of what is read every field is checked, nothing is trusted. A folder is written as a whole: on disk is the old adapter
-or the new one, never half of each.
+Every field read is checked. A folder is replaced as a whole: after a crash it holds either the old or the new adapter.
 """
 
 import hashlib
@@ -23,51 +22,47 @@ JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "READ
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterRecord:
-    """Everything about an adapter except its tensors. JSON values only."""
+    """Contents of `adapter.json`, JSON values only."""
 
     format_version: int = FORMAT_VERSION
     backbone: dict[str, str]
-    """`name` and `sha256` of the frozen CLIP, and the `precision` it was trained in."""
+    """`name` and `sha256` of the frozen CLIP, and the `precision` in training."""
     method: str
     method_config: dict[str, Any]
     class_names: tuple[str, ...]
     preprocess: dict[str, Any]
-    """`Preprocess.to_dict()` of the backbone: what happens to an image before the vision tower."""
+    """`Preprocess.to_dict()` of the backbone."""
     tensors: dict[str, list[int]] = field(default_factory=dict)
-    """Name -> shape of what `adapter.safetensors` holds."""
+    """Name -> shape of the tensors in `adapter.safetensors`."""
     tensors_sha256: str = ""
     train_config: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     shots: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    """`fingerprint` of the training images, and how many of them and of what source."""
+    """`fingerprint`, number and source of the training images."""
     metrics: dict[str, Any] = field(default_factory=dict)
     labels: list[int] | None = None
-    """What predictions answer with where the training labels were integers; None: the class names."""
+    """Labels of the classes if the training labels were integers; None: the class names."""
     temperature: float = 1.0
     """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of `adapter.json`; keys in the order of the fields."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _json_type(hint: Any) -> Any:
-    """What a value of a field's type is in JSON, for isinstance."""
+    """JSON type of a field's type, for isinstance."""
     plain = hint if get_origin(hint) is UnionType else get_origin(hint) or hint
     return {tuple: list, float: int | float}.get(plain, plain)
 
 
 _TYPES = {name: _json_type(hint) for name, hint in get_type_hints(AdapterRecord).items()}
-del _TYPES["format_version"], _TYPES["labels"]  # looked at by themselves; `labels` may be missing
+del _TYPES["format_version"], _TYPES["labels"]  # checked separately; `labels` may be missing
 
 
 def read_record(folder: Path) -> AdapterRecord:
-    """`adapter.json` of a folder.
-
-    Raises AdapterError, one line, when it is missing, damaged, incomplete or of a newer format.
-    """
+    """Read `adapter.json`. Raises AdapterError if it is missing, damaged, incomplete or of a newer format."""
     path = folder / JSON_FILE
     if not folder.is_dir():
         raise AdapterError(f"no adapter at {folder}: expected a folder that `daptune fit ... --out` wrote")
@@ -98,7 +93,7 @@ def read_record(folder: Path) -> AdapterRecord:
 
 
 def _fault(content: dict[str, Any]) -> str | None:
-    """What is wrong with the fields of an `adapter.json`, if anything is."""
+    """The first error in the fields of an `adapter.json`, or None."""
     for name, kind in _TYPES.items():
         if name not in content:
             return f"{name!r} is missing"
@@ -120,7 +115,7 @@ def _fault(content: dict[str, Any]) -> str | None:
 
 
 def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
-    """The bytes of `adapter.safetensors`; AdapterError where they are not those that the record speaks of."""
+    """The bytes of `adapter.safetensors`. Raises AdapterError unless their sha256 is that of the record."""
     path = folder / TENSOR_FILE
     try:
         blob = path.read_bytes()
@@ -134,9 +129,9 @@ def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
 
 
 def check_target(folder: Path) -> Path:
-    """The resolved folder if an adapter may be written there; asked before training, so that no hour is lost.
+    """Resolve the folder of a new adapter; call it before training.
 
-    Raises AdapterError when the place is a file, a folder of something else, or cannot be written.
+    Raises AdapterError if it is a file, holds something else, or cannot be written.
     """
     folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
@@ -146,16 +141,16 @@ def check_target(folder: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AdapterError(f"{folder.parent} cannot be made: {error.strerror}; name another folder") from error
+        raise AdapterError(f"{folder.parent} cannot be created: {error.strerror}; name another folder") from error
     if not os.access(folder.parent, os.W_OK):
         raise AdapterError(f"{folder.parent} cannot be written to; name another folder for the adapter")
     return folder
 
 
 def write_folder(folder: Path, content: Mapping[str, bytes]) -> Path:
-    """Write an adapter's files (name -> bytes) as `folder`, which is returned; other files in it are kept.
+    """Write an adapter's files (name -> bytes) into `folder` and return it; other files in it are kept.
 
-    Raises AdapterError, as `check_target` or for a full disk, with the old folder untouched.
+    Raises AdapterError as `check_target`, or for a full disk; the old folder is then unchanged.
     """
     folder = check_target(folder)
     try:
@@ -166,7 +161,6 @@ def write_folder(folder: Path, content: Mapping[str, bytes]) -> Path:
 
 
 def damaged(path: Path, reason: str) -> AdapterError:
-    """The one sentence for an adapter whose file is not as it was written."""
     short = " ".join(reason.split())
     return AdapterError(f"{path} is damaged: {short}; copy the adapter again or run `daptune fit` again")
 

@@ -1,6 +1,6 @@
-"""Adapters on the Hugging Face Hub: `hf:user/name[@revision]` from there to a folder of the cache, and back.
+"""Fetch adapters from the Hugging Face Hub (`hf:user/name[@revision]`) and publish them.
 
-As with backbones, what is in the cache is used without asking the network; `fetch_adapter` asks.
+As with backbones, cached files are used without network access; `fetch_adapter` checks the Hub.
 """
 
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ from daptune.files import present
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where an adapter was published."""
+    """A published adapter."""
 
     name: str
-    """What to load it by: `hf:user/name`, with `@branch` where it is not the main one."""
+    """Name to load it by: `hf:user/name`, with `@branch` unless it is the main one."""
     url: str
     record: AdapterRecord
 
 
 def find_adapter(name: str | Path) -> Path:
-    """The folder of an adapter: the path that is named, or what the Hub has by `hf:user/name[@revision]`.
+    """The folder of an adapter, a path or `hf:user/name[@revision]`.
 
-    Raises AdapterError, one line, for what cannot be fetched and is not in the cache.
+    Raises AdapterError if it is neither in the cache nor can be fetched.
     """
     source = on_hub(name)
     if source is None:
@@ -41,7 +41,7 @@ def find_adapter(name: str | Path) -> Path:
 
 
 def on_hub(name: str | Path) -> Source | None:
-    """The repository that `hf:user/name[@revision]` stands for; None for a path."""
+    """The repository of `hf:user/name[@revision]`; None for a path."""
     text = name.as_posix() if isinstance(name, Path) else name
     if not text.startswith("hf:"):
         return None
@@ -52,13 +52,13 @@ def on_hub(name: str | Path) -> Source | None:
 
 
 def holds_adapter(source: Source) -> bool:
-    """Whether the repository is one of an adapter, which asks the Hub. Raises AdapterError."""
+    """Ask the Hub whether the repository holds an adapter. Raises AdapterError."""
     with hub_errors(source, AdapterError):
         return JSON_FILE in hub_files(source)
 
 
 def fetch_adapter(source: Source) -> Path:
-    """Fetch an adapter's files, or what is new of them, all of one commit, and return their folder."""
+    """Fetch an adapter's files or their updates, all of one commit, and return their folder."""
     with hub_errors(source, AdapterError):
         names = hub_files(source)
         if not {JSON_FILE, TENSOR_FILE} <= set(names):
@@ -67,7 +67,7 @@ def fetch_adapter(source: Source) -> Path:
                 "the name"
             )
         folder = hub_fetch(source, JSON_FILE).parent
-        same = replace(source, revision=folder.name)  # the commit that the first file is of
+        same = replace(source, revision=folder.name)  # the commit of the first file
         for file in (TENSOR_FILE, CARD_FILE):
             if file in names:
                 hub_fetch(same, file)
@@ -75,11 +75,10 @@ def fetch_adapter(source: Source) -> Path:
 
 
 def push_adapter(adapter: str | Path, target: str, *, private: bool = False, revision: str | None = None) -> Pushed:
-    """Publish an adapter's three files as one commit of `target`, `hf:user/name`, which is made if it is not there.
+    """Publish an adapter's three files as one commit of `target`, `hf:user/name`, created if missing.
 
-    The card says how to load it from there; the other two files are what was saved, checked before anything is sent.
-    Raises AdapterError: damaged, not logged in, no network, a repository of something else, or a public one where
-    `private` was asked for.
+    The files are checked first; the card names the repository. Raises AdapterError for a damaged adapter, without
+    login or network, for a repository that holds something else, or a public one with `private`.
     """
     source = on_hub(target)
     if source is None:
@@ -110,9 +109,7 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
         if JSON_FILE not in there and set(there) - {".gitattributes", CARD_FILE}:
             raise AdapterError(f"{source.repo} holds something that is not an adapter ({_some(there)}); name a new one")
         if private and not info.private:
-            raise AdapterError(
-                f"{source.repo} is there and is public; make it private on its page, or leave --private out"
-            )
+            raise AdapterError(f"{source.repo} exists and is public; make it private on its page, or omit --private")
         if branch:
             api.create_branch(source.repo, branch=branch, exist_ok=True)
         done = api.create_commit(

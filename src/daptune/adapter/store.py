@@ -1,4 +1,4 @@
-"""The saved result of a fit: a folder of about 100 kB with the learned tensors and everything needed to use them.
+"""Save and load adapters: folders of about 100 kB with the learned tensors and everything needed to use them.
 
     adapter.safetensors   the learned tensors, nothing of the frozen CLIP
     adapter.json          format version, backbone and its sha256, method, resolved configs, class names, metrics
@@ -50,8 +50,8 @@ class Adapter:
 
 
 def make_record(method: Method, backbone: Backbone, *, train_config: Any = None, **about: Any) -> AdapterRecord:
-    """Describe a fitted method. `train_config` is a dataclass (None: nothing was trained); about: fields of the record
-    that method and backbone do not tell, such as `shots`, `data` and `labels`."""
+    """Describe a fitted method. `train_config` is a dataclass, or None without training; about: other fields of the
+    record, such as `shots`, `data` and `labels`."""
     versions = {
         "daptune": metadata.version("daptune"),
         "torch": torch.__version__,
@@ -70,9 +70,9 @@ def make_record(method: Method, backbone: Backbone, *, train_config: Any = None,
 
 
 def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> Path:
-    """Write the adapter into `folder` as a whole, replacing an adapter that is there; returns the folder.
+    """Write the adapter into `folder`, replacing an existing one, and return the folder.
 
-    Raises AdapterError when the folder holds something else, or the disk is full; nothing is lost then.
+    Raises AdapterError if the folder holds something else, or the disk is full; the folder is then unchanged.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     blob = safetensors.torch.save(tensors, {"format": "pt"})  # one key: the order of several is not fixed
@@ -94,10 +94,10 @@ def load_adapter(
     precision: str | None = None,
     device: str = "cpu",
 ) -> Adapter:
-    """Load an adapter, a folder or `hf:user/name[@revision]`, and, unless it is given, the backbone that it names.
+    """Load an adapter, a folder or `hf:user/name[@revision]`, and its backbone unless given.
 
-    `precision` None takes the one that the adapter was made in. Raises AdapterError (missing, damaged, newer,
-    unknown method, wrong shapes, another backbone: the message names both) or BackboneError.
+    `precision` None is that of the adapter. Raises AdapterError (missing, damaged, newer, unknown method, wrong shapes,
+    another backbone) or BackboneError.
     """
     folder = find_adapter(folder)
     record = read_record(folder)
@@ -134,9 +134,9 @@ def load_adapter(
 
 
 def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodConfig]:
-    """The record and options of an adapter that a fit of `method` may start from, read before the images are.
+    """The record and options of an adapter to start a fit of `method` from; call it before reading images.
 
-    Raises AdapterError for no adapter, one of another method, or one whose tensors belong to its classes.
+    Raises AdapterError if it is missing, of another method, or if its tensors are specific to its classes.
     """
     folder = find_adapter(folder)
     record = read_record(folder)
@@ -148,17 +148,16 @@ def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodC
     config = _config(folder, record)
     if not METHODS[method].takes_new_classes(config):
         raise AdapterError(
-            f"{folder}: what {method!r} learned there belongs to its classes one by one, and no other fit can start "
-            "from it; fit without it"
+            f"{folder}: the tensors that {method!r} learned there are specific to its classes, and no other fit can "
+            "start from them; fit without it"
         )
     return record, config
 
 
 def start_from(method: Method, folder: str | Path) -> None:
-    """Give a method that is to be trained the learned tensors of an adapter; its own classes and options stay.
+    """Initialise a method with the learned tensors of an adapter; its classes and options stay.
 
-    Raises AdapterError as `check_start`, and where the backbone or a shape differs. Options that differ without a
-    different shape are logged.
+    Raises AdapterError as `check_start`, and for another backbone or shape. Other differences in options are logged.
     """
     folder = find_adapter(folder)
     record, config = check_start(folder, method.name)
@@ -210,7 +209,7 @@ def _read_tensors(folder: Path, record: AdapterRecord) -> dict[str, torch.Tensor
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """A dataclass or None as JSON values; paths and other odd values as text."""
+    """A dataclass or None as JSON values; other types, such as paths, as text."""
     found: dict[str, Any] = {} if config is None else json.loads(json.dumps(asdict(config), default=str))
     return found
 
