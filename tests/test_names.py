@@ -23,9 +23,9 @@ def test_case_underscores_blanks_and_unicode_form_do_not_count() -> None:
     [
         ([], "expected at least 1 classes, found none"),
         ("cat", "found the text 'cat'"),
-        (["cat", " _"], "found ' _' at place 1"),
-        (["cat", 3], "found 3 at place 1"),
-        (["cat", "dog", "cat"], "'cat' is there twice|'cat' and 'cat' make the same prompt"),
+        (["cat", " _"], "found ' _' at index 1"),
+        (["cat", 3], "found 3 at index 1"),
+        (["cat", "dog", "cat"], "'cat' occurs twice|'cat' and 'cat' make the same prompt"),
     ],
 )
 def test_names_that_cannot_be_used_are_named(names: Any, message: str, alike: Any) -> None:
@@ -60,9 +60,9 @@ def test_names_that_read_alike(names: list[str], refused_by: set[str], caplog: p
             continue
         with caplog.at_level(logging.WARNING, "daptune"):
             assert check_class_names(names, alike=alike) == tuple(names)  # type: ignore[arg-type]
-        assert ("cannot tell the two apart" in caplog.text) == bool(refused_by)
+        assert ("cannot distinguish them" in caplog.text) == bool(refused_by)
 
 
 def test_a_name_that_stands_twice_behind_one_that_reads_the_same() -> None:
-    with pytest.raises(DataError, match="'cat' is there twice"):
+    with pytest.raises(DataError, match="'cat' occurs twice"):
         check_class_names(["Cat", "cat", "cat"], alike="logged")

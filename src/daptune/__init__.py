@@ -1,10 +1,10 @@
-"""Adapt a frozen CLIP to your own image classes from a handful of images each, by learning prompts.
+"""Adapt a frozen CLIP to your image classes from a few images each, by learning prompts.
 
     clf = daptune.FewShotClassifier(method="dapt", backbone="tiny", shots=16, seed=1)
     clf.fit(images, labels).save("adapter/")
     daptune.load("adapter/").predict(["picture.png"])
 
-Importing this package costs next to nothing: torch is imported when a name below is first used.
+Importing this package is fast: torch is imported when a name below is first used.
 """
 
 import logging
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# name -> module that it comes from, imported at first use
+# name -> module, imported at first use
 _LAZY = {
     "METHODS": "daptune.methods",
     "Adapter": "daptune.adapter.store",
@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'daptune' has no attribute {name!r}")
     value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value  # the next access does not come here
+    globals()[name] = value  # later accesses bypass this function
     return value
 
 

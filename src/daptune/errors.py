@@ -1,14 +1,4 @@
-"""Every error that a user can cause, as one tree.
-
-    DaptuneError            also a ValueError: bad input, said in one line
-    ├── DataError           images, folders, tables, labels
-    ├── BackboneError       names, checkpoints, tokens, precision of the frozen CLIP
-    ├── MethodError         a method, its options, its class names
-    ├── AdapterError        a saved adapter: damaged, newer, or of another backbone
-    ├── TrainingError       training cannot continue; the last good state is kept
-    │   └── Interrupted     asked to stop; resume with --resume
-    ├── PlanError           a plan of runs, or the folder of its results
-    └── MissingExtraError   an optional package is not installed
+"""Errors that users can cause.
 
 Each message is one line: what was expected, what was found, what to type next.
 """
@@ -18,7 +8,7 @@ from difflib import get_close_matches
 
 
 class DaptuneError(ValueError):
-    """Bad input or a state that the user can mend; the command line prints it as one line, exit code 2."""
+    """Invalid input or a state that the user can correct; the command line prints one line, exit code 2."""
 
 
 class DataError(DaptuneError):
@@ -26,11 +16,11 @@ class DataError(DaptuneError):
 
 
 class BackboneError(DaptuneError):
-    """A CLIP cannot be found, read or run as asked."""
+    """A CLIP cannot be found, read or run: names, checkpoints, tokens, precision, device."""
 
 
 class MethodError(DaptuneError):
-    """A method, an option of it, or the class names do not fit."""
+    """A method, its options or its class names are not valid."""
 
 
 class AdapterError(DaptuneError):
@@ -38,15 +28,15 @@ class AdapterError(DaptuneError):
 
 
 class TrainingError(DaptuneError):
-    """Training cannot continue; the last good state is kept."""
+    """Training cannot continue; the last valid state is kept."""
 
 
 class Interrupted(TrainingError):
-    """Training was asked to stop and has saved its state; `--resume` continues from there."""
+    """Training was stopped on request and has saved its state; `--resume` continues it."""
 
 
 class PlanError(DaptuneError):
-    """A plan of runs asks for what there is not, or the folder holds the results of another one."""
+    """A plan of runs is not valid, or the folder holds the results of another plan."""
 
 
 class MissingExtraError(DaptuneError):

@@ -1,6 +1,6 @@
-"""Files that outlive a crash: replaced as a whole, written by one process at a time, read back line by line.
+"""Crash-safe files: atomic replacement, locks, JSON and JSON lines.
 
-Everything here raises OSError as the system does; `reason` words it. What the file holds is the caller's to check.
+Functions raise OSError; `reason` turns it into text. Callers check the contents.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 
 def reason(error: OSError) -> str:
-    """Why a file could not be read or written, in a user's words."""
+    """Why a file could not be read or written, for a message."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     return error.strerror or str(error)
@@ -23,11 +23,11 @@ def reason(error: OSError) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A sibling of `path` to write to; it takes the place of `path` at the end, or goes where the block raises.
+    """Yield a sibling of `path` to write to; it replaces `path` at the end, or is removed if the block raises.
 
-    After a crash at any moment, `path` is whole: the old file or the new one.
+    After a crash, `path` is complete: either the old or the new file.
     """
-    fresh = path.with_name(f".{path.name}.new")  # a rename is atomic within a file system only
+    fresh = path.with_name(f".{path.name}.new")  # a rename is atomic only within a file system
     try:
         yield fresh
         with open(fresh, "r+b") as file:
@@ -41,15 +41,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace the file `path` by `content`, as `replacing` does."""
+    """Replace the contents of `path` atomically."""
     with replacing(path) as fresh:
         fresh.write_bytes(content)
 
 
 def replace_folder(folder: Path, content: Mapping[str, bytes]) -> None:
-    """Write `content` (name -> bytes) as `folder`, through a sibling that is renamed when it is complete.
+    """Write `content` (name -> bytes) as `folder`, through a sibling that is renamed when complete.
 
-    Other files that the old folder holds are kept. On an OSError the old folder stays as it was.
+    Other files in the old folder are kept. On an OSError the old folder is unchanged.
     """
     fresh, previous = folder.with_name(f".{folder.name}.new-{os.getpid()}"), _previous(folder)
     try:
@@ -80,15 +80,15 @@ def replace_folder(folder: Path, content: Mapping[str, bytes]) -> None:
 
 
 def present(folder: Path) -> Path:
-    """`folder`, or the previous one that an interrupted `replace_folder` left beside it."""
+    """`folder`, or its backup if `replace_folder` was interrupted."""
     backup = _previous(folder.resolve())
     return backup if not folder.exists() and backup.is_dir() else folder
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Whether this process alone holds the open file now. The lock ends with the process, however it ends.
+    """Lock the open file until the process ends; False if another process holds the lock.
 
-    True also where there is nothing to lock with: on Windows, and on a file system without locks.
+    Also True without lock support: on Windows, and on file systems without locks.
     """
     try:
         import fcntl
@@ -104,7 +104,7 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file in UTF-8 holds. Raises OSError, or ValueError where it is no JSON or nested too deeply."""
+    """Read a JSON file in UTF-8. Raises OSError, or ValueError for invalid or too deeply nested JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except RecursionError:
@@ -112,14 +112,14 @@ def read_json(path: Path) -> Any:
 
 
 def json_line(value: object) -> str:
-    """A value as one line of a .jsonl file. Raises ValueError for NaN and infinity, which are no JSON."""
+    """A value as one line of a .jsonl file. Raises ValueError for NaN and infinity, which JSON lacks."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def json_lines(content: str | bytes) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of each line that is not blank; a line that is no JSON gives its ValueError as value.
+    """Yield (number from 1, value) of each line that is not blank; the value of a damaged line is its ValueError.
 
-    So the caller decides what a damaged line means: the last one may have been cut off by a kill.
+    The last line may be truncated if the process was killed.
     """
     lines: Sequence[str | bytes] = content.split("\n") if isinstance(content, str) else content.split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -133,7 +133,7 @@ def json_lines(content: str | bytes) -> Iterator[tuple[int, Any]]:
 
 
 def difference(saved: Any, now: Any, where: str = "") -> str | None:
-    """The first place where two JSON values differ, as words, or None: "train.lr is 0.1 there and 0.2 now"."""
+    """The first difference between two JSON values, or None: "train.lr is 0.1 there and 0.2 now"."""
     if isinstance(saved, dict) and isinstance(now, dict):
         for key in [*saved, *(k for k in now if k not in saved)]:
             path = f"{where}.{key}" if where else str(key)
@@ -153,7 +153,7 @@ def _previous(folder: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, and renaming is durable by itself
+    if os.name != "posix":  # elsewhere folders cannot be opened, and renaming is durable
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Measures of a classifier and of differences between classifiers, in numpy; some are scikit-learn's and scipy's.
+"""Metrics of classifiers and tests of their differences, in numpy; some use scikit-learn and scipy.
 
 n images, C classes. `labels` and `predicted` are class indices (n,), `probabilities` is (n, C) with rows that sum to 1.
 """
@@ -23,7 +23,7 @@ def accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """(C, C) counts: row the true class, column the predicted one."""
+    """(C, C) counts: rows are true classes, columns predicted classes."""
     y, p = _pair(labels, predicted)
     low, high = min(y.min(), p.min()), max(y.max(), p.max())
     if low < 0 or high >= classes:
@@ -32,7 +32,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> N
 
 
 def per_class_accuracy(labels: ArrayLike, predicted: ArrayLike, classes: int) -> Floats:
-    """(C,) share of each class's images that are recognised; NaN for a class without images."""
+    """(C,) accuracy on the images of each class; NaN for a class without images."""
     matrix = confusion_matrix(labels, predicted, classes)
     counts = matrix.sum(axis=1)
     shares: Floats = np.full(classes, np.nan)
@@ -41,7 +41,7 @@ def per_class_accuracy(labels: ArrayLike, predicted: ArrayLike, classes: int) ->
 
 
 def macro_f1(labels: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean F1 over the classes that have images, 0 to 1; F1 = 2 TP / (2 TP + FP + FN).
+    """Mean F1 over the classes with images, 0 to 1; F1 = 2 TP / (2 TP + FP + FN).
 
     As Dassl prints it: sklearn's f1_score(average="macro", labels=np.unique(y_true)) (dassl/evaluation/evaluator.py).
     """
@@ -53,13 +53,13 @@ def macro_f1(labels: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def negative_log_likelihood(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Mean of -log p(true class), in nats. A probability of 0 counts as the smallest normal float32."""
+    """Mean of -log p(true class), in nats; probabilities are at least the smallest normal float32."""
     y, p = _scored(labels, probabilities)
     return float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float32).tiny)).mean())
 
 
 def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) -> float:
-    """Mean over images of |accuracy - confidence| of their bin, 0 to 1; bins of equal width, open on the left.
+    """Mean over images of |accuracy - confidence| of their bin, 0 to 1; bins have equal width and are left-open.
 
     Guo et al., On Calibration of Modern Neural Networks (ICML 2017), equation 3; 15 bins as there.
     """
@@ -70,7 +70,7 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, b
 def by_confidence(
     labels: ArrayLike, probabilities: ArrayLike, bins: int = 15
 ) -> list[tuple[Floats, NDArray[np.bool_]]]:
-    """The images in bins of equal width, open on the left: (confidence, whether it is right) of each with images."""
+    """(confidence, correct) of the images in each non-empty bin; bins have equal width and are left-open."""
     y, p = _scored(labels, probabilities)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == y
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
@@ -78,12 +78,12 @@ def by_confidence(
 
 
 def text_distance(text_features: ArrayLike) -> float:
-    """Mean Euclidean distance of the unordered pairs of (C, D) features; NaN for one class."""
+    """Mean Euclidean distance over unordered pairs of features (C, D); NaN for one class."""
     return float(np.sqrt(_pair_squares(text_features)).mean()) if len(np.asarray(text_features)) > 1 else float("nan")
 
 
 def uniformity(features: ArrayLike, *, t: float = 2.0) -> float:
-    """log of the mean over unordered pairs of exp(-t d^2), (C, D): the lower, the more evenly spread; NaN for one.
+    """log of the mean over unordered pairs of exp(-t d^2), (C, D); lower is more uniform; NaN for one class.
 
     Wang & Isola, Understanding Contrastive Representation Learning (ICML 2020), equation 2.
     """
@@ -93,16 +93,16 @@ def uniformity(features: ArrayLike, *, t: float = 2.0) -> float:
 
 
 def prototype_distance(features: ArrayLike, labels: ArrayLike, prototypes: ArrayLike) -> float:
-    """Mean Euclidean distance of image features (n, D) to the prototype (C, D) of their class (n,)."""
+    """Mean Euclidean distance of image features (n, D) to the prototypes (C, D) of their classes (n,)."""
     z, s = np.asarray(features, dtype=np.float64), np.asarray(prototypes, dtype=np.float64)
     return float(np.linalg.norm(z - s[np.asarray(labels)], axis=1).mean())
 
 
 def silhouette(features: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over images (n, D) of (b - a) / max(a, b): a the mean distance to the other images of its class, b that to
-    the nearest other class. An image alone in its class counts 0; NaN for a single class.
+    """Mean over images (n, D) of (b - a) / max(a, b): a is the mean Euclidean distance to the other images of the
+    class, b that to the nearest other class. An image alone in its class counts 0; NaN for a single class.
 
-    Rousseeuw, Silhouettes (1987). Distances are Euclidean.
+    Rousseeuw, Silhouettes (1987).
     """
     from sklearn.metrics import silhouette_score
 
@@ -114,7 +114,7 @@ def silhouette(features: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _pair_squares(features: ArrayLike) -> Floats:
-    """|x_i - x_j|^2 of the unordered pairs of (n, D); what rounding makes negative is 0."""
+    """|x_i - x_j|^2 of the unordered pairs of (n, D), clipped at 0."""
     x = np.asarray(features, dtype=np.float64)
     squares = (x**2).sum(1)[:, None] + (x**2).sum(1) - 2 * x @ x.T
     pairs: Floats = np.maximum(squares[np.triu_indices(len(x), 1)], 0.0)
@@ -123,7 +123,7 @@ def _pair_squares(features: ArrayLike) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and its confidence interval. With one value only, low and high are NaN: one run tells no spread."""
+    """A mean and its confidence interval; with one value, low and high are NaN."""
 
     mean: float
     low: float
@@ -132,8 +132,8 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float] | Floats, *, level: float = 0.95) -> Interval:
-    """Mean over seeds with Student's t interval, which is right for few seeds: mean +- t s / sqrt(n)."""
-    from scipy.special import stdtrit  # scikit-learn brings it
+    """Mean over seeds with Student's t interval: mean +- t s / sqrt(n)."""
+    from scipy.special import stdtrit  # a dependency of scikit-learn
 
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) == 0:
@@ -147,7 +147,7 @@ def mean_interval(values: Sequence[float] | Floats, *, level: float = 0.95) -> I
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much b is better than a on the same images, with the bootstrap's 95 % interval and two-sided p value."""
+    """Difference of b and a on the same images, with the bootstrap's 95 % interval and two-sided p value."""
 
     difference: float  # mean(b) - mean(a)
     low: float
@@ -156,11 +156,11 @@ class PairedDifference:
 
 
 def paired_bootstrap(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> PairedDifference:
-    """Compare two classifiers by what each, a and b, scored on every image, (n,): 0 or 1 for wrong or right.
+    """Compare two classifiers a and b by their scores (n,) on the same images: 1 for correct, 0 for wrong.
 
-    Of several pairs, one a set of images, it is the mean: each set counts the same and is resampled by itself.
-    Percentile bootstrap over images (Efron & Tibshirani 1993, section 13.3). Drawing n images with replacement
-    is drawing how often each distinct difference occurs, a multinomial: exact, and cheap for any n.
+    With several pairs, one per set of images, the result is their mean; each set is resampled separately and has the
+    same weight. Percentile bootstrap over images (Efron & Tibshirani 1993, section 13.3). The counts of each distinct
+    difference in n draws with replacement follow a multinomial, which makes it exact and fast for any n.
     """
     if not pairs:
         raise DataError("A paired comparison needs at least one pair of lists, found none.")
@@ -175,13 +175,13 @@ def paired_bootstrap(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> PairedDiff
         differences.append((y - x).mean())
     means /= len(pairs)
     low, high = np.quantile(means, [0.025, 0.975])
-    # one added to both: a p value of 0 cannot come from a finite number of resamples
+    # add one to both: a finite number of resamples cannot give a p value of 0
     tail = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + _RESAMPLES)
     return PairedDifference(float(np.mean(differences)), float(low), float(high), float(min(1.0, 2 * tail)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values adjusted for how many there are (Holm 1979): all below 0.05 are false together in 1 of 20 such lists."""
+    """p values adjusted for multiple tests (Holm 1979), which controls the family-wise error rate."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.zeros(len(p_values))
     highest = 0.0
@@ -208,5 +208,5 @@ def _scored(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.int
 
 def _whole(array: NDArray[Any]) -> NDArray[np.int64]:
     if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"Classes are whole numbers here, not {array.dtype}; give indices, not names.")
+        raise DataError(f"Classes must be whole numbers, not {array.dtype}; give indices, not names.")
     return array.astype(np.int64)

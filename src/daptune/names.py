@@ -1,4 +1,4 @@
-"""Class names as CLIP reads them: which are the same to it, and which lists of them can be used."""
+"""Class names as CLIP reads them: comparison, order and checks."""
 
 import logging
 import unicodedata
@@ -11,17 +11,17 @@ _log = logging.getLogger("daptune")
 
 
 def readable(text: str) -> str:
-    """A name as it stands in a prompt: "_" as a blank, as in CoOp."""
+    """A name as used in prompts: "_" becomes a blank, as in CoOp."""
     return text.replace("_", " ")
 
 
 def name_key(name: str) -> str:
-    """What CLIP's tokenizer sees of a name: NFC, "_" as a blank, runs of blanks as one, lower case."""
+    """A name as CLIP's tokenizer sees it: NFC, "_" as a blank, single blanks, lower case."""
     return " ".join(readable(unicodedata.normalize("NFC", name)).split()).lower()
 
 
 def sort_key(name: str) -> tuple[str, str]:
-    """Order by the NFC form, so that file systems which decompose names give the same class numbers."""
+    """Sort by NFC form, so that file systems that decompose names give the same class indices."""
     return unicodedata.normalize("NFC", name), name
 
 
@@ -32,18 +32,18 @@ def check_class_names(
     alike: Literal["refused", "marked", "logged"] = "refused",
     error: type[DaptuneError] = DataError,
 ) -> tuple[str, ...]:
-    """The names, if there are `fewest` or more, none blank, none twice, and no two of one prompt; else `error`.
+    """Return the names; raises `error` for fewer than `fewest`, blank or repeated names, or two with the same prompt.
 
-    Two names make one prompt where case, "_" and Unicode form alone tell them apart. A published list may need such
-    pairs: ImageNet's has "missile" twice, and the second is read as "missile_". "marked" logs those that closing
-    underscores tell apart and refuses the others, "logged" logs all.
+    Names have the same prompt if they differ only in case, "_" and Unicode form. Published lists contain such pairs:
+    ImageNet's "missile" occurs twice, and the second is read as "missile_". `alike`="marked" logs pairs that differ in
+    trailing underscores and refuses others; "logged" logs all.
     """
     if isinstance(names, str):
         raise error(f"class_names: expected a list of names, found the text {names!r}: put it in a list.")
     seen: dict[str, str] = {}
     for place, name in enumerate(names):
         if not isinstance(name, str) or not (key := name_key(name)):
-            raise error(f"expected a class name, found {name!r} at place {place}; give each class a name of letters.")
+            raise error(f"expected a class name, found {name!r} at index {place}; give each class a name of letters.")
         if key not in seen:
             seen[key] = name
             continue
@@ -51,11 +51,11 @@ def check_class_names(
         if alike == "refused" or (alike == "marked" and name.rstrip("_") != other.rstrip("_")):
             raise error(
                 f"class names {other!r} and {name!r} make the same prompt (case, '_' and Unicode form do "
-                "not count); rename one, or put their images together."
+                "not count); rename one, or merge their images."
             )
         if name in names[:place]:
-            raise error(f"class_names: {name!r} is there twice: give each class a name of its own.")
-        _log.warning("Class names %r and %r read the same to CLIP: it cannot tell the two apart.", other, name)
+            raise error(f"class_names: {name!r} occurs twice: give each class its own name.")
+        _log.warning("Class names %r and %r read the same to CLIP: it cannot distinguish them.", other, name)
     if len(names) < fewest:
         found = f"only {names[0]!r}" if names else "none"
         raise error(f"expected at least {fewest} classes, found {found}; add another class with its images.")

@@ -109,7 +109,7 @@ def test_who_may_not_push_is_told_in_one_line(hub: StandInHub, adapter: Path, mo
     assert "expected hf:user/name or hf:user/name@revision, found 'hf:colours'" in refusal("hf:colours")
     assert "'user/a--b' is not a valid repository name" in refusal("hf:user/a--b")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    assert "does not know who you are (user/new); log in with `hf auth login`" in refusal("hf:user/new")
+    assert "requires a login (user/new); log in with `hf auth login`" in refusal("hf:user/new")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "user/new was not published: the Hub cannot be reached" in refusal("hf:user/new")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

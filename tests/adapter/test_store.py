@@ -103,7 +103,7 @@ def test_a_full_disk_keeps_the_old_adapter(
     else:
         rename = Path.rename
         monkeypatch.setattr(Path, "rename", lambda path, to: fail() if ".new-" in path.name else rename(path, to))
-    with pytest.raises(AdapterError, match="the disk is full; what was there before is kept"):
+    with pytest.raises(AdapterError, match="the disk is full; the previous files are kept"):
         fitted.save(copy)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before

@@ -40,7 +40,7 @@ def test_names_that_two_tasks_have_are_told() -> None:
         join_tables(tables)
     assert str(caught.value) == (
         "class 'sea_cow' of animals and 'Sea cow' of zoo read the same to CLIP (and 1 more): rename one, leave one "
-        "out, or give qualify=True, which names them with their tasks."
+        "out, or use qualify=True, which adds the task to their names."
     )
     joined = join_tables(tables, qualify=True)
     assert joined.table.class_names == ("cat (animals)", "sea_cow (animals)", "Sea cow (zoo)", "lion", "CAT (zoo)")

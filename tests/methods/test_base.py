@@ -40,7 +40,7 @@ def test_options_of_another_method_are_refused(backbone: Any) -> None:
 
 
 def test_class_names_that_cannot_be_used_are_named(backbone: Any) -> None:
-    with pytest.raises(MethodError, match="'cat' is there twice"):
+    with pytest.raises(MethodError, match="'cat' occurs twice"):
         METHODS["coop"](backbone, ["cat", "dog", "cat"])
     with pytest.raises(MethodError, match="expected at least 1 classes, found none"):
         METHODS["coop"](backbone, [])

@@ -156,7 +156,7 @@ def write_folder(folder: Path, content: Mapping[str, bytes]) -> Path:
     try:
         files.replace_folder(folder, content)
     except OSError as error:
-        raise AdapterError(f"{folder} was not written: {files.reason(error)}; what was there before is kept") from error
+        raise AdapterError(f"{folder} was not written: {files.reason(error)}; the previous files are kept") from error
     return folder
 
 

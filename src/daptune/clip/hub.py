@@ -63,7 +63,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
         return Source("tiny", path=TINY)
     if match := HUB_NAME.fullmatch(text):
         if revision and match["revision"] and revision != match["revision"]:
-            raise BackboneError(f"{text!r} names a revision, and revision={revision!r} another: give one of them.")
+            raise BackboneError(f"{text!r} and revision={revision!r} name different revisions: give one of them.")
         return Source(text, repo=match["repo"], revision=revision or match["revision"])
     known = f"{_OPENAI[text]}/openai" if text in _OPENAI else re.sub(r"-quickgelu(?=/)", "", text)
     if known in hub_models():
@@ -205,7 +205,7 @@ def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNR
         elif isinstance(error, HFValidationError):
             reason = f"{repo!r} is not a valid repository name: expected user/name."
         elif status == 401:
-            reason = f"the Hub does not know who you are ({repo}); log in with `hf auth login`."
+            reason = f"the Hub requires a login ({repo}); log in with `hf auth login`."
         elif status == 403:
             reason = f"your login has no permission for this on {repo}; log in with `hf auth login`, or ask its owner."
         else:

@@ -91,7 +91,6 @@ class Preprocess:
         return scaled
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 

@@ -1,8 +1,7 @@
-"""The training view of an image: a random crop resized to the backbone's side, flipped where asked.
+"""Augmentation: a random crop, resized to the backbone's image size, and a random flip.
 
-Each view is a pure function of (seed, purpose, pass, row): a counter-based generator (Philox, Salmon et
-al., SC 2011) is set to that point instead of being stepped there, so any image of any pass can be made
-alone, in any order, on any thread.
+Each view is a pure function of (seed, purpose, pass, row), from a counter-based generator (Philox, Salmon et al., SC
+2011), so that images can be augmented in any order and on any thread.
 """
 
 import math
@@ -23,11 +22,11 @@ class Augmentation:
     """Crops and flips; CoOp's are scale=(0.08, 1), flip=0.5 (dassl/data/transforms/transforms.py)."""
 
     scale: tuple[float, float] = (0.5, 1.0)
-    """Area of the crop as a fraction of the image's; the default is by the study of docs/defaults.md."""
+    """Area of the crop as a fraction of the image's; for the default see docs/defaults.md."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop."""
     flip: float = 0.0
-    """Probability of a left-right flip; none, for left and right may differ (letters, arrows)."""
+    """Probability of a left-right flip; 0 by default, since left and right may differ (letters, arrows)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -39,7 +38,7 @@ class Augmentation:
 
 
 def generator(seed: int, purpose: int, number: int, row: int = 0) -> np.random.Generator:
-    """The generator at one point of the run; 2^64 draws lie between two points."""
+    """The generator for one purpose, pass and row; generators are 2^64 draws apart."""
     counter = np.array([0, purpose, number, row], dtype=np.uint64)  # the first word counts the draws
     return np.random.Generator(np.random.Philox(key=int(seed) % 2**64, counter=counter))
 
@@ -52,10 +51,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 def crop_box(
     width: int, height: int, rng: np.random.Generator, augmentation: Augmentation
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) in whole pixels, drawn as torchvision's RandomResizedCrop.get_params does.
+    """(left, top, right, bottom) in whole pixels, drawn as in torchvision's RandomResizedCrop.get_params.
 
-    Area uniform in scale, aspect log-uniform in ratio, place uniform; after 10 draws that do not fit, the
-    largest central crop within the ratio.
+    Area uniform in scale, aspect log-uniform in ratio, position uniform; after 10 draws that do not fit, the largest
+    central crop within the ratio.
     """
     low, high = math.log(augmentation.ratio[0]), math.log(augmentation.ratio[1])
     for _ in range(_TRIES):
@@ -76,7 +75,7 @@ def crop_box(
 
 
 def cut(image: Image.Image, rng: np.random.Generator, augmentation: Augmentation) -> tuple[Image.Image, bool]:
-    """The crop of a random view in its own size, and whether it is to be flipped."""
+    """A random crop, not resized, and whether to flip it."""
     crop = image.crop(crop_box(image.width, image.height, rng, augmentation))
     return crop, bool(rng.random() < augmentation.flip)
 
@@ -84,7 +83,7 @@ def cut(image: Image.Image, rng: np.random.Generator, augmentation: Augmentation
 def augment(
     image: Image.Image, size: int, rng: np.random.Generator, augmentation: Augmentation
 ) -> npt.NDArray[np.uint8]:
-    """One random view of an RGB image, cut out and then resized as torchvision does: uint8 (size, size, 3)."""
+    """A random view of an RGB image, cropped and resized as in torchvision: uint8 (size, size, 3)."""
     view, flipped = cut(image, rng, augmentation)
     view = view.resize((size, size), Image.Resampling.BICUBIC)
     if flipped:

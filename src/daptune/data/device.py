@@ -1,9 +1,9 @@
-"""The training view of an image made on the device that the method computes on: workers only decode and draw.
+"""Augmentation on the device of the method: workers only decode and draw the random numbers.
 
-The box and the flip are those of `augment`, and so is the resize: bicubic with a = -0.5, widened where it shrinks,
-first along rows and then along columns, cut off at 0 and 255 and rounded to whole numbers after each. Pillow's weights
-are fixed-point numbers and these float32, so that now and then a pixel is rounded the other way, by 1 or 2 of 255.
-Newer Pillow goes along columns first for some shapes: pixels then differ by 0.4 on average, beside hard edges by 25.
+Crop, flip and resize are those of `augment`: bicubic with a = -0.5 and antialiasing, first along rows and then along
+columns, clipped to 0..255 and rounded after each. Pillow uses fixed-point weights and this module float32, so that a
+few pixels differ by 1 or 2 of 255. Newer versions of Pillow resize along columns first for some shapes: pixels then
+differ by 0.4 on average and by 25 next to hard edges.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from daptune.data.augment import Augmentation, cut
 
 
 class Preprocess(Protocol):
-    """What is needed of a backbone's preprocessing, of which this room does not know; R is `size`."""
+    """Interface of a backbone's preprocessing; R is `size`."""
 
     @property
     def size(self) -> int: ...
@@ -41,7 +41,7 @@ class Preprocess(Protocol):
 
 @dataclass(frozen=True)
 class Cut:
-    """A crop of an image in its own size, uint8 (h, w, 3), on its way to a device."""
+    """A crop of an image, not resized, uint8 (h, w, 3), and its target device."""
 
     pixels: Tensor
     flipped: bool
@@ -51,19 +51,19 @@ class Cut:
     def draw(
         cls, image: Image.Image, rng: np.random.Generator, augmentation: Augmentation, device: torch.device
     ) -> "Cut":
-        """What a worker does; for a GPU the pixels lie where it fetches them from while the processor goes on."""
+        """Crop an image in a worker; for a GPU, into pinned memory for an asynchronous copy."""
         crop, flipped = cut(image, rng, augmentation)
         pixels = torch.from_numpy(np.array(crop))
         return cls(pixels.pin_memory() if device.type == "cuda" else pixels, flipped, device)
 
     def view(self, preprocess: Preprocess) -> Tensor:
-        """Resized, flipped and normalised there: float32 (3, R, R)."""
+        """The view on the device, resized, flipped and normalised: float32 (3, R, R)."""
         pixels = self.pixels.to(self.device, non_blocking=True).permute(2, 0, 1).unsqueeze(0).float()
         side = preprocess.size
         for shape in ((pixels.shape[2], side), (side, side)):  # first along rows, then along columns
             pixels = F.interpolate(pixels, shape, mode="bicubic", antialias=True).clamp_(0, 255).round_()
         view = pixels[0].flip(-1) if self.flipped else pixels[0]
-        # channel by channel: means and deviations as numbers need no copy to the device
+        # channel by channel: means and deviations as Python numbers need no copy to the device
         return torch.stack(
             [(part / 255 - mean) / std for part, mean, std in zip(view, preprocess.mean, preprocess.std, strict=True)]
         )

@@ -1,4 +1,4 @@
-"""k images a class, drawn as the field draws them, and the hold-out for sources without a test split."""
+"""Few-shot sampling as in CoOp, and the hold-out set of sources without a test split."""
 
 import logging
 import random
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
 
-MOST_VAL_SHOTS = 4  # CoOp validates on min(shots, 4) images a class
+MOST_VAL_SHOTS = 4  # CoOp validates on min(shots, 4) images per class
 FEWEST_TO_SPLIT = 5  # a class with fewer images keeps them all for training
 
 _log = logging.getLogger("daptune")
@@ -19,7 +19,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class FewShot:
-    """The drawn tables, and their rows in the source tables."""
+    """The sampled tables, and their rows in the source tables."""
 
     train: ImageTable
     val: ImageTable | None
@@ -28,21 +28,20 @@ class FewShot:
 
 
 def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val: ImageTable | None = None) -> FewShot:
-    """Draw `shots` images a class from table and min(shots, 4) from val; None, "all" or below 1: everything.
+    """Sample `shots` images per class from table and min(shots, 4) from val; None, "all" or below 1: all images.
 
     The images are those of CoOp's code for the same lists and seed: `DatasetBase.generate_fewshot_dataset` of
-    KaiyangZhou/Dassl.pytorch (dassl/data/datasets/base_dataset.py, repeat=False), called on train and then
-    on val by KaiyangZhou/CoOp (datasets/oxford_pets.py) after `random.seed(seed)`. So: classes in the order
-    in which the list first shows them, `random.sample` in each, a class with fewer images gives all without
-    a draw, and val goes on in the same stream. A generator of its own yields the draws of the seeded global
-    one.
+    KaiyangZhou/Dassl.pytorch (dassl/data/datasets/base_dataset.py, repeat=False), called on train and then on val by
+    KaiyangZhou/CoOp (datasets/oxford_pets.py) after `random.seed(seed)`: classes in order of first appearance,
+    `random.sample` in each, all images of smaller classes without a draw, val from the same generator. Uses its own
+    generator, with the same numbers as Python's global one after random.seed(seed).
     """
     if isinstance(shots, str) and shots != "all":
         raise DataError(f"expected shots as a whole number or 'all', found {shots!r}.")
     if shots is None or isinstance(shots, str) or shots < 1:
         every = np.arange(len(table), dtype=np.int64)
         return FewShot(table, val, every, None if val is None else np.arange(len(val), dtype=np.int64))
-    stream = random.Random(int(seed))  # numpy's integers seed nothing
+    stream = random.Random(int(seed))  # numpy integers are not accepted
     chosen = _draw(table, shots, stream)
     short = {name: int(count) for name, count in zip(table.class_names, table.counts(), strict=True) if count < shots}
     if short:
@@ -66,11 +65,10 @@ def _draw(table: ImageTable, shots: int, stream: random.Random) -> Indices:
 
 
 def split_holdout(table: ImageTable, fraction: float = 0.2, seed: int = 0) -> tuple[ImageTable, ImageTable | None]:
-    """(rest, held out): of each class `fraction` of its images, rounded, at least 1, at most all but one.
+    """(rest, held out): per class a rounded `fraction` of its images, at least 1, at most all but one.
 
-    A class with fewer than 5 images holds none out: with so few, each is worth more in training than in a
-    test. Held out is None when that is true of every class. Both keep the table's order; the draw has a
-    stream of its own, so that the few-shot draw of the same seed is independent of it.
+    Classes with fewer than 5 images keep all for training; held out is None if all classes do. Both tables keep the
+    order; the draw is independent of the few-shot sample of the same seed.
     """
     if not 0 < fraction < 1:
         raise DataError(f"expected a fraction between 0 and 1 to hold out, found {fraction}.")

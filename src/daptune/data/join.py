@@ -1,4 +1,4 @@
-"""Several tasks as one: their classes one behind the other in a single list, their images in a single table."""
+"""Join several tasks into one table with concatenated classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,17 +12,17 @@ from daptune.names import check_class_names, name_key
 
 @dataclass(frozen=True, eq=False)
 class JoinedTables:
-    """The joined table, and how many classes each task has, in the order of the classes: the `tasks` of `mvlpt`."""
+    """The joined table, and the number of classes per task, in order: the `tasks` option of `mvlpt`."""
 
     table: ImageTable
     tasks: tuple[int, ...]
 
 
 def join_tables(tables: Mapping[str, ImageTable], *, qualify: bool = False) -> JoinedTables:
-    """Tables by the name of their task, in that order: labels of a task count on from the classes before it.
+    """Join tables, given by task name, in order: labels of a task follow those of the tasks before.
 
-    A class name that two tasks have (case, "_" and Unicode form do not count) is a DataError that names both. With
-    `qualify` such a class is named with its task, "panda (animals)", and CLIP reads that too.
+    Raises DataError if two tasks share a class name (ignoring case, "_" and Unicode form). With `qualify` such a class
+    is named with its task instead, "panda (animals)", also in prompts.
     """
     if not tables:
         raise DataError("expected tables to join, found none; give a dict of task name and table.")
@@ -36,8 +36,8 @@ def join_tables(tables: Mapping[str, ImageTable], *, qualify: bool = False) -> J
     if shared and not qualify:
         more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
         raise DataError(
-            f"class {next(iter(shared.values()))} read the same to CLIP{more}: rename one, leave one out, or give "
-            "qualify=True, which names them with their tasks."
+            f"class {next(iter(shared.values()))} read the same to CLIP{more}: rename one, leave one out, or use "
+            "qualify=True, which adds the task to their names."
         )
     names = {
         task: [f"{name} ({task})" if name_key(name) in shared else name for name in table.class_names]

@@ -1,4 +1,4 @@
-"""Labels of any kind as integers with the class names that they index."""
+"""Convert labels to class indices with class names."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,12 +14,11 @@ Labels = npt.NDArray[np.int64]
 def index_labels(
     labels: Sequence[object], label_names: Sequence[str] | None = None, *, where: str = "the labels"
 ) -> tuple[Labels, tuple[str, ...]]:
-    """Labels as int64 (n,) with the class names that they index.
+    """Class indices int64 (n,) and the class names.
 
-    Names are numbered in sorted order, or as in label_names, where case, '_' and Unicode form do not count.
-    Integers point into label_names; without it each distinct integer is a class named by its digits. Digits
-    as text are integers when label_names holds none of them. `where` begins the message of the DataError
-    that an unknown, blank or non-integer label raises.
+    Names are numbered in sorted order, or as in label_names, ignoring case, '_' and Unicode form. Integers index
+    label_names; without it, each distinct integer is a class named by its digits. Digits as text are integers if
+    label_names contains none of them. Raises DataError, prefixed by `where`, for an unknown or invalid label.
     """
     names = None if label_names is None else check_class_names(label_names)
     if all(isinstance(label, int | np.integer) and not isinstance(label, bool | np.bool_) for label in labels):
@@ -41,20 +40,20 @@ def index_labels(
 def index_splits(
     splits: Mapping[str, Sequence[object]], label_names: Sequence[str] | None, *, where: str
 ) -> tuple[dict[str, Labels], tuple[str, ...]]:
-    """The same for the labels of several splits; without label_names, `leading` decides the classes."""
+    """`index_labels` for several splits; without label_names, the `leading` split defines the classes."""
     lead = leading(splits)
     found, names = index_labels(splits[lead], label_names, where=f"{where}, {lead}")
     indices = {lead: found}
     for kind, labels in splits.items():
         if kind != lead:
-            # integers without given names were named by their digits, so that is how they are found again
+            # without label_names, integers were named by their digits
             known = labels if label_names is not None else [_digits(label) for label in labels]
             indices[kind], _ = index_labels(known, names, where=f"{where}, {kind}")
     return indices, names
 
 
 def leading(splits: Mapping[str, object]) -> str:
-    """The split whose classes are the source's: train, or val where that is missing, or test."""
+    """The split that defines the classes: train, else val, else test."""
     return next(kind for kind in ("train", "val", "test") if kind in splits)
 
 

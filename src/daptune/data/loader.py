@@ -1,4 +1,4 @@
-"""Batches of normalised images: decoded in parallel, cached, and the same bits however they are computed."""
+"""Batches of normalised images, decoded in parallel and cached; bit-identical for any number of workers."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -25,25 +25,22 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageLoader:
-    """Feeds one table to training, evaluation and prototypes.
+    """Batches of one table for training, evaluation and prototypes.
 
-    table: images and labels.
-    preprocess: the backbone's.
-    batch_size: images a batch.
     seed: of the order and the augmentation.
     augment: random crop and flip in `epoch`, by `augmentation`; else the evaluation transform.
     augment_on: device that resizes, flips and normalises augmented images, which are then yielded there; None:
-        the workers do, with Pillow (daptune.data.device has the difference).
-    views: so many augmented views of each image, in turn, epoch by epoch; None: a new one in every epoch.
+        the workers do, with Pillow (see daptune.data.device for the difference).
+    views: number of augmented views of each image, reused epoch by epoch; None: a new one in every epoch.
     shuffle: a new order each epoch.
-    drop_last: leave out the ragged last batch of an epoch; "auto" does so when the table fills at least one
-        batch (dassl/data/data_manager.py).
-    workers: threads that decode; None one a processor, 0 none.
-    cache_bytes, cache_dir: those of `daptune.data.cache.Decoder`.
-    decoder: in their place, one that has decoded some of the images before, or serves other loaders too.
+    drop_last: drop the incomplete last batch of an epoch; "auto" does so if the table fills at least one batch
+        (dassl/data/data_manager.py).
+    workers: decoding threads; None: one per CPU, 0: none.
+    cache_bytes, cache_dir: arguments of `daptune.data.cache.Decoder`.
+    decoder: replaces these two; it may be shared with other loaders.
 
-    What it yields depends on the arguments above `workers` alone. Images of too many pixels and damaged
-    files raise DataError at their turn; `check_readable` finds them before.
+    The batches depend only on the arguments above `workers`. Images with too many pixels and damaged files raise
+    DataError when they are read; `check_readable` finds them before.
     """
 
     def __init__(
@@ -91,38 +88,37 @@ class ImageLoader:
         return whole + (ragged > 0 and not self.drop_last)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """images float32 (B, 3, R, R) and labels int64 (B,) of one epoch, from batch `start_batch` on.
+        """Images float32 (B, 3, R, R) and labels int64 (B,) of one epoch, from batch `start_batch`.
 
-        A pure function of (seed, epoch, batch): a run that goes on in the middle sees what it would have
-        seen.
+        A pure function of (seed, epoch, batch), so that a resumed run gets the same batches.
         """
         view = (EPOCH, self.view_of(epoch)) if self.augment else None
         return self._batches(view, self.order(epoch, start_batch))
 
     def order(self, epoch: int, start_batch: int = 0) -> npt.NDArray[np.int64]:
-        """The rows of an epoch as `epoch` draws them, from batch `start_batch` on."""
+        """The rows of an epoch in order, from batch `start_batch`."""
         size = len(self.table)
         order = epoch_order(size, self.seed, epoch) if self.shuffle else np.arange(size)
         return order[start_batch * self.batch_size : self.batches_per_epoch * self.batch_size]
 
     def view_of(self, epoch: int) -> int:
-        """The number of the augmented views that an epoch shows."""
+        """Index of the augmented views in an epoch."""
         return epoch if self.views is None else epoch % self.views
 
     def training_view(self, view: int) -> Iterator[Batch]:
-        """Every image in the table's order, as the epochs of that view show it."""
+        """All images in table order, augmented as in the epochs of this view."""
         return self._batches((EPOCH, view) if self.augment else None)
 
     def evaluation(self) -> Iterator[Batch]:
-        """Every image in the table's order through the evaluation transform; shapes as in `epoch`."""
+        """All images in table order with the evaluation transform; shapes as in `epoch`."""
         return self._batches(None)
 
     def augmented_view(self, view: int) -> Iterator[Batch]:
-        """Every image in the table's order, augmented: a pure function of (seed, view, row), not epoch's."""
+        """All images in table order, augmented: a pure function of (seed, view, row), separate from epochs."""
         return self._batches((VIEW, view))
 
     def _made(self, view: tuple[int, int] | None, row: int) -> Tensor | Cut:
-        """An image as a view shows it: (purpose, number) of the augmented ones, None for the evaluation transform."""
+        """An image in the augmented view (purpose, number), or None: with the evaluation transform."""
         image = self._decode(self.table.images[row])
         if view is None:
             return self.preprocess(image)
@@ -132,7 +128,6 @@ class ImageLoader:
         return self.preprocess.normalize(augment(image, self.preprocess.size, rng, self.augmentation))
 
     def _batches(self, view: tuple[int, int] | None, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Batch]:
-        """The images of `rows`, or all in the table's order."""
         rows = np.arange(len(self.table)) if rows is None else rows
         make, ahead = partial(self._made, view), PREFETCH * self.batch_size
         made = ordered_map(make, rows.tolist(), workers=self.workers, ahead=ahead, initializer=_one_torch_thread)
@@ -161,5 +156,4 @@ def iter_batches(
 
 
 def _one_torch_thread() -> None:
-    """A worker computes one image; with torch's own threads in each, they would fight for processors."""
-    torch.set_num_threads(1)  # of the calling thread only
+    torch.set_num_threads(1)  # of the calling thread only: workers with several torch threads would compete

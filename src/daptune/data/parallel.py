@@ -1,4 +1,4 @@
-"""A map over threads that keeps the order and holds few items. Pillow releases the interpreter's lock."""
+"""An ordered map over threads with bounded memory. Pillow releases the GIL."""
 
 import os
 from collections import deque
@@ -15,7 +15,7 @@ MOST_WORKERS = 16
 
 
 def default_workers() -> int:
-    """One thread a processor that this process may use, at most 16."""
+    """One thread per CPU available to this process, at most 16."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, MOST_WORKERS)
 
@@ -28,10 +28,10 @@ def ordered_map(
     ahead: int = 64,
     initializer: Callable[[], None] | None = None,
 ) -> Generator[R, None, None]:
-    """function(item) of each item in order, with at most `ahead` results begun and not yet taken.
+    """Yield function(item) in order, with at most `ahead` pending results.
 
-    workers: threads; None one a processor, 0 none at all. An error comes out at its item's turn. Closing or
-        dropping the iterator ends its threads.
+    workers: threads; None: one per CPU, 0: none. Errors are raised in order of the items. Closing the iterator ends
+        its threads.
     """
     if workers is not None and workers < 0:
         raise DataError(f"expected 0 or more workers, found {workers}.")

@@ -1,6 +1,6 @@
-"""A table of labelled images, and the splits made of it: what every reader returns and every loader takes.
+"""Tables of labelled images and their splits, returned by readers and used by loaders.
 
-Nothing is decoded here: an entry is a path, bytes, an image in memory or an address within a data set.
+Images are not decoded here: an entry is a path, bytes, an image in memory or an item of a data set.
 """
 
 import hashlib
@@ -19,14 +19,13 @@ from daptune.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class DatasetItem:
-    """One image of a data set that decodes when asked: `dataset[index][column]`."""
+    """An image of a data set, decoded on access: `dataset[index][column]`."""
 
     dataset: Any
     index: int
     column: str
 
     def load(self) -> "Path | Image.Image | npt.NDArray[Any] | bytes":
-        """The cell as a path, an image, an array or bytes; raises DataError for anything else."""
         return image_cell(self.dataset[self.index][self.column])
 
     def __str__(self) -> str:
@@ -37,7 +36,10 @@ ImageSource = Path | Image.Image | npt.NDArray[Any] | bytes | DatasetItem
 
 
 def image_cell(value: object) -> Path | Image.Image | npt.NDArray[Any] | bytes:
-    """One image as users and data sets write it; Hugging Face's undecoded form is `{"bytes", "path"}`."""
+    """Convert an image as given by users and data sets, such as Hugging Face's undecoded `{"bytes", "path"}`.
+
+    Raises DataError for other types.
+    """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
@@ -53,8 +55,8 @@ class ImageTable:
 
     images: n sources, decoded by `images.decode`.
     labels: (n,) int64, each below len(class_names).
-    class_names: one name a class, as the user wrote it; '_' becomes ' ' only in prompts.
-    root: folder that the fingerprint's paths are relative to; None takes them as they are.
+    class_names: one name per class, as written by the user; '_' becomes ' ' only in prompts.
+    root: folder for relative paths in the fingerprint; None keeps paths unchanged.
     """
 
     images: tuple[ImageSource, ...]
@@ -65,7 +67,7 @@ class ImageTable:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise DataError(
-                f"expected one label an image, found {len(self.images)} images and {len(self.labels)} labels."
+                f"expected one label per image, found {len(self.images)} images and {len(self.labels)} labels."
             )
         outside = (self.labels < 0) | (self.labels >= len(self.class_names))
         if outside.any():
@@ -85,18 +87,17 @@ class ImageTable:
         return ImageTable(self.images + other.images, labels, self.class_names, root)
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> "ImageTable":
-        """The rows at `indices`, in that order; the class list stays whole."""
+        """The rows at `indices`, in that order, with all class names."""
         chosen = np.asarray(indices, dtype=np.int64)
         return replace(self, images=tuple(self.images[i] for i in chosen), labels=self.labels[chosen])
 
     def counts(self) -> npt.NDArray[np.int64]:
-        """Images a class, (C,)."""
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
     def fingerprint(self) -> str:
-        """sha256 over each image's path (relative to root) or content, its label and class name, in order.
+        """sha256 of each image's path (relative to root) or content, its label and class name, in order.
 
-        Paths are NFC with forward slashes, so the same files give the same hash on every system.
+        Paths are NFC with forward slashes, so that the hash is the same on every system.
         """
         digest = hashlib.sha256()
         for source, label in zip(self.images, self.labels, strict=True):
@@ -110,7 +111,7 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-"""The splits of a source, in order, with the usual spellings of each."""
+"""The splits of a source, in order, with their usual spellings."""
 
 
 def split_kind(name: str) -> str | None:
@@ -120,10 +121,10 @@ def split_kind(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a source holds. All three tables share one class list.
+    """The tables of a source, which share one class list.
 
-    train: empty where a source has images to measure on alone.
-    ignored: files that lie among the images and are none (notes, archives), left out.
+    train: empty if a source has only evaluation images.
+    ignored: files among the images that are not images (notes, archives).
     """
 
     train: ImageTable
@@ -133,17 +134,17 @@ class Splits:
 
     @classmethod
     def of(cls, tables: Mapping[str, ImageTable], ignored: Sequence[Path] = ()) -> "Splits":
-        """From one or more tables by the names train, val and test."""
+        """From one or more tables named train, val and test."""
         train = tables["train"] if "train" in tables else next(iter(tables.values())).subset([])
         return cls(train, tables.get("val"), tables.get("test"), tuple(ignored))
 
     def present(self) -> dict[str, ImageTable]:
-        """The tables that hold images, by name: train, val, test."""
+        """The non-empty tables by name: train, val, test."""
         tables = {name: getattr(self, name) for name in SPLITS}
         return {name: table for name, table in tables.items() if table is not None and len(table)}
 
     def each(self, change: Callable[[ImageTable], ImageTable]) -> "Splits":
-        """`change(table)` of the tables that hold images."""
+        """Apply `change` to the non-empty tables."""
         return Splits.of({name: change(table) for name, table in self.present().items()}, self.ignored)
 
     def whole(self) -> ImageTable:
@@ -153,7 +154,7 @@ class Splits:
 
 
 def describe(source: ImageSource) -> str:
-    """A short name of one source for messages."""
+    """A short name of a source for messages."""
     if isinstance(source, Path | DatasetItem):
         return str(source)
     if isinstance(source, bytes):

@@ -43,7 +43,11 @@ def _plugins() -> Iterator[type[Method]]:
         if whole and all(hasattr(found, said) for said in ("name", "title", "year")):
             yield found
         else:
-            logger.warning("The method plug-in %s was left out: %s is no named Method.", point.name, point.value)
+            logger.warning(
+                "The method plug-in %s was left out: %s is not a named Method.",
+                point.name,
+                point.value,
+            )
 
 
 def _register() -> dict[str, type[Method]]:

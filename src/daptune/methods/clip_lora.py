@@ -31,8 +31,6 @@ ONCE_EACH = Fits(
 
 @dataclass(frozen=True)
 class CLIPLoRAConfig(MethodConfig):
-    """Options of CLIP-LoRA."""
-
     rank: Count = 2
     """Rank of the added matrices, r."""
     alpha: Positive = 1.0

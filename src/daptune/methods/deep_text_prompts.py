@@ -27,13 +27,11 @@ from .text_prompts import noise
 
 @dataclass(frozen=True)
 class DeepTextPromptConfig(MethodConfig):
-    """Options of deep text tokens."""
-
     text_tokens: Tokens = 2
     """Text prompt tokens a layer, M."""
     context_init: str = "a photo of a"
-    """Words in front of the class name: the first text_tokens of them are learned, the others stay frozen. Empty: the
-    tokens start from N(0, 0.02) noise and no word follows them."""
+    """Words before the class name: the first text_tokens are learned, the others stay frozen. Empty: tokens start from
+    N(0, 0.02) noise, without frozen words."""
 
 
 class DeepTextPrompts:

@@ -19,8 +19,6 @@ SHARE = 0.6  # of the epochs: 30 of 50 in the authors' few-shot setting, both me
 
 @dataclass(frozen=True)
 class EpochAverageConfig(MethodConfig):
-    """Options of the mean over epochs."""
-
     average: bool = True
     """Replace the prompts of the last epoch by their mean over the epochs (GPA)."""
     average_mean: Annotated[float, at_least(0, "0 (0.6 of the epochs) or an epoch from 1")] = 0.0

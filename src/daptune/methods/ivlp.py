@@ -23,8 +23,6 @@ from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_t
 
 @dataclass(frozen=True)
 class IVLPConfig(DeepTextPromptConfig, VisionPromptConfig):
-    """Options of both prompts."""
-
     text_depth: Depth = 0
     """Layers of the text tower with their own tokens, J: 1 is shallow, 0 is every layer."""
     vision_tokens: int = 2

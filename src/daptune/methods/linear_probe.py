@@ -23,8 +23,6 @@ GRID = Fits(lambda values: min(values, default=0) > 0, "one or more numbers abov
 
 @dataclass(frozen=True)
 class LinearProbeConfig(MethodConfig):
-    """Options of the linear probe."""
-
     features: Annotated[str, one_of(("projected", "pre_projection"))] = "projected"
     """projected (the joint embedding, D; CoOp's protocol) or pre_projection (the vision tower's, W; CLIP's paper)."""
     normalize: bool = False

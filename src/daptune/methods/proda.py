@@ -23,8 +23,6 @@ from .text_prompts import POSITIONS, TextPromptConfig, TextPrompts, noise
 
 @dataclass(frozen=True)
 class ProDAConfig(MethodConfig):
-    """Options of ProDA."""
-
     prompts: Count = 32
     """Number of learned contexts, Q."""
     text_tokens: Count = 16

@@ -21,8 +21,6 @@ from .support import class_means
 
 @dataclass(frozen=True)
 class PrototypeConfig(MethodConfig):
-    """Options of the nearest prototype."""
-
     metric: Annotated[str, one_of(("euclidean", "cosine"))] = "euclidean"
     """euclidean (squared, as in the paper) or cosine."""
     normalize: bool = True

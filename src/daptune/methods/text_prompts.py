@@ -31,8 +31,6 @@ STD = 0.02  # of the initial context, as in CoOp
 
 @dataclass(frozen=True)
 class TextPromptConfig(MethodConfig):
-    """Options of a learned context."""
-
     text_tokens: Tokens = 16
     """Context tokens, M."""
     context_init: str = ""

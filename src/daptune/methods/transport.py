@@ -25,8 +25,6 @@ ITERATIONS, SMALLEST_CHANGE = 100, 1e-2
 
 @dataclass(frozen=True)
 class TransportConfig(MethodConfig):
-    """Options of the transport."""
-
     # far below 0.05, exp(-2 / epsilon) is 0 in float32 and cannot be divided by
     regularization: Annotated[float, at_least(0.05, "0.05 or more")] = 0.1
     """Weight of the plan's entropy, epsilon; smaller values match features more strictly and need more iterations."""

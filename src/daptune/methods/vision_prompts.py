@@ -28,8 +28,6 @@ POSITIONS = ("after_ln_pre", "append")
 
 @dataclass(frozen=True)
 class VisionPromptConfig(MethodConfig):
-    """Options of learned visual tokens."""
-
     vision_tokens: Tokens = 16
     """Visual prompt tokens per layer, P."""
     vision_depth: Depth = 1

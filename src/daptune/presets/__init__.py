@@ -1,10 +1,8 @@
-"""Named settings: `--preset paper` gives what the official code ran, data set by data set; `fast` a short run.
+"""Named settings: `--preset paper` has the settings of the official code for each data set, `fast` a short run.
 
-The numbers lie in `paper.json` and `fast.json` beside this file. The papers' were read from the authors'
-repositories (the file says which) and belong to fp16 weights without loss scaling; learning rates span four orders
-of magnitude between data sets, which is why a preset is asked for by name and is never the default for a user's own
-images. `fast` begins with words and, with up to 4 images a class, ends after a fifth of the paper's epochs
-(docs/time_to_accuracy.md).
+`paper.json` holds the settings of the authors' repositories (named in the file), for fp16 weights without loss
+scaling. Learning rates span four orders of magnitude between data sets, so that presets are never the default. `fast`
+starts from a phrase and, with up to 4 images per class, uses a fifth of the paper's epochs (docs/time_to_accuracy.md).
 """
 
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from daptune.errors import MethodError, suggest
 from daptune.files import read_json
 
 PRESETS = ("paper", "fast")
-_ALL_AS_SHOTS = 16  # the shots whose number of steps all images get
+_ALL_AS_SHOTS = 16  # shots that determine the number of steps for all images
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset settles; the user's own options are laid over it."""
+    """Settings of a preset; the user's options override them."""
 
     method: dict[str, Any]
     """Fields of the method's config dataclass."""
@@ -36,21 +34,20 @@ def _table(name: str) -> dict[str, Any]:
 
 
 def dataset_names(preset: str = "paper") -> list[str]:
-    """The data sets that the preset has settings of its own for."""
+    """The data sets with their own settings."""
     return sorted(_table(preset)["datasets"])
 
 
 def method_names(preset: str = "paper") -> list[str]:
-    """The methods that the preset has settings for."""
     return sorted(_table(preset)["methods"])
 
 
 def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None = None) -> Preset:
     """The settings of `preset` for a method and a number of shots (None: all images).
 
-    `dataset` is the name of a benchmark data set; without it the generic values are taken: loss weights 0.1
-    (the official defaults), the median learning rate and, where epochs follow from their number, 100 classes.
-    Raises MethodError for an unknown preset, a data set it does not know, or a method that it has nothing for.
+    `dataset` is the name of a benchmark data set. Without it the generic values apply: loss weights 0.1 (the official
+    defaults), the median learning rate, and 100 classes to compute epochs from. Raises MethodError for an unknown
+    preset or data set, or a method without settings.
     """
     if preset not in PRESETS:
         raise MethodError(f"unknown preset {preset!r}.{suggest(preset, PRESETS)}")
@@ -66,7 +63,7 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     row = table["generic"] if key is None else table["datasets"][key]
     recipe = table["methods"][method]
     recipe = table["methods"].get(recipe.get("like"), {}) | recipe
-    own = recipe.get("datasets", {}).get(key, {})  # laid over the recipe, which is laid over what all share
+    own = recipe.get("datasets", {}).get(key, {})  # overrides the recipe, which overrides the shared settings
 
     template = {"dataset": key} if recipe.get("template") == "dataset" and key is not None else {}
     options = recipe.get("options", {}) | template | own.get("options", {})
@@ -75,11 +72,11 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     train = dict(table["train"])
     if "lr" in recipe:
         train["lr"] = float(row["lr"] if recipe["lr"] == "dataset" else recipe["lr"])
-    by_shots = recipe.get("epochs_by_shots")  # of its own: then for ImageNet too
+    by_shots = recipe.get("epochs_by_shots")  # of the method: also for ImageNet
     shared = table["epochs_by_dataset"].get(key) or _epochs(table["epochs_by_shots"], shots)
     train["epochs"] = _epochs(by_shots, shots) if by_shots else shared
     train |= recipe.get("train", {}) | own.get("train", {})
-    if "steps_per_shot" in recipe:  # as many passes as make so many steps, a pass being its whole batches
+    if "steps_per_shot" in recipe:  # convert to epochs of full batches
         images = shots or _ALL_AS_SHOTS
         batches = max(1, images * row["classes"] // train["batch_size"])
         train["epochs"] = round(recipe["steps_per_shot"] * images / batches)
@@ -87,7 +84,7 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
 
 
 def _epochs(by_shots: dict[str, int | None], shots: int | None) -> int | None:
-    """Those for 1 shot, up to 4, and above (and for all images); None: as many as without a preset."""
+    """Epochs for 1 shot, up to 4, or more (and all images); None: the default without a preset."""
     if shots is not None:
         for limit in ("1", "4"):
             if shots <= int(limit):
