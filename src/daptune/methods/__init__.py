@@ -37,24 +37,20 @@ def _plugins() -> Iterator[type[Method]]:
         try:
             found = point.load()
         except Exception as error:
-            logger.warning("The method plug-in %s was left out: %s", point.name, error)
+            logger.warning("Skipped the method plug-in %s: %s", point.name, error)
             continue
         whole = inspect.isclass(found) and issubclass(found, Method)
         if whole and all(hasattr(found, said) for said in ("name", "title", "year")):
             yield found
         else:
-            logger.warning(
-                "The method plug-in %s was left out: %s is not a named Method.",
-                point.name,
-                point.value,
-            )
+            logger.warning("Skipped the method plug-in %s: %s is not a named Method.", point.name, point.value)
 
 
 def _register() -> dict[str, type[Method]]:
     methods = {method.name: method for method in _own()}
     for method in _plugins():
         if method.name in methods:
-            logger.warning("The method plug-in %s was left out: there is a method of that name.", method.name)
+            logger.warning("Skipped the method plug-in %s: a method of that name exists.", method.name)
         else:
             methods[method.name] = method
     return dict(sorted(methods.items(), key=lambda item: (item[1].year, item[0])))
