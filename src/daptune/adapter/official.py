@@ -144,9 +144,7 @@ def _check_names(
 ) -> None:
     """AdapterError unless the checkpoint's embedded names (C, T, W) are those of the class names on this backbone."""
     if len(suffix) != len(class_names):
-        raise AdapterError(
-            f"{path} has {len(suffix)} classes, {len(class_names)} names were given; give one per class."
-        )
+        raise AdapterError(f"{path} has {len(suffix)} classes, {len(class_names)} names were given; name every class.")
     for place, (name, row) in enumerate(zip(class_names, suffix, strict=True)):
         ids = [*frozen, *name_tokens(backbone.tokenizer, name)]
         if not _embedded(backbone, row, ids):
