@@ -165,7 +165,7 @@ def test_the_card_says_what_a_reader_asks(fitted: FewShotClassifier, tmp_path: P
     tuned = card("ViT-B-16/openai")
     assert "base_model: timm/vit_base_patch16_clip_224.openai\nbase_model_relation: adapter\n" in tuned
     assert "pipeline_tag: image-classification" in tuned and "| held out dapt accuracy | 0.5 |" in tuned
-    assert "from `timm/vit_base_patch16_clip_224.openai` on the Hub, under the licence that is stated there" in tuned
+    assert "from `timm/vit_base_patch16_clip_224.openai` on the Hub, under the licence stated there" in tuned
     assert "which of 3 classes" in tuned and f'daptune.load("{PLACE}")' in tuned
     embedded = card("tiny")
     assert "base_model" not in embedded and "under the MIT licence" in embedded

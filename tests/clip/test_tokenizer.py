@@ -111,7 +111,7 @@ def test_a_folders_own_vocabulary(tmp_path: Path) -> None:
         ('{"model": {"type": "BPE", "vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}}', "empty"),
         (
             '{"model": {"type": "BPE", "vocab": {"a": 0, "c": 1}, "merges": ["a b"], "end_of_word_suffix": "</w>"}}',
-            "contradicts",
+            "inconsistent",
         ),
         (
             '{"model": {"type": "BPE", "vocab": {"<start_of_text>": 0, "<end_of_text>": 1, "a": 2}, "merges": [], '
