@@ -169,7 +169,7 @@ def test_the_card_says_what_a_reader_asks(fitted: FewShotClassifier, tmp_path: P
     assert "which of 3 classes" in tuned and f'daptune.load("{PLACE}")' in tuned
     embedded = card("tiny")
     assert "base_model" not in embedded and "under the MIT licence" in embedded
-    assert "whose licence is not known here" in card(str(tmp_path / "gone.pt"))
+    assert "whose licence is unknown" in card(str(tmp_path / "gone.pt"))
 
 
 def test_a_card_that_was_edited_is_published_as_it_is(
