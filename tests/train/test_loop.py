@@ -232,7 +232,7 @@ def test_how_often_to_save_may_change(tmp_path: Path, reference: Path) -> None:
 
 
 def test_resume_needs_a_folder() -> None:
-    with pytest.raises(TrainingError, match="folder of the run"):
+    with pytest.raises(TrainingError, match="folder of the stopped run"):
         train(None, resume=True)
 
 
