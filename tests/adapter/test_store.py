@@ -59,7 +59,7 @@ def test_the_card_names_what_matters(adapter: Path) -> None:
     card = (adapter / "README.md").read_text("utf-8")
     assert card.startswith("---\nlibrary_name: daptune\n")
     assert "blue_thing, green thing, red" in card
-    assert "512 numbers" in card
+    assert "512 parameters" in card
 
 
 def test_saving_replaces_an_adapter_and_keeps_other_files(copy: Path, fitted: FewShotClassifier) -> None:
