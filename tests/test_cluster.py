@@ -20,7 +20,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("Could not find\nany running instance")
 
     monkeypatch.setattr(cluster, "import_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=init))
-    reason = r"no Ray cluster could be reached or started \(Could not find any running.*\); RAY_ADDRESS names one"
+    reason = r"no Ray cluster could be reached or started \(Could not find any running.*\); set RAY_ADDRESS to"
     with pytest.raises(DataError, match=reason), cluster.connected():
         pass
     with pytest.raises(PlanError, match=r"reached at 1\.2\.3\.4:6379"), cluster.connected("1.2.3.4:6379", PlanError):

@@ -1,4 +1,4 @@
-"""A Ray cluster for `--executor ray`: joined where there is one, else started on this machine alone."""
+"""Ray cluster for `--executor ray`: an existing one, otherwise one started on this machine."""
 
 import os
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from typing import Any
 from daptune.errors import DaptuneError, DataError, MissingExtraError
 
 RETRIES = 5
-"""How often a task is begun again whose worker or node dies."""
+"""Retries of a task whose worker or node dies."""
 
 
 @contextmanager
 def connected(address: str | None = None, error: type[DaptuneError] = DataError) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster; a connection that was made here ends with the block.
+    """The module `ray`, connected to a cluster; a connection opened here is closed after the block.
 
-    The cluster: the one that this process is connected to, else the one at `address`, else the one that `RAY_ADDRESS`
-    names or that runs on this machine, else a new one of this machine alone.
-    Raises MissingExtraError without ray, and `error` where no cluster can be reached or started.
+    In order of preference: the cluster this process is connected to, the one at `address`, the one named by
+    `RAY_ADDRESS` or running on this machine, a new one on this machine.
+    Raises MissingExtraError without ray, and `error` if no cluster can be reached or started.
     """
     ray = import_ray()
     ours = not ray.is_initialized()
@@ -27,7 +27,7 @@ def connected(address: str | None = None, error: type[DaptuneError] = DataError)
         except (OSError, RuntimeError, ValueError) as found:  # ConnectionError is an OSError
             what = f"reached at {address}" if address else "reached or started"
             why = " ".join(str(found).split())[:200]
-            raise error(f"no Ray cluster could be {what} ({why}); RAY_ADDRESS names one") from None
+            raise error(f"no Ray cluster could be {what} ({why}); set RAY_ADDRESS to the address of one") from None
     try:
         yield ray
     finally:
@@ -36,7 +36,7 @@ def connected(address: str | None = None, error: type[DaptuneError] = DataError)
 
 
 def import_ray() -> Any:
-    """The module `ray`, without its usage statistics; raises MissingExtraError where it is not installed."""
+    """The module `ray`, with its usage statistics switched off. Raises MissingExtraError without ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

@@ -143,7 +143,7 @@ def test_the_verbs_take_names_of_the_hub(
     assert run(["push", str(adapter), "hf:user/colours", "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == {"adapter": "hf:user/colours", "url": f"{hub.url}/user/colours"}
-    assert "the backbone is named by a path of this machine" in shown.err  # the made-up one is a file
+    assert "the backbone is recorded as a local path" in shown.err  # the made-up one is a file
     assert run(["pull", "hf:user/colours", "--json"]) == 0
     pulled = json.loads(capsys.readouterr().out)
     assert (pulled["adapter"], pulled["method"], pulled["classes"]) == ("hf:user/colours", "coop_vpt", 3)

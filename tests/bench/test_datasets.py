@@ -35,5 +35,5 @@ def test_names_and_paths(pictures: Path) -> None:
     assert not any(map(is_path, known_names()))
     assert {"demo", "demo/fxemoji", "eurosat", "imagenet_a"} <= set(known_names())
     assert check_name(str(pictures)) == str(pictures)
-    with pytest.raises(DataError, match=r"A folder of your own is written \./pictures"):
+    with pytest.raises(DataError, match=r"For a folder, write \./pictures"):
         check_name("pictures")

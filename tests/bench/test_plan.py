@@ -92,7 +92,7 @@ targets = ["demo/fxemoji"]
         (GOOD + 'score = "vall"', "score 'vall' is not known. Did you mean 'val'?"),
         (GOOD + 'score = "val"\ntargets = ["demo/fxemoji"]', "leave out targets and base2new"),
         (GOOD + "experiments = 3", "experiments are tables"),
-        ('methods = ["dapt", "dapt"]\ndatasets = ["demo"]', "two methods are called 'dapt'"),
+        ('methods = ["dapt", "dapt"]\ndatasets = ["demo"]', "two methods have the label 'dapt'"),
         ('datasets = ["demo"]', "names no methods"),
         ("name = ", "is not TOML"),
     ],

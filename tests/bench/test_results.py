@@ -55,7 +55,10 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
     write(tmp_path)
     other = parse_plan(PLAN.text.replace("mine", "other"), "x")
     changed = parse_plan(PLAN.text.replace("[1, 2]", "[1, 3]"), "x")
-    for plan, message in ((other, "results of the plan 'mine', not of 'other'"), (changed, "1 results that the plan")):
+    for plan, message in (
+        (other, "results of the plan 'mine', not of 'other'"),
+        (changed, "1 results that are not in the plan"),
+    ):
         with pytest.raises(PlanError, match=message), open_results(tmp_path, plan, plan.jobs()):
             pass
     more = parse_plan(PLAN.text.replace("[1, 2]", "[1, 2, 3]"), "x")

@@ -43,7 +43,7 @@ def test_stopped_by_hand_it_says_how_to_go_on(
     monkeypatch.setattr("daptune.cli.bench.LocalProcesses", lambda processes: InThisProcess(stop_after=1))
     assert cli(["bench", str(file), "--out", str(run)]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"daptune: stopped; what is done is in {run}, and the same command goes on."
+    assert last == f"daptune: stopped; finished results are in {run}; run the same command to resume."
 
 
 def test_the_ready_plans_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def test_json(small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = json.loads(capsys.readouterr().out)
     assert found["bytes"] == (tmp_path / "new/page.html").stat().st_size
     assert all(Path(path).is_file() for path in found["files"])
-    assert "dapt is right on" in found["says"][0]
+    assert "dapt classifies" in found["says"][0]
 
 
 def test_a_second_report_is_the_same_file(small_run: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_bad_input(
     (tmp_path / "empty/results.jsonl").touch()
     assert "no finished result to report on" in refused(capsys, "empty")
     (tmp_path / "file").touch()
-    assert "cannot be made" in refused(capsys, bench_run, "--out", "file/report.html")
+    assert "cannot be created" in refused(capsys, bench_run, "--out", "file/report.html")
     assert not list(tmp_path.glob("*.html"))
 
 

@@ -61,7 +61,7 @@ def test_too_little_agreement_is_a_warning(tmp_path: Path) -> None:
         return Exported(tmp_path, 1, dtype, Agreement(1000, "images", 0.1, top1)).warning
 
     assert warning("fp32", 0.999) is None and warning("int8", 0.99) is None
-    said = "the file names the same class for 99.8 % of the images, below the target of 99.9 %"
+    said = "the file predicts the same class as torch for 99.8 % of the images, below the target of 99.9 %"
     assert warning("fp32", 0.998) == said
     assert "below the target of 99 %; --dtype fp32 agrees best" in str(warning("int8", 0.98))
 

@@ -50,14 +50,14 @@ def test_stopped_it_keeps_its_rows_and_the_same_command_goes_on(command, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(predict, "predict_rows", stopped)
         code, said = command("--out", "rows.jsonl")
-    assert code == 130 and "8 rows are in rows.jsonl.partial, and the same command goes on" in said
+    assert code == 130 and "8 rows are in rows.jsonl.partial; run the same command to resume" in said
     assert not Path("rows.jsonl").exists()
 
     code, said = command("--out", "rows.jsonl", "--top-k", "2")
     assert code == 2 and "holds a run with another top-k (1 there, 2 here)" in said
     code, said = command("--out", "rows.jsonl", images=".")
     assert code == 2
-    assert command("--out", "rows.jsonl") == (0, "daptune: 8 rows were there already; going on behind them\n")
+    assert command("--out", "rows.jsonl") == (0, "daptune: resuming after 8 existing rows\n")
     assert rows("rows.jsonl") == rows("whole.jsonl") and len(rows("rows.jsonl")) == 30
     assert not Path("rows.jsonl.partial").exists()
 

@@ -37,7 +37,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     with open(run / "results.jsonl", "a", encoding="utf-8") as file:
         file.write('{"format": 1, "key": "ab')
     found = read_runs([run])
-    assert len(found.results) == 1 and "not complete" in found.notes[0]
+    assert len(found.results) == 1 and "is incomplete" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
         ({"correct": {"test": "012"}}, "'correct' of 'test' must be"),
         ({"dataset": 3}, "'dataset' is '3'"),
         ({"shots": True}, "'shots' is 'True'"),
-        ({"key": "../../etc"}, "no key of a job"),
+        ({"key": "../../etc"}, "is not the key of a job"),
     ],
 )
 def test_a_line_that_is_no_result_is_told(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -167,7 +167,7 @@ def test_an_adapter_is_removed_and_added_while_others_go_on(start: Start, folder
     assert client.post("/v1/adapters", json={"name": "deep"}).status_code == 201
     assert client.post("/v1/adapters/deep/predict", files=files(png())).status_code == 200
     taken = client.post("/v1/adapters", json={"name": "deep"})
-    assert taken.status_code == 409 and "named 'deep' already" in taken.json()["error"]
+    assert taken.status_code == 409 and "already an adapter named 'deep'" in taken.json()["error"]
     for name, status in (("../words", 422), ("a/b", 422), ("", 422), (".hidden", 422), ("none", 404)):
         answer = client.post("/v1/adapters", json={"name": name})
         assert answer.status_code == status and answer.json()["error"], name
@@ -197,7 +197,7 @@ def test_an_adapter_is_downloaded_and_uploaded_under_another_name(start: Start, 
     ]
     assert both[0] == both[1]
     again = send(client, "copy", content)
-    assert again.status_code == 409 and "named 'copy' already" in again.json()["error"]
+    assert again.status_code == 409 and "'copy' is already taken" in again.json()["error"]
 
 
 def test_an_upload_that_is_no_adapter_of_this_server_leaves_nothing_behind(start: Start, folder: Path) -> None:

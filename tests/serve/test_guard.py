@@ -30,7 +30,7 @@ PREDICT = "/v1/adapters/words/predict"
 )
 def test_without_a_token_only_this_machine_is_answered(start: Start, host: str, status: int) -> None:
     answer = start().get("/v1/adapters", headers={"host": host})
-    assert answer.status_code == status and (status == 200 or "localhost alone" in answer.json()["error"])
+    assert answer.status_code == status and (status == 200 or "localhost only" in answer.json()["error"])
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         page.get_by_label("Name").fill("colours")
         page.get_by_label("Class 1").fill("red")
         page.get_by_label("Class 2").fill("blue_thing")
-        page.get_by_role("button", name="Begin").click()
+        page.get_by_role("button", name="Create").click()
         playwright.expect(page.locator("#train-state")).to_have_text("blue_thing has no picture yet.")
         assert page.locator("#train").is_disabled()
         for colour in ("red", "blue_thing"):
@@ -111,8 +111,8 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         assert {page.locator("#lesson-results h3").nth(n).inner_text() for n in (0, 1)} <= {"red", "blue_thing"}
         assert results.first.locator(".bars li").count() == 2 and results.first.locator(".track.thin").count() == 2
 
-        results.first.get_by_label("What it is really").select_option("red")
-        results.first.get_by_role("button", name="Learn this").click()
+        results.first.get_by_label("Correct class").select_option("red")
+        results.first.get_by_role("button", name="Add and train").click()
         playwright.expect(results).to_have_count(1)
         playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(4)
         playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")

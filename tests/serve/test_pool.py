@@ -115,7 +115,7 @@ def test_an_adapter_of_another_backbone_is_refused_with_both_hashes(small: Backb
 
 def test_names_are_taken_once_and_removal_is_at_once(small: Backbone, folder: Path) -> None:
     pool = pool_of(small, folder)
-    with pytest.raises(AdapterError, match="an adapter named 'deep' already"):
+    with pytest.raises(AdapterError, match="already an adapter named 'deep'"):
         pool.add(folder / "words", "deep")
     pool.open("deep")
     pool.remove("deep")

@@ -43,10 +43,10 @@ def test_sources_that_cannot_be_served_are_one_line(folder: Path, tmp_path: Path
     (tmp_path / "model.onnx").write_bytes(b"")
     (tmp_path / "two").mkdir()
     for paths, reason in (
-        ([], "found none; name adapters, or a folder"),
+        ([], "found none; name adapters or a folder"),
         ([folder, other / "deep"], "two adapters are named 'deep'"),
         ([folder, tmp_path / "two"], "expected one folder"),
-        ([tmp_path / "nothing"], "type: mkdir"),
+        ([tmp_path / "nothing"], "create a folder: mkdir"),
         ([folder, tmp_path / "model.onnx"], "cannot be served together"),
     ):
         with pytest.raises(AdapterError, match=reason) as raised:

@@ -1,10 +1,10 @@
-"""Experiments as data: a plan (TOML) is methods x data sets x shots x seeds; what its results lack is run.
+"""Benchmarks: a plan (TOML) is methods x data sets x shots x seeds; its missing results are computed.
 
-plan.py       TOML -> Plan -> Jobs                 datasets.py   a name in a plan -> Splits
-job.py        jobs of one training -> their rows   measure.py    what is measured on a trained method
-results.py    the file of results                  runner.py     what is missing, run and written down
-executors.py  processes of this machine, or Ray    summary.py    means over seeds, and the tables at the end
-plans/        the ready plans
+plan.py       TOML -> Plan -> Jobs                 datasets.py   data set name -> Splits
+job.py        jobs of one training -> results      measure.py    measurements on a trained method
+results.py    the results file                     runner.py     runs the missing jobs
+executors.py  local processes, or Ray              summary.py    means over seeds, printed tables
+plans/        plans that come with the package
 """
 
 from daptune.bench.plan import Experiment, Job, MethodRow, Plan, find_plan, ready_plans

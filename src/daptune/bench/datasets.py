@@ -1,4 +1,4 @@
-"""What a plan calls a data set -> its Splits: `demo`, `demo/<style>`, a benchmark's name, or the path of a folder."""
+"""Data set name in a plan -> Splits: `demo`, `demo/<style>`, a benchmark's name, or the path of a folder."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -17,35 +17,33 @@ from daptune.presets import dataset_names
 
 DEMO = "demo"
 HOLDOUT = 0.2
-"""Part of the images that is held out for testing where a folder has no test split: that of `daptune fit`."""
+"""Share of images held out for testing if a folder has no test split, as in `daptune fit`."""
 _SPLITS = {"support": "train", "validation": "val", "test": "test"}
 
 
 def known_names() -> list[str]:
-    """Every name that is no path."""
+    """All names that are not paths."""
     return [DEMO, *(f"{DEMO}/{style}" for style in demo_styles()), *dataset_names()]
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is that of a folder or file: it has a slash, or begins with a dot or `~`."""
+    """Whether a name is a path: it has a slash, or begins with a dot or `~`."""
     return name not in known_names() and (name.startswith((".", "~")) or "/" in name or "\\" in name)
 
 
 def check_name(name: str) -> str:
-    """The name. Raises DataError where there is no data set of that name, or nothing at that path."""
+    """The name. Raises DataError for an unknown name or a missing path."""
     if is_path(name):
         if not Path(name).expanduser().exists():
-            raise DataError(f"no data set at {name!r}; known by name are {', '.join(known_names())}")
+            raise DataError(f"no data set at {name!r}; known names are {', '.join(known_names())}")
     elif name not in known_names():
-        raise DataError(
-            f"there is no data set {name!r}.{suggest(name, known_names())} A folder of your own is written ./{name}"
-        )
+        raise DataError(f"there is no data set {name!r}.{suggest(name, known_names())} For a folder, write ./{name}")
     return name
 
 
 @lru_cache(maxsize=16)
 def read_dataset(name: str, root: Path) -> Splits:
-    """The images of a data set; `root` is the folder that the benchmark data sets lie in. Raises DataError."""
+    """The images of a data set; `root` is the folder of the benchmark data sets. Raises DataError."""
     if not is_path(name):
         kind, _, style = name.partition("/")
         return _demo(style or demo_styles()[0]) if kind == DEMO else read_benchmark(name, root)
@@ -57,10 +55,7 @@ def read_dataset(name: str, root: Path) -> Splits:
 
 
 def _demo(style: str) -> Splits:
-    """A style of the pictures in the package, from the archive as it is: the same everywhere, and nothing is written.
-
-    All styles have the class list of the first.
-    """
+    """A style of the demo pictures, read from the archive without unpacking. All have the class list of the first."""
     source = demo_styles()[0]
     with ZipFile(ARCHIVE) as archive:
         entries = sorted(name for name in archive.namelist() if name.count("/") == 3 and not name.endswith("/"))

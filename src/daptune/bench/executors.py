@@ -1,4 +1,4 @@
-"""Who runs the jobs: processes of this machine, or the nodes of a Ray cluster."""
+"""Executors of jobs: processes on this machine, or the nodes of a Ray cluster."""
 
 import contextlib
 import multiprocessing
@@ -23,18 +23,18 @@ from daptune.errors import Interrupted, PlanError
 Group = Sequence[Job]
 """Jobs that share a training."""
 FIRST_GUESS = 2 * 10**9
-"""Bytes that a job is taken to need until one has told."""
+"""Assumed memory of a job in bytes, until one has been measured."""
 MARGIN = 1.25
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the jobs find what they need, and what is done with a group of them."""
+    """Data folder, device and function of the jobs."""
 
     root: Path
     device: str = "cpu"
     work: Callable[..., list[Outcome]] = run_jobs
-    """Takes what `run_jobs` takes; a module's own function, for processes that start anew have to find it."""
+    """Called like `run_jobs`; a module-level function, because spawned processes import it."""
 
 
 class Executor(ABC):
@@ -42,28 +42,27 @@ class Executor(ABC):
 
     @abstractmethod
     def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
-        """Each group once, when it is done; closing the iterator ends what is under way."""
+        """Yield each group once, when it is done; closing the iterator stops running groups."""
 
 
 @dataclass
 class LocalProcesses(Executor):
-    """Processes of this machine, begun afresh (spawn), as many as `processes`, cores and memory allow.
+    """Spawned processes on this machine, as many as `processes`, cores and memory allow.
 
-    A process that dies, for want of memory or by a crash, costs its own jobs alone.
+    If a process dies, by a crash or for lack of memory, only its own jobs fail.
     """
 
     processes: int | None = None
     peak: int = FIRST_GUESS
-    """The most memory that a job has been seen to take, in bytes."""
+    """Highest measured memory of a job in bytes."""
     _busy: dict[Connection, "_Worker"] = field(default_factory=dict, init=False)
     _idle: list["_Worker"] = field(default_factory=list, init=False)
 
     def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
-        """As `Executor.run`."""
         waiting = deque(groups)
         limit = min(self.processes or _fitting(setting.device), len(waiting))
         chosen = self.processes is not None or setting.device != "cpu"
-        memory = None if chosen else available_bytes()  # what is asked for is done; a GPU's memory is its own
+        memory = None if chosen else available_bytes()  # not for an explicit number of processes, nor for GPUs
         said = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(said) if said.isdecimal() else max(1, default_workers() // max(1, limit))
         try:
@@ -89,7 +88,7 @@ class LocalProcesses(Executor):
 
 
 def _fitting(device: str) -> int:
-    """Processes for a device: one a core, or one a GPU."""
+    """Number of processes for a device: one per core or per GPU."""
     if device == "cuda":
         import torch
 
@@ -98,7 +97,7 @@ def _fitting(device: str) -> int:
 
 
 class _Worker:
-    """A process that does one group after another; its number says which GPU is its own."""
+    """A process that runs one group after another; its number selects its GPU."""
 
     group: Group
 
@@ -108,11 +107,11 @@ class _Worker:
         self.number = number
         self.process = context.Process(target=_serve, args=(theirs, number, setting, threads, os.getpid()), daemon=True)
         self.process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
+        theirs.close()  # so that the pipe closes when the process ends
 
     def give(self, group: Group) -> None:
         self.group = group
-        with contextlib.suppress(OSError):  # it died idle: `take` will tell
+        with contextlib.suppress(OSError):  # the process died while idle: `take` reports it
             self.connection.send(group)
 
     def take(self) -> list[Outcome]:
@@ -122,17 +121,17 @@ class _Worker:
             self.process.join()
             code = self.process.exitcode or 0
             ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-            hint = "; out of memory? Take fewer --processes" if code == -signal.SIGKILL else ""
+            hint = "; if it ran out of memory, use fewer --processes" if code == -signal.SIGKILL else ""
             return failed(self.group, f"its process ended {ended}{hint}")
 
 
 def _serve(connection: Connection, number: int, setting: Setting, threads: int, parent: int) -> None:
-    """The life of a process: it ends with its parent, also where that is killed, in the middle of a training."""
+    """Main loop of a process; it ends with its parent, even during a training."""
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    warnings.filterwarnings("ignore", module="sklearn")  # of few images a class, which is what is asked for
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    warnings.filterwarnings("ignore", module="sklearn")  # warnings about few images per class, which are intended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     torch.set_num_threads(threads)
     device = setting.device
     if device == "cuda":
@@ -148,15 +147,14 @@ def _serve(connection: Connection, number: int, setting: Setting, threads: int, 
 
 @dataclass
 class RayCluster(Executor):
-    """The nodes of a Ray cluster, a core a job. The data sets must lie at the same place on each.
+    """The nodes of a Ray cluster, one core per job. All nodes must have the data sets at the same path.
 
-    A job whose node is lost is begun again on another, up to RETRIES times.
+    A job whose node is lost is retried on another, up to RETRIES times.
     """
 
     address: str | None = None
 
     def run(self, groups: Sequence[Group], setting: Setting) -> Iterator[tuple[Group, list[Outcome]]]:
-        """As `Executor.run`."""
         gpus = 1 if setting.device.startswith("cuda") else 0
         with connected(self.address, error=PlanError) as ray:
             remote = ray.remote(setting.work).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
@@ -168,4 +166,4 @@ class RayCluster(Executor):
                 try:
                     yield group, ray.get(done[0])
                 except ray.exceptions.RayError as error:
-                    yield group, failed(group, f"Ray gave it up: {error}")
+                    yield group, failed(group, f"Ray could not run it: {error}")

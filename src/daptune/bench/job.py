@@ -1,5 +1,5 @@
-"""Jobs of one training -> their results. Nothing is written here: results and adapters are handed back as values,
-so that a process that is killed, here or on another machine, leaves nothing half done."""
+"""Jobs of one training -> their results. Results and adapters are returned as values, not written, so that a killed
+process leaves no incomplete files."""
 
 import tempfile
 import time
@@ -33,7 +33,7 @@ Hits = dict[str, NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result, and the files of its adapter by name."""
+    """A result, and its adapter as file name -> content."""
 
     result: Result
     adapter: dict[str, bytes] = field(default_factory=dict)
@@ -42,9 +42,9 @@ class Outcome:
 def run_jobs(
     jobs: Sequence[Job], root: Path, device: str = "cpu", stop: Callable[[], bool] | None = None
 ) -> list[Outcome]:
-    """Train once and measure what each of `jobs` asks for; they share `Job.training`.
+    """Train once and measure what each of `jobs` needs; they share `Job.training`.
 
-    A failure is a result with the status "failed" for each. Only being asked to stop raises (`Interrupted`).
+    A failure gives each job a result with the status "failed". Raises only `Interrupted`, on request by `stop`.
     """
     try:
         return _run(jobs, root, device, stop)
@@ -57,14 +57,14 @@ def run_jobs(
 
 
 def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
-    """The results of jobs that came to nothing."""
+    """The results of failed jobs."""
     return [Outcome(Result(**head(job), status="failed", error=" ".join(reason.split()))) for job in jobs]
 
 
 def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] | None) -> list[Outcome]:
     def ask(_: object) -> None:
         if stop is not None and stop():
-            raise Interrupted("the command that gave out this job has ended")
+            raise Interrupted("the command that started this job has ended")
 
     job = jobs[0]
     forget_peak(device)
@@ -75,7 +75,7 @@ def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] 
     method, train = classifier.method_, classifier.train_table_
     hits = {name: measure(method, table).correct for name, table in _measured(tests).items()}
     if not hits:
-        raise DataError(f"{job.dataset} has no images to measure on; give it a test split")
+        raise DataError(f"{job.dataset} has no images to measure on; add a test split")
     targets, skipped = _targets(jobs, classifier, root, hits)
     adapter, record = _adapter(classifier), classifier.record_
     same: dict[str, Any] = {
@@ -90,20 +90,20 @@ def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] 
         "epochs": len(classifier.history_.rows),
         "seconds": round(seconds, 3),
         "dispersion": dispersion(method, train, tests.test) if tests.test is not None else None,
-        "selected": _selected(classifier, tests),  # changes the method: last
+        "selected": _selected(classifier, tests),  # last, because it changes the method
         "peak_bytes": peak_bytes(device),
     }
     return [Outcome(Result(**head(own), **same, **_scores(own, hits | targets, skipped)), adapter) for own in jobs]
 
 
 def prepare(job: Job, root: Path, device: str = "cpu") -> tuple[FewShotClassifier, Splits, Splits]:
-    """The classifier that is to be fitted, what it learns from (drawn by itself), and what is measured on."""
+    """The unfitted classifier, the splits it samples its training images from, and the splits to measure on."""
     splits, tests = _images(job, root)  # before the backbone, which may be a long download
     return _classifier(job, splits, _backbone(job.backbone, job.precision, device)), splits, tests
 
 
 def head(job: Job) -> dict[str, Any]:
-    """The fields of a result that name its job."""
+    """The fields of a result that identify its job."""
     names = ("key", "plan", "experiment", "method", "label", "dataset", "shots", "seed", "options", "train")
     return {name: getattr(job, name) for name in names}
 
@@ -123,16 +123,16 @@ def _measured(tests: Splits) -> dict[str, ImageTable]:
 
 
 def _images(job: Job, root: Path) -> tuple[Splits, Splits]:
-    """What is learned from (drawn later), and what is measured on; of base-to-new the first half of the classes."""
+    """Splits to train on, before few-shot sampling, and splits to measure on; base-to-new: the base classes."""
     splits = read_dataset(job.dataset, root)
     if not len(splits.train):
-        raise DataError(f"{job.dataset} has no images to learn from; name it among the targets")
+        raise DataError(f"{job.dataset} has no training images; use it as one of the targets")
     if job.score == "val":
         return splits, replace(splits, test=None)
     if job.experiment != "base2new":
         return splits, splits
     base, _ = base_and_new(splits)
-    # the images are those of the draw from all classes, as in CoOp; only then are classes left out
+    # as in CoOp, sample from all classes first and then drop the new ones
     drawn = sample_fewshot(splits.train, job.shots, job.seed, val=splits.val)
     return replace(base_and_new(replace(splits, train=drawn.train, val=drawn.val))[0], test=None), base
 
@@ -146,7 +146,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifi
     preset = job.preset if job.preset is not None and job.method in method_names(job.preset) else None
     benchmark = job.dataset if job.dataset in dataset_names() else None
     if job.preset is not None and job.method == "zero_shot" and benchmark is not None and not options:
-        options["dataset"] = benchmark  # its own template, as in the publications
+        options["dataset"] = benchmark  # the data set's template, as in the publications
     return FewShotClassifier(
         job.method,
         backbone,
@@ -160,7 +160,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifi
 
 
 def _targets(jobs: Sequence[Job], classifier: FewShotClassifier, root: Path, hits: Hits) -> tuple[Hits, dict[str, str]]:
-    """What each of the jobs asks for besides the test images, and why some of it cannot be had."""
+    """Hits on the targets of the jobs, and the reasons why some targets cannot be measured."""
     method, job = classifier.method_, jobs[0]
     names = dict.fromkeys(name for own in jobs for name in own.targets)
     tables = {name: read_dataset(name, root).test for name in names}
@@ -181,7 +181,7 @@ def _targets(jobs: Sequence[Job], classifier: FewShotClassifier, root: Path, hit
 
 
 def _selected(classifier: FewShotClassifier, tests: Splits) -> dict[str, Any] | None:
-    """Accuracy of the epoch that was best on the few validation images; None where there are none, or no epochs."""
+    """Accuracy of the epoch that was best on the validation images; None without such images or epochs."""
     history, method, val = classifier.history_, classifier.method_, classifier.val_table_
     if not history.best or val is None:
         return None

@@ -1,4 +1,4 @@
-"""What a plan asks for beside accuracy: other data sets, and how features spread."""
+"""Measurements besides test accuracy: other data sets, and the dispersion of features."""
 
 from dataclasses import replace
 
@@ -17,15 +17,14 @@ from daptune.methods.base import encode_batches
 from daptune.methods.support import class_sums, view_features
 
 MOST_SPREAD = 2000
-"""Images that the dispersion is measured on."""
+"""Maximum number of images for the dispersion."""
 
 
 def right_on_target(method: Method, table: ImageTable, target: str, *, among_all: bool = False) -> NDArray[np.bool_]:
-    """(n,) whether each image of a data set with classes of its own is recognised.
+    """(n,) whether each image of a data set with other classes is classified correctly.
 
-    Where all of them are among the learned ones (ImageNet-A), those alone can be answered (any learned class with
-    `among_all`); else the method takes the new names. Raises MethodError where what was learned belongs to the old
-    classes.
+    If all its classes are learned ones (ImageNet-A), predictions are limited to these (to any learned class with
+    `among_all`); otherwise the method gets the new names. Raises MethodError if it does not accept new classes.
     """
     places = {name: place for place, name in enumerate(method.class_names)}
     if all(name in places for name in table.class_names):
@@ -34,7 +33,7 @@ def right_on_target(method: Method, table: ImageTable, target: str, *, among_all
             return measure(method, replace(table, labels=columns[table.labels], class_names=method.class_names)).correct
         return measure(method, table).among(columns.tolist()).correct
     other = method.with_classes(table.class_names)
-    if getattr(method.config, "dataset", "") and not is_path(target):  # a template of the old data set
+    if getattr(method.config, "dataset", "") and not is_path(target):  # the template belongs to the old data set
         config = replace(method.config, dataset=target)  # type: ignore[call-arg]
         other = type(method)(method.backbone, table.class_names, config, seed=method.seed)
         other.load_state_dict(method.state_dict())
@@ -42,15 +41,15 @@ def right_on_target(method: Method, table: ImageTable, target: str, *, among_all
 
 
 def evenly(table: ImageTable, most: int) -> ImageTable:
-    """At most so many images, evenly spaced in the table."""
+    """At most `most` images, evenly spaced in the table."""
     return table.subset(np.unique(np.linspace(0, len(table) - 1, min(len(table), most)).round().astype(np.int64)))
 
 
 def dispersion(method: Method, train: ImageTable, test: ImageTable) -> dict[str, float | None] | None:
-    """How classes spread and images gather; None for a method without text features, one a class.
+    """Dispersion of text and image features; None for a method without one text feature per class.
 
-    text_distance and uniformity are of the text features; prototype_distance and silhouette of test images' features,
-    prototypes being the mean unit zero-shot feature of the class's training images.
+    text_distance and uniformity describe the text features, prototype_distance and silhouette the features of test
+    images. The prototype of a class is the mean unit zero-shot feature of its training images.
     """
     method.eval()
     preprocess, device = method.backbone.preprocess, method.backbone.device

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a piece of work took at most. Linux tells all; elsewhere less is known."""
+"""Available memory and peak memory use. Complete on Linux only."""
 
 import contextlib
 import sys
@@ -8,20 +8,20 @@ import torch
 
 
 def available_bytes() -> int | None:
-    """Memory that programs may still take on this machine; None where the system does not say."""
+    """Available memory of this machine in bytes; None if the system does not report it."""
     return _kilobytes("/proc/meminfo", "MemAvailable")
 
 
 def forget_peak(device: str) -> None:
-    """Begin to watch anew, where that can be done."""
+    """Reset the peak, if the system supports it."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak of the resident set starts over
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak resident set size
 
 
 def peak_bytes(device: str) -> int:
-    """The most memory since `forget_peak`: of the process, or of the GPU that it works on."""
+    """Peak memory in bytes since `forget_peak`, of the process or of its GPU."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = _kilobytes("/proc/self/status", "VmHWM")

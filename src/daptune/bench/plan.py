@@ -1,4 +1,4 @@
-"""A plan: TOML -> frozen dataclasses -> jobs. Whatever is misspelt is told before anything runs.
+"""A plan: TOML -> frozen dataclasses -> jobs. Mistakes are reported before anything runs.
 
     name = "mine"
     backbone = "tiny"
@@ -6,7 +6,7 @@
     datasets = ["demo", "./pictures"]
     shots = [1, 4, 16]
 
-Several `[[experiments]]` may stand in one plan; what is said above them holds for each that does not say otherwise.
+A plan may have several `[[experiments]]`; keys above them are defaults for each.
 """
 
 import hashlib
@@ -34,13 +34,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Job:
-    """One row of results: a method with its options on a few-shot draw of a data set.
+    """One row of results: a method with its options on a few-shot sample of a data set.
 
-    options  fields of the method's config          train    fields of TrainConfig, and `steps` in place of `epochs`
-    targets  data sets that are measured on besides the test images
-    score    "val" leaves test images alone, so that nothing can be chosen by them
-    among    what is answered on a target that has some of the learned classes: "target", one of those that it has, or
-             "all", any learned class
+    options  fields of the method's config          train    fields of TrainConfig, or `steps` instead of `epochs`
+    targets  data sets to measure on besides the test images
+    score    "val" measures validation images only, so that nothing can be selected on test images
+    among    predictions on a target whose classes are all learned ones: "target", only its classes, or "all", any
+             learned class
     """
 
     plan: str
@@ -61,24 +61,24 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Names the job by its content."""
+        """Hash of the job's content."""
         return _digest(self._content())
 
     @property
     def training(self) -> str:
-        """The same for jobs that one training serves: they differ in what is measured or in how they are called."""
+        """Hash that is equal for jobs that share a training and differ only in name or measurements."""
         own = ("plan", "experiment", "label", "targets")
         content = {name: value for name, value in self._content().items() if name not in own}
         return _digest(content | {"half": self.experiment == "base2new"})
 
     def _content(self) -> dict[str, Any]:
-        first = {"score": SCORES[0], "among": AMONG[0]}  # results from before there was a choice keep their keys
+        first = {"score": SCORES[0], "among": AMONG[0]}  # older results lack these fields: keep their keys
         return {name: value for name, value in asdict(self).items() if name not in first or value != first[name]}
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method under a label of its own."""
+    """A method with its label and settings."""
 
     method: str
     label: str
@@ -88,7 +88,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Rows x data sets x shots x seeds, and what they are measured on."""
+    """Methods x data sets x shots x seeds, and what they are measured on."""
 
     kind: str
     methods: tuple[MethodRow, ...]
@@ -102,7 +102,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is to be run. `text` is the TOML that it was read from."""
+    """All experiments. `text` is the TOML source."""
 
     name: str
     backbone: str
@@ -112,7 +112,7 @@ class Plan:
     text: str = field(default="", repr=False, compare=False)
 
     def jobs(self) -> list[Job]:
-        """Every job once, the fewest shots of an experiment first."""
+        """All jobs without duplicates, the fewest shots of an experiment first."""
         jobs = [
             Job(
                 self.name, part.kind, row.method, row.label, dataset, shots, seed, self.backbone, self.precision,
@@ -131,20 +131,20 @@ _ROW = {item.name for item in fields(MethodRow)}
 
 
 def ready_plans() -> dict[str, str]:
-    """Name -> TOML of the plans that come with the package."""
+    """Name -> TOML of the plans in the package."""
     folder = files("daptune.bench").joinpath("plans")
     found = sorted((path for path in folder.iterdir() if path.name.endswith(".toml")), key=lambda path: path.name)
     return {path.name.removesuffix(".toml"): path.read_text("utf-8") for path in found}
 
 
 def find_plan(name: str) -> Plan:
-    """A ready plan by its name, or the plan in a file. Raises PlanError, one line, for whatever is not right."""
+    """A plan of the package by name, or the plan in a file. Raises PlanError."""
     ready = ready_plans()
     if name in ready:
         return parse_plan(ready[name], name)
     path = Path(name).expanduser()
     if path.suffix != ".toml" and not path.is_file():
-        raise PlanError(f"there is no plan {name!r}.{suggest(name, ready)} A plan of your own is a .toml file.")
+        raise PlanError(f"there is no plan {name!r}.{suggest(name, ready)} For a plan of your own, give a .toml file.")
     try:
         return parse_plan(path.read_text("utf-8"), path.stem)
     except (OSError, UnicodeDecodeError) as error:
@@ -152,7 +152,7 @@ def find_plan(name: str) -> Plan:
 
 
 def parse_plan(text: str, name: str) -> Plan:
-    """The plan in a TOML text; `name` is taken where it has none. Raises PlanError."""
+    """The plan in a TOML text; `name` is its default name. Raises PlanError."""
     try:
         return _plan(tomllib.loads(text), text, name)
     except tomllib.TOMLDecodeError as error:
@@ -169,7 +169,7 @@ def _plan(content: dict[str, Any], text: str, name: str) -> Plan:
     shared = {key: value for key, value in content.items() if key in _EXPERIMENT}
     parts = content.get("experiments", [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
-        raise PlanError(f"{where}: experiments are tables, written [[experiments]]; found {parts!r}")
+        raise PlanError(f"{where}: expected experiments as tables, written [[experiments]]; found {parts!r}")
     found = []
     for number, part in enumerate(parts, 1):
         place = f"{where}, experiment {number}"
@@ -194,7 +194,7 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
     methods = tuple(_row(item, train, where) for item in _of(list, content["methods"], f"{where}: methods"))
     labels = [row.label for row in methods]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise PlanError(f"{where}: two methods are called {twice!r}; give one of them a label of its own")
+        raise PlanError(f"{where}: two methods have the label {twice!r}; give one of them another label")
     found: dict[str, Any] = {"methods": methods}
     for key in ("datasets", "targets"):
         names = _of(list, content.get(key, []), where, empty=key == "targets")
@@ -202,7 +202,7 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
     for key, known in (("kind", KINDS), ("score", SCORES), ("among", AMONG)):
         found[key] = _one_of(content.get(key, known[0]), known, f"{where}: {key}")
     if found["score"] == "val" and (found["targets"] or found["kind"] == "base2new"):
-        raise PlanError(f'{where}: score = "val" measures validation images alone; leave out targets and base2new')
+        raise PlanError(f'{where}: score = "val" measures validation images only; leave out targets and base2new')
     for key, low, usual in (("shots", 1, 16), ("seeds", 0, 1)):
         numbers = _of(list, content.get(key, [usual]), f"{where}: {key}")
         found[key] = tuple(_whole(number, low, f"{where}: {key}") for number in numbers)
@@ -220,7 +220,7 @@ def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
     settings = {name: value for name, value in training.items() if name != "steps"}
     _known(settings, {item.name for item in fields(TrainConfig)} | {"steps"}, f"{where}: train")
     if "select" in settings or "seed" in settings:
-        raise PlanError(f"{where}: train has no select or seed here; both selections are measured, and seeds = [...]")
+        raise PlanError(f"{where}: train takes no select or seed; both selections are measured; use seeds = [...]")
     if "steps" in training:
         _whole(training["steps"], 1, f"{where}: steps")
         if "epochs" in training:
@@ -249,7 +249,7 @@ _EXPECTED: dict[type, str] = {
 
 
 def _of(kind: type[T], value: object, where: str, *, empty: bool = False) -> T:
-    """The value, if it is of that kind; a text or a list that holds nothing is refused, but for `empty`."""
+    """The value. Raises PlanError for another type, and for an empty text or list unless `empty`."""
     if not isinstance(value, kind) or not (empty or (value.strip() if isinstance(value, str) else value)):
         raise PlanError(f"{where}: expected {_EXPECTED[kind]}, found {value!r}")
     return value

@@ -1,9 +1,9 @@
-"""The file of results: one JSON object a line, only ever added to, each line on the disk before the next job's.
+"""The results file: one JSON object per line, append-only, each line synced to disk before the next.
 
-RUN/plan.toml        the plan                    RUN/adapters/<key>/   what each job learned
-RUN/results.jsonl    a line a result; of several with one key the last one counts
+RUN/plan.toml        the plan                    RUN/adapters/<key>/   the adapter of each job
+RUN/results.jsonl    one result per line; of several with the same key the last one counts
 
-`Result` is a line, for who writes it (`daptune bench`) and for who reads it (`daptune report`, the studies).
+`Result` is a line; `daptune bench` writes it, `daptune report` and the studies read it.
 """
 
 import logging
@@ -28,7 +28,7 @@ _log = logging.getLogger("daptune")
 
 @dataclass(frozen=True)
 class Result:
-    """A job that is done, or failed. Accuracies are shares, 0 to 1."""
+    """A finished or failed job. Accuracies are shares, 0 to 1."""
 
     key: str
     plan: str
@@ -41,7 +41,7 @@ class Result:
     options: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     status: str = "done"
-    """"done" or "failed"; what follows `error` is of a job that is done."""
+    """"done" or "failed"; a failed job has no fields after `error`."""
     error: str = ""
     method_config: dict[str, Any] = field(default_factory=dict)
     train_config: dict[str, Any] = field(default_factory=dict)
@@ -55,31 +55,30 @@ class Result:
     seconds: float | None = None
     dispersion: dict[str, float | None] | None = None
     selected: dict[str, Any] | None = None
-    """Of the epoch that validation chose: "epoch", "test", "val"."""
+    """Epoch selected on validation images and its accuracies: "epoch", "test", "val"."""
     peak_bytes: float | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
-    """Of the last step: "test", "val", and the names of target data sets, or "base" and "new"."""
+    """After the last step: "test", "val", and the names of target data sets, or "base" and "new"."""
     correct: dict[str, str] = field(default_factory=dict)
-    """For each split measured, a 1 or 0 an image in table order."""
+    """For each split measured, a 1 or 0 per image in table order."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Targets that were not measured, with the reason."""
+    """Targets that were not measured -> reason."""
     curve: dict[str, list[float]] | None = None
-    """Along the run, where it was looked at: "steps", "right" (validation images), "seconds"."""
+    """Learning curve, if recorded: "steps", "right" (correct validation images), "seconds"."""
     run: Path | None = field(default=None, compare=False)
-    """The folder that it was read from; not in the file."""
+    """The folder that it was read from; not stored in the file."""
 
     @property
     def done(self) -> bool:
-        """Whether the job came to an end."""
         return self.status == "done"
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What was measured beside the images of the same data set."""
+        """Names of the measured splits besides "test" and "val"."""
         return tuple(name for name in self.accuracy if name not in NOT_TARGETS)
 
     def to_json(self) -> dict[str, Any]:
-        """The line. A failure has what names it and the error."""
+        """The line of the file. A failure has only the fields up to `error`."""
         content: dict[str, Any] = {"format": FORMAT}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -91,7 +90,7 @@ class Result:
 
     @classmethod
     def from_json(cls, row: object, where: str, run: Path | None = None) -> "Result":
-        """What a line holds, every field checked. Raises DataError, one line that begins with `where`."""
+        """The result in a line, with checked fields. Raises DataError; its message begins with `where`."""
         content = _checked_format(row, where)
         needed = _NAMES | _MEASURED
         if content.get("status") != "done":
@@ -104,10 +103,10 @@ class Result:
             if value is None and name not in needed:
                 continue
             if not isinstance(value, kinds) or isinstance(value, bool):
-                raise DataError(f"{where}: {name!r} is {str(value)[:40]!r}; not a result of `daptune bench`")
+                raise DataError(f"{where}: {name!r} is {str(value)[:40]!r}; this is not a result of `daptune bench`")
             found[name] = value
         if not found["key"].isalnum():  # it names a folder
-            raise DataError(f"{where}: {found['key'][:40]!r} is no key of a job")
+            raise DataError(f"{where}: {found['key'][:40]!r} is not the key of a job")
         _check_numbers(found, where)
         found["class_names"] = tuple(str(name) for name in found.get("class_names", ()))
         for name in ("backbone", "versions", "skipped"):
@@ -116,7 +115,7 @@ class Result:
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
-    """What a value may be in JSON for a field of that type."""
+    """JSON types of a field with this type hint."""
     parts = [get_origin(part) or part for part in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
     return tuple(list if part is tuple else part for part in parts) + ((int,) if float in parts else ())
 
@@ -124,9 +123,9 @@ def _kinds(hint: Any) -> tuple[type, ...]:
 _KINDS = {item.name: _kinds(item.type) for item in fields(Result) if item.name != "run"}
 _HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
 _WHERE_GIVEN = ("error", "skipped", "curve")
-"""Fields that a line has where there is something to say."""
+"""Fields that are left out if empty."""
 _NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}
-"""What every line has, and what it has of a job that is done."""
+"""Required fields of every line, and of a finished job."""
 
 
 def _checked_format(row: object, where: str) -> dict[str, Any]:
@@ -134,9 +133,9 @@ def _checked_format(row: object, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: expected an object, found {type(row).__name__}")
     version = row.get("format")
     if not isinstance(version, int) or version < 1:
-        raise DataError(f"{where}: expected format {FORMAT}, found {version!r}; not of `daptune bench`")
+        raise DataError(f"{where}: expected format {FORMAT}, found {version!r}; not a result of `daptune bench`")
     if version > FORMAT:
-        raise DataError(f"{where}: format {version} is newer than this daptune; pip install -U daptune")
+        raise DataError(f"{where}: format {version} is newer than this daptune; update with: pip install -U daptune")
     return dict(row)
 
 
@@ -153,17 +152,17 @@ def _check_numbers(found: dict[str, Any], where: str) -> None:
 
 @dataclass(frozen=True)
 class ResultLines:
-    """All lines of a file, in its order."""
+    """All lines of a file, in order."""
 
     results: tuple[Result, ...]
     damaged: tuple[DataError, ...] = ()
-    """One for each line that is no result."""
+    """One for each line that is not a result."""
     cut_off: bool = False
-    """The last line is not complete, as after a kill."""
+    """The last line is incomplete, as after a kill."""
 
 
 def parse_results(content: bytes, path: Path) -> ResultLines:
-    """The lines of the file `path`, whose content it is."""
+    """Parse the content of the file `path`."""
     results, damaged, cut_off = [], [], False
     ends = content.count(b"\n")
     for number, row in json_lines(content):
@@ -181,12 +180,12 @@ def parse_results(content: bytes, path: Path) -> ResultLines:
 
 
 def read_results(run: Path) -> list[Result]:
-    """The results in a folder, one a key; damaged lines are logged and left out. Raises PlanError without a file."""
+    """The results in a folder, one per key; damaged lines are skipped and logged. Raises PlanError without a file."""
     path = run / RESULTS
     try:
         return list(_by_key(parse_results(path.read_bytes(), path)).values())
     except OSError as error:
-        raise PlanError(f"no results at {path} ({error.strerror}); name a folder that `daptune bench` wrote") from error
+        raise PlanError(f"no results at {path} ({error.strerror}); name a folder written by `daptune bench`") from error
 
 
 class Results:
@@ -196,7 +195,7 @@ class Results:
         self.run, self.rows, self._file = run, rows, file
 
     def add(self, result: Result, adapter: Mapping[str, bytes]) -> None:
-        """Write a result down; when this returns, it is on the disk, and so is its adapter."""
+        """Append a result and write its adapter; both are on disk when this returns."""
         if adapter:
             folder = self.run / ADAPTERS / result.key
             folder.parent.mkdir(exist_ok=True)
@@ -205,14 +204,14 @@ class Results:
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows |= _by_key(parse_results(line, self.run / RESULTS))  # as the next call will read it
+        self.rows |= _by_key(parse_results(line, self.run / RESULTS))  # as a later run will read it
 
 
 @contextmanager
 def open_results(run: Path, plan: Plan, jobs: Sequence[Job]) -> Iterator[Results]:
-    """The folder, made where it is missing; a line that a kill cut off is taken away.
+    """Open the folder, creating it if missing; an incomplete last line is removed.
 
-    Raises PlanError where it holds the results of another plan, or another process writes into it.
+    Raises PlanError if it has results of another plan or another process is writing to it.
     """
     path = run / RESULTS
     try:
@@ -222,7 +221,7 @@ def open_results(run: Path, plan: Plan, jobs: Sequence[Job]) -> Iterator[Results
         raise PlanError(f"{path} cannot be written ({error.strerror}); name another folder with --out") from error
     with file:
         if not try_lock(file):
-            raise PlanError(f"another `daptune bench` is writing into {run}; wait for it, or name another --out")
+            raise PlanError(f"another `daptune bench` is writing to {run}; wait for it, or name another --out")
         file.seek(0)
         content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
@@ -235,7 +234,7 @@ def open_results(run: Path, plan: Plan, jobs: Sequence[Job]) -> Iterator[Results
 
 def _by_key(lines: ResultLines) -> dict[str, Result]:
     for error in lines.damaged:
-        _log.warning("a damaged line is left out: %s", error)
+        _log.warning("skipped a damaged line: %s", error)
     return {result.key: result for result in lines.results}
 
 
@@ -246,6 +245,6 @@ def _check(rows: Mapping[str, Result], plan: Plan, keys: set[str], run: Path) ->
     if strange := [row for key, row in rows.items() if key not in keys]:
         what = "label {0.label}, dataset {0.dataset}, shots {0.shots}, seed {0.seed}".format(strange[0])
         raise PlanError(
-            f"{run} holds {len(strange)} results that the plan {plan.name!r} does not ask for ({what}), so it was "
-            f"changed since; {advice}"
+            f"{run} holds {len(strange)} results that are not in the plan {plan.name!r} ({what}), so the plan was "
+            f"changed; {advice}"
         )

@@ -1,4 +1,4 @@
-"""Runs what a plan's results lack. Killed at any moment, the same call goes on."""
+"""Runs the jobs of a plan that have no result yet; after an interruption the same call resumes."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +14,7 @@ from daptune.bench.results import Result, open_results
 
 @dataclass(frozen=True)
 class Step:
-    """A result that has come in, and how things stand; counts are of this call's jobs."""
+    """A new result and the progress of this call."""
 
     result: Result
     done: int
@@ -34,15 +34,15 @@ def run_plan(
     leave: Collection[str] = (),
     work: Callable[..., list[Outcome]] = run_jobs,
 ) -> list[Result]:
-    """Run the jobs of `plan` that `run` has no result of, and return those of all, in the plan's order.
+    """Run the jobs of `plan` without a result in the folder `run`; return the results of all, in the plan's order.
 
     root    folder of the benchmark data sets
-    retry   also run what failed before
-    tell    called for each result when it is written down
-    leave   keys of jobs that are not to be run
-    work    makes the outcomes of a group of jobs
+    retry   run failed jobs again
+    tell    called after each result is written
+    leave   keys of jobs to skip
+    work    computes the outcomes of a group of jobs
 
-    Raises PlanError where the folder holds something else. A job that fails is a result, and raises nothing.
+    Raises PlanError if the folder holds something else. A failing job raises nothing; it has a result too.
     """
     jobs = plan.jobs()
     executor = LocalProcesses() if executor is None else executor
@@ -54,7 +54,7 @@ def run_plan(
         groups, began, done = by_training(missing), time.monotonic(), 0
         with closing(executor.run(groups, Setting(root, device, work))) as outcomes:  # type: ignore[type-var]
             for number, (_, found) in enumerate(outcomes, 1):
-                left = (time.monotonic() - began) / number * (len(groups) - number)  # as long as what came took
+                left = (time.monotonic() - began) / number * (len(groups) - number)  # at the mean time so far
                 for outcome in found:
                     results.add(outcome.result, outcome.adapter)
                     done += 1
@@ -64,7 +64,7 @@ def run_plan(
 
 
 def by_training(jobs: Sequence[Job]) -> list[Group]:
-    """Jobs put together that one training serves, in the order of the first of each."""
+    """Groups of jobs that share a training, in the order of their first jobs."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.training, []).append(job)

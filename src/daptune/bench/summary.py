@@ -1,4 +1,4 @@
-"""Results -> means over seeds and data sets, and the tables that `daptune bench` prints."""
+"""Means of results over seeds and data sets, and the tables that `daptune bench` prints."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from daptune.bench.results import Result
 
 BY_PLACE = ("domain", "crossdataset", "base2new")
-"""Kinds whose columns are what was measured on; those of the others are shots."""
+"""Kinds of experiments with one column per measured split; the others have one per number of shots."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation over seeds (NaN for one seed) of a share."""
+    """Mean and standard deviation of a share over seeds (NaN for one seed)."""
 
     mean: float
     deviation: float
@@ -22,7 +22,7 @@ class Summary:
 
 
 def summarise(values: Iterable[float]) -> Summary | None:
-    """Mean and sample deviation; None of nothing."""
+    """Mean and sample standard deviation; None without values."""
     x = tuple(values)
     if not x:
         return None
@@ -30,7 +30,7 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def over_seeds(rows: Iterable[Result], datasets: Sequence[str], place: str) -> Summary | None:
-    """Accuracy on `place`, mean over data sets, each the same weight, seed by seed; None where one is missing."""
+    """Accuracy on the split `place` over seeds, averaged over data sets; seeds without all data sets are left out."""
     by_seed: dict[int, dict[str, float]] = {}
     for row in rows:
         if place in row.accuracy:
@@ -40,7 +40,7 @@ def over_seeds(rows: Iterable[Result], datasets: Sequence[str], place: str) -> S
 
 
 def share_text(value: float, spread: float | None = None) -> str:
-    """`53.2 ± 0.8`: a share and its deviation in per cent; no deviation where none is known."""
+    """`53.2 ± 0.8`: a share in per cent with its standard deviation, if known."""
     return f"{100 * value:.1f}" + ("" if spread is None or math.isnan(spread) else f" ± {100 * spread:.1f}")
 
 
@@ -50,13 +50,13 @@ def counted(count: int, noun: str) -> str:
 
 
 def sets_text(datasets: Sequence[str], lead: str = "") -> str:
-    """The name of a single data set; of several their number, after `lead`."""
+    """The name of a single data set; for several, `lead` and their number."""
     return datasets[0] if len(datasets) == 1 else f"{lead}{len(datasets)} data sets"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, a line a method."""
+    """Cells as text, one row per method."""
 
     title: str
     columns: tuple[str, ...]
@@ -64,7 +64,7 @@ class Table:
 
 
 def tables(rows: Sequence[Result]) -> list[Table]:
-    """A table for each experiment, over data sets a mean; a cell is empty where not every data set has its result."""
+    """A table for each experiment with means over data sets; a cell is empty if a data set has no result."""
     kinds: dict[str, list[Result]] = {}
     for row in rows:
         if row.done:
@@ -85,7 +85,7 @@ def _of_kind(kind: str, rows: Sequence[Result]) -> list[Table]:
     places = list(dict.fromkeys(place for row in rows for place in row.accuracy if place not in left_out))
     found = []
     for count in shots:
-        title = f"{kind}: learned from {where}, {counted(count, 'shot')}"
+        title = f"{kind}: trained on {where}, {counted(count, 'shot')}"
         found.append(Table(title, ("method", *places), _cells(rows, sets, [(count, place) for place in places])))
     return found
 
@@ -93,7 +93,7 @@ def _of_kind(kind: str, rows: Sequence[Result]) -> list[Table]:
 def _cells(
     rows: Sequence[Result], sets: Sequence[str], columns: Sequence[tuple[int, str]]
 ) -> tuple[tuple[str, ...], ...]:
-    """A line for each method: its name, then a cell for each (shots, place)."""
+    """A row for each method: its name, then a cell for each (shots, split)."""
     lines = []
     for label in dict.fromkeys(row.label for row in rows):
         cells = [label]

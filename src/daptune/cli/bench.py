@@ -1,4 +1,4 @@
-"""`daptune bench`: a plan of experiments, what is missing of it, and a table at the end."""
+"""`daptune bench`: run the missing jobs of a plan and print tables of the results."""
 
 import os
 import shlex
@@ -27,13 +27,13 @@ def run(
     listing: bool,
     as_json: bool,
 ) -> int:
-    """Do it; raises PlanError for a plan, or a folder, that is not as it should be."""
+    """Run the command. Raises PlanError for a bad plan or folder."""
     if name is None:
         return _list_plans(as_json)
     if processes is not None and processes < 1:
         raise PlanError(f"--processes must be at least 1; found {processes}")
     if executor != "ray" and ray_address is not None:
-        raise PlanError("--ray-address names a Ray cluster; add --executor ray")
+        raise PlanError("--ray-address needs --executor ray; add it, or leave out --ray-address")
     plan = find_plan(name)
     run_dir = (out or Path("runs") / plan.name).expanduser()
     if listing:
@@ -55,7 +55,7 @@ def run(
                 plan, run_dir, root=root.expanduser(), executor=workers, device=device, retry=retry, tell=tell
             )
         except KeyboardInterrupt as error:
-            raise Interrupted(f"stopped; what is done is in {run_dir}, and the same command goes on.") from error
+            raise Interrupted(f"stopped; finished results are in {run_dir}; run the same command to resume.") from error
     failures = [row for row in rows if not row.done]
     done, found = len(rows) - len(failures), tables(rows)
     if as_json:
@@ -64,13 +64,13 @@ def run(
         emit_json({"plan": plan.name, "run": str(run_dir), "done": done, "failed": failed, "tables": shown})
     else:
         for table in found:
-            print_table(f"{table.title}: accuracy in %, mean and deviation over seeds", table.columns, table.cells)
+            print_table(f"{table.title}: accuracy in %, mean ± deviation over seeds", table.columns, table.cells)
         say(f"{done} results in {run_dir / RESULTS}")
     if failures:
         again = shlex.join(["daptune", "bench", name, *(("--out", str(out)) if out else ()), "--retry"])
         first = failures[0]
         note(f"daptune: {len(failures)} of {len(rows)} jobs failed, first {_where(first)}: {first.error}")
-        note(f"daptune: once that is mended: {again}")
+        note(f"daptune: to retry the failed jobs: {again}")
     return 2 if failures else 0
 
 
@@ -79,8 +79,8 @@ def _list_plans(as_json: bool) -> int:
     if as_json:
         emit_json(about)
     else:
-        print_table("ready plans", ("plan", "what it is"), list(about.items()), left=2)
-        say("daptune bench PLAN runs one; a plan of your own is a .toml file: docs/reproduce.md")
+        print_table("ready plans", ("plan", "description"), list(about.items()), left=2)
+        say("run one with: daptune bench PLAN; docs/reproduce.md describes how to write a plan (.toml)")
     return 0
 
 

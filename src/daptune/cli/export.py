@@ -25,28 +25,28 @@ def export(
     backbone: str | None = None,
     json: Json = False,
 ) -> int:
-    """Write an adapter for other programs: one ONNX file, whose agreement with torch is measured, or class weights.
+    """Export an adapter as one ONNX file, with measured agreement with torch, or as class weights.
 
-    `daptune predict model.onnx` runs the file, without torch.
+    `daptune predict model.onnx` runs the file without torch.
 
     Parameters
     ----------
     to
-        `onnx`: image tower with prompts, class weights, names and preprocessing in one file. `text-weights`: the
-        class weights as .npy and CSV, for the same CLIP elsewhere.
+        `onnx`: image tower with prompts, class weights, names and preprocessing in one file. `text-weights`: class
+        weights as .npy and CSV, for the same CLIP in another program.
     out
-        File to write; by default `model.onnx` or `text-weights.npy`.
+        Output file; default `model.onnx` or `text-weights.npy`.
     dtype
-        Of the image tower's matrices.
+        Number format of the image tower's matrices.
     images
-        Folder that the agreement is measured on; by default the demo's pictures, or made-up ones.
+        Folder with images to measure the agreement on; default: the demo's images or random images.
     backbone
-        Where the adapter's backbone lies now, if not under the name that the adapter has.
+        Current location of the adapter's backbone, if it differs from the recorded name.
     """
     if to == "text-weights" and (dtype != "fp32" or images is not None):
         raise DataError("--dtype and --images belong to --to onnx; leave them out")
     with warnings_shown():
-        # exports start from the exact numbers, whatever the adapter was trained in
+        # always export from fp32, whatever the training precision
         classifier = load_with(adapter, RunOptions(precision="fp32", backbone=backbone))
         if to == "onnx":
             done, shown = _onnx(classifier, out or Path("model.onnx"), dtype, images)
@@ -64,7 +64,7 @@ def export(
 def _onnx(
     classifier: "FewShotClassifier", out: Path, dtype: str, images: Path | None
 ) -> tuple[dict[str, Any], dict[str, object]]:
-    """Write the ONNX file: what --json prints, and what is printed without it."""
+    """Write the ONNX file; return the output with and without --json."""
     from daptune.export.onnx_file import export_onnx
 
     done = export_onnx(classifier, out, dtype=dtype, images=images)
@@ -87,7 +87,6 @@ def _onnx(
 
 
 def _weights(classifier: "FewShotClassifier", out: Path) -> tuple[dict[str, Any], dict[str, object]]:
-    """The same for the class weights."""
     from daptune.export.weights import export_weights
 
     done = export_weights(classifier, out)
@@ -95,5 +94,5 @@ def _weights(classifier: "FewShotClassifier", out: Path) -> tuple[dict[str, Any]
     return {"files": files, "shape": done.shape, "scale": done.scale, "warning": done.warning}, {
         "files": ", ".join(files),
         "weights": f"{rows} classes x {columns}, text features times {done.scale:.4g}",
-        "use": "softmax(z @ weights.T), z the unit image features of the same CLIP",
+        "use": "softmax(z @ weights.T), with z the unit image features of the same CLIP",
     }

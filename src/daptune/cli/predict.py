@@ -1,4 +1,4 @@
-"""`daptune predict`: one row an image, in order, written as they come; to a file, so that a run may end and go on."""
+"""`daptune predict`: one row per image, in order; a run that writes to a file can be interrupted and resumed."""
 
 import hashlib
 import os
@@ -20,11 +20,11 @@ from daptune.predict.row_log import RowLog
 from daptune.predict.rows import Format, Row, check_parquet, format_of, line_writer, predict_rows
 
 COUNTED = 10_000
-"""Up to so many images are counted before the first is read, so that the time left can be told."""
+"""Maximum number of images that are counted before the first is read, to estimate the remaining time."""
 
 
 def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> int:
-    """Do it; returns 2 when not a single image could be read. Raises DaptuneError for bad input."""
+    """Run the command. Raises DaptuneError for bad input or if no image could be read."""
     form = _format(predict)
     paths = ["-" if path == STDIN else path for path in paths]
     images, total = _images(paths, predict.shard)
@@ -43,7 +43,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
         else:
             with RowLog(predict.out, _identity(adapter, paths, predict, options)) as log:
                 if log.match(images):
-                    note(f"daptune: {log.done} rows were there already; going on behind them")
+                    note(f"daptune: resuming after {log.done} existing rows")
                     bar.advance(task, log.done)
                 try:
                     for rows in predicted(images):
@@ -51,7 +51,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
                         bar.advance(task, len(rows))
                 except KeyboardInterrupt:
                     raise Interrupted(
-                        f"Stopped; {log.done} rows are in {log.folder}, and the same command goes on behind them."
+                        f"Stopped; {log.done} rows are in {log.folder}; run the same command to resume."
                     ) from None
                 log.finish(form, predict.top_k)
                 done, read = log.done, log.read
@@ -61,7 +61,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
 
 
 def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) -> Predictor:
-    """An adapter, or an ONNX file of one, which needs no torch. On a Ray cluster, each worker calls this."""
+    """Load an adapter, or an exported ONNX file, which needs no torch. On a Ray cluster each worker calls this."""
     predictor: Predictor
     if adapter.suffix.lower() == ".onnx":
         from daptune.predict.onnx import OnnxClassifier
@@ -103,14 +103,14 @@ def _format(predict: PredictOptions) -> Format:
 
 
 def _images(paths: Sequence[str], part: str | None) -> tuple[Iterator[Item], int | None]:
-    """The stream, and how many it has where that is soon told. Raises DataError when that is nothing."""
+    """The stream, and its length if that is quick to find. Raises DataError for an empty stream."""
     if not paths:
         raise DataError("no images given; name files, folders, or - for a list on standard input")
     images = items(paths) if part is None else shard(items(paths), part)
     head: list[Item] = []
     for item in images:
         head.append(item)
-        if len(head) == COUNTED or isinstance(item.source, bytes):  # pictures themselves are not held
+        if len(head) == COUNTED or isinstance(item.source, bytes):  # image bytes are not kept in memory
             return chain(head, images), None
     if not head:
         here = f"part {part} of " if part else ""
@@ -119,7 +119,7 @@ def _images(paths: Sequence[str], part: str | None) -> tuple[Iterator[Item], int
 
 
 def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> dict[str, Any]:
-    """What decides the rows of a run, so that an interrupted one is not gone on with by another."""
+    """Settings that determine the rows; a resumed run must match them."""
     files = [adapter]
     if adapter.suffix.lower() != ".onnx":
         from daptune.adapter.sharing import find_adapter

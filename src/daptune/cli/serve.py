@@ -1,4 +1,4 @@
-"""`daptune serve`: adapters over HTTP, with a page to use and teach them."""
+"""`daptune serve`: adapters over HTTP, with a web page."""
 
 import os
 from pathlib import Path
@@ -26,28 +26,28 @@ def serve(
     device: str = "cpu",
     limits: Annotated[Limits, Parameter(name="*")] = _LIMITS,
 ) -> int:
-    """Serve adapters over HTTP, any number on one backbone in memory, with a page to use and to teach them.
+    """Serve any number of adapters of one backbone over HTTP, with a web page to test adapters and train new ones.
 
     Parameters
     ----------
     paths
-        Adapters; or a folder of adapters, which may be empty, to which taught and uploaded ones are written; or
-        exported models (.onnx).
+        Adapters; or exported models (.onnx); or a folder of adapters, which may be empty, where new and uploaded
+        adapters are saved.
     host
-        Address to listen at; beyond this machine it needs a token.
+        Address to listen on; an address that other machines can reach requires a token.
     port
-        Port to listen at; 0 takes a free one.
+        Port to listen on; 0 chooses a free one.
     token
-        What clients have to send as `Authorization: Bearer TOKEN`; also read from the variable DAPTUNE_TOKEN.
+        Clients must send it as `Authorization: Bearer TOKEN`; default: the variable DAPTUNE_TOKEN.
     backbone
-        The frozen CLIP; by default that of the first adapter, or `tiny` where there is none yet.
+        The frozen CLIP; default: that of the first adapter, or `tiny` without adapters.
     precision
-        Of the frozen CLIP; by default that of the first adapter.
+        Precision of the frozen CLIP; default: that of the first adapter.
     device
-        Device of torch to run on: `cpu`, `cuda`, `mps`.
+        Torch device: `cpu`, `cuda`, `mps`.
     """
     try:
-        import python_multipart  # noqa: F401  starlette asks for it when the first upload is there
+        import python_multipart  # noqa: F401  starlette imports it only at the first upload
 
         from daptune.serve import server
         from daptune.serve.app import make_app
@@ -55,7 +55,7 @@ def serve(
         raise MissingExtraError(f"serving needs {error.name}: pip install 'daptune[serve]'") from error
 
     token = token or os.environ.get("DAPTUNE_TOKEN") or None
-    server.check_exposure(host, token)  # all that is quick to check comes before the backbone is loaded
+    server.check_exposure(host, token)  # quick checks before the backbone is loaded
     sources = server.read_sources(paths)
     listening = server.open_socket(host, port)
     with warnings_shown():

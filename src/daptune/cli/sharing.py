@@ -17,18 +17,18 @@ def push(
     Parameters
     ----------
     target
-        `hf:user/name`; made if it is not there.
+        `hf:user/name`; created if missing.
     private
-        Make it visible to you alone.
+        Create a private repository.
     revision
-        Branch to write to; made if it is not there.
+        Branch to write to; created if missing.
     """
     from daptune.adapter.sharing import push_adapter
 
     done = push_adapter(adapter, target, private=private, revision=revision)
     backbone = done.record.backbone["name"]
     if Path(backbone).is_absolute() or backbone.startswith("."):
-        note(f"daptune: warning: the backbone is named by a path of this machine, {backbone}; others need --backbone")
+        note(f"daptune: warning: the backbone is recorded as a local path, {backbone}; other users need --backbone")
     if json:
         emit_json({"adapter": done.name, "url": done.url})
     else:
@@ -38,21 +38,21 @@ def push(
 
 @app.command
 def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -> int:
-    """Download a backbone, or an adapter with its backbone, into the local cache, for use without a network later.
+    """Download a backbone, or an adapter with its backbone, into the local cache for offline use.
 
     Parameters
     ----------
     backbone
-        `ViT-B-16/openai` and its like, or `hf:org/repo` of a backbone or an adapter.
+        A name such as `ViT-B-16/openai`, or `hf:org/repo` of a backbone or an adapter.
     revision
-        Commit, tag or branch on the hub.
+        Commit, tag or branch on the Hub.
     """
     from daptune.adapter.sharing import fetch_adapter, holds_adapter, on_hub
     from daptune.adapter.store import load_adapter
     from daptune.clip.backbone import load_backbone
     from daptune.clip.hub import pull as fetch
 
-    # what was fetched is loaded once, so that a damaged or unusable one is told now
+    # load it once, so that a damaged or unusable download fails now
     source = on_hub(backbone)
     if source is not None and holds_adapter(source := replace(source, revision=revision or source.revision)):
         path = fetch_adapter(source)
@@ -76,6 +76,6 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all below a folder."""
+    """Bytes of a file, or of all files below a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

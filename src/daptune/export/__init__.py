@@ -1,8 +1,8 @@
-"""A fitted classifier for other programs: one ONNX file, or the class weights as a table.
+"""Export of a fitted classifier: one ONNX file, or the class weights as a table.
 
-onnx_file.py   the file, written                       graph.py   image tower with prompts, class weights
-agreement.py   how well it agrees with torch           int8.py    matrices in 8 bits
-weights.py     class weights alone                     runtime.py the address of `OnnxClassifier`
+onnx_file.py   writing the file             graph.py   image tower with prompts, class weights
+agreement.py   agreement with torch         int8.py    8-bit matrices
+weights.py     class weights only           runtime.py alias of `OnnxClassifier`
 
-`daptune.predict.onnx` runs the file, without torch.
+`daptune.predict.onnx` runs the file without torch.
 """

@@ -1,4 +1,4 @@
-"""How well an exported file agrees with torch: measured on images, never assumed."""
+"""Agreement of an exported file with torch, measured on images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,28 +17,26 @@ from daptune.errors import DataError
 from daptune.predict.onnx import OnnxClassifier
 
 TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
-"""Share of images with the same likeliest class that a file of each type should reach."""
+"""Minimum share of images with the same predicted class, by number format."""
 BATCHES = (1, 3, 32)
-"""Sizes that the file is run in, in turn; none is the one that was traced."""
+"""Batch sizes of the measurement; all differ from the traced one."""
 MOST = 1_000
-"""Images at most: more would not change the figure, only the time."""
+"""Maximum number of images; more would only take longer."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was measured, on how many images of what kind."""
-
     images: int
     source: str
     max_logit_difference: float
     top1: float
-    """Share of the images whose likeliest class is the same."""
+    """Share of images with the same predicted class."""
     batches: tuple[int, ...] = BATCHES
 
 
 def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list[ImageSource], str]:
-    """What to measure on, and how to call it: the images of a folder, else those of the demo for the embedded
-    backbone, else made-up ones."""
+    """Images to measure on and their description: those of a folder, for the embedded backbone those of the demo,
+    otherwise random images."""
     if folder is not None:
         files = list(image_files(folder.expanduser()))
         if not files:
@@ -50,11 +48,11 @@ def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list
         with ZipFile(ARCHIVE) as archive:
             names = [name for name in archive.namelist() if name.startswith(f"{style}/validation/")]
             return [archive.read(name) for name in names], "validation pictures of the demo"
-    return made_up(), "made-up images; --images FOLDER measures on your own"
+    return made_up(), "random images; use --images FOLDER for your own"
 
 
 def made_up(count: int = 100) -> list[ImageSource]:
-    """Colour fields with noise, 64 x 64 pixels, the same on every machine."""
+    """Random colour fields with noise, 64 x 64 pixels, the same on every machine."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (count, 4, 4, 3)).repeat(16, 1).repeat(16, 2)
     noisy = coarse + rng.normal(0, 20, coarse.shape)
@@ -64,9 +62,9 @@ def made_up(count: int = 100) -> list[ImageSource]:
 def measure(
     classifier: FewShotClassifier, exported: OnnxClassifier, images: Sequence[ImageSource], source: str
 ) -> Agreement:
-    """Compare the logits of both on the same images, those of the file in batches of `BATCHES` in turn.
+    """Compare the logits of both on the same images; the file runs in batches of `BATCHES` in turn.
 
-    Raises DataError when none of the images can be read.
+    Raises DataError if no image can be read.
     """
     method, seen, equal, largest = classifier.method_, 0, 0, 0.0
     for batch in decoded_batches(images, exported.preprocess, sum(BATCHES)):

@@ -1,7 +1,7 @@
-"""A method as one graph: preprocessed images in, logits and probabilities out.
+"""A method as one graph: preprocessed images -> logits and probabilities.
 
-`Method.logits` itself is traced, so any method exports whose logits need no text tower once the class weights are
-known. What the text tower gives is computed before and becomes a constant.
+The trace is of `Method.logits`, so every method exports that needs the text tower only for class weights. These are
+computed before the trace and become constants.
 """
 
 import logging
@@ -20,12 +20,12 @@ from daptune.methods import Method
 from daptune.predict.onnx import INPUT, LOGITS, PROBABILITIES
 
 TRACED_BATCH = 2
-OPSET = 18  # onnxruntime 1.14 of 2023 and newer
-LARGEST = 2**31 - 2**24  # bytes; one file of Protocol Buffers ends at 2 GiB
+OPSET = 18  # onnxruntime >= 1.14 (2023)
+LARGEST = 2**31 - 2**24  # bytes; Protocol Buffers limit a file to 2 GiB
 
 
 class _NoTextTower(nn.Module):
-    """Stands where the text tower was, and says so to whoever asks for it."""
+    """Placeholder for the text tower that raises MethodError when it is used."""
 
     def __init__(self, method: str) -> None:
         super().__init__()
@@ -40,32 +40,31 @@ class _NoTextTower(nn.Module):
 
 
 class Graph(nn.Module):
-    """What is traced: images (B, 3, R, R) -> logits (B, C) and softmax(logits / temperature) (B, C)."""
+    """The traced module: images (B, 3, R, R) -> logits (B, C) and softmax(logits / temperature) (B, C)."""
 
     def __init__(self, method: Method, temperature: float) -> None:
         super().__init__()
         self.method = method
-        self.clip = method.clip  # no submodule of a method, but its weights belong to the graph
+        self.clip = method.clip  # not a submodule of a method, but the graph needs its weights
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As the class says."""
         logits = self.method.logits(images).float()
         return logits, (logits / self.temperature).softmax(-1)
 
 
 @torch.no_grad()
 def folded(method: Method, *, half: bool = False) -> Method:
-    """A copy of a method, on the CPU, whose class weights are constants and whose CLIP has no text tower.
+    """A copy of a method on the CPU with constant class weights and without text tower.
 
-    half: the matrices of the image tower in float16; class weights are computed in the precision that they have.
+    half: the matrices of the image tower in float16; class weights keep their precision.
     """
     constants = {}
     for name in ("text_features", "class_text_features"):
         try:
             constants[name] = getattr(method, name)().detach().clone()
         except MethodError:
-            continue  # it has none, such as a linear probe; what needs an image for them is told when it is traced
+            continue  # no text features, as in a linear probe; if they depend on the image, `trace` raises
     backbone, clip = method.backbone, method.clip
     kept: dict[int, Any] = {id(clip.token_embedding): clip.token_embedding, id(backbone.tokenizer): backbone.tokenizer}
     bare = deepcopy(clip, {id(clip.transformer): _NoTextTower(method.name), **kept})
@@ -82,9 +81,9 @@ def folded(method: Method, *, half: bool = False) -> Method:
 
 @torch.no_grad()
 def trace(method: Method, temperature: float) -> Any:
-    """The `onnx.ModelProto` of a `folded` method, whose batch is dynamic.
+    """The `onnx.ModelProto` of a `folded` method, with a dynamic batch size.
 
-    Raises MethodError, one line, for a method that needs the text tower or cannot be traced.
+    Raises MethodError for a method that needs the text tower or cannot be traced.
     """
     try:
         import onnx  # noqa: F401
@@ -100,7 +99,7 @@ def trace(method: Method, temperature: float) -> Any:
     graph = Graph(method, temperature).eval()
     side = method.clip.config.image_size
     example = torch.zeros(TRACED_BATCH, 3, side, side)
-    graph(example)  # a method that asks for the text tower says so here, before the work
+    graph(example)  # a method that needs the text tower raises here, before the slow export
     try:
         with _quietly():
             program = torch.onnx.export(
@@ -114,8 +113,8 @@ def trace(method: Method, temperature: float) -> Any:
                 external_data=False,
                 verbose=False,
             )
-            model: Any = program  # a program, and None only for an exporter that is not asked for
-            # the exporter leaves large matrices transposed at run time, where nothing can quantise them
+            model: Any = program  # never None with dynamo=True
+            # the exporter transposes large matrices at run time, where they cannot be quantised
             fold_constants(model.model, input_size_limit=LARGEST, output_size_limit=LARGEST)
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -125,7 +124,7 @@ def trace(method: Method, temperature: float) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's remarks, on other packages and on itself, which are nothing to the user."""
+    """Silence the exporter's warnings, which do not concern the user."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

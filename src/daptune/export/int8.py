@@ -1,9 +1,8 @@
-"""int8: the matrices of the image tower in 8 bits, with one scale for every 32 numbers of a column.
+"""int8: 8-bit matrices of the image tower, with one scale per 32 numbers of a column.
 
-By onnxruntime's `MatMulNBits`, an operator of its own: what is multiplied with the matrices stays in float32. Dynamic
-quantisation, which rounds that as well, made one picture of the demo in forty change its class, and an image's answer
-depend on the others of its batch. The patch embedding, the attention itself, norms and class weights stay in float32.
-(fp16 is done in torch: `graph.folded` with half.)
+This uses onnxruntime's operator `MatMulNBits`, which keeps activations in float32. Dynamic quantisation rounds them
+too: it changed the class of one demo image in forty and made predictions depend on the other images of the batch.
+Patch embedding, attention products, norms and class weights stay in float32. For fp16 see `graph.folded`.
 """
 
 import logging
@@ -14,10 +13,10 @@ BLOCK = 32
 
 
 def to_int8(model: Any) -> Any:
-    """An `onnx.ModelProto` in float32 -> one in int8."""
+    """Quantise an `onnx.ModelProto`."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    try:  # its import sets up the logging of the whole process
+    try:  # this import configures the root logger
         from onnxruntime.quantization.matmul_nbits_quantizer import (  # type: ignore[import-untyped, unused-ignore]
             MatMulNBitsQuantizer,
         )
@@ -33,7 +32,7 @@ def to_int8(model: Any) -> Any:
 
 
 def tower_products(model: Any) -> list[Any]:
-    """The products with a constant matrix up to the image tower's last norm, as nodes."""
+    """Nodes of products with a constant matrix up to the image tower's last norm."""
     constants = {each.name for each in model.graph.initializer}
     nodes = list(model.graph.node)
     end = max((place for place, node in enumerate(nodes) if LAST_NORM in node.input), default=0)

@@ -1,4 +1,4 @@
-"""`export_onnx`: a fitted classifier -> one ONNX file, whose agreement is measured before it is written."""
+"""`export_onnx`: a fitted classifier -> one ONNX file; its agreement with torch is measured before it is written."""
 
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -16,7 +16,7 @@ from daptune.predict.onnx import KEY, Metadata, OnnxClassifier
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The written file."""
 
     path: Path
     size: int
@@ -26,24 +26,24 @@ class Exported:
 
     @property
     def warning(self) -> str | None:
-        """The sentence for a file that agrees less than it should."""
+        """Warning if the agreement is below its target."""
         target = TARGETS[self.dtype]
         if self.agreement.top1 >= target:
             return None
         better = "" if self.dtype == "fp32" else "; --dtype fp32 agrees best"
         return (
-            f"the file names the same class for {100 * self.agreement.top1:.1f} % of the images, below the target of "
-            f"{100 * target:g} %{better}"
+            f"the file predicts the same class as torch for {100 * self.agreement.top1:.1f} % of the images, below "
+            f"the target of {100 * target:g} %{better}"
         )
 
 
 def export_onnx(
     classifier: FewShotClassifier, out: str | Path, *, dtype: str = "fp32", images: Path | None = None
 ) -> Exported:
-    """Write a fitted classifier, whose backbone is in fp32, as ONNX: `dtype` "fp32", "fp16" or "int8".
+    """Write a fitted classifier with a backbone in fp32 as ONNX, in `dtype` "fp32", "fp16" or "int8".
 
-    images: folder that agreement with torch is measured on (`agreement.images_for` without it). A file that is there
-    is replaced when the new one is complete. Raises DataError, MethodError, MissingExtraError.
+    images: folder to measure the agreement with torch on; without it see `agreement.images_for`. An existing file is
+    replaced atomically. Raises DataError, MethodError, MissingExtraError.
     """
     if dtype not in TARGETS:
         raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
@@ -80,12 +80,12 @@ def _stamped(model: Any, about: Metadata) -> bytes:
 
 
 def check_out(out: Path, suffix: str) -> Path:
-    """The path if a file may be written there, asked before the work. Raises DataError."""
+    """The expanded path. Raises DataError if no file can be written there."""
     path = out.expanduser()
     if path.suffix.lower() != suffix:
         raise DataError(f"--out expects a name that ends in {suffix}; found {out}")
     if path.is_dir():
         raise DataError(f"{out} is a folder; name a file for --out")
     if not path.parent.is_dir():
-        raise DataError(f"{out.parent} is no folder; make it, or name another file for --out")
+        raise DataError(f"{out.parent} is no folder; create it, or name another file for --out")
     return path

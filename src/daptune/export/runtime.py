@@ -1,4 +1,4 @@
-"""`OnnxClassifier`, which runs an exported file without torch, under the address that docs/export.md gives it."""
+"""`OnnxClassifier` under the import path documented in docs/export.md."""
 
 from daptune.predict.onnx import OnnxClassifier
 

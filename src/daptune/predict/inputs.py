@@ -1,4 +1,4 @@
-"""What to predict: files, folders, lists and tables as a stream of named images, never held at once; or a list."""
+"""Inputs of prediction: files, folders, lists and tables as a lazy stream of named images; or as a list."""
 
 import os
 import re
@@ -17,15 +17,15 @@ from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_c
 from daptune.errors import DataError
 
 LIST_SUFFIXES = (".txt", ".lst")
-_ROWS = 64  # of a Parquet table at a time: a row may hold a picture
+_ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
 
 
 def items(paths: Sequence[str]) -> Iterator[Item]:
-    """The images of all `paths`, in order, read as they are asked for.
+    """Yield the images of all `paths` lazily, in order.
 
-    A folder: the image files below it, sorted. A .txt or .lst file, or `-` (standard input): one path a line. A .csv,
-    .tsv or .parquet table: its column `path` or `image` (Parquet also bytes), relative paths from the table's folder,
-    each row called as it is written there. Anything else: one file, which need not exist.
+    A folder yields the image files below it, sorted. A .txt or .lst file, or `-` (standard input), has one path per
+    line. A .csv, .tsv or .parquet table has a column `path` or `image` (Parquet also bytes); its paths are relative to
+    its folder, and each image is named as in the table. Any other path is one file, which need not exist.
     Raises DataError for a list or a table that cannot be read.
     """
     for path in paths:
@@ -46,7 +46,7 @@ def items(paths: Sequence[str]) -> Iterator[Item]:
 
 
 def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
-    """Part K of N: images K, K + N, K + 2 N, ... of the stream, the first being 1; `text` is "K/N"."""
+    """Images K, K + N, K + 2 N, ... of the stream, counted from 1; `text` is "K/N"."""
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     part, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= part <= parts:
@@ -55,21 +55,21 @@ def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
 
 
 def image_sources(images: Any) -> list[ImageSource]:
-    """A list of images as sources, or one folder as the image files below it; DataError for anything else."""
+    """Sources of a list of images, or of the image files below one folder. Raises DataError for anything else."""
     if isinstance(images, ImageTable):
         return list(images.images)
     if isinstance(images, str | Path):
         folder = Path(images).expanduser()
         if not folder.is_dir():
-            raise DataError(f"expected a list of images or a folder, found {str(images)!r}; put one file into a list.")
+            raise DataError(f"expected a list of images or a folder, found {str(images)!r}; pass one file as a list.")
         return list(image_files(folder))
     if isinstance(images, bytes | Image.Image) or not isinstance(images, Iterable):
-        raise DataError(f"expected a list of images, found one {type(images).__name__}; put it into a list.")
+        raise DataError(f"expected a list of images, found one {type(images).__name__}; pass it as a list.")
     return [image_cell(image) for image in images]
 
 
 def spelt(text: object) -> str:
-    """A path as text; bytes that are no UTF-8 are spelt out, so that every row can be written."""
+    """A path as text; bytes that are not UTF-8 are escaped, so that every row can be written."""
     return os.fsencode(str(text)).decode("utf-8", "backslashreplace")
 
 
@@ -118,7 +118,7 @@ def _image_column(path: Path, columns: Sequence[str]) -> str:
 
 
 def _cell(table: Path, number: int, cell: Any) -> Item:
-    """A blank cell is an image of no bytes: its row will say that it is none."""
+    """An empty cell becomes an image of zero bytes, so that its row has an error."""
     name = cell.get("path") if isinstance(cell, dict) else cell
     name = spelt(name) if name and isinstance(name, str) else f"{table.name}:{number}"
     try:

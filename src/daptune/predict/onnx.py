@@ -1,6 +1,6 @@
-"""`OnnxClassifier`: an exported file as a classifier of images, with numpy, Pillow and onnxruntime, and no torch.
+"""`OnnxClassifier`: an exported file as a classifier of images, with numpy, Pillow and onnxruntime but without torch.
 
-What the file says of itself is one JSON object under the key "daptune" of ONNX's metadata.
+The ONNX metadata of the file has one JSON object under the key "daptune".
 """
 
 import json
@@ -24,40 +24,37 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything that whoever runs the file has to know. JSON values only."""
+    """What a program needs to know to run the file. JSON values only."""
 
     class_names: tuple[str, ...]
     preprocess: dict[str, Any]
     """`Preprocess.to_dict()`: size, mean and std of RGB scaled to 0..1, resize and crop, interpolation."""
     labels: list[int] | None = None
-    """What predictions answer with where the training labels were integers; None: the class names."""
+    """Predicted labels if the training labels were integers; None for the class names."""
     temperature: float = 1.0
     """The output `probabilities` is softmax(logits / temperature)."""
     method: str = ""
     backbone: dict[str, str] = field(default_factory=dict)
     dtype: str = "fp32"
-    """Of the matrices of the image tower: fp32, fp16 or int8. Input and outputs are float32."""
+    """Number format of the image tower's matrices: fp32, fp16 or int8. Inputs and outputs are float32."""
     agreement: dict[str, Any] = field(default_factory=dict)
-    """How well the file agreed with torch when it was written."""
+    """Measured agreement with torch at export."""
     version: str = ""
-    """Of daptune."""
+    """Version of daptune."""
     channels: str = "RGB"
     layout: str = "NCHW"
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The text of the metadata."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
 
 class OnnxClassifier(Predictor):
-    """A file of `daptune export --to onnx`, with the face of a fitted `FewShotClassifier`.
+    """A file written by `daptune export --to onnx`, with the interface of a fitted `FewShotClassifier`.
 
     model       path of the file, or its bytes
     device      "cpu" or "cuda" (with onnxruntime-gpu)
-    batch_size  images at a time in prediction
-
-    `metadata` is what the file says of itself; `classes_`, `preprocess` and `scaled_decoding` are those of `Predictor`.
+    batch_size  images per batch
     """
 
     def __init__(self, model: str | Path | bytes, *, device: str = "cpu", batch_size: int = 64) -> None:
@@ -74,15 +71,13 @@ class OnnxClassifier(Predictor):
 
     @property
     def preprocess(self) -> Preprocess:
-        """The image transform of the file."""
         return self._preprocess
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Preprocessed images (B, 3, R, R) -> (B, C), B of any size."""
+        """Preprocessed images (B, 3, R, R) -> (B, C), for any B."""
         return self._run(LOGITS, images)
 
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """softmax(logits / temperature): (B, 3, R, R) -> (B, C)."""
         return self._run(PROBABILITIES, images)
 
     def _run(self, output: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -92,13 +87,13 @@ class OnnxClassifier(Predictor):
         return found
 
     def _check(self, name: str) -> None:
-        """That the graph has the shapes that its metadata promises, told before the first image."""
+        """Raise AdapterError if the shapes of the graph differ from those in its metadata."""
         size = self.preprocess.size
         inputs = {each.name: each.shape[1:] for each in self._session.get_inputs()}
         outputs = {each.name: each.shape[1:] for each in self._session.get_outputs()}
         row = [len(self.classes_)]
         if inputs != {INPUT: [3, size, size]} or outputs != {LOGITS: row, PROBABILITIES: row}:
-            raise AdapterError(f"{name} is damaged: its graph does not fit its metadata; export it again")
+            raise AdapterError(f"{name} is damaged: its graph does not match its metadata; export it again")
 
 
 def _open(model: str | Path | bytes, name: str, device: str) -> Any:
@@ -114,19 +109,16 @@ def _open(model: str | Path | bytes, name: str, device: str) -> Any:
         extra = "; pip install onnxruntime-gpu" if device == "cuda" else ""
         raise AdapterError(f"onnxruntime cannot run on {device!r} here{extra}; use --device cpu")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings are on what it does to the graph, which no user can change
+    options.log_severity_level = 3  # its warnings concern graph rewrites, which users cannot change
     source = model if isinstance(model, bytes) else str(Path(model).expanduser())
     try:
         return onnxruntime.InferenceSession(source, options, providers=[_PROVIDERS[device]])
-    except Exception as error:  # onnxruntime's errors have no common class but this
+    except Exception as error:  # onnxruntime's errors have no narrower common class
         raise AdapterError(f"{name} is no ONNX file that can be run; `daptune export` writes one") from error
 
 
 def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Preprocess]:
-    """The metadata of a file, checked, and its image transform.
-
-    Raises AdapterError, one line, for a file that daptune did not write, that is newer or damaged.
-    """
+    """Checked metadata and image transform of a file. Raises AdapterError if it is foreign, newer or damaged."""
     if KEY not in stored:
         raise AdapterError(f"{path} is an ONNX file, but not one that `daptune export` wrote; export the adapter")
     try:
@@ -141,7 +133,7 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
         found = Metadata(**{name: value for name, value in content.items() if name in known})
         names = tuple(str(name) for name in found.class_names)
         if not names or (found.labels is not None and len(found.labels) != len(names)):
-            raise ValueError("class names and labels do not fit")
+            raise ValueError("class names and labels differ in number")
         preprocess = Preprocess.from_dict(found.preprocess)
     except AdapterError:
         raise

@@ -1,4 +1,4 @@
-"""`Predictor`: a fitted classifier of images, whatever computes the probabilities. C classes, R x R pixels."""
+"""`Predictor`: base class of fitted image classifiers. C classes, R x R pixels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -15,11 +15,11 @@ from daptune.predict.inputs import image_sources
 
 
 class Predictor(ABC):
-    """What `daptune.FewShotClassifier` (torch) and `OnnxClassifier` (onnxruntime) have in common.
+    """Base class of `daptune.FewShotClassifier` (torch) and `OnnxClassifier` (onnxruntime).
 
-    classes_         what `predict` answers with, in the order of the columns of `predict_proba`: names or integers
-    batch_size       images at a time
-    scaled_decoding  decode large JPEGs at a fraction of their size: faster, not quite the same pixels
+    classes_         labels, names or integers, in the order of the columns of `predict_proba`
+    batch_size       images per batch
+    scaled_decoding  decode large JPEGs at a reduced size: faster, with slightly different pixels
     """
 
     classes_: NDArray[Any]
@@ -29,14 +29,14 @@ class Predictor(ABC):
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
-        """The transform from an image to what `probabilities` takes."""
+        """The transform from an image to the input of `probabilities`."""
 
     @abstractmethod
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C), B of at least 1."""
+        """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C), for B >= 1."""
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """The likeliest class of each image, (n,): names, or integers where the labels were."""
+        """The most likely class of each image, (n,): names, or integers if the training labels were."""
         likeliest = self.predict_proba(images).argmax(axis=1)
         found: NDArray[Any] = self.classes_[likeliest]
         return found
@@ -44,14 +44,13 @@ class Predictor(ABC):
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Probabilities (n, C), columns as `classes_`.
 
-        `images`: a list of paths, PIL images, uint8 arrays or bytes, or one folder with all below it. They are decoded
-        and classified in a stream, so their number does not matter. Raises DataError at the first one that cannot be
-        read.
+        `images`: a list of paths, PIL images, uint8 arrays or bytes, or one folder, searched recursively. Images are
+        streamed, so memory does not grow with their number. Raises DataError for the first unreadable image.
         """
         found = []
         for batch, probabilities in self.stream(image_sources(images)):
             if batch.failed:
-                raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` goes on past such files.")
+                raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` skips such files.")
             found.append(probabilities)
         if not found:
             raise DataError("expected images to predict, found none.")
@@ -60,7 +59,7 @@ class Predictor(ABC):
     def stream(
         self, sources: Iterable[ImageSource | Item]
     ) -> Iterator[tuple[Decoded[NDArray[np.float32]], NDArray[np.float32]]]:
-        """Batches of a stream of images with their probabilities (b, C); what cannot be read is in `batch.failed`."""
+        """Batches of images with their probabilities (b, C); `batch.failed` holds the unreadable images."""
         for batch in decoded_batches(sources, self.preprocess, self.batch_size, scaled=self.scaled_decoding):
             if batch.indices:
                 yield batch, self.probabilities(batch.images)

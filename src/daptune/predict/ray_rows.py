@@ -1,8 +1,7 @@
-"""The rows of `predict_rows`, computed on a Ray cluster: pieces of the stream are tasks, their rows come back in order.
+"""The rows of `predict_rows`, computed on a Ray cluster: one task per chunk of the stream, results in order.
 
-The process that asks writes the rows, so that nothing can be written twice: a task whose node dies runs again
-elsewhere. The nodes see adapter, backbone and images under the same paths; images that a Parquet table holds travel
-with the task.
+Only the calling process writes rows, so a task that is retried on another node duplicates nothing. All nodes must see
+adapter, backbone and images under the same paths; images stored in a Parquet table are sent with the task.
 """
 
 from collections import deque
@@ -16,23 +15,23 @@ from daptune.errors import DaptuneError, DataError
 from daptune.predict.predictor import Predictor
 from daptune.predict.rows import Row, batched, predict_rows
 
-PIECE = 256  # images of a task
-CPUS = 4  # of a task, where every node has so many
-_AHEAD = 2  # pieces begun for each task that the cluster can run at a time
+PIECE = 256  # images per task
+CPUS = 4  # per task, if every node has that many
+_AHEAD = 2  # tasks submitted per task that the cluster can run at a time
 
 
 def ray_rows(
     load: Callable[[], Predictor], images: Iterable[Item], top_k: int, *, piece: int = PIECE, gpu: bool = False
 ) -> Iterator[list[Row]]:
-    """The rows of each piece, in the order of the images. `load` makes the predictor, once in each worker.
+    """The rows of each chunk, in the order of the images. `load` makes the predictor, once in each worker.
 
-    On the cluster of `daptune.cluster.connected`. Raises MissingExtraError without ray, what `load` raises, and
-    DataError without a cluster or for a piece that is lost again and again.
+    Raises MissingExtraError without ray, DataError without a cluster or if a chunk fails repeatedly, and what `load`
+    raises.
     """
     with connected() as ray:
         cpus = _cpus_of_a_task(ray)
         run = ray.remote(num_cpus=cpus, num_gpus=int(gpu), max_retries=RETRIES)(_rows)
-        pickled = ray.cloudpickle.dumps(load)  # bytes, by which a worker knows that it has loaded this one
+        pickled = ray.cloudpickle.dumps(load)  # bytes, because they are the key of the worker's cache
         begun: deque[Any] = deque()
         try:
             for part in batched(images, piece):
@@ -47,7 +46,6 @@ def ray_rows(
 
 
 def _rows(pickled: bytes, part: list[Item], top_k: int) -> list[Row]:
-    """The work of one task, in a worker."""
     return [row for rows in predict_rows(_predictor(pickled), part, top_k) for row in rows]
 
 
@@ -68,8 +66,8 @@ def _result(ray: Any, begun: "deque[Any]") -> list[Row]:
         raise
     except ray.exceptions.RayError as error:
         raise DataError(
-            f"a piece of the images was lost {RETRIES + 1} times ({str(error).splitlines()[0]}); look after the "
-            "cluster, then give the same command again to go on"
+            f"a task failed {RETRIES + 1} times ({str(error).splitlines()[0]}); check the cluster, then run the same "
+            "command to resume"
         ) from None
     return rows
 

@@ -1,12 +1,12 @@
-"""The rows of a run on disk, so that a run that was stopped goes on: no row is lost, and none is written twice.
+"""Progress of a prediction run on disk: written rows survive any interruption and are never duplicated.
 
-Until OUT is complete, the folder OUT.partial stands beside it:
+Until OUT is complete, its rows are in the folder OUT.partial beside it:
 
-    run.json     the adapter, the images and the options that the rows belong to; others are refused
-    rows.jsonl   a line a row, in the order of the images, appended as rows come and synced to disk every second
+    run.json     adapter, images and options of the run; a run with other values is refused
+    rows.jsonl   one row per line, in the order of the images, synced to disk every second
 
-A run that goes on compares the rows with the images, one by one, cuts off an incomplete last row, and continues with
-the first image that has none. OUT appears under its name in one step, when it is complete.
+A resumed run compares rows with images, drops an incomplete last row, and continues with the first image without a
+row. OUT is created in one step once it is complete.
 """
 
 import json
@@ -24,14 +24,14 @@ from daptune.errors import DataError
 from daptune.predict.rows import Format, Row, json_line, write_rows
 
 _SYNC_SECONDS = 1.0
-_ROW_LINE = b"}\n"  # how the line of a whole row ends
+_ROW_LINE = b"}\n"  # end of a complete row
 
 
 class RowLog:
-    """The rows that go to `out`, of the run that `identity` (JSON values) describes.
+    """The rows of the run that writes `out`; `identity` (JSON values) are the settings that determine them.
 
-    done: rows so far. read: those of images that could be read.
-    Raises DataError where another process writes there, or where rows of another identity were left.
+    done: rows so far. read: rows of readable images.
+    Raises DataError if another process writes there or if existing rows belong to another identity.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
@@ -52,9 +52,9 @@ class RowLog:
             raise
 
     def match(self, images: Iterator[Item]) -> int:
-        """Take from `images` those that have rows, and return how many; what is not a whole row is cut off.
+        """Skip the `images` that have rows and return their number; an incomplete row is dropped.
 
-        Raises DataError when the images are not those that the rows are of; the rows are left as they are.
+        Raises DataError if the rows belong to other images; the rows are kept.
         """
         self._file.seek(0)
         end = 0
@@ -65,8 +65,8 @@ class RowLog:
             item = next(images, None)
             if item is None or item.name != row["file"]:
                 raise DataError(
-                    f"{self.folder} holds rows of other images: row {self.done + 1} is of {row['file']}, where "
-                    f"{item.name if item else 'none'} stands now; {self._advice}"
+                    f"{self.folder} holds rows of other images: row {self.done + 1} belongs to {row['file']}, but "
+                    f"image {self.done + 1} is now {item.name if item else 'missing'}; {self._advice}"
                 )
             end += len(line)
             self.done += 1
@@ -75,7 +75,6 @@ class RowLog:
         return self.done
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write the rows of the next images."""
         rows = list(rows)
         self._file.write("".join(map(json_line, rows)).encode())
         self._file.flush()
@@ -85,15 +84,14 @@ class RowLog:
             self._sync()
 
     def rows(self) -> Iterator[Row]:
-        """All rows, from the first."""
         with open(self.folder / "rows.jsonl", "rb") as file:
             yield from map(json.loads, file)
 
     def finish(self, form: Format, top_k: int) -> None:
-        """Make `out` of the rows, under its name when it is complete, and remove the folder."""
+        """Write `out` atomically and remove the folder."""
         self._sync()
         if form == "jsonl":
-            self._file.close()  # Windows moves no open file
+            self._file.close()  # Windows cannot move an open file
             os.replace(self.folder / "rows.jsonl", self.out)
         else:
             with files.replacing(self.out) as fresh:
@@ -109,10 +107,10 @@ class RowLog:
 
     @property
     def _advice(self) -> str:
-        return f"go on with the same ones, give another --out, or remove {self.folder} to begin anew"
+        return f"use the same ones to resume, give another --out, or remove {self.folder} to start again"
 
     def _check(self, identity: dict[str, Any]) -> None:
-        """Compare with run.json; where it is missing, or there are no rows, write it and begin anew."""
+        """Compare with run.json; without that file or without rows, start again."""
         path = self.folder / "run.json"
         if not path.exists() or self._file.seek(0, os.SEEK_END) == 0:
             self._file.truncate(0)
@@ -122,7 +120,7 @@ class RowLog:
             found = json.loads(path.read_text("utf-8"))
             changed = [name for name in identity if found.get(name) != identity[name]]
         except (ValueError, AttributeError):
-            raise DataError(f"{path} is damaged; remove {self.folder} to begin anew") from None
+            raise DataError(f"{path} is damaged; remove {self.folder} to start again") from None
         if changed:
             name = changed[0]
             raise DataError(
@@ -136,7 +134,7 @@ class RowLog:
 
 
 def _row(line: bytes) -> Row | None:
-    """A whole row, or None: the rest of a write that was cut short, at worst garbage after a power failure."""
+    """A complete row, or None for an interrupted write or garbage after a power failure."""
     if not line.endswith(_ROW_LINE):
         return None
     try:

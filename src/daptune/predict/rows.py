@@ -1,6 +1,6 @@
-"""Named images -> a row an image, in their order: file, label, probability, maybe top; or file and error.
+"""Rows of named images, in the same order: file, label, probability and optionally top; or file and error.
 
-Rows become JSON lines, CSV or Parquet, a few at a time.
+They are written as JSON lines, CSV or Parquet, a few at a time.
 """
 
 import csv
@@ -22,11 +22,11 @@ T = TypeVar("T")
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
-_GROUP = 1 << 14  # rows of a Parquet group, and all that is held of the table
+_GROUP = 1 << 14  # rows per Parquet row group, the only rows of the table in memory
 
 
 def predict_rows(predictor: Predictor, images: Iterable[Item], top_k: int) -> Iterator[list[Row]]:
-    """The rows of each batch, in the order of the images; of these, a few batches are held."""
+    """The rows of each batch, in the order of the images; only a few batches are in memory."""
     classes = predictor.classes_.tolist()
     for batch, probabilities in predictor.stream(images):
         rows: dict[int, Row] = {
@@ -41,23 +41,22 @@ def predict_rows(predictor: Predictor, images: Iterable[Item], top_k: int) -> It
 def likeliest(
     classes: Sequence[str | int], probabilities: NDArray[np.float32], count: int
 ) -> list[tuple[str | int, float]]:
-    """The `count` likeliest classes of an image with their probabilities (C,), rounded to 6 digits, likeliest first."""
+    """The `count` most likely classes by probabilities (C,), most likely first; probabilities rounded to 6 digits."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(classes[place], round(float(probabilities[place]), 6)) for place in order]
 
 
 def format_of(out: Path | None) -> Format:
-    """What the name of a file says; JSON lines where it says nothing."""
+    """Format by file suffix; JSON lines for any other suffix."""
     return "jsonl" if out is None else _SUFFIXES.get(out.suffix.lower(), "jsonl")
 
 
 def json_line(row: Row) -> str:
-    """The row with its line break."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def line_writer(form: Format, stream: IO[str], top_k: int) -> Callable[[Row], object]:
-    """Writes one row: as a JSON line, or as CSV below a header."""
+    """A function that writes one row as a JSON line, or as CSV below a header."""
     if form == "jsonl":
         return lambda row: stream.write(json_line(row))
     table = csv.DictWriter(stream, [*_label_columns(top_k), "error"], lineterminator="\n")
@@ -66,7 +65,7 @@ def line_writer(form: Format, stream: IO[str], top_k: int) -> Callable[[Row], ob
 
 
 def _flat(row: Row) -> Row:
-    """Nothing nested: of the second class on, `label_2`, `probability_2` and so on."""
+    """Flatten `top` into `label_2`, `probability_2` and so on."""
     found: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
     for rank, item in enumerate(row.get("top", ())[1:], start=2):
         found |= {f"{name}_{rank}": value for name, value in item.items()}
@@ -74,7 +73,7 @@ def _flat(row: Row) -> Row:
 
 
 def check_parquet(name: str) -> None:
-    """Raises MissingExtraError where Parquet cannot be written: before the work, not after it."""
+    """Raise MissingExtraError without pyarrow; called before any work."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
@@ -84,7 +83,7 @@ def check_parquet(name: str) -> None:
 
 
 def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, top_k: int) -> None:
-    """A file of the rows, which are asked for twice for Parquet: first to see what the labels are."""
+    """Write the rows to a file. Parquet reads them twice, first to find the type of the labels."""
     if form == "parquet":
         _write_parquet(path, rows, top_k)
         return
@@ -95,7 +94,7 @@ def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, top_
 
 
 def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], top_k: int) -> None:
-    """Columns as of CSV: text, double, and int64 for labels that are integers; what a row lacks is null."""
+    """Columns as in CSV: strings, doubles, and int64 for integer labels; missing values are null."""
     import pyarrow
     from pyarrow import parquet
 
@@ -114,7 +113,7 @@ def _label_columns(top_k: int) -> list[str]:
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size`, the last maybe shorter."""
+    """Lists of `size` values; the last may be shorter."""
     values = iter(values)
     while group := list(islice(values, size)):
         yield group

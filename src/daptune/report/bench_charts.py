@@ -13,7 +13,7 @@ from daptune.report.table import file_name
 
 
 def overview_figure(board: Board) -> Figure:
-    """Accuracy of each method at the most shots, mean over data sets, the best on top, each seed a small point."""
+    """Accuracy of each method at the most shots, mean over data sets, best on top; small points are seeds."""
     shots = board.top_shots
     found = {label: board.mean_over(board.datasets, label, shots) for label in board.labels}
     known = sorted(((label, s) for label, s in found.items() if s is not None), key=lambda item: item[1].mean)
@@ -30,14 +30,14 @@ def overview_figure(board: Board) -> Figure:
                 fontsize=9, fontweight="bold" if label == board.focus else "normal", annotation_clip=False,
             )  # fmt: skip
         axes.margins(x=0.08)
-        title = f"{shots} images a class, {where}"
+        title = f"{shots} images per class, {where}"
         rows_of(axes, [label for label, _ in known], title, "accuracy, %", bold=board.focus)
         words = ", ".join(f"{label} {100 * summary.mean:.1f}" for label, summary in reversed(known))
         return finished(drawing, "overview", f"accuracy in per cent with {title}: {words}")
 
 
 def fewshot_figures(board: Board) -> list[Figure]:
-    """Accuracy against images a class: a panel for the mean over data sets where there are several, then one each."""
+    """Accuracy by images per class: a panel for the mean of several data sets, then one for each."""
     return [figure for datasets in board.parts if (figure := _curves(board, datasets)) is not None]
 
 
@@ -70,23 +70,23 @@ def _curves(board: Board, datasets: tuple[str, ...]) -> Figure | None:
                 values = 100 * np.array(summary.values)
                 axes.plot([place] * len(values), values, marker, color=colour, markersize=2.6, alpha=0.55, zorder=2)
         room = max(2.0, 0.08 * (max(seen) - min(seen)))
-        axes.set_ylim(min(seen) - room, max(seen) + room)  # by what was measured: bands of few seeds are very wide
+        axes.set_ylim(min(seen) - room, max(seen) + room)  # ignores the bands, which are very wide for few seeds
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.set_xlim(-0.15, len(places) - 0.85)
-        axes.set(title=title, xlabel="images a class", ylabel="accuracy, %")
+        axes.set(title=title, xlabel="images per class", ylabel="accuracy, %")
         drawing.legend(loc="outside lower center", ncols=3, handlelength=1.6, columnspacing=1.2)
         best = max(lines, key=lambda label: list(lines[label].values())[-1].mean)
-        words = f"{title}: accuracy against images a class for {', '.join(lines)}; highest at the end: {best}"
+        words = f"{title}: accuracy by images per class for {', '.join(lines)}; highest at the end: {best}"
         return finished(drawing, f"fewshot-{file_name(title)}", words)
 
 
 def difference_figures(board: Board, shots: int) -> list[Figure]:
-    """With one data set a bar for each of the others; with several a panel for each of them, a bar a data set."""
+    """For one data set a bar for each other method; for several a panel for each method with a bar per data set."""
     if len(board.datasets) == 1:
         bars = {
             other: found for other in board.others if (found := board.gap(board.focus, other, board.datasets, shots))
         }
-        title = f"{board.focus} minus each of the others"
+        title = f"{board.focus} minus each other method"
         return [_bars(bars, title, "differences")] if bars else []
     figures = []
     for other in board.others:
@@ -101,7 +101,7 @@ def difference_figures(board: Board, shots: int) -> list[Figure]:
 
 
 def _bars(bars: dict[str, PairedDifference], title: str, name: str) -> Figure:
-    """Horizontal bars, best on top; filled where the interval leaves zero out, else pale."""
+    """Horizontal bars, best on top; pale if the interval contains zero."""
     with panel(WIDTH, 1.25 + 0.3 * len(bars)) as (drawing, axes):
         axes.axvline(0, color=SOFT, linewidth=1)
         ends = []
@@ -125,6 +125,6 @@ def _bars(bars: dict[str, PairedDifference], title: str, name: str) -> Figure:
             axes.axhline(0.5, color=SOFT, linewidth=0.8)
         room = 0.17 * max(max(ends) - min(ends), 1.0)
         axes.set_xlim(min(ends) - (room if min(ends) < 0 else 0.2 * room), max(ends) + room)
-        rows_of(axes, list(reversed(bars)), title, "points of accuracy")
+        rows_of(axes, list(reversed(bars)), title, "percentage points of accuracy")
         words = ", ".join(f"{label} {100 * found.difference:+.1f}" for label, found in bars.items())
         return finished(drawing, name, f"{title}, in points: {words}")

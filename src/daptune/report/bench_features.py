@@ -1,4 +1,4 @@
-"""Features before and after: dispersion as `daptune bench` measured it, and maps where the images can be had again."""
+"""Features before and after training: dispersion as measured by `daptune bench`, and maps if images are available."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from daptune.methods import Method
 
 MOST_MAPS = 3
-"""Data sets of which maps are drawn."""
+"""Maximum number of data sets with maps."""
 Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where maps come from: the test images of a result, and the method in an adapter folder; both may raise."""
+    """Loaders of the test images of a result and of the method in an adapter folder; both may raise DaptuneError."""
 
     find_images: Callable[[Result], "ImageTable"]
     load: Callable[[Path], "Method"]
@@ -34,22 +34,22 @@ class Sources:
 
 
 def features_section(boards: dict[str, Board], sources: Sources | None, note: Note) -> list[Section]:
-    """Dispersion as measured, and maps where the images can be had again."""
     board = boards.get("fewshot") or next(iter(boards.values()))
     table = dispersion_table(board, board.top_shots)
     figures, lines = _maps(board, sources, note) if sources is not None else ([], [])
     if table is None and not lines:
         return []
     caption = (
-        "t-SNE of unit features of test images and of the classes' texts. Neighbours count, distances and the sizes of "
-        "groups do not; stars are texts. Images and texts are centred, each by itself, to share a map."
+        "t-SNE of unit features of test images and of the class texts (stars). Only neighbourhoods are meaningful, not "
+        "distances or group sizes. Images and texts are centred separately so that they share a map."
     )
     text, tables = tag("p", " ".join(lines)) if lines else "", [table] if table is not None else []
-    return [Section("features", "Features before and after", text, figures=figures, caption=caption, tables=tables)]
+    title = "Features before and after training"
+    return [Section("features", title, text, figures=figures, caption=caption, tables=tables)]
 
 
 def _maps(board: Board, sources: Sources, note: Note) -> tuple[list[Figure], list[str]]:
-    """Figures, and a sentence for each data set that has none, or whose silhouettes were measured."""
+    """Figures, and sentences on silhouettes and on data sets without maps."""
     figures: list[Figure] = []
     lines: list[str] = []
     without = []
@@ -65,11 +65,11 @@ def _maps(board: Board, sources: Sources, note: Note) -> tuple[list[Figure], lis
         try:
             drawn, line = _map(first, folder, sources)
         except DaptuneError as error:
-            drawn, line = [], f"Maps of {dataset} are left out: {error}"
+            drawn, line = [], f"No maps of {dataset}: {error}"
         figures += drawn
         lines.append(line)
     if without:
-        lines.append(f"Maps of {', '.join(without)} are left out: the runs keep no adapters of {board.focus} there.")
+        lines.append(f"No maps of {', '.join(without)}: the runs have no adapters of {board.focus} there.")
     return figures, lines
 
 
@@ -87,4 +87,4 @@ def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], 
     figures = map_figures(name, method.class_names, maps)
     before_after = f"{plain.silhouette():.3f} before and {learned.silhouette():.3f} after".replace("-", "−")
     where = f"{len(table)} test images by class (in all {plain.images.shape[1]} dimensions)"
-    return figures, f"{result.dataset}: the silhouette of {where} is {before_after}."
+    return figures, f"{result.dataset}: the silhouette of {where} is {before_after} training."

@@ -1,4 +1,4 @@
-"""The page of bench runs: which experiments they hold decides which sections it has."""
+"""The page of bench runs; its sections depend on their experiments."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ from daptune.report.says import bench_says
 from daptune.report.table import Table, text_row
 
 KINDS = {"comparison": "fewshot"}
-"""Experiments that are shown together with another; what is not known is shown as few-shot learning."""
+"""Kinds of experiments that are shown as another kind; unknown kinds are shown as few-shot learning."""
 ORDER = ("fewshot", "domain", "crossdataset", "ablation", "base2new")
 
 
@@ -38,10 +38,10 @@ def bench_page(
     command: Sequence[str] = (),
     note: Note = str,
 ) -> Page:
-    """The page of what the runs hold. `focus` is the label that the others are held against, by default dapt.
+    """The page of bench runs. `focus` is the label to compare the others with, by default dapt.
 
-    Without `sources` there are no maps; `command` is what was typed, for the section on repeating; `note` is told
-    what is being done. Raises DataError for a focus that no result has.
+    Without `sources` there are no maps. `command` is the command line, for the section on repeating. `note` is called
+    with each slow step. Raises DataError for a focus without results.
     """
     labels = {result.label for result in runs.results}
     if focus is not None and focus not in labels:
@@ -55,7 +55,7 @@ def bench_page(
     sections.append(repeat_section(runs, command))
     plans = dict.fromkeys(result.plan for result in runs.results)
     datasets = list(dict.fromkeys(result.dataset for result in runs.results))
-    beside = f" beside {counted(len(labels) - 1, 'other')}" if len(labels) > 1 else ""
+    beside = f" compared with {counted(len(labels) - 1, 'method')}" if len(labels) > 1 else ""
     facts = [
         ("results", f"{len(runs.results)}" + (f", {len(runs.failures)} failed" if runs.failures else "")),
         ("methods", str(len(labels))),
@@ -86,13 +86,13 @@ def _of_kind(kind: str, board: Board) -> list[Section]:
     if kind == "fewshot":
         return _fewshot(board)
     if kind == "ablation":
-        text = "The same prompts with none, one and both of the dispersion losses; all else equal."
+        text = "The same prompts with none, one and both of the dispersion losses, other settings equal."
         return [Section(kind, "What each loss adds", text, tables=[ablation_table(board, board.top_shots)])]
     if kind == "base2new":
-        text = "Learned on the first half of the classes and tested on both halves, each among itself."
+        text = "Trained on the first half of the classes and tested on both halves, each with its own classes only."
         return [Section(kind, "Base to new classes", text, tables=[base_to_new_table(board, board.top_shots)])]
     title = "Other domains" if kind == "domain" else "Other data sets"
-    text = f"Learned on {', '.join(board.datasets)} alone and tested on what was never learned from."
+    text = f"Trained on {', '.join(board.datasets)} only and tested on other data sets."
     tables = [targets_table(board, kind, source) for source in board.datasets]
     left_out = {f"{r.label} on {target}: {reason}" for r in board.results for target, reason in r.skipped.items()}
     return [
@@ -104,17 +104,18 @@ def _fewshot(board: Board) -> list[Section]:
     shots, sections, tables = board.top_shots, [], shots_tables(board)
     if bars := difference_figures(board, shots):
         caption = (
-            f"Points by which {board.focus} is better, at {shots} images a class. Lines are 95 % intervals of a paired "
-            "bootstrap over test images; a bar is pale where its interval holds zero."
+            f"Accuracy of {board.focus} minus that of the other method, in percentage points, at {shots} images per "
+            "class. Lines are 95 % intervals of a paired bootstrap over test images; a bar is pale if its interval "
+            "contains zero."
         )
-        title = f"Against each of the others at {shots} shots"
+        title = f"Comparison with each method at {counted(shots, 'shot')}"
         sections.append(Section("differences", title, figures=bars, caption=caption))
     figures = fewshot_figures(board) if len(board.shots) > 1 else []
     caption = (
-        "Lines are means over seeds, small points the seeds, bands the 95 % interval of the mean by Student's t (wide "
-        "with few seeds); the axis is set by what was measured. The dashed line is CLIP without learning."
+        "Lines are means over seeds, small points single seeds, bands the 95 % interval of the mean by Student's t "
+        "(wide for few seeds, and cut off by the axis). The dashed line is zero-shot CLIP."
     )
-    title, first, rest = "Accuracy by images a class", tables[:1], tables[1:]
+    title, first, rest = "Accuracy by images per class", tables[:1], tables[1:]
     return [*sections, Section("fewshot", title, figures=figures, caption=caption, tables=first, folded=rest)]
 
 
@@ -126,9 +127,9 @@ def _significance(boards: dict[str, Board]) -> list[Section]:
             tables.append(table)
     focus = next(iter(boards.values())).focus
     text = (
-        f"Points by which {focus} is better on the same images, seeds averaged, with the 95 % interval and two-sided p "
-        "of a paired bootstrap over images (10,000 resamples, seed 0). With many comparisons some are below 0.05 by "
-        "chance; Holm's p is adjusted for their number within a table."
+        f"Accuracy of {focus} minus that of the other method on the same images, in percentage points, averaged over "
+        "seeds, with the 95 % interval and two-sided p value of a paired bootstrap over images (10,000 resamples, seed "
+        "0). Of many comparisons some have p < 0.05 by chance; Holm's p is adjusted for their number within a table."
     )
     return [Section("significance", "Significance", text, folded=tables)] if tables else []
 

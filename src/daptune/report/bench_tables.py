@@ -12,33 +12,31 @@ from daptune.report.board import Board, harmonic, verdict
 from daptune.report.table import NOTHING, Cell, Table, file_name, mark_best, number, points, share, text_row
 
 NAMES = {
-    "text_distance": "distance between classes' texts ↑",
+    "text_distance": "distance between class texts ↑",
     "uniformity": "uniformity of texts ↓",
     "prototype_distance": "image to its prototype ↓",
     "silhouette": "silhouette of images ↑",
 }
-"""Dispersion measures as columns; the arrow is the side that the losses push to."""
-
-
+"""Columns of dispersion measures; the arrow is the direction that the losses favour."""
 TONES = {"ahead": "up", "behind": "down", "level": ""}
 
 
 def shots_tables(board: Board) -> list[Table]:
-    """Accuracy by method and shots: of the mean over data sets where there are several, then of each."""
+    """Accuracy by method and shots: the mean over several data sets, then each data set."""
     columns = ("method", *(counted(shots, "shot") for shots in board.shots))
     tables = []
     for datasets in board.parts:
         found = {label: [board.mean_over(datasets, label, shots) for shots in board.shots] for label in board.labels}
         rows = [text_row(label, *map(_cell, cells)) for label, cells in found.items() if any(cells)]
         title = sets_text(datasets, "Mean over ")
-        caption = f"{title}: accuracy on test images, per cent, mean ± standard deviation over seeds"
+        caption = f"{title}: accuracy on test images in %, mean ± standard deviation over seeds"
         name = datasets[0] if len(datasets) == 1 else "mean"
         tables.append(Table(f"fewshot-{file_name(name)}", caption, columns, mark_best(rows, range(1, len(columns)))))
     return tables
 
 
 def significance_table(board: Board, name: str, splits: Sequence[str] = ("test",)) -> Table | None:
-    """Each difference to the focus with its interval, p value, and p value adjusted for their number."""
+    """Differences from the focus with intervals, p values and adjusted p values; None without comparisons."""
     found = []
     for datasets, shots, split, other in product(board.parts, board.shots, splits, board.others):
         if (d := board.difference(board.focus, other, datasets, shots, (split,))) is not None:
@@ -50,12 +48,12 @@ def significance_table(board: Board, name: str, splits: Sequence[str] = ("test",
         p, q = (Cell("< 0.001" if v < 0.001 else f"{v:.3f}", v) for v in (d.p_value, adjusted))
         rows.append(text_row(other, title, split, number(shots), *_change(d), p, q))
     better = f"{board.focus} better by"
-    columns = ("compared with", "learned on", "images", "shots", better, "from", "to", "p", "p, Holm")
+    columns = ("compared with", "trained on", "images", "shots", better, "from", "to", "p", "p, Holm")
     return Table(f"significance-{name}", f"{name}: {len(rows)} comparisons", columns, tuple(rows), left=3, group=3)
 
 
 def targets_table(board: Board, name: str, dataset: str) -> Table:
-    """Learned on one data set, tested on it and on others: a column each, and the mean over the others."""
+    """Accuracy after training on one data set: a column for it, for each target, and for the mean over targets."""
     shots = board.top_shots
     targets = targets_of(board, dataset)
     rows = []
@@ -65,19 +63,19 @@ def targets_table(board: Board, name: str, dataset: str) -> Table:
         cells = [_cell(board.mean_over((dataset,), label, shots, split)) for split in ("test", *targets)]
         rows.append(text_row(label, *cells, _cell(summarise(map(float, means)))))
     columns = ("method", f"{dataset} (source)", *(t.removeprefix(f"{dataset}/") for t in targets), "mean of targets")
-    caption = f"Learned from {shots} images a class of {dataset}: accuracy, per cent, mean ± deviation over seeds"
+    caption = f"Trained on {shots} images per class of {dataset}: accuracy in %, mean ± standard deviation over seeds"
     file = name if len(board.datasets) == 1 else f"{name}-{file_name(dataset)}"
     return Table(file, caption, columns, mark_best(rows, range(1, len(columns))))
 
 
 def targets_of(board: Board, dataset: str | None = None) -> tuple[str, ...]:
-    """What was measured beside the data set itself, by all results or by those of one data set."""
+    """Targets of all results, or of those of one data set."""
     own = [result for result in board.results if dataset in (None, result.dataset)]
     return tuple(dict.fromkeys(target for result in own for target in result.targets))
 
 
 def ablation_table(board: Board, shots: int) -> Table:
-    """Accuracy of each combination of losses, and its difference to the first, which has none of them."""
+    """Accuracy of each combination of losses, and its difference from the one without them."""
     first = plain_label(board)
     rows: list[tuple[Cell, ...]] = []
     for datasets in board.parts:
@@ -89,20 +87,20 @@ def ablation_table(board: Board, shots: int) -> Table:
             block.append(text_row(label, _title(datasets), accuracy, *change))
         rows += mark_best(block, (2,))
     caption = (
-        f"{shots} images a class: accuracy, per cent, mean ± deviation over seeds, and the change to {first} with its "
-        "95 % interval, points"
+        f"{shots} images per class: accuracy in %, mean ± standard deviation over seeds, and the change from {first} "
+        "with its 95 % interval, in percentage points"
     )
     columns = ("losses", "data set", "accuracy", "change", "from", "to")
     return Table("ablation", caption, columns, tuple(rows), left=2, group=1)
 
 
 def plain_label(board: Board) -> str:
-    """The label of an ablation that the others are held against: that without dispersion losses."""
+    """The baseline label of an ablation: that without dispersion losses."""
     return "coop_vpt" if "coop_vpt" in board.labels else board.labels[0]
 
 
 def base_to_new_table(board: Board, shots: int) -> Table:
-    """Learned on half of the classes, tested on both halves: a row a data set and method, the mean first."""
+    """Accuracy on base and new classes: a row per data set and method, the mean first."""
     rows: list[tuple[Cell, ...]] = []
     for datasets in board.parts:
         block = []
@@ -112,27 +110,27 @@ def base_to_new_table(board: Board, shots: int) -> Table:
             block.append(text_row(label, _title(datasets), _cell(base), _cell(new), both))
         rows += mark_best(block, (2, 3, 4))
     caption = (
-        f"Base to new, {shots} images of each base class: accuracy, per cent, mean ± deviation over seeds; H is the "
+        f"Base to new, {shots} images per base class: accuracy in %, mean ± standard deviation over seeds; H is the "
         "harmonic mean of the two means"
     )
     return Table("base2new", caption, ("method", "data set", "base", "new", "H"), tuple(rows), left=2, group=1)
 
 
 def dispersion_table(board: Board, shots: int) -> Table | None:
-    """How spread the classes' texts are and how gathered the images of a class, mean over seeds."""
+    """Dispersion measures, mean over seeds; None if nothing was measured."""
     rows = []
     for dataset, label in product(board.datasets, board.labels):
         found = [run.dispersion for run in board.rows(label, dataset, shots) if run.dispersion]
         summaries = [summarise(v for d in found if (v := d.get(name)) is not None) for name in NAMES]
         if any(summaries):
             rows.append(text_row(label, dataset, *map(_plain, summaries)))
-    caption = f"Features after learning from {shots} images a class, on test images: mean ± deviation over seeds"
+    caption = f"Features of test images after training on {shots} images per class: mean ± deviation over seeds"
     columns = ("method", "data set", *NAMES.values())
     return Table("dispersion", caption, columns, tuple(rows), left=2, group=1) if rows else None
 
 
 def cost_table(board: Board) -> Table:
-    """What each method learns and takes."""
+    """Learned parameters, time and memory of each method."""
     rows = []
     for label in board.labels:
         own = [r for r in board.results if r.label == label]
@@ -143,12 +141,12 @@ def cost_table(board: Board) -> Table:
         size = Cell(span, float(learned[-1])) if learned else NOTHING
         time = number(None if seconds is None else seconds.mean, ".1f")
         rows.append(text_row(label, size, time, number(memory, ",.0f"), number(len(own))))
-    columns = ("method", "numbers learned", "seconds a run, mean", "peak memory, MB", "runs")
-    return Table("costs", "What each method learns and takes, over all runs of this report", columns, tuple(rows))
+    columns = ("method", "learned parameters", "mean seconds per run", "peak memory, MB", "runs")
+    return Table("costs", "Costs of each method over all runs of this report", columns, tuple(rows))
 
 
 def all_results_table(boards: Iterable[Board]) -> Table:
-    """Every run, with the accuracy of the last step and of the epoch that validation chose."""
+    """Every run, with the accuracy of the last step and of the epoch selected on validation images."""
     rows = []
     for board in boards:
         for r in sorted(board.results, key=lambda r: (r.dataset, r.shots, board.labels.index(r.label), r.seed)):
@@ -159,7 +157,7 @@ def all_results_table(boards: Iterable[Board]) -> Table:
             numbers = number(r.shots), number(r.seed)
             rows.append(text_row(r.experiment, r.label, r.dataset, rest or "–", *numbers, *map(share, whole)))
     columns = ("experiment", "method", "data set", "other images", "shots", "seed", "test", "val", "test by val")
-    return Table("results", "Every run: accuracy, per cent", columns, tuple(rows), left=4)
+    return Table("results", "Every run: accuracy in %", columns, tuple(rows), left=4)
 
 
 def _title(datasets: tuple[str, ...]) -> str:

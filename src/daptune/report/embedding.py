@@ -1,6 +1,6 @@
-"""Maps of features before and after learning (the paper's Figures 1 and 6): classes' texts, and images by class.
+"""Maps of features before and after training (the paper's Figures 1 and 6): class texts, and images by class.
 
-A map keeps neighbours, not distances: the silhouette beside it is measured in the features themselves.
+A map preserves neighbours, not distances; the silhouette is measured on the features themselves.
 """
 
 import warnings
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_IMAGES = 600
-"""Of which a map is drawn, evenly spaced in the table: more are no clearer."""
+"""Images of a map, evenly spaced in the table; more would not be clearer."""
 MOST_CLASSES = 10
-"""That a map tells apart by colour and marker; those with the most images."""
+"""Classes of a map, those with the most images; more colours and markers cannot be told apart."""
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Features:
-    """Unit features of n images, (n, D), their labels (n,), and of the C classes' texts, (C, D), where there are any.
+    """Unit features of n images (n, D), their labels (n,), and unit features of C class texts (C, D).
 
-    D of images and texts is the same; a method that answers without CLIP's text tower has none of the texts.
+    texts: None for a method without CLIP's text tower.
     """
 
     images: Floats
@@ -42,7 +42,7 @@ class Features:
     texts: Floats | None
 
     def silhouette(self) -> float:
-        """Mean silhouette of the images by class, -1 to 1; NaN of one class."""
+        """Mean silhouette of the images by class, -1 to 1; NaN for one class."""
         return metrics.silhouette(self.images, self.labels)
 
 
@@ -62,7 +62,7 @@ def encode(method: Method, table: ImageTable, *, batch_size: int = 64) -> Featur
 
 
 def project(points: Floats) -> Floats:
-    """(n, D) -> (n, 2): t-SNE (van der Maaten & Hinton 2008), or two principal components of fewer than 10 points."""
+    """(n, D) -> (n, 2): t-SNE (van der Maaten & Hinton 2008); two principal components for fewer than 10 points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -70,13 +70,13 @@ def project(points: Floats) -> Floats:
         flat = PCA(n_components=min(2, *points.shape), svd_solver="full").fit_transform(points - points.mean(0))
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of equal points and thread counts, which change nothing here
+        warnings.simplefilter("ignore")  # about equal points and thread counts, which are harmless here
         found: Floats = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), random_state=0).fit_transform(points)
     return found
 
 
 def map_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Features]]) -> list[Figure]:
-    """Maps of the classes' texts, where there are any, then of the images by class: one for each (title, features)."""
+    """For each (title, features) a map of the class texts, if any, then for each a map of the images by class."""
     titled = list(enumerate(maps))
     found = [_of_texts(f"{name}-texts-{place}", names, *one) for place, one in titled]
     found += [_of_images(f"{name}-images-{place}", names, *one) for place, one in titled]
@@ -95,11 +95,11 @@ def _of_texts(name: str, names: Sequence[str], title: str, features: Features) -
                 color=SOFT,
             )  # fmt: skip
         _bare(axes, title)
-        return finished(drawing, name, f"{title}: map of {len(x)} classes' texts")
+        return finished(drawing, name, f"{title}: map of {len(x)} class texts")
 
 
 def _of_images(name: str, names: Sequence[str], title: str, features: Features) -> Figure | None:
-    """Image and text features of CLIP lie in cones of their own; both are centred before they share a map."""
+    """CLIP's image and text features lie in separate cones, so both are centred before they share a map."""
     counts = np.bincount(features.labels)
     most = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
     classes = sorted(int(place) for place in most if counts[place])
@@ -114,7 +114,7 @@ def _of_images(name: str, names: Sequence[str], title: str, features: Features) 
             colour, marker = look(order)
             own = flat[:count][labels == label]
             axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
-            for spot in flat[count:][order : order + 1]:  # its text, where there are any
+            for spot in flat[count:][order : order + 1]:  # the class text, if any
                 axes.plot(*spot, "*", color=colour, markersize=13, markeredgecolor=INK, markeredgewidth=0.8)
         _bare(axes, title)
         drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=0.8)

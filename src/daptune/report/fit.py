@@ -1,4 +1,4 @@
-"""The page of one `daptune fit`: what it learned, where it is wrong, how sure it is, and which labels to look at."""
+"""The page of one `daptune fit`: training, errors, calibration, and labels to check."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ from daptune.report.thumbnails import gallery
 from daptune.train import History
 
 MOST_PICTURES = 12
-"""Thumbnails in a gallery."""
+"""Maximum number of thumbnails in a gallery."""
 Floats = NDArray[np.float64]
 Note = Callable[[str], object]
 
@@ -54,7 +54,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Scored:
-    """Answers of the method and of zero-shot CLIP on the n test images: probabilities (n, C), labels (n,)."""
+    """Predictions of the method and of zero-shot CLIP on n test images: probabilities (n, C), labels (n,)."""
 
     table: ImageTable
     found: dict[str, Floats]
@@ -66,14 +66,14 @@ class Scored:
 
     @property
     def learned(self) -> Floats:
-        """Of the method."""
+        """Probabilities of the method."""
         return list(self.found.values())[-1]
 
 
 def held_out_images(record: AdapterRecord, folder: Path, decoder: Decoder | None = None) -> HeldOut:
-    """The images of a folder as the recorded fit used them: those it held out, and those it learned from.
+    """The held-out and the training images of the recorded fit, sampled again from a folder.
 
-    If the training images have another fingerprint, the folder's test images, or all, are measured on.
+    If the training images have another fingerprint, the test images are those of the folder, or all.
     """
     splits = read_images(folder, label_names=record.class_names, training=False, decoder=decoder)
     called = folder.resolve().name
@@ -105,7 +105,7 @@ def fit_page(
     command: Sequence[str] = (),
     note: Note = str,
 ) -> Page:
-    """The page. Without `method` (its backbone is not at hand) or `images` it has fewer sections, and says so.
+    """The page. Without `method` (if its backbone is missing) or `images` it has fewer sections.
 
     `baseline` is the zero-shot classifier, `words` are the vocabulary words nearest to each learned text token.
     """
@@ -117,7 +117,7 @@ def fit_page(
     if scored is not None:
         sections.append(Section("scores", "Scores", tables=[scores_table(scored.labels, scored.found)]))
     if history is not None and history.rows:
-        caption = "Means over the training images of an epoch, as they were then: augmented, prompts still moving."
+        caption = "Means over the augmented training images of an epoch, measured during training."
         sections.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
     sections += _classes(record, scored)
     if scored is not None:
@@ -138,12 +138,12 @@ def fit_page(
     sections.append(_repeat(record, command))
     says = _says(record, scored, images)
     if images is None:
-        says.append("Mistakes, calibration, maps and labels to check need the pictures: add --images FOLDER.")
+        says.append("Mistakes, calibration, maps and labels to check need the images: add --images FOLDER.")
     facts = [
         ("method", record.method),
         ("backbone", record.backbone["name"]),
         ("classes", str(len(record.class_names))),
-        ("images learned from", str(record.data.get("images", "?"))),
+        ("training images", str(record.data.get("images", "?"))),
         ("seed", str(record.seed)),
     ]
     return Page(f"{record.method} on {len(record.class_names)} classes", f"Report of {name}", says, sections, facts)
@@ -158,7 +158,7 @@ def _score(
 
 
 def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
-    """Confusions and a row a class; from the record alone where the images are not at hand."""
+    """Confusions and a row per class; without images only what the record has."""
     if scored is None:
         table = recorded_class_table(record)
         return [Section("classes", "By class", tables=[table])] if table is not None else []
@@ -166,22 +166,21 @@ def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
     matrix = metrics.confusion_matrix(scored.labels, scored.learned.argmax(axis=1), len(names))
     figure, pairs = confusion_figure(matrix, names), confused_table(matrix, names)
     figures = [figure] if figure is not None else []
-    caption = "Blue: right. Orange: wrong. The stronger, the larger the share of the true class; numbers are images."
+    caption = "Blue: correct, orange: wrong. Shades are shares of the true class, numbers are images."
     tables = [*([pairs] if pairs is not None else []), class_table(scored.labels, names, scored.found)]
     return [Section("classes", "By class", figures=figures, caption=caption, tables=tables)]
 
 
 def _calibration(scored: Scored) -> Section:
     text = (
-        "How often an answer is right that is given with so much confidence. On the dashed line, confidence is to be "
-        "believed; below it, answers are surer than they should be. Larger points are more images. ECE, the expected "
-        "calibration error (15 bins), is the mean length of the orange lines, weighted by images."
+        "Accuracy by confidence of the prediction. On the dashed line, confidence equals accuracy; below it, "
+        "predictions are overconfident. Larger points are more images. The expected calibration error (ECE, 15 bins) "
+        "is the mean length of the orange lines, weighted by images."
     )
     return Section("calibration", "Calibration", text, figures=reliability_figures(scored.labels, scored.found))
 
 
 def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
-    """The wrong answers that were given with most confidence."""
     p = scored.learned
     said = p.argmax(axis=1)
     wrong = np.flatnonzero(said != scored.labels)
@@ -189,47 +188,47 @@ def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
     items = []
     for row in order.tolist():
         likely, true = int(said[row]), int(scored.labels[row])
-        lines = [f"said with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
+        lines = [f"predicted with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
         items.append((scored.table.images[row], names[likely], [*lines, _file(scored.table, row)]))
-    text = f"Of {len(wrong)} wrong answers, the {len(items)} that were given with most confidence."
+    text = f"The {len(items)} of {len(wrong)} wrong predictions with the highest confidence."
     if not items:
-        return Section("mistakes", "Most confident mistakes", "There is no wrong answer on these images.")
+        return Section("mistakes", "Most confident mistakes", "All predictions on these images are correct.")
     return Section("mistakes", "Most confident mistakes", text, more=[gallery(items)])
 
 
 def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Section:
-    """Training images that look like another class than theirs."""
+    """Training images that look like another class than their label."""
     found = suspects(features.images, table.labels, len(names))
     text = (
         f"{len(found)} of the {len(table)} training images look more like another class than like their own. Each is "
-        "judged by the nearest class mean of the frozen CLIP's features with the image itself left out, and suspected "
-        "by the rule of confident learning (Northcutt et al. 2021). Where CLIP cannot tell two classes apart, right "
-        "labels are suspected too: look before you change one."
+        "classified by the nearest class mean of the frozen CLIP's features, leaving out the image itself, and flagged "
+        "by the rule of confident learning (Northcutt et al. 2021). If CLIP cannot separate two classes, correct "
+        "labels are flagged too: check an image before you change its label."
     )
     items = []
     for one in found[:MOST_PICTURES]:
         lines = [f"labelled {names[one.given]}", f"{100 * one.p_likely:.0f} % against {100 * one.p_given:.0f} %"]
         items.append((table.images[one.row], f"looks like {names[one.likely]}", [*lines, _file(table, one.row)]))
     if (table.counts() == 1).any():
-        text += " Classes with one image cannot be judged."
+        text += " Classes with one image cannot be checked."
     return Section("labels", "Training labels to check", text, more=[gallery(items)] if items else [])
 
 
 def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section:
     silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps).replace("-", "−")
     caption = (
-        "t-SNE of unit features; neighbours count, distances and the sizes of groups do not. Stars are the classes' "
-        "texts; images and texts are centred, each by itself, to share a map. Silhouette of the images by class "
-        f"(in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
+        "t-SNE of unit features of images and of the class texts (stars). Only neighbourhoods are meaningful, not "
+        "distances or group sizes. Images and texts are centred separately so that they share a map. Silhouette of the "
+        f"images by class (in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
     )
     figures = map_figures("map", names, maps)
-    return Section("maps", "Features before and after", figures=figures, caption=caption)
+    return Section("maps", "Features before and after training", figures=figures, caption=caption)
 
 
 def _words(words: Sequence[Mapping[str, Any]]) -> Section:
     text = (
-        "Vocabulary words nearest to each learned text token. They seldom read as a sentence: tokens move freely "
-        "between words, and a distance near that of any two words says that the nearest word means nothing."
+        "Vocabulary words nearest to each learned text token. They rarely form a sentence, because tokens move freely "
+        "between words. If the distance is close to that of two random words, the nearest word means nothing."
     )
     return Section("words", "Words nearest to the prompt", text, tables=[words_table(words)])
 
@@ -246,19 +245,19 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
         own, plain = (held_out.get(name, {}).get("accuracy") for name in (record.method, "zero_shot"))
         if own is None:
             return [f"{record.method} learned {len(record.class_names)} classes; nothing was measured.", *lines]
-        first = f"{record.method} is right on {100 * own:.1f} % of {held_out.get('images')} held-out images"
-        beside = f"; CLIP as it is on {100 * plain:.1f} %" if plain is not None and record.method != "zero_shot" else ""
-        return [f"{first}{beside}, as measured when it was made.", *lines]
+        first = f"{record.method} classifies {100 * own:.1f} % of {held_out.get('images')} held-out images correctly"
+        beside = f", zero-shot CLIP {100 * plain:.1f} %" if plain is not None and record.method != "zero_shot" else ""
+        return [f"{first}{beside} (measured by `daptune fit`).", *lines]
     hits = {name: (p.argmax(axis=1) == scored.labels).astype(float) for name, p in scored.found.items()}
     own = hits[record.method]
     where = f"{len(own)} images ({images.name})" if images is not None else f"{len(own)} images"
-    first = f"{record.method} is right on {100 * own.mean():.1f} % of {where}"
+    first = f"{record.method} classifies {100 * own.mean():.1f} % of {where} correctly"
     if "zero_shot" in hits and record.method != "zero_shot":
         d = metrics.paired_bootstrap([(hits["zero_shot"], own)])
         word = "more" if d.difference >= 0 else "less"
         first += (
-            f", {abs(100 * d.difference):.1f} points {word} than CLIP as it is (95 % interval {signed(d.low)} to "
-            f"{signed(d.high)}, {MEANING[verdict(d)]})"
+            f", {abs(100 * d.difference):.1f} percentage points {word} than zero-shot CLIP (the 95 % interval "
+            f"{signed(d.low)} to {signed(d.high)} {MEANING[verdict(d)]})"
         )
     recall = metrics.per_class_accuracy(scored.labels, scored.learned.argmax(axis=1), len(record.class_names))
     known = np.flatnonzero(~np.isnan(recall))
@@ -266,17 +265,17 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
     listed = ", ".join(f"{record.class_names[place]} ({100 * recall[place]:.0f} %)" for place in worst)
     error = metrics.expected_calibration_error(scored.labels, scored.learned)
     surer = scored.learned.max(axis=1).mean() - own.mean()
-    tendency = "surer than it is right" if surer > 0 else "less sure than it is right"
+    tendency = "overconfident" if surer > 0 else "underconfident"
     return [
         first + ".",
-        f"It knows these classes worst: {listed}.",
-        f"Its confidence is off by {100 * error:.1f} points on average; on the whole it is {tendency}.",
+        f"Classes with the lowest recall: {listed}.",
+        f"The expected calibration error is {100 * error:.1f} percentage points; on average it is {tendency}.",
         *lines,
     ]
 
 
 def _file(table: ImageTable, row: int) -> str:
-    """The path below the folder of the images: what is needed to find it again."""
+    """The path relative to the image folder."""
     source = table.images[row]
     if isinstance(source, Path) and table.root is not None and source.is_relative_to(table.root):
         return source.relative_to(table.root).as_posix()

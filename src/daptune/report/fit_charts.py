@@ -10,7 +10,7 @@ from daptune.report.svg import FACE, INK, RULE, SERIES, SOFT, Figure, finished, 
 from daptune.train import EpochRow
 
 MOST_CLASSES = 40
-"""That a confusion matrix of this size can show with names."""
+"""Maximum number of classes of a readable confusion matrix."""
 Floats = NDArray[np.float64]
 
 
@@ -18,7 +18,7 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
     """A panel for each loss term, means over an epoch, and one for accuracy."""
     epochs = [row.epoch for row in rows]
     names = list(rows[0].losses)
-    if len(names) == 2:  # the total is the one term
+    if len(names) == 2:  # the total equals the only term
         names.remove("total")
     figures = []
     for name in names:
@@ -26,7 +26,7 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
             values = [row.losses.get(name, float("nan")) for row in rows]
             axes.plot(epochs, values, color=SERIES[0])
             axes.set(title=name.replace("_", " "), xlabel="epoch")
-            verb = "goes" if values[-1] >= values[0] else "falls"
+            verb = "rises" if values[-1] >= values[0] else "falls"
             words = f"{name} {verb} from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
             figures.append(finished(drawing, f"loss-{name.replace('_', '-')}", words))
     every = {"training batches": [row.accuracy for row in rows], "validation": [row.val_accuracy for row in rows]}
@@ -43,9 +43,9 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
 
 
 def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure | None:
-    """Rows are true classes, columns the predicted ones, shades the share of the row; None for too many classes.
+    """Rows are true classes, columns predicted ones, shades the share of the row; None for too many classes.
 
-    Right answers and mistakes have colours of their own, so that a rare mistake is seen.
+    Correct predictions and mistakes have different colours, so that rare mistakes are visible.
     """
     size = len(names)
     if size > MOST_CLASSES:
@@ -74,13 +74,13 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure 
         axes.grid(visible=False)
         axes.grid(which="minor", color=RULE, linewidth=0.4)
         right = int(np.trace(matrix))
-        return finished(drawing, "confusion", f"confusion matrix: {right} of {int(matrix.sum())} images are right")
+        return finished(drawing, "confusion", f"confusion matrix: {right} of {int(matrix.sum())} images are correct")
 
 
 def reliability_figures(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> list[Figure]:
-    """A diagram for each of name -> probabilities (n, C): accuracy against confidence in 15 bins of equal width.
+    """A diagram for each name -> probabilities (n, C): accuracy by confidence in 15 bins of equal width.
 
-    Guo et al. 2017, figure 1. A point's size is how many images are in its bin.
+    Guo et al. 2017, figure 1. Larger points have more images in their bin.
     """
     figures = []
     for name, p in found.items():

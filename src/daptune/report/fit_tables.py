@@ -1,4 +1,4 @@
-"""The tables of the report of one fit."""
+"""The tables of a fit report."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 def scores_table(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> Table:
-    """Accuracy, macro-F1, log-likelihood and calibration of each name -> probabilities (n, C)."""
+    """Accuracy, macro-F1, log-likelihood and calibration error of each name -> probabilities (n, C)."""
     rows = []
     for name, p in found.items():
         said = p.argmax(axis=1)
@@ -30,7 +30,7 @@ def scores_table(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> Tabl
 
 
 def class_table(labels: NDArray[np.int64], names: Sequence[str], found: Mapping[str, Floats]) -> Table:
-    """A row a class that has images, the worst first: of the last of `found`, with the first's recall beside."""
+    """A row per class with images, for the last of `found`, lowest recall first, compared with the first of `found`."""
     size = len(names)
     matrices = [metrics.confusion_matrix(labels, p.argmax(axis=1), size) for p in found.values()]
     matrix = matrices[-1]
@@ -48,14 +48,14 @@ def class_table(labels: NDArray[np.int64], names: Sequence[str], found: Mapping[
             tone = "up" if change > 0 else "down" if change < 0 else ""
             cells += [share(float(plain[c])), points(change, tone=tone)]
         rows.append(text_row(names[c], taken, number(int(counts[c])), *cells))
-    columns = ["class", "most taken for", "images", "recall, %", "precision, %", "F1, %"]
+    columns = ["class", "most confused with", "images", "recall, %", "precision, %", "F1, %"]
     if plain is not None:
         columns += [f"{next(iter(found))} recall, %", "change of recall"]
-    return Table("classes", "Every class, the worst first", tuple(columns), tuple(rows), left=2)
+    return Table("classes", "All classes, lowest recall first", tuple(columns), tuple(rows), left=2)
 
 
 def confused_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Table | None:
-    """The pairs of classes that are most often taken for each other."""
+    """The most confused pairs of classes; None without any."""
     both = np.triu(matrix + matrix.T, 1).tolist()
     pairs = [(-count, a, b) for a, row in enumerate(both) for b, count in enumerate(row) if count > 1]
     if not pairs:
@@ -64,13 +64,13 @@ def confused_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Table | N
         text_row(names[a], names[b], number(-count), number(int(matrix[a, b])))
         for count, a, b in sorted(pairs)[:MOST_PAIRS]
     ]
-    columns = ("class", "and class", "mistakes", "first taken for second")
-    caption = f"Pairs most often taken for each other, {len(rows)} of {len(pairs)} with more than one mistake"
+    columns = ("class", "and class", "mistakes", "first predicted as second")
+    caption = f"Most confused pairs: {len(rows)} of {len(pairs)} pairs with more than one mistake"
     return Table("confused", caption, columns, tuple(rows), left=2)
 
 
 def recorded_class_table(record: AdapterRecord) -> Table | None:
-    """What `fit` measured by class and left in the record."""
+    """The recall per class that `fit` measured and recorded; None without it."""
     held_out = record.metrics.get("held_out", {})
     own = held_out.get(record.method, {}).get("per_class")
     if not isinstance(own, dict) or not own:
@@ -81,12 +81,12 @@ def recorded_class_table(record: AdapterRecord) -> Table | None:
         beside = (share(plain.get(name)), points(value - plain.get(name, math.nan))) if plain else ()
         rows.append(text_row(name, share(value), *beside))
     columns = ("class", f"{record.method}, %", *(("zero_shot, %", "difference") if plain else ()))
-    caption = f"Recall on {held_out.get('images')} held-out images, the worst first"
+    caption = f"Recall on {held_out.get('images')} held-out images, lowest first"
     return Table("classes", caption, columns, tuple(rows))
 
 
 def words_table(tokens: Sequence[Mapping[str, Any]]) -> Table:
-    """A row a learned text token, from what `daptune show` tells of each: its words, nearest first."""
+    """A row per learned text token with its words, nearest first."""
     rows = []
     for row in tokens:
         words = ", ".join(_legible(str(word["word"])) for word in row["words"])
@@ -95,12 +95,12 @@ def words_table(tokens: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _legible(word: str) -> str:
-    """A vocabulary entry may be some bytes of a letter."""
+    """Replace vocabulary entries that are only some bytes of a letter."""
     return word if word and word.isprintable() and "\ufffd" not in word else "(no text)"
 
 
 def settings_table(record: AdapterRecord) -> Table:
-    """Everything that was resolved when it was made."""
+    """All resolved settings of the fit."""
     values = {
         "method": record.method,
         **{f"option {name}": value for name, value in record.method_config.items()},
@@ -113,4 +113,4 @@ def settings_table(record: AdapterRecord) -> Table:
         **{f"version of {name}": value for name, value in record.versions.items()},
     }
     rows = tuple(text_row(name, str(value)) for name, value in values.items())
-    return Table("settings", "What a repetition must share", ("what", "value"), rows, left=2)
+    return Table("settings", "Settings to repeat this fit", ("setting", "value"), rows, left=2)

@@ -1,25 +1,25 @@
-"""HTML that cannot be injected into: text is escaped unless it was made by `tag` or said to be `Html`."""
+"""HTML generation that is safe against injection: all text is escaped, except `Html`."""
 
 import html
 from collections.abc import Iterable
 
 
 class Html(str):
-    """Markup that stands in a page as it is. Joining it with plain text by + gives plain text again: escaped later."""
+    """Markup that is not escaped. `+` with plain text gives plain text, which is escaped later."""
 
 
 def escape(text: str) -> Html:
-    """Text as markup; markup stays."""
+    """Text as markup; markup is returned unchanged."""
     return text if isinstance(text, Html) else Html(html.escape(text, quote=True))
 
 
 def join(parts: Iterable[str], between: str = "") -> Html:
-    """Texts and markup one after the other."""
+    """Concatenate texts and markup."""
     return Html(escape(between).join(escape(part) for part in parts))
 
 
 def tag(name: str, /, *children: str, **attributes: str | int | bool | None) -> Html:
-    """One element. `class_` is the attribute class, `data_x` data-x; True writes the name alone, None nothing."""
+    """One element. `class_` is the attribute class, `data_x` data-x; True writes only the name, None nothing."""
     words = [name]
     for key, value in attributes.items():
         if value is None or value is False:

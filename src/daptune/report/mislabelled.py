@@ -1,9 +1,9 @@
-"""Training images whose label is likely wrong, by confident learning on out-of-sample nearest prototypes.
+"""Training images with a likely wrong label, by confident learning on out-of-sample nearest prototypes.
 
 Northcutt, Jiang & Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, arXiv 1911.00068,
-section 3.1: an image is suspected where a class other than its own is at least as probable as that class is on average
-for the images that bear its name. The probabilities must come from a model that has not seen the image: here the
-nearest prototype of the frozen CLIP's features, each image left out of the prototype of its own class.
+section 3.1: an image is flagged if another class is at least as probable as that class is, on average, for the images
+labelled with it. The probabilities must come from a model that has not seen the image: here the nearest prototype of
+the frozen CLIP's features, with each image left out of the prototype of its own class.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 SCALES = np.geomspace(1, 300, 60)
-"""Inverse temperatures that are tried."""
+"""Candidate inverse temperatures."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image, by its row, with the class that it bears and the one that it looks like; probabilities 0 to 1."""
+    """A flagged image: its row, its label, its likely class, and their probabilities (0 to 1)."""
 
     row: int
     given: int
@@ -28,10 +28,10 @@ class Suspect:
 
 
 def leave_one_out(features: Floats, labels: NDArray[np.int64], classes: int) -> Floats:
-    """Probabilities (n, C) of each image by prototypes that it is no part of; rows of NaN where its class has no other.
+    """Out-of-sample probabilities (n, C) of each image; NaN for the only image of a class.
 
-    Prototypes are the normalised mean of unit features (n, D); the temperature is the one that makes the labels most
-    likely, out of sample too.
+    Prototypes are normalised means of unit features (n, D); the temperature maximises the out-of-sample likelihood of
+    the labels.
     """
     sums = np.zeros((classes, features.shape[1]))
     np.add.at(sums, labels, features)
@@ -50,15 +50,15 @@ def leave_one_out(features: Floats, labels: NDArray[np.int64], classes: int) -> 
 
 
 def suspects(features: Floats, labels: NDArray[np.int64], classes: int) -> list[Suspect]:
-    """The suspected images, first those whose other class is most ahead of their own."""
+    """The flagged images, largest difference of the two probabilities first."""
     p = leave_one_out(features, labels, classes)
     judged = np.flatnonzero(~np.isnan(p).any(axis=1))
-    thresholds = np.full(classes, np.inf)  # a class without an image that could be judged accuses none
+    thresholds = np.full(classes, np.inf)  # a class without such images flags none
     for label in np.unique(labels[judged]):
         thresholds[label] = p[judged[labels[judged] == label], label].mean()
     found = []
     for row in judged.tolist():
-        confident = np.where(p[row] >= thresholds, p[row], 0.0)  # of a class that is not confident, nothing
+        confident = np.where(p[row] >= thresholds, p[row], 0.0)  # only confident classes
         likely, given = int(confident.argmax()), int(labels[row])
         if likely != given and confident[likely] > p[row, given]:
             found.append(Suspect(row, given, likely, float(p[row, given]), float(p[row, likely])))

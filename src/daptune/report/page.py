@@ -1,4 +1,4 @@
-"""A page from its sections: one HTML file that loads nothing, and a folder beside it with figures and tables."""
+"""A page from its sections: one self-contained HTML file, and a folder with figures and tables."""
 
 import base64
 import hashlib
@@ -17,21 +17,20 @@ from daptune.report.table import Table
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: `text` first, then figures side by side where there is room, then the rest in order."""
+    """A section of a page, in the order of its fields; figures are side by side if there is room."""
 
     anchor: str
     title: str
     text: str = ""
     figures: Sequence[Figure] = ()
     caption: str = ""
-    """Below the figures, of all of them."""
+    """Caption of all figures."""
     tables: Sequence[Table] = ()
     more: Sequence[Html] = ()
     folded: Sequence[Table] = ()
-    """Tables that open by a click: long lists."""
+    """Collapsed tables."""
 
     def to_html(self) -> Html:
-        """The section."""
         parts: list[str] = [tag("h2", self.title)]
         if self.text:
             parts.append(self.text if isinstance(self.text, Html) else tag("p", kept(self.text)))
@@ -47,19 +46,18 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report. `says` is what its numbers say in words, the first sentence the result itself."""
+    """A whole report. `says` are its findings in sentences, the main result first."""
 
     title: str
     about: str
     says: Sequence[str]
     sections: Sequence[Section]
     facts: Sequence[tuple[str, str]] = ()
-    """Short names and values for the head."""
+    """Names and values for the header."""
     overview: Figure | None = None
-    """The result at a glance."""
 
     def to_html(self, files: str) -> Html:
-        """The document; `files` is the name of the folder beside it."""
+        """The document; `files` is the name of its folder of figures and tables."""
         script = _resource("sort.js")
         policy = (
             "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -86,7 +84,7 @@ class Page:
             tag("div", tag("div", result, tag("dl", *facts, class_="facts")), glance, class_="result"),
         )
         says = [tag("ul", *(tag("li", line) for line in rest), class_="says")] if rest else []
-        summary = tag("section", tag("h2", "What this says"), *says, id="says") if says else Html()
+        summary = tag("section", tag("h2", "Findings"), *says, id="says") if says else Html()
         nav = tag("nav", tag("p", "Contents"), tag("ol", *links), aria_label="Contents")
         foot = tag("footer", tag("p", f"Every figure (SVG) and table (CSV, LaTeX) is a file in {files}/."))
         main = tag("main", summary, *(section.to_html() for section in self.sections), foot)
@@ -95,28 +93,28 @@ class Page:
 
 
 def kept(text: str) -> str:
-    """The text with its per cent signs beside their numbers where lines break."""
+    """The text with non-breaking spaces before per cent signs."""
     return text.replace(" %", "\u00a0%")
 
 
 def check_out(out: Path) -> Path:
-    """The path if a page may be written there; asked before the work. Raises DataError."""
+    """The expanded path; its folder is created. Raises DataError if no page can be written there."""
     out = out.expanduser()
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"--out must name an HTML file, such as report.html; found {str(out)!r}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{out.parent} cannot be made: {error.strerror}; name another file with --out") from error
+        raise DataError(f"{out.parent} cannot be created: {error.strerror}; name another file with --out") from error
     if not os.access(out.parent, os.W_OK):
         raise DataError(f"{out.parent} cannot be written to; name another file with --out")
     return out
 
 
 def write_page(page: Page, out: Path) -> list[Path]:
-    """Write the page as `out` and its files into the folder of that name with `-files` behind; returns all paths.
+    """Write the page as `out`, and its figures and tables to a folder named `<out>-files`; returns all paths.
 
-    Each file appears under its name when it is complete. Raises DataError where nothing can be written.
+    Each file is written atomically. Raises DataError if a file cannot be written.
     """
     out = check_out(out)
     folder = out.with_name(out.stem + "-files")
@@ -140,7 +138,7 @@ def write_page(page: Page, out: Path) -> list[Path]:
 
 def _style() -> Html:
     light, dark = ("".join(f"--{role}:{colour};" for role, colour in colours.items()) for colours in (ROLES, DARK))
-    dark_rule = f"@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}"  # paper is white
+    dark_rule = f"@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}"  # not for print
     return Html(f":root{{{light}}}{dark_rule}\n{_resource('page.css')}")
 
 

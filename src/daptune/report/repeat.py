@@ -1,4 +1,4 @@
-"""How to repeat bench runs: what to type, and what has to be the same."""
+"""The section on how to repeat bench runs."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from daptune.report.table import Table, number, text_row
 
 
 def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
-    """What to type, and what has to be the same."""
+    """Commands, hashes, versions and plans."""
     typed = [f"daptune bench {shlex.quote(str(run / PLAN))} --out {shlex.quote(str(run))}" for run in runs.folders]
     typed += [shlex.join(command)] if command else []
     rows, more = [], []
@@ -33,10 +33,10 @@ def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
         for name, version in result.versions.items():
             versions.setdefault(name, {})[version] = None
     rows += [text_row(name, ", ".join(found)) for name, found in versions.items()]
-    same = Table("versions", "What a repetition must share", ("what", "value"), tuple(rows), left=2)
+    same = Table("versions", "Data and versions to repeat these runs", ("item", "value"), tuple(rows), left=2)
     splits = dict.fromkeys((r.dataset, r.shots, r.seed, r.split_hash) for r in runs.results if r.split_hash)
     hashes = tuple(text_row(name, number(shots), number(seed), digest) for name, shots, seed, digest in splits)
     columns = ("data set", "shots", "seed", "hash")
-    folded = [Table("splits", "Fingerprints of the images learned from", columns, hashes)] if hashes else []
+    folded = [Table("splits", "Fingerprints of the training images", columns, hashes)] if hashes else []
     text = tag("pre", tag("code", "\n".join(typed)))
     return Section("repeat", "To repeat this", text, tables=[same], folded=folded, more=more)

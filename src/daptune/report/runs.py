@@ -1,4 +1,4 @@
-"""What one or several folders of `daptune bench` hold together."""
+"""The results in one or more folders of `daptune bench`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from daptune.files import reason
 
 @dataclass(frozen=True)
 class Runs:
-    """Results that are done, and jobs that failed and were not done again."""
+    """Finished results, and failed jobs without a later success."""
 
     folders: tuple[Path, ...]
     results: tuple[Result, ...]
@@ -20,14 +20,14 @@ class Runs:
 
 
 def is_bench_run(folder: Path) -> bool:
-    """Whether `daptune bench` wrote there."""
+    """Whether the folder was written by `daptune bench`."""
     return (folder / RESULTS).is_file()
 
 
 def read_runs(folders: Sequence[Path]) -> Runs:
-    """All finished results; of a job that several lines tell of, the last that is done counts.
+    """All finished results; of several lines for a job, the last finished one counts.
 
-    Raises DataError, one line with file and line number, for what is no result, and where nothing is finished.
+    Raises DataError for a damaged line, with file and line number, and without any finished result.
     """
     done: dict[tuple[str, str, str], Result] = {}
     failed: dict[tuple[str, str, str], Result] = {}
@@ -37,12 +37,12 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         try:
             lines = parse_results(path.read_bytes(), path)
         except OSError as error:
-            message = f"{path} cannot be read: {reason(error)}; name a folder that `daptune bench` wrote"
+            message = f"{path} cannot be read: {reason(error)}; name a folder written by `daptune bench`"
             raise DataError(message) from error
         if lines.damaged:
             raise lines.damaged[0]
         if lines.cut_off:
-            notes.append(f"The last line of {path} is not complete, as after an interruption; it is left out.")
+            notes.append(f"The last line of {path} is incomplete, as after an interruption, and was skipped.")
         for result in lines.results:
             key = (result.plan, result.experiment, result.key)
             if result.done:
@@ -53,8 +53,8 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     if not done:
         names = ", ".join(str(folder) for folder in folders)
         jobs = f"; {len(failed)} jobs failed, such as: {next(iter(failed.values())).error}" if failed else ""
-        raise DataError(f"{names}: no finished result to report on{jobs}; go on with `daptune bench`")
+        raise DataError(f"{names}: no finished result to report on{jobs}; run `daptune bench` again to continue")
     if not any(set(result.accuracy) - {"val"} for result in done.values()):
-        what = "only validation images were measured, and a report is of test images"
+        what = "only validation images were measured, but a report needs test images"
         raise DataError(f"{folders[0]}: {what}; `daptune bench` prints a table of these results")
     return Runs(tuple(folders), tuple(done.values()), tuple(failed.values()), tuple(notes))

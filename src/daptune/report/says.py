@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences made from them: also where the method loses, and where nothing is clear."""
+"""The findings of bench runs in sentences, including losses and inconclusive comparisons."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from daptune.report.table import signed
 
 
 def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
-    """The first sentence is the result; one or two on each kind of experiment follow."""
+    """The main result, then one or two sentences on each kind of experiment."""
     tell = {"fewshot": _fewshot, "ablation": _ablation, "base2new": _base_to_new}
     lines: list[str] = []
     for kind, board in boards.items():
@@ -19,8 +19,8 @@ def bench_says(boards: Mapping[str, Board], focus: str) -> list[str]:
     seeds = {result.seed for board in boards.values() for result in board.results}
     where = sets_text(next(iter(boards.values())).datasets)
     lines.append(
-        f"All of this is from {counted(len(seeds), 'seed')} on {where}. Intervals tell how a result would move "
-        "with other test images, not with other training images or another backbone."
+        f"All results are from {counted(len(seeds), 'seed')} on {where}. The intervals cover the choice of test "
+        "images, not that of training images or backbone."
     )
     return lines
 
@@ -31,26 +31,27 @@ def _fewshot(board: Board) -> list[str]:
     if ours is None:
         return []
     over = (" of " if len(board.datasets) == 1 else ", ") + sets_text(board.datasets, "mean of ")
-    where = f"{counted(shots, 'image')} a class"
-    lines = [f"With {where}, {board.focus} is right on {_percent(ours.mean)} of test images{over}."]
+    where = f"{counted(shots, 'image')} per class"
+    lines = [f"With {where}, {board.focus} classifies {_percent(ours.mean)} of the test images correctly{over}."]
     scored = {label: found.mean for label in board.others if (found := board.mean_over(board.datasets, label, shots))}
     if not scored:
         return lines
     best = max(scored, key=lambda label: scored[label])
     gap = ours.mean - scored[best]
     side = "less" if gap < 0 else "more"
-    size = f"{abs(100 * gap):.1f} points {side} than {best}, the best of the others" if gap else f"as much as {best}"
-    lines[0] += f" That is {size}{_meaning(board.difference(board.focus, best, board.datasets, shots))}."
+    size = f"{abs(100 * gap):.1f} percentage points {side} than" if gap else "the same as"
+    interval = _meaning(board.difference(board.focus, best, board.datasets, shots))
+    lines[0] += f" That is {size} {best}, the best of the others{interval}."
     if "zero_shot" in scored and best != "zero_shot":
         gain = ours.mean - scored["zero_shot"]
         plain = _percent(scored["zero_shot"])
-        lines.append(f"Against CLIP as it is (zero_shot, {plain}) that is {signed(gain)} points.")
+        lines.append(f"The difference from zero-shot CLIP ({plain}) is {signed(gain)} percentage points.")
     if len(board.shots) > 1:
         each = {s: d for s in board.shots if (d := board.difference(board.focus, best, board.datasets, s))}
         groups = {word: [s for s, d in each.items() if verdict(d) == word] for word in _WORDS}
         words = [f"{_WORDS[word]} at {_list(group)}" for word, group in groups.items() if group]
         if len(each) > 1:
-            lines.append(f"By images a class, against {best}: {'; '.join(words)}.")
+            lines.append(f"Compared with {best} by images per class: {'; '.join(words)}.")
     return lines
 
 
@@ -69,9 +70,9 @@ def _targets(board: Board, kind: str) -> list[str]:
         tail = _meaning(board.difference(board.focus, best, (source,), shots, targets))
         what = "domains" if kind == "domain" else "data sets"
         lines.append(
-            f"On {what} that it never learned from ({len(targets)}, learned on {source}) it reaches "
-            f"{_percent(means[board.focus])} on average, {signed(means[board.focus] - means[best])} points beside "
-            f"{best}, the best of the others{tail}."
+            f"On {len(targets)} other {what}, after training on {source}, {board.focus} reaches "
+            f"{_percent(means[board.focus])} on average, {signed(means[board.focus] - means[best])} percentage points "
+            f"compared with {best}, the best of the others{tail}."
         )
     return lines
 
@@ -80,8 +81,9 @@ def _ablation(board: Board) -> list[str]:
     first, words = plain_label(board), []
     for label in board.labels:
         if label != first and (d := board.difference(label, first, board.datasets, board.top_shots)) is not None:
-            words.append(f"{label} changes it by {signed(d.difference)} ({_interval(d)})")
-    return [f"Beside {first} without dispersion losses, {'; '.join(words)} points."] if words else []
+            words.append(f"{label} {signed(d.difference)} ({_interval(d)})")
+    lead = f"Change from {first}, without dispersion losses, in percentage points"
+    return [f"{lead}: {'; '.join(words)}."] if words else []
 
 
 def _base_to_new(board: Board) -> list[str]:
@@ -96,17 +98,17 @@ def _base_to_new(board: Board) -> list[str]:
     place = ranked.index(board.focus) + 1
     line = (
         f"From base to new classes, {board.focus} has a harmonic mean of {_percent(found[board.focus][0])}, "
-        f"place {place} of {len(ranked)}"
+        f"rank {place} of {len(ranked)}"
     )
     if place > 1:
         line += f"; {ranked[0]} has {_percent(found[ranked[0]][0])}"
     if "zero_shot" in found and board.focus != "zero_shot":
         gain = found[board.focus][1] - found["zero_shot"][1]
-        line += f". On the new classes alone it is {signed(gain)} points beside zero_shot"
+        line += f". On the new classes its difference from zero_shot is {signed(gain)} percentage points"
     return [line + "."]
 
 
-_WORDS = {"ahead": "ahead", "level": "not told apart", "behind": "behind"}
+_WORDS = {"ahead": "better", "level": "inconclusive", "behind": "worse"}
 
 
 def _interval(found: PairedDifference) -> str:
@@ -114,7 +116,7 @@ def _interval(found: PairedDifference) -> str:
 
 
 def _meaning(found: PairedDifference | None) -> str:
-    return f" (95 % interval {_interval(found)}, {MEANING[verdict(found)]})" if found is not None else ""
+    return f" (the 95 % interval {_interval(found)} {MEANING[verdict(found)]})" if found is not None else ""
 
 
 def _percent(value: float) -> str:

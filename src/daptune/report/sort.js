@@ -1,4 +1,4 @@
-// Tables sort by a click on a column's name. Without this script every table stands in the order it was written in.
+// Sorts a table by a click on a column name.
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   if (!body || body.rows.length < 3) continue;

@@ -1,7 +1,7 @@
-"""Figures by matplotlib as SVG, once for the page (its colours follow the page, light or dark) and once as a file.
+"""Figures by matplotlib as SVG, for the page and as files.
 
-Everything is drawn in the colours of a light page. In the page each becomes the CSS variable of its role. A file keeps
-them and carries a rule that swaps them where the reader's system is dark; programs that know no such rule pass it over.
+They are drawn in the colours of a light page. In the page these become CSS variables; a file has a media query that
+replaces them in dark mode and is ignored by programs that do not support it.
 """
 
 import io
@@ -28,35 +28,35 @@ UP, DOWN = SERIES[:2]
 MARKERS = "osD^vPX*"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 WIDTH, HEIGHT = 4.4, 3.3
-"""Inches of a panel: as wide as a phone, so that its letters stay readable there."""
+"""Size of a panel in inches: as wide as a phone, so that its text is readable there."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished figure. `name` is its file name without ending, `label` what a screen reader says."""
+    """A finished figure. `name` is its file name without suffix, `label` its text for screen readers."""
 
     name: str
     label: str
     svg: str
-    """As matplotlib wrote it, tidied: in the colours of a light page."""
+    """Cleaned output of matplotlib, in the colours of a light page."""
     width: float = WIDTH
     """Inches."""
 
     def inline(self) -> Html:
-        """For the page: colours by CSS variables, ids of its own, no address of anything outside."""
+        """For the page: with CSS variables as colours, and without external addresses."""
         text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", self.svg)
         for size in ("width", "height"):
             text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", text, count=1)
         text = text.replace("xlink:href", "href")
         for role, colour in ROLES.items():
             text = text.replace(colour, f"var(--{role})")
-        least = 4 * self.width if self.width > 1.5 * WIDTH else 0  # a large one scrolls in its frame on a phone
+        least = 4 * self.width if self.width > 1.5 * WIDTH else 0  # a large figure scrolls on a phone
         size = f"max-width: {6.2 * self.width:.0f}rem; min-width: {least:.0f}rem"
         attributes = f'role="img" aria-label="{escape(self.label)}" style="{size}"'
         return tag("figure", Html(text.replace("<svg", f"<svg {attributes}", 1)))
 
     def file(self) -> str:
-        """A file by itself; dark where the reader's system is."""
+        """A stand-alone file that supports dark mode."""
         swap = "".join(
             f'[style*="fill: {light}"]{{fill:{DARK[role]}!important}}'
             f'[style*="stroke: {light}"]{{stroke:{DARK[role]}!important}}'
@@ -68,7 +68,7 @@ class Figure:
 
 @contextmanager
 def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawing, Axes]]":
-    """A drawing with one pair of axes, in the style of the report; finish it with `finished` inside.
+    """A drawing with one pair of axes in the style of the report; call `finished` inside the block.
 
     Raises MissingExtraError without matplotlib.
     """
@@ -83,7 +83,7 @@ def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawi
 
 
 def finished(drawing: "Drawing", name: str, label: str) -> Figure:
-    """The SVG of a drawing: the same text for the same numbers."""
+    """The reproducible SVG of a drawing."""
     import matplotlib
 
     stream = io.StringIO()
@@ -94,13 +94,13 @@ def finished(drawing: "Drawing", name: str, label: str) -> Figure:
     text = re.sub(r"font: ([^;\"']*?)([\d.]+px) [^;\"]*", rf"font: \1\2 {FONT}", text)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\1{name}-", text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # a hundredth of a point is finer than any screen; what stands in a text is said, not drawn
+    # round coordinates to a hundredth of a point, but not numbers in texts
     lines = [line if "<text" in line else re.sub(r"(\d\.\d{2})\d+", r"\1", line) for line in lines]
     return Figure(name, label, "\n".join(lines), drawing.get_size_inches()[0])
 
 
 def rows_of(axes: "Axes", names: Sequence[str], title: str, measure: str, *, bold: str | None = None) -> None:
-    """Axes whose lines are `names`, from below, without a grid or ticks between them."""
+    """Label the rows of horizontal charts with `names`, from the bottom."""
     axes.set_yticks(range(len(names)), names)
     for text in axes.get_yticklabels():
         text.set(color=INK, fontweight="bold" if text.get_text() == bold else "normal")
@@ -113,12 +113,12 @@ def rows_of(axes: "Axes", names: Sequence[str], title: str, measure: str, *, bol
 
 
 def look(place: int) -> tuple[str, str]:
-    """(colour, marker) of the thing at a place from 0: no two of the first 64 share both."""
+    """(colour, marker) of item `place`; the first 64 are distinct."""
     return SERIES[place % len(SERIES)], MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
 
 
 def colour_of(label: str, labels: tuple[str, ...], focus: str) -> tuple[str, str]:
-    """(colour, marker) of a method: the focus has the first, zero-shot is grey, the others follow in their order."""
+    """(colour, marker) of a method: the first for the focus, grey for zero-shot, then in the order of `labels`."""
     if label == "zero_shot" != focus:
         return SOFT, "_"
     return look(0 if label == focus else 1 + [name for name in labels if name not in (focus, "zero_shot")].index(label))

@@ -1,4 +1,4 @@
-"""A table once, written three ways: HTML for the page, CSV for a program, LaTeX for a paper."""
+"""Tables as HTML, CSV and LaTeX."""
 
 import csv
 import io
@@ -13,21 +13,21 @@ from daptune.report.html import Html, tag
 
 @dataclass(frozen=True)
 class Cell:
-    """What a reader sees, and the number behind it."""
+    """The displayed text and its numeric value."""
 
     text: str
     value: float | None = None
-    """In the unit of the column; CSV has it in full and the page sorts by it."""
+    """In the unit of the column; written unrounded to CSV and used for sorting."""
     spread: float | None = None
-    """Standard deviation over seeds; a column of its own in CSV."""
+    """Standard deviation over seeds; a separate column in CSV."""
     best: bool = False
     tone: str = ""
-    """"up" or "down": coloured so, beside the sign that says it."""
+    """"up" or "down": colour of a difference."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """`name` is the file name without ending; the first `left` columns hold text, the others numbers."""
+    """`name` is the file name without suffix; the first `left` columns are text, the others numbers."""
 
     name: str
     caption: str
@@ -35,10 +35,10 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     left: int = 1
     group: int | None = None
-    """Column whose change begins a new group of rows."""
+    """Column whose changes separate groups of rows."""
 
     def to_html(self) -> Html:
-        """A table in a frame that scrolls by itself where the page is narrow."""
+        """A table in a horizontally scrolling frame."""
         head = tag("tr", *(tag("th", name, scope="col", class_=self._side(i)) for i, name in enumerate(self.columns)))
         body = []
         for above, row in zip((None, *self.rows), self.rows, strict=False):
@@ -50,7 +50,6 @@ class Table:
         return tag("div", tag("p", self.caption, class_="caption"), frame, class_="table")
 
     def to_csv(self) -> str:
-        """Numbers in full, spreads in columns of their own."""
         spread = [any(row[i].spread is not None for row in self.rows) for i in range(len(self.columns))]
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -62,7 +61,7 @@ class Table:
         return stream.getvalue()
 
     def to_latex(self) -> str:
-        """A tabular with the rules of the booktabs package, the best of a column bold."""
+        """A tabular for the booktabs package; the best value of a column is bold."""
         sides = "l" * self.left + "r" * (len(self.columns) - self.left)
         head = [f"% {_latex(self.caption)}", f"\\begin{{tabular}}{{{sides}}}", "\\toprule"]
         rows = [_row(text_row(*self.columns)), "\\midrule", *map(_row, self.rows)]
@@ -80,7 +79,7 @@ class Table:
 
 
 def file_name(name: str) -> str:
-    """A name of users as a part of a file's: letters and digits stay; a sum tells names apart that lose more."""
+    """A label as part of a file name; a checksum distinguishes labels that lose characters."""
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name.lower())
     return plain if plain == name.lower().replace(" ", "-") else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
@@ -94,7 +93,7 @@ NOTHING = Cell("–")
 
 
 def share(value: float | None, spread: float | None = None) -> Cell:
-    """A share as per cent: `54.4 ± 1.8`; nothing known is a dash."""
+    """A share in per cent: `54.4 ± 1.8`; None and NaN are a dash."""
     if value is None or math.isnan(value):
         return NOTHING
     known = None if spread is None or math.isnan(spread) else 100 * spread
@@ -102,23 +101,23 @@ def share(value: float | None, spread: float | None = None) -> Cell:
 
 
 def number(value: float | None, form: str = "") -> Cell:
-    """A number in a format of `format`; nothing known is a dash."""
+    """A number with a format specification; None is a dash."""
     return NOTHING if value is None else Cell(f"{value:{form}}", value)
 
 
 def points(value: float, *, tone: str = "") -> Cell:
-    """A difference of shares in points with its sign: `+1.2`; NaN is a dash."""
+    """A signed difference of shares in percentage points: `+1.2`; NaN is a dash."""
     return NOTHING if math.isnan(value) else Cell(signed(value), 100 * value, tone=tone)
 
 
 def signed(value: float) -> str:
-    """0.012 -> `+1.2`, in points; a true minus sign."""
+    """0.012 -> `+1.2`, in percentage points, with a typographic minus sign."""
     text = f"{100 * value:+.1f}"
     return ("±0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−")
 
 
 def mark_best(rows: Sequence[tuple[Cell, ...]], columns: Sequence[int]) -> tuple[tuple[Cell, ...], ...]:
-    """The rows with the highest value of each of `columns` marked; equal ones alike."""
+    """The rows with the highest values of each of `columns` marked."""
     known = {place: [value for row in rows if (value := row[place].value) is not None] for place in columns}
     tops = {place: max(values) for place, values in known.items() if len(values) > 1}
     return tuple(

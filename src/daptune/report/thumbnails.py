@@ -1,4 +1,4 @@
-"""Small pictures inside the page, so that it needs no file beside it."""
+"""Thumbnails embedded in the page."""
 
 import base64
 import io
@@ -12,11 +12,11 @@ from daptune.errors import DataError
 from daptune.report.html import Html, tag
 
 SIDE = 176
-"""Pixels of the longer side; shown at about 150."""
+"""Pixels of the longer side; displayed at about 150."""
 
 
 def thumbnail(source: ImageSource, title: str) -> Html:
-    """The picture inside the page, about 5 kB; nothing where it can no longer be read."""
+    """The embedded image, about 5 kB; empty if it cannot be read."""
     try:
         image = decode(source)
     except DataError:
@@ -29,7 +29,7 @@ def thumbnail(source: ImageSource, title: str) -> Html:
 
 
 def gallery(items: Sequence[tuple[ImageSource, str, Sequence[str]]]) -> Html:
-    """Pictures in a grid: (source, what stands in bold, lines below it)."""
+    """A grid of images: (source, bold title, lines below it)."""
     cards = []
     for source, title, lines in items:
         cards.append(tag("li", thumbnail(source, title), tag("b", title), *(tag("span", line) for line in lines)))

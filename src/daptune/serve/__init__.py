@@ -1,12 +1,12 @@
-"""`daptune serve`: one frozen CLIP in memory, any number of adapters over HTTP, and a page to use and teach them.
+"""`daptune serve`: one frozen CLIP in memory, any number of adapters over HTTP, and a web page.
 
-    limits.py    what a request may ask for      guard.py      who may ask: hosts, origins, token
-    engine.py    what classifies; models         pool.py       adapters of one backbone
-    batcher.py   requests in one batch           uploads.py    files out of a request
-    lessons.py   what is taught, on disk         trainer.py    the fit behind a lesson
-    app.py, routes/   the HTTP interface         page/         what a browser shows
-    context.py   what the routes share           counters.py   figures for Prometheus
-    answers.py   what an error answers           server.py     sources, sockets, signals
+    limits.py    limits of requests, names       guard.py      access: hosts, origins, token
+    engine.py    engines; exported models        pool.py       adapters of one backbone
+    batcher.py   dynamic batching                uploads.py    files of a request
+    lessons.py   training images on disk         trainer.py    training of a lesson
+    app.py, routes/   HTTP interface             page/         the web page
+    context.py   shared state of the routes      counters.py   Prometheus metrics
+    answers.py   answers to errors               server.py     sources, sockets, signals
 
-Only pool, lessons and trainer need torch; they are imported when an adapter is served.
+Only pool, lessons and trainer need torch; they are imported only to serve adapters.
 """

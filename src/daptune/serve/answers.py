@@ -1,4 +1,4 @@
-"""What an error answers: a status, one reason as JSON, and where it helps when to come back."""
+"""Answers to errors: a status, a reason as JSON, and Retry-After if a retry can help."""
 
 import logging
 
@@ -14,7 +14,6 @@ logger = logging.getLogger("daptune")
 
 
 def refusal(error: Refused) -> JSONResponse:
-    """The answer to a request that is refused."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
@@ -24,7 +23,7 @@ def refusal(error: Refused) -> JSONResponse:
 
 
 async def answer(request: Request, error: Exception) -> JSONResponse:
-    """The answer to a request that ended in any of `ERRORS`."""
+    """The answer to a request that raised any of `ERRORS`."""
     if isinstance(error, Refused):
         return refusal(error)
     if isinstance(error, DaptuneError):
@@ -39,7 +38,7 @@ async def answer(request: Request, error: Exception) -> JSONResponse:
         found.headers.update(error.headers or {})
         return found
     logger.error("internal error in daptune: %s: %s", type(error).__name__, error)
-    return refusal(Refused(500, f"internal error in daptune: {type(error).__name__}; the server's log has more."))
+    return refusal(Refused(500, f"internal error in daptune: {type(error).__name__}; see the server's log."))
 
 
 ERRORS = (Refused, DaptuneError, RequestValidationError, HTTPException, Exception)

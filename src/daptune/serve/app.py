@@ -1,4 +1,4 @@
-"""The ASGI application: routes, start and end."""
+"""The ASGI application: routes, startup and shutdown."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,10 +28,9 @@ def make_app(
     folder: Path | None = None,
     token: str | None = None,
 ) -> FastAPI:
-    """The application for an engine; with a pool and a `folder`, adapters can be taught and added.
+    """The application for an engine; with a pool and a `folder`, adapters can be trained and added.
 
-    `app.state.context` is what the routes share. With a `token` every route but the page and the health checks asks
-    for it, without one only requests to a loopback host are answered (`daptune.serve.guard`).
+    `app.state.context` is the shared state of the routes. For `token` see `daptune.serve.guard`.
     """
     limits, counters = limits or Limits(), Counters()
     pool = None if isinstance(engine, OnnxEngine) else engine
@@ -58,7 +57,7 @@ def make_app(
     for routes in (health, adapters, predict):
         app.include_router(routes.router)
     if pool is not None:
-        from daptune.serve.lessons import Lessons  # here, since what teaches loads torch
+        from daptune.serve.lessons import Lessons  # here, because lessons and training import torch
         from daptune.serve.routes import teach
         from daptune.serve.trainer import Trainer
 

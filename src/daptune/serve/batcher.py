@@ -1,4 +1,4 @@
-"""Images of many requests, gathered into batches under a bound on the time that any of them waits."""
+"""Dynamic batching of images from many requests, with a bound on the waiting time."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ Run = Callable[[Sequence[Any], Sequence[Any]], list[Probabilities | Exception]]
 
 @dataclass(eq=False)
 class Waiting:
-    """An image that waits for its probabilities."""
+    """An image in the queue."""
 
     served: Served
     image: Any
@@ -26,10 +26,10 @@ class Waiting:
 
 
 class Batcher:
-    """Runs batches one after another in a thread of its own; used from one event loop.
+    """Runs batches one after another in a separate thread; used from one event loop.
 
-    The images that wait longest go first, with others of their `batch_key`: as many as there are up to `max_batch`,
-    or fewer once the first has waited for `max_wait_ms`. While a batch runs the next one gathers by itself.
+    A batch has up to `max_batch` images of one `batch_key`, starting with the oldest image. It runs as soon as it is
+    full or its oldest image has waited for `max_wait_ms`. The next batch fills while one runs.
     """
 
     def __init__(self, run: Run, limits: Limits, counters: Counters) -> None:
@@ -39,23 +39,23 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, "daptune-batch")
         self._worker: asyncio.Task[None] | None = None
         self._held = 0
-        self._seconds_per_image = 0.05  # a guess until the first batch is through
+        self._seconds_per_image = 0.05  # initial guess
         self.draining = False
 
     def start(self) -> None:
-        """Begin; to be called in the event loop."""
+        """Start batching; to be called in the event loop."""
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     @contextmanager
     def room(self, images: int) -> Iterator[None]:
-        """Hold places in the queue for so many images, before they are decoded. Raises `Refused` 503, or 413."""
+        """Reserve places in the queue for images before they are decoded. Raises `Refused` 503 or 413."""
         if images > self._limits.max_queue:
-            raise Refused(413, f"the server holds {self._limits.max_queue} images at most; send fewer at a time.")
+            raise Refused(413, f"the server accepts at most {self._limits.max_queue} images; send fewer at a time.")
         if self.draining:
             raise Refused(503, "the server is stopping.", retry_after=5)
         wait = self._held * self._seconds_per_image
         if self._held + images > self._limits.max_queue or wait > self._limits.timeout:  # later it would be 504
-            raise Refused(503, f"{self._held} images are waiting already; try again later.", retry_after=max(1, wait))
+            raise Refused(503, f"{self._held} images are already waiting; try again later.", retry_after=max(1, wait))
         self._hold(images)
         try:
             yield
@@ -63,10 +63,9 @@ class Batcher:
             self._hold(-images)
 
     async def classify(self, served: Sequence[Served], images: Sequence[Any]) -> list[Probabilities]:
-        """The probabilities of each image under the adapter at its place; give it `room` first.
+        """Probabilities of each image by the adapter at the same position; reserve `room` first.
 
-        Cancelling it takes what has not begun out of the queue. Raises what the engine raises first for one of them,
-        and takes the others out likewise.
+        Raises the first error of the engine. On an error or cancellation, waiting images leave the queue.
         """
         loop = asyncio.get_running_loop()
         jobs = [Waiting(s, i, loop.create_future(), time.monotonic()) for s, i in zip(served, images, strict=True)]
@@ -80,7 +79,7 @@ class Batcher:
                 job.answer.cancel()
 
     async def stop(self) -> None:
-        """Take nothing more, finish what was accepted, end the thread."""
+        """Refuse new images, finish the accepted ones, end the thread."""
         self.draining = True
         self._more.set()
         while self._waiting:
@@ -110,9 +109,9 @@ class Batcher:
             await self._run_batch(batch)
 
     def _next(self) -> Hashable | None:
-        """The key of the batch to run next: a full one, else that of the image that waits longest."""
+        """Key of the next batch: that of the oldest image if its time is up, otherwise a full batch if there is one."""
         self._more.clear()
-        for key in list(self._waiting):  # without those whose request was given up
+        for key in list(self._waiting):  # drop images of cancelled requests
             self._waiting[key] = [job for job in self._waiting[key] if not job.answer.done()]
             if not self._waiting[key]:
                 del self._waiting[key]
@@ -131,7 +130,7 @@ class Batcher:
         answers: Sequence[Probabilities | Exception]
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, served, images)
-        except Exception as error:  # whatever it is, the requests of this batch get it and the next batch runs
+        except Exception as error:  # the requests of this batch fail; later batches still run
             answers = [error] * len(batch)
         seconds = time.monotonic() - began
         self._seconds_per_image += 0.1 * (seconds / len(batch) - self._seconds_per_image)

@@ -1,4 +1,4 @@
-"""What the routes share: one `Context` of an app."""
+"""`Context`, the shared state of the routes."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,16 +24,13 @@ if TYPE_CHECKING:
     from daptune.serve.trainer import Trainer
 
 T = TypeVar("T")
-NO_POOL = "this server runs an exported model; serve adapters to do this."
+NO_POOL = "this server runs an exported model, which does not support this; serve adapters instead."
 NO_FOLDER = "this server has no folder to write to; start it with one: daptune serve FOLDER"
 
 
 @dataclass
 class Context:
-    """The engine and everything around it; what only some servers have is None.
-
-    pool: the engine, where it serves adapters. trainer: with a pool and a folder.
-    """
+    """pool: the engine if it serves adapters, otherwise None. trainer: None without a pool and a folder."""
 
     engine: Engine
     limits: Limits
@@ -45,11 +42,11 @@ class Context:
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(default_workers(), "daptune-serve"))
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Call something that reads files or decodes in one of the server's few threads."""
+        """Call a function that reads files or decodes images in the server's thread pool."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *args)
 
     async def decode(self, files: list[UploadFile], preprocess: Preprocess) -> list[Pixels | Refused]:
-        """What the image tower sees of each file, or why there is nothing to see."""
+        """Resized and cropped pixels of each file, or the reason why it cannot be read."""
 
         def attempt(file: UploadFile) -> Pixels | Refused:
             try:
@@ -61,7 +58,7 @@ class Context:
 
 
 def needed(part: T | None, missing: str) -> T:
-    """A part of the context that only some servers have. Raises `Refused` 409 where it is missing."""
+    """`part`. Raises `Refused` 409 with the reason `missing` if it is None."""
     if part is None:
         raise Refused(409, missing)
     return part

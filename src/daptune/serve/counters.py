@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus; in a registry of its own, so that two servers in a process do not mix."""
+"""Prometheus metrics, in a separate registry per server so that two servers in one process do not mix."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -6,7 +6,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Counters:
-    """Names begin with `daptune_`; no label holds what a client wrote."""
+    """Metrics named `daptune_...`; no label contains client input."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""What answers the requests: adapters on one CLIP (`pool`), or exported models, which need no torch."""
+"""Engines that classify images: adapters of one CLIP (`pool`), or exported models without torch."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool
 
 Pixels = NDArray[np.uint8]
-"""An image as it waits in the queue: resized and cropped, (R, R, 3)."""
+"""An image in the queue: resized and cropped, (R, R, 3)."""
 Probabilities = NDArray[np.float32]
 """(C,), in the order of the classes."""
 
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """An adapter in the list of `GET /v1/adapters`."""
+    """An entry of `GET /v1/adapters`."""
 
     name: str
     method: str
     classes: list[str | int]
     shared: bool
-    """Whether its images go through the image tower together with those of other adapters."""
+    """Whether it shares batches with other adapters."""
     loaded: bool
-    """Whether it is in memory now."""
+    """Whether it is in memory."""
     taught: bool = False
-    """Whether it was taught here, so that its images are at hand."""
+    """Whether it was trained on this server, which keeps its training images."""
     shots: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -45,18 +45,21 @@ class Served:
     classes: Sequence[str | int]
     preprocess: Preprocess
     batch_key: Hashable
-    """Images for those with equal keys may be given to the engine's `run` together."""
+    """Images of classifiers with equal keys can share a call of the engine's `run`."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServedModel(Served):
-    """A model in memory; each has a tower of its own, and so a `batch_key` of its own."""
+    """A model in memory; models share no batches, so each has its own `batch_key`."""
 
     model: OnnxClassifier
 
 
 class OnnxEngine:
-    """Models by name, all in memory, used as an `AdapterPool` is. Raises AdapterError for a file that is no export."""
+    """Exported models by name, with the interface of `AdapterPool`; all are in memory.
+
+    Raises AdapterError for a file that is not an export.
+    """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._models: dict[str, ServedModel] = {}
@@ -65,7 +68,7 @@ class OnnxEngine:
             self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), model)
 
     def adapters(self) -> list[AdapterInfo]:
-        """All of them, by name."""
+        """All models, sorted by name."""
         return [
             AdapterInfo(name=name, method="onnx", classes=list(each.classes), shared=False, loaded=True)
             for name, each in sorted(self._models.items())
@@ -73,11 +76,11 @@ class OnnxEngine:
 
     @property
     def loaded(self) -> int:
-        """How many are in memory."""
+        """Number of models in memory."""
         return len(self._models)
 
     def open(self, name: str, *, zero_shot: bool = False) -> ServedModel:
-        """The model. Raises `Refused` 404 where there is none of that name, 422 for a zero-shot classifier."""
+        """The model. Raises `Refused`: 404 unknown name, 422 zero-shot classifier."""
         if name not in self._models:
             raise Refused(404, f"there is no model named {name!r}; GET /v1/adapters lists them.")
         if zero_shot:
@@ -85,10 +88,10 @@ class OnnxEngine:
         return self._models[name]
 
     def run(self, served: Sequence[ServedModel], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """The probabilities of each image under the one model that is at every place of `served`."""
+        """Probabilities of each image by the one model that all entries of `served` share."""
         model = served[0].model
         return list(model.probabilities(model.preprocess.normalized(np.stack(images))))
 
 
 Engine: TypeAlias = Union["AdapterPool", OnnxEngine]
-"""What answers: `open` is called from any thread, `run` from one."""
+"""`open` is called from any thread, `run` from one thread."""

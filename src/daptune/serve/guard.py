@@ -1,9 +1,8 @@
-"""Who may ask, and how much: checked in front of every route, so that no route can forget it.
+"""Access control and limits on request bodies, as middleware in front of every route.
 
-Without a token the server is for programs and pages of this machine alone. A page of another site, open in the same
-browser, could reach it too; so the Host must be this machine (against DNS rebinding) and what changes something must
-come from the server's own page or from no page at all (against cross-site requests). A token, which no other site
-can know, replaces both.
+Without a token only this machine has access. Web pages of other sites could send requests through the user's browser,
+so the Host must be a loopback name (against DNS rebinding), and requests that change something must not come from
+another site's page (against cross-site requests). A token, which other sites cannot know, replaces both checks.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from daptune.serve.limits import Limits, Refused
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 MOST_SENDING = 128
-_OPEN = ("/", "/healthz", "/readyz", "/openapi.json")  # what tells nothing about adapters needs no token
+_OPEN = ("/", "/healthz", "/readyz", "/openapi.json")  # no token: these reveal nothing about adapters
 _READING = {"GET", "HEAD", "OPTIONS"}
 _HEADERS = {
     "Content-Security-Policy": (
@@ -37,14 +36,13 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: host, origin, token, size and pace of the body; headers and counters of every answer."""
+    """ASGI middleware: checks host, origin, token, size and duration of the body; adds headers and counts answers."""
 
     def __init__(self, app: ASGIApp, *, token: str | None, limits: Limits, counters: Counters) -> None:
         self.app, self.token, self.limits, self.counters = app, token, limits, counters
-        self._sending = 0  # requests whose body arrives or is worked on
+        self._sending = 0  # requests with a body that are being received or processed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the app do it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -66,7 +64,7 @@ class Guard:
             headers = Headers(scope=scope)
             self._admit(scope, headers)
             if self._sending > MOST_SENDING:
-                raise Refused(503, f"{MOST_SENDING} requests are under way already.", retry_after=2)
+                raise Refused(503, f"{MOST_SENDING} requests are already running; try again later.", retry_after=2)
             await self.app(scope, self._bounded(headers, receive), answer)
         except Refused as error:
             if started:
@@ -88,17 +86,16 @@ class Guard:
                 raise Refused(401, "expected the header Authorization: Bearer TOKEN with the server's token.")
             return
         if _hostname(host) not in LOOPBACK:
-            raise Refused(403, f"this server answers to localhost alone, found the host {host[:80]!r}.")
+            raise Refused(403, f"this server accepts requests to localhost only, found the host {host[:80]!r}.")
         if scope["method"] in _READING:
             return
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            raise Refused(403, "a page of another site may change nothing here.")
+            raise Refused(403, "pages of other sites may not change anything on this server.")
 
     def _bounded(self, headers: Headers, receive: Receive) -> Callable[[], Awaitable[Message]]:
-        """`receive`, raising `Refused` once the body has more bytes than it may (413), says that it will, or is late
-        (408)."""
+        """`receive` that raises `Refused` for a body that is too large, actual or declared (413), or too slow (408)."""
         most, seconds, declared = self.limits.max_bytes, self.limits.timeout, headers.get("content-length", "")
         too_many = Refused(413, f"the body has more than {most} bytes; send fewer or smaller files.")
         if declared.isdecimal() and int(declared) > most:
@@ -107,7 +104,7 @@ class Guard:
 
         async def bounded() -> Message:
             nonlocal seen, complete
-            if complete:  # waits for the client to leave, which may take its time
+            if complete:  # waits for the client to disconnect: no timeout
                 return await receive()
             try:
                 async with asyncio.timeout(due - time.monotonic()):

@@ -1,6 +1,6 @@
-"""What is taught in the browser, on disk: FOLDER/<name>.images/<class>/<digest>.png beside the adapter FOLDER/<name>.
+"""Lessons, the image sets of the web page: FOLDER/<name>.images/<class>/<digest>.png beside the adapter FOLDER/<name>.
 
-The folder is the whole state, so nothing is lost with the process, and `daptune fit FOLDER/<name>.images` reads it.
+All state is in the folder, so it survives a restart, and `daptune fit FOLDER/<name>.images` can read it.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from daptune.serve.limits import IMAGES_SUFFIX, Refused, check_class, check_name
 
 MOST_CLASSES = 200
 MOST_IMAGES = 5_000
-"""Of one lesson; more is work for `daptune fit`."""
+"""Images per lesson; for more, use `daptune fit`."""
 STORED_SIDE = 640
-"""Longest side that is kept, in pixels: more than any backbone reads."""
+"""Longest side of a stored image in pixels: more than any backbone needs."""
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -34,22 +34,22 @@ class LessonClass:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one adapter is taught with."""
+    """The training images of one adapter."""
 
     name: str
     classes: list[LessonClass]
     trained: bool
-    """Whether there is an adapter, maybe of an earlier state of the images."""
+    """Whether there is an adapter, possibly trained on an earlier state of the images."""
 
 
 class Lessons:
-    """The lessons in a folder. Names are checked here, before any of them becomes part of a path."""
+    """The lessons in a folder. Every name is checked here before it becomes part of a path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def all(self) -> list[Lesson]:
-        """Every lesson, by name."""
+        """All lessons, sorted by name."""
         places = sorted(path for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
         names = (place.name.removesuffix(IMAGES_SUFFIX) for place in places)
         return [self.get(name) for name in names if is_name(name)]
@@ -65,14 +65,14 @@ class Lessons:
         return Lesson(name, classes, (self.folder / name / JSON_FILE).is_file())
 
     def create(self, name: str, classes: list[str]) -> Lesson:
-        """A lesson of these classes, without images yet. Raises `Refused`: 422 a name, 409 one that is taken."""
+        """Create a lesson without images. Raises `Refused`: 422 bad name, 409 name taken, 413 too many classes."""
         check_name(name)
         if (self.folder / name).exists() or self._place(name).exists():
-            raise Refused(409, f"there is something named {name!r} already; choose another name.")
+            raise Refused(409, f"the name {name!r} is already taken; choose another name.")
         if len(set(classes)) < len(classes):
             raise Refused(422, "expected different class names, found one twice.")
         if len(classes) > MOST_CLASSES:
-            raise Refused(413, f"more than {MOST_CLASSES} classes; that many are work for `daptune fit`.")
+            raise Refused(413, f"more than {MOST_CLASSES} classes; use `daptune fit` for more.")
         for each in classes:
             check_class(each)
         self._place(name).mkdir()
@@ -85,20 +85,20 @@ class Lessons:
         shutil.rmtree(self._root(name))
 
     def add_class(self, name: str, label: str) -> None:
-        """A class more; one that is there stays as it is."""
+        """Add a class if it is missing."""
         if len(self.get(name).classes) >= MOST_CLASSES:
-            raise Refused(413, f"more than {MOST_CLASSES} classes; that many are work for `daptune fit`.")
+            raise Refused(413, f"more than {MOST_CLASSES} classes; use `daptune fit` for more.")
         (self._root(name) / check_class(label)).mkdir(exist_ok=True)
 
     def remove_class(self, name: str, label: str) -> None:
-        """A class and its images."""
+        """Remove a class and its images."""
         shutil.rmtree(self._class(name, label))
 
     def add_image(self, name: str, label: str, image: Image.Image) -> str:
-        """Keep a decoded image for a class and return its id; the same image is kept once."""
+        """Store a decoded image for a class and return its id; identical images are stored once."""
         place = self._class(name, label)
         if sum(len(each.images) for each in self.get(name).classes) >= MOST_IMAGES:
-            raise Refused(413, f"a lesson holds {MOST_IMAGES} images; more are work for `daptune fit`.")
+            raise Refused(413, f"a lesson holds at most {MOST_IMAGES} images; use `daptune fit` for more.")
         image.thumbnail((STORED_SIDE, STORED_SIDE))
         stream = io.BytesIO()
         image.save(stream, "PNG")
@@ -114,11 +114,11 @@ class Lessons:
         return path
 
     def remove_image(self, name: str, label: str, identity: str) -> None:
-        """Forget an image."""
+        """Delete an image."""
         self.image(name, label, identity).unlink()
 
     def move_image(self, name: str, label: str, identity: str, to: str) -> None:
-        """An image belongs to another class."""
+        """Move an image to another class."""
         self.image(name, label, identity).replace(self._class(name, to) / f"{identity}.png")
 
     def _place(self, name: str) -> Path:
@@ -127,7 +127,7 @@ class Lessons:
     def _root(self, name: str) -> Path:
         root = self._place(name)
         if not root.is_dir():
-            raise Refused(404, f"nothing named {name!r} was taught here.")
+            raise Refused(404, f"there is no lesson named {name!r}.")
         return root
 
     def _class(self, name: str, label: str) -> Path:
@@ -138,6 +138,6 @@ class Lessons:
 
 
 def _in_order(place: Path) -> list[Path]:
-    """The images of a class, the oldest first."""
+    """The images of a class, oldest first."""
     images = [path for path in place.glob("*.png") if _ID.fullmatch(path.stem)]
     return sorted(images, key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -1,4 +1,4 @@
-"""What a request may ask for: bounds, names that are never a path, and `Refused`, the answer to one beyond them."""
+"""Limits of requests, checks of names, and `Refused`, the answer to a request that violates them."""
 
 import re
 from dataclasses import dataclass, fields
@@ -6,33 +6,33 @@ from dataclasses import dataclass, fields
 from daptune.errors import DaptuneError
 
 IMAGES_SUFFIX = ".images"
-"""Behind the name of an adapter: the folder of what it was taught with."""
+"""Appended to the name of an adapter: the folder of its lesson."""
 _NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+-])?")
-_SIGNS = r"/\\\x00-\x1f\x7f<>:\"|?*"  # what some system does not allow in the name of a folder
+_SIGNS = r"/\\\x00-\x1f\x7f<>:\"|?*"  # not allowed in folder names on some systems
 _CLASS = re.compile(rf"[^\s.{_SIGNS}](?:[^{_SIGNS}]{{0,62}}[^\s.{_SIGNS}])?")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the server; each is answered with its own status when a request goes beyond it."""
+    """Limits of the server; each violation has its own HTTP status."""
 
     max_batch: int = 16
-    """Images that go through the image tower together."""
+    """Images per pass through the image tower."""
     max_wait_ms: float = 5
-    """Longest time that an image waits for others to share a batch with, in milliseconds."""
+    """Maximum time that an image waits for others to fill its batch, in milliseconds."""
     max_queue: int = 256
-    """Images accepted and not yet answered; more are answered 503 with Retry-After."""
+    """Images accepted but not yet answered; beyond it the answer is 503 with Retry-After."""
     max_files: int = 32
-    """Files in a request (413)."""
+    """Files per request (413)."""
     max_bytes: int = 32_000_000
-    """Bytes in a request's body (413)."""
+    """Bytes of a request's body (413)."""
     max_pixels: int = 50_000_000
-    """Pixels of an image, read from its header before it is decoded (413)."""
+    """Pixels of an image, read from its header before decoding (413)."""
     timeout: float = 30
-    """Seconds for the body of a request to arrive (408), and for its answer (504)."""
+    """Seconds until the body of a request has arrived (408), and until its answer (504)."""
     max_loaded: int = 1000
-    """Adapters in memory; those used longest ago are read from disk again when they are asked for."""
+    """Adapters in memory; the least recently used are unloaded and read again from disk on demand."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -43,7 +43,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that is answered with `status` and one `reason`; `retry_after` in seconds where asking again helps."""
+    """A request refused with an HTTP `status` and a one-line `reason`; `retry_after` in seconds if a retry can help."""
 
     def __init__(self, status: int, reason: str, *, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -52,26 +52,26 @@ class Refused(Exception):
 
 
 def is_name(name: str) -> bool:
-    """Whether an adapter may be called so."""
+    """Whether an adapter may have this name."""
     return bool(_NAME.fullmatch(name)) and not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
 
 
 def check_name(name: str) -> str:
-    """`name`, if an adapter may be called so; else `Refused` 422."""
+    """`name`. Raises `Refused` 422 if no adapter may have it."""
     if is_name(name):
         return name
     raise Refused(
-        422, f"expected a name of 1 to 64 letters, digits, spaces and . + - _ that is no path, found {name[:80]!r}."
+        422, f"expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _, found {name[:80]!r}."
     )
 
 
 def check_class(name: str) -> str:
-    """`name`, if a class may be called so; else `Refused` 422."""
+    """`name`. Raises `Refused` 422 if no class may have it."""
     if _CLASS.fullmatch(name) and not _is_device(name):
         return name
     raise Refused(
         422,
-        f"expected a class name of 1 to 64 signs without / \\ : * ? < > | and quotes, found {name[:80]!r}.",
+        f"expected a class name of 1 to 64 characters without / \\ : * ? < > | and quotes, found {name[:80]!r}.",
     )
 
 

@@ -1,8 +1,8 @@
-"""Adapters of one backbone, and the pass through its image tower that they share.
+"""Adapters of one backbone that share passes through its image tower.
 
-Visual prompts are inputs of the tower, so each image of a batch may bring its own: (B, J, P, W). Adapters whose
-prompts have the same J and P (or none) go through together, whatever their methods and classes; each then classifies
-its own rows. Methods that change the tower otherwise run on their own (`Method.shares_image_tower`).
+Visual prompts are inputs of the tower, so each image of a batch can have its own: (B, J, P, W). Adapters whose prompts
+have the same J and P (or none) share a batch, whatever their methods and classes; each then classifies its own rows.
+Methods that change the tower itself run separately (`Method.shares_image_tower`).
 """
 
 import threading
@@ -26,59 +26,59 @@ from daptune.serve.limits import IMAGES_SUFFIX, Refused
 
 @dataclass(frozen=True, eq=False)
 class Loaded(Served):
-    """An adapter in memory, its text features computed."""
+    """An adapter in memory with computed text features."""
 
     method: Method
     temperature: float
     prompts: Tensor | None
-    """What its images bring into a shared pass: (J, P, W)."""
+    """Visual prompts of its images in a shared pass: (J, P, W)."""
 
 
 class AdapterPool:
-    """Adapters by name; at most `max_loaded` of them (and of their zero-shot classifiers) are in memory."""
+    """Adapters by name, with at most `max_loaded` of them and their zero-shot classifiers in memory."""
 
     def __init__(self, backbone: Backbone, *, max_loaded: int = 1000) -> None:
         self.backbone, self.max_loaded = backbone, max_loaded
         self._known: dict[str, tuple[Path, AdapterRecord]] = {}
-        self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # the one used last stands last
-        self._lock = threading.Lock()  # of the two above, held for moments
+        self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # least recently used first
+        self._lock = threading.Lock()  # guards the two dictionaries
         self._reading = threading.Lock()
 
     def add(self, folder: Path, name: str, *, replace: bool = False) -> None:
-        """Serve the adapter in `folder` as `name`, read when it is first asked for.
+        """Serve the adapter in `folder` as `name`; its tensors are read at the first request.
 
-        Raises AdapterError: no adapter, one of another backbone (both hashes are named), or the name is taken.
+        Raises AdapterError if there is no adapter, its backbone differs or the name is taken.
         """
         record = read_record(folder)
         ours, theirs = self.backbone, record.backbone
         if theirs["sha256"] != ours.sha256:
             raise AdapterError(
                 f"{folder} belongs to the backbone {theirs['name']!r} with sha256 {theirs['sha256'][:12]}, but this "
-                f"server runs {ours.name!r} with {ours.sha256[:12]}; serve it in a process of its own."
+                f"server runs {ours.name!r} with {ours.sha256[:12]}; start a separate server for it."
             )
         if record.method not in METHODS:
             raise AdapterError(f"{folder} was made with the method {record.method!r}, which is not installed here.")
         with self._lock:
             if name in self._known and not replace:
                 raise AdapterError(
-                    f"there is an adapter named {name!r} already ({self._known[name][0]}); rename the folder {folder}."
+                    f"there is already an adapter named {name!r} ({self._known[name][0]}); rename the folder {folder}."
                 )
             self._known[name] = folder, record
             self._forget(name)
 
     def remove(self, name: str) -> None:
-        """Serve it no more; its files stay, and what is under way with it is finished."""
+        """Stop serving an adapter. Its files stay; current requests are finished."""
         self._find(name)
         with self._lock:
             self._known.pop(name, None)
             self._forget(name)
 
     def folder(self, name: str) -> Path:
-        """Where the adapter lies."""
+        """The folder of an adapter."""
         return self._find(name)[0]
 
     def adapters(self) -> list[AdapterInfo]:
-        """All of them, by name."""
+        """All adapters, sorted by name."""
         with self._lock:
             known, loaded = sorted(self._known.items()), set(self._loaded)
         return [
@@ -97,13 +97,13 @@ class AdapterPool:
 
     @property
     def loaded(self) -> int:
-        """How many are in memory."""
+        """Number of classifiers in memory."""
         return len(self._loaded)
 
     def open(self, name: str, *, zero_shot: bool = False) -> Loaded:
-        """The adapter, or the zero-shot classifier of its classes, read from disk if need be; from any thread.
+        """The adapter or the zero-shot classifier of its classes, read from disk if necessary. Thread-safe.
 
-        Raises `Refused` 404 where there is none of that name, and DaptuneError where it cannot be read.
+        Raises `Refused` 404 for an unknown name, DaptuneError if the adapter cannot be read.
         """
         key = name, zero_shot
         if (found := self._recall(key)) is not None:
@@ -121,9 +121,9 @@ class AdapterPool:
             return fresh
 
     def run(self, served: Sequence[Loaded], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """The probabilities of each image under the adapter at its place; from one thread, all of one `batch_key`.
+        """Probabilities of each image by the adapter at the same position; all must have the same `batch_key`.
 
-        An adapter that fails leaves the others' results as they are.
+        To be called from one thread. An adapter that fails does not affect the results of the others.
         """
         pixels = self.backbone.preprocess.normalize(np.stack(images)).to(self.backbone.device)
         rows: dict[Loaded, list[int]] = {}
@@ -142,7 +142,7 @@ class AdapterPool:
         return [results[place] for place in range(len(served))]
 
     def _encode(self, served: Sequence[Loaded], pixels: Tensor, *, same: bool) -> Tensor:
-        """What the methods classify: features (B, D) of the shared pass, or the images (B, 3, R, R)."""
+        """Input of the methods: features (B, D) of the shared pass, or the images (B, 3, R, R)."""
         if not served[0].method.shares_image_tower:
             return pixels
         own = [each.prompts for each in served if each.prompts is not None]
@@ -157,7 +157,7 @@ class AdapterPool:
         shares, sizes = method.shares_image_tower, self.backbone.clip.config
         nothing = torch.zeros(1, sizes.embed_dim) if shares else torch.zeros(1, 3, sizes.image_size, sizes.image_size)
         with torch.inference_mode():
-            method.logits(nothing.to(self.backbone.device))  # text features are computed and kept now
+            method.logits(nothing.to(self.backbone.device))  # computes and caches the text features
             prompts = method.image_prompts() if shares else None
         temperature = 1.0 if zero_shot else record.temperature
         key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)

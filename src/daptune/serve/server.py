@@ -1,4 +1,4 @@
-"""From a list of paths to a server that listens: what is served, the socket, signals and the end."""
+"""From a list of paths to a running server: sources, socket, signals and shutdown."""
 
 import errno
 import ipaddress
@@ -25,7 +25,7 @@ logger = logging.getLogger("daptune")
 
 @dataclass(frozen=True)
 class Sources:
-    """What the command line named: adapters and exported models by name, and the folder to write to."""
+    """Adapters and exported models by name, and the folder to write to."""
 
     adapters: dict[str, Path]
     models: dict[str, Path]
@@ -35,7 +35,7 @@ class Sources:
 def read_sources(paths: Sequence[Path]) -> Sources:
     """Sort paths into adapters, exported models and at most one folder of adapters.
 
-    Raises AdapterError in one line: nothing there, two of one name, several folders, models beside adapters.
+    Raises AdapterError for a missing path, a repeated name, several folders, or models together with adapters.
     """
     adapters: dict[str, Path] = {}
     models: dict[str, Path] = {}
@@ -47,7 +47,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         try:
             into[check_name(name)] = path
         except Refused as error:
-            raise AdapterError(f"{path} cannot be served under its name: {error.reason}") from error
+            raise AdapterError(f"{path} cannot be served under this name: {error.reason}") from error
 
     for given in paths:
         path = given.expanduser().resolve()
@@ -56,7 +56,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         elif (path / JSON_FILE).is_file():
             put(adapters, path.name, path)
         elif not path.is_dir():
-            raise AdapterError(f"there is nothing to serve at {given}; for a new folder type: mkdir {given}")
+            raise AdapterError(f"there is nothing to serve at {given}; to create a folder: mkdir {given}")
         elif folder is not None:
             raise AdapterError(f"expected one folder of adapters, found {folder} and {path}; serve one of them.")
         else:
@@ -67,16 +67,16 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     if models and (adapters or folder):
         raise AdapterError("exported models and adapters cannot be served together; start one server for each.")
     if not models and not adapters and folder is None:
-        raise AdapterError("expected adapters to serve, found none; name adapters, or a folder that may be empty.")
+        raise AdapterError("expected adapters to serve, found none; name adapters or a folder, which may be empty.")
     return Sources(adapters, models, folder)
 
 
 def make_engine(
     sources: Sources, limits: Limits, *, backbone: str | None = None, precision: str | None = None, device: str = "cpu"
 ) -> Engine:
-    """Load what runs them: onnxruntime for models, else one backbone (by default that of the first adapter).
+    """Load the models, or one backbone (default: that of the first adapter) with its adapters.
 
-    Adapters of a served folder that cannot be served are logged and left out; one that was named raises AdapterError.
+    Unusable adapters of a served folder are skipped with a warning; one named explicitly raises AdapterError.
     """
     if sources.models:
         return OnnxEngine(sources.models)
@@ -91,7 +91,7 @@ def make_engine(
         except AdapterError as error:
             if path.parent != sources.folder:
                 raise
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
 
     records = {}
     for name, path in sources.adapters.items():
@@ -108,9 +108,9 @@ def make_engine(
 
 
 def check_exposure(host: str, token: str | None) -> None:
-    """Raise DaptuneError where the server would listen beyond this machine without a token."""
+    """Raise DaptuneError if other machines could reach a server without a token."""
     if token is not None and len(token) < 8:
-        raise DaptuneError("expected a token of 8 or more signs; make one with: openssl rand -hex 16")
+        raise DaptuneError("expected a token of 8 or more characters; create one with: openssl rand -hex 16")
     if token is not None or host == "localhost":
         return
     try:
@@ -120,19 +120,19 @@ def check_exposure(host: str, token: str | None) -> None:
     if not loopback:
         raise DaptuneError(
             f"{host} can be reached from other machines, so a token is needed: --token $(openssl rand -hex 16); "
-            "or keep to this machine with --host 127.0.0.1"
+            "or listen on this machine only: --host 127.0.0.1"
         )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises DaptuneError where the port is in use, may not be used, or the host is unknown."""
+    """A bound socket. Raises DaptuneError for an unknown host or a port that cannot be used."""
     if not 0 <= port <= 65535:
         raise DaptuneError(f"--port must be a number from 0 (a free one) to 65535; found {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise DaptuneError(f"{host}:{port} is no address to listen at ({error}).") from error
+        raise DaptuneError(f"{host}:{port} is not an address to listen on ({error}).") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
@@ -140,19 +140,18 @@ def open_socket(host: str, port: int) -> socket.socket:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise DaptuneError(f"port {port} is in use; choose another with --port, such as {port + 1}") from error
-        raise DaptuneError(f"{host}:{port} cannot be listened at: {error.strerror}.") from error
+        raise DaptuneError(f"cannot listen on {host}:{port}: {error.strerror}.") from error
     return listening
 
 
 def url_of(listening: socket.socket) -> str:
-    """What to type into a browser."""
+    """The URL for a browser."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which on SIGTERM or SIGINT stops listening and ends when open requests are answered; streams of events
-    would never be, so these are ended first."""
+    """uvicorn waits for open requests at shutdown, so endless event streams have to be closed first."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app: Any = self.config.app
@@ -162,7 +161,7 @@ class _Server(uvicorn.Server):
 
 
 def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted, for at most `patience` seconds."""
+    """Serve until SIGTERM or SIGINT, then finish accepted requests for at most `patience` seconds."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -171,7 +170,7 @@ def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(patience)),
     )
-    # uvicorn raises the signals that it got once more when all is finished: by then they have done their work
+    # uvicorn raises the received signals again after shutdown: ignore them
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _Server(config).run(sockets=[listening])

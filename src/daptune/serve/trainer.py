@@ -1,4 +1,4 @@
-"""The fit behind a lesson: one at a time, in a thread, told step by step to whoever listens."""
+"""Training of lessons: one at a time in a background thread, with events for every step."""
 
 import logging
 import threading
@@ -16,14 +16,14 @@ from daptune.train import Progress
 
 METHOD = "dapt"
 STEPS = 60
-"""Of a lesson; a person waits for them."""
+"""Training steps of a lesson: few, because a person waits for the result."""
 BATCH = 32
 _EVERY = 0.1  # seconds between two reports
 logger = logging.getLogger("daptune")
 
 
 class Training:
-    """A training that waits, goes on or is over. `events` only grows; the last one of a job that is over says how."""
+    """A waiting, running or finished training. `events` only grows; the last event of a finished one is its outcome."""
 
     def __init__(self, lesson: str) -> None:
         self.lesson = lesson
@@ -33,7 +33,7 @@ class Training:
 
 
 class Trainer:
-    """Trains lessons and puts what comes out into the pool under the lesson's name."""
+    """Trains lessons and adds the adapters to the pool under the lessons' names."""
 
     def __init__(self, pool: AdapterPool, lessons: Lessons) -> None:
         self.lessons, self._pool = lessons, pool
@@ -43,15 +43,15 @@ class Trainer:
         self.closing = False
 
     def start(self, name: str) -> Training:
-        """Train on the images that the lesson has now.
+        """Train on the current images of the lesson.
 
-        Raises `Refused`: 404 no such lesson, 409 it is being trained, 422 too few classes or one without images.
+        Raises `Refused`: 404 no such lesson, 409 already training, 422 too few classes or a class without images.
         """
         lesson = self.lessons.get(name)
         if len(lesson.classes) < 2:
-            raise Refused(422, f"expected two or more classes, found {len(lesson.classes)}; add one.")
+            raise Refused(422, f"expected two or more classes, found {len(lesson.classes)}; add a class.")
         if empty := [each.name for each in lesson.classes if not each.images]:
-            raise Refused(422, f"the class {empty[0]!r} has no image; give it a few, or remove it.")
+            raise Refused(422, f"the class {empty[0]!r} has no image; add a few, or remove the class.")
         with self._starting:
             self.check_idle(name)
             if self.closing:
@@ -61,11 +61,11 @@ class Trainer:
         return job
 
     def running(self, name: str) -> bool:
-        """Whether the lesson waits for its training or is in it."""
+        """Whether a training of the lesson is waiting or running."""
         return name in self._jobs and not self._jobs[name].over.is_set()
 
     def check_idle(self, name: str) -> None:
-        """Raise `Refused` 409 where the lesson is being trained."""
+        """Raise `Refused` 409 during a training of the lesson."""
         if self.running(name):
             raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
 
@@ -76,7 +76,7 @@ class Trainer:
         return self._jobs[name]
 
     def close(self) -> None:
-        """Stop what goes on, and wait for the step that is under way; images and earlier adapters are kept."""
+        """Stop all trainings after the current step; images and earlier adapters are kept."""
         with self._starting:
             self.closing = True
         for job in list(self._jobs.values()):
@@ -113,7 +113,7 @@ class Trainer:
 
 
 def _reporter(job: Training) -> Callable[[Progress], None]:
-    """Turns steps into events, the last one and at most ten a second; ends the run once it is asked to stop."""
+    """A callback that turns steps into at most ten events per second, and stops the run on request."""
     told = 0.0
 
     def report(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Files out of a multipart request, within the limits, and their decoding in worker threads."""
+"""Files of a multipart request, within the limits, and their decoding in worker threads."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from daptune.serve.limits import Limits, Refused
 
 @asynccontextmanager
 async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
-    """The form of a multipart request; files of some size lie on disk for as long as it is open.
+    """The form of a multipart request; large files are kept on disk while it is open.
 
     Raises `Refused`: 415 no multipart body, 413 too many files, 400 damaged; from the guard 413 and 408.
     """
@@ -36,7 +36,7 @@ async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
 
 
 def files_in(form: FormData) -> list[UploadFile]:
-    """The files of a form, whatever their fields are called. Raises `Refused` 422 where there is none."""
+    """The files of a form, in any field. Raises `Refused` 422 without files."""
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if not files:
         raise Refused(422, "expected one or more files, found none: curl -F files=@picture.jpg URL")
@@ -44,15 +44,12 @@ def files_in(form: FormData) -> list[UploadFile]:
 
 
 def name_of(file: UploadFile) -> str:
-    """What the client calls a file, for messages and answers; it is never used as a path."""
+    """The client's name of a file, for messages and answers; never used as a path."""
     return (file.filename or "file").replace("\\", "/").rpartition("/")[2][:200] or "file"
 
 
 def decoded(file: UploadFile, limits: Limits) -> Image.Image:
-    """An uploaded image, for a worker thread.
-
-    Raises `Refused` with the name of the file in front: 413 too many pixels, 422 no image or a damaged one.
-    """
+    """Decode an uploaded image. Raises `Refused`, with the file name: 413 too many pixels, 422 not a valid image."""
     file.file.seek(0)
     data = file.file.read()
     try:

@@ -1,4 +1,4 @@
-// The server's interface: requests with the token, errors as one reason, uploads in portions, streams of events.
+// HTTP client: requests with the token, errors with their reason, uploads in portions, server-sent events.
 
 let token = sessionStorage.getItem("daptune-token");
 export let limits = { max_files: 32, max_bytes: 32e6 };
@@ -36,7 +36,7 @@ export async function information() {
   return found;
 }
 
-// Files in portions that the server takes; calls done(answer, portion) after each.
+// Uploads files in portions within the server's limits; calls done(answer, portion) after each.
 export async function upload(path, files, done) {
   for (let rest = [...files]; rest.length; ) {
     let count = 1;
@@ -51,7 +51,7 @@ export async function upload(path, files, done) {
   }
 }
 
-// Server-sent events through fetch, which can carry a token; calls heard(event) for each.
+// Server-sent events by fetch, which can send a token; calls heard(event) for each.
 export async function listen(path, heard) {
   const response = await request(path);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,4 +1,4 @@
-// Tabs, and what the server is.
+// Tabs and the name of the backbone.
 
 import { information } from "./api.js";
 import { startTeach } from "./teach.js";
@@ -26,7 +26,7 @@ for (const [place, tab] of tabs.entries()) {
   };
 }
 
-// a picture dropped beside its place must not replace the page
+// a picture dropped outside a drop area must not replace the page
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 
 try {

@@ -1,4 +1,4 @@
-// Pictures from the camera, in a dialog.
+// Camera dialog.
 
 import { byId, complain } from "./ui.js";
 

@@ -1,4 +1,4 @@
-// A line that grows: one number over the steps of a training, as an SVG drawing with its last value in words.
+// An SVG line chart of one number over the training steps, with the last value in its caption.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320, HEIGHT = 120, PAD = 6;

@@ -1,4 +1,4 @@
-// Lessons: classes with pictures, training that is watched, trying and correcting, the adapter to take along.
+// The tab "Teach": classes with pictures, training, trying and correcting, download.
 
 import { blobUrl, get, listen, part, request, send, upload } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
@@ -8,11 +8,11 @@ import { accepts, byId, chooser, complain, DRAGGED, dropPlace, el, guarded, onPa
 
 const NEW = "";
 const loss = new Chart("Loss", (value) => value.toFixed(3));
-const accuracy = new Chart("Right, of the pictures shown", percent, { top: 1 });
-let lesson = null; // as the server has it
+const accuracy = new Chart("Accuracy on training pictures", percent, { top: 1 });
+let lesson = null; // as on the server
 let training = false;
 let heard = null; // the class that pasted pictures go to
-const dragged = new Map(); // id of a card -> what becomes of it when it is dropped on a class
+const dragged = new Map(); // id of a card -> called with the class it is dropped on
 
 const at = (...parts) => `/v1/lessons/${parts.map(part).join("/")}`;
 
@@ -41,12 +41,12 @@ export async function startTeach(server) {
 async function list(chosen) {
   const names = (await get("/v1/lessons")).map((each) => each.name);
   byId("lesson").replaceChildren(
-    ...names.map((name) => el("option", { value: name }, name)), el("option", { value: NEW }, "A new one …"));
+    ...names.map((name) => el("option", { value: name }, name)), el("option", { value: NEW }, "New lesson …"));
   if (chosen !== undefined) byId("lesson").value = chosen;
   return names;
 }
 
-// ---- beginning and choosing ----
+// ---- creating and choosing ----
 
 function starter() {
   const rows = byId("starter-classes");
@@ -91,7 +91,7 @@ async function reload(name = lesson.name) {
 }
 
 async function remove() {
-  if (!confirm(`Delete the lesson ${lesson.name} with all its pictures? Its adapter stays.`)) return;
+  if (!confirm(`Delete the lesson ${lesson.name} with all its pictures? Its adapter is kept.`)) return;
   await send("DELETE", at(lesson.name));
   await open((await list()).at(0) ?? NEW);
 }
@@ -116,7 +116,7 @@ function drawState() {
   byId("step-try").hidden = byId("step-keep").hidden = !lesson.trained;
   byId("keep-command").textContent = `daptune predict ${lesson.name} PICTURES`;
   if (!training && !ready)
-    byId("train-state").textContent = wanting ? `${wanting.name} has no picture yet.` : "It needs two classes or more.";
+    byId("train-state").textContent = wanting ? `${wanting.name} has no picture yet.` : "At least two classes are needed.";
   else if (!training && /no picture|two classes/.test(byId("train-state").textContent)) byId("train-state").textContent = "";
 }
 
@@ -166,7 +166,7 @@ function drags(element, dropped) {
   element.addEventListener("dragend", () => { byId("targets").hidden = true; });
 }
 
-// The classes as a row on top of the window for as long as something is dragged: their cards may be out of sight.
+// Shows the classes at the top of the window while a card is dragged, because their cards may be out of sight.
 function drawTargets() {
   byId("targets").replaceChildren(...lesson.classes.map(({ name }) => {
     const target = el("li", {}, name);
@@ -224,14 +224,14 @@ async function follow() {
   accuracy.clear();
   byId("charts").hidden = bar.hidden = false;
   bar.removeAttribute("value");
-  words.textContent = "Getting ready …";
+  words.textContent = "Preparing …";
   await listen(at(name, "events"), (event) => {
     if (lesson?.name !== name) return;
     if (event.type === "progress") {
       loss.add(event.step, event.steps, event.loss);
       accuracy.add(event.step, event.steps, event.accuracy);
       bar.value = event.step / event.steps;
-      words.textContent = event.seconds_left >= 1 ? `About ${Math.ceil(event.seconds_left)} s left` : "Nearly done";
+      words.textContent = event.seconds_left >= 1 ? `About ${Math.ceil(event.seconds_left)} s left` : "Almost done";
     } else if (event.type !== "waiting") end = event;
   });
   if (lesson?.name !== name) return;
@@ -256,17 +256,17 @@ async function tryOut(files) {
 
 function correctable(row, file) {
   if (row.error) return resultCard(row, file);
-  const choice = el("select", { ariaLabel: "What it is really" }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
+  const choice = el("select", { ariaLabel: "Correct class" }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
   choice.value = row.top[1]?.label ?? row.top[0].label;
-  const button = el("button.quiet", { type: "button" }, "Learn this");
-  const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "This is really"), choice, button));
+  const button = el("button.quiet", { type: "button" }, "Add and train");
+  const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "Correct class"), choice, button));
   const correct = guarded(async (label) => {
-    if (training) throw new Error("It is being trained; correct it when that is done.");
-    byId("train-state").textContent = `Learning that it is ${label} …`;
+    if (training) throw new Error("Training is running; correct the picture when it is done.");
+    byId("train-state").textContent = `Training with the picture as ${label} …`;
     await upload(at(lesson.name, "classes", label, "images"), [file], () => {});
     card.forget();
     await reload();
-    say(`Learning that it is ${label}`);
+    say(`Training with the picture as ${label}`);
     await train();
   });
   button.onclick = () => correct(choice.value);

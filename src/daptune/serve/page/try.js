@@ -1,4 +1,4 @@
-// Pictures in, bars out.
+// The tab "Try": pictures in, bars of probabilities out.
 
 import { get, part, upload } from "./api.js";
 import { bars, byId, complain, dropPlace, el, legend, onPaste, say } from "./ui.js";
@@ -21,10 +21,10 @@ function about() {
   const names = chosen?.classes.slice(0, 6).join(", ");
   byId("adapter-about").textContent = chosen
     ? `${chosen.method}, ${chosen.classes.length} classes: ${names}${chosen.classes.length > 6 ? ", …" : ""}`
-    : "No adapter yet. Teach one, or make one with daptune fit.";
+    : "No adapter yet. Train one in the tab Teach, or with daptune fit.";
 }
 
-// Classifies files one portion after another and gives each its row to draw(row, file).
+// Classifies files in portions and calls draw(row, file) for each.
 export async function classify(name, files, zeroShot, draw) {
   const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}`;
   await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => draw(row, portion[place])));
@@ -42,7 +42,7 @@ export function resultCard(row, file, ...more) {
   return card;
 }
 
-// A list that keeps the newest cards in front and lets the old ones go.
+// Adds a card at the front of a list and removes the oldest ones.
 export function prepend(list, card, most = 40) {
   list.prepend(card);
   while (list.children.length > most) list.lastElementChild.forget();
@@ -55,7 +55,7 @@ export async function startTry(server) {
 
   async function take(files) {
     const name = byId("adapter").value;
-    if (!name) return complain("There is no adapter yet: teach one first.");
+    if (!name) return complain("There is no adapter yet: train one first.");
     place.classList.add("busy");
     let read = 0;
     try {

@@ -1,4 +1,4 @@
-// Small pieces that both tabs use: elements, messages, a place to drop pictures, bars of probabilities.
+// Shared by both tabs: elements, messages, drop areas, bars of probabilities.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -27,7 +27,7 @@ export function complain(error) {
   setTimeout(() => toast.remove(), 12000);
 }
 
-// Runs something that may fail, with the button out of use meanwhile.
+// Runs an action that may fail, with the button disabled meanwhile.
 export const guarded = (action, button) => async (...given) => {
   if (button) button.disabled = true;
   try {
@@ -42,7 +42,7 @@ export const guarded = (action, button) => async (...given) => {
 const pictures = (list) => [...list].filter((file) => file.type.startsWith("image/"));
 export const DRAGGED = "application/x-daptune";
 
-// What is dropped on an element: picture files to take(files), or a card of this page to takeCard(id).
+// Passes dropped picture files to take(files), and a dropped card of this page to takeCard(id).
 export function accepts(element, take, takeCard) {
   let depth = 0;
   const welcome = (event) => event.dataTransfer.types.includes("Files") || (takeCard && event.dataTransfer.types.includes(DRAGGED));
@@ -59,7 +59,7 @@ export function accepts(element, take, takeCard) {
     if (card && takeCard) return takeCard(card);
     const files = pictures(event.dataTransfer.files);
     if (files.length) take(files);
-    else complain("That is no picture.");
+    else complain("That is not a picture.");
   });
 }
 
@@ -78,7 +78,6 @@ export function dropPlace(element, take) {
   accepts(element, take);
 }
 
-// Pasted pictures go to whoever is shown.
 export function onPaste(take) {
   document.addEventListener("paste", (event) => {
     const files = pictures(event.clipboardData?.files ?? []);
@@ -88,7 +87,7 @@ export function onPaste(take) {
 
 export const percent = (value) => `${(100 * value).toFixed(value > 0.9995 || value < 0.0005 ? 0 : 1)} %`;
 
-// The likeliest classes as bars; with zero-shot, a second thin bar under each.
+// The most likely classes as bars; with zero-shot, a second thin bar under each.
 export function bars(top, zeroShot, most = 5) {
   const plain = new Map((zeroShot ?? []).map((guess) => [guess.label, guess.probability]));
   const shown = top.slice(0, most);
@@ -114,5 +113,5 @@ export function bars(top, zeroShot, most = 5) {
 }
 
 export function legend() {
-  return el("p.legend", { ariaHidden: "true" }, el("span.key"), "adapter", el("span.key.beside"), "CLIP zero-shot");
+  return el("p.legend", { ariaHidden: "true" }, el("span.key"), "adapter", el("span.key.beside"), "zero-shot CLIP");
 }

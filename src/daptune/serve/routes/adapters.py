@@ -1,4 +1,4 @@
-"""Adapters listed, added, removed and downloaded while the server runs."""
+"""Listing, adding, removing and downloading adapters of a running server."""
 
 import io
 import shutil
@@ -25,56 +25,56 @@ if TYPE_CHECKING:
 router = APIRouter(tags=["adapters"])
 
 PARTS = (TENSOR_FILE, JSON_FILE, CARD_FILE)
-"""The files of an adapter; no other is taken, and none of them can run code."""
+"""The files of an adapter; no others are accepted, and none of them can run code."""
 
 
 @dataclass(frozen=True)
 class ToAdd:
-    """A folder within the one that is served."""
+    """Name of a folder within the served folder."""
 
     name: str
 
 
 @router.get("/v1/adapters")
 async def adapters(context: Shared) -> list[AdapterInfo]:
-    """Every adapter, and which of them share a pass through the image tower."""
+    """List all adapters."""
     return context.engine.adapters()
 
 
 @router.post("/v1/adapters", status_code=201)
 def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
-    """Serve an adapter that lies in the served folder."""
+    """Serve an adapter from the served folder."""
     pool, place = needed(context.pool, NO_POOL), needed(context.folder, NO_FOLDER) / check_name(body.name)
     if not place.is_dir():
-        raise Refused(404, f"there is no folder {body.name!r} in the one that is served.")
+        raise Refused(404, f"there is no folder {body.name!r} in the served folder.")
     pool.add(place, body.name)
     return [each for each in pool.adapters() if each.name == body.name]
 
 
 @router.put("/v1/adapters/{name}", status_code=201, openapi_extra=FILES)
 async def upload(name: str, request: Request, context: Shared) -> list[AdapterInfo]:
-    """Send the files of an adapter (adapter.safetensors, adapter.json, README.md), to be kept in the served folder."""
+    """Upload the files of an adapter (adapter.safetensors, adapter.json, README.md) to the served folder."""
     pool, folder = needed(context.pool, NO_POOL), needed(context.folder, NO_FOLDER)
     check_name(name)
     async with form_of(request, context.limits) as form:
         parts = {name_of(file): file for file in files_in(form)}
         if unknown := sorted(set(parts) - set(PARTS)):
-            raise Refused(415, f"an adapter is {', '.join(PARTS)}; found {unknown[0]!r}.")
+            raise Refused(415, f"expected the files {', '.join(PARTS)}; found {unknown[0]!r}.")
         if missing := [part for part in PARTS[:2] if part not in parts]:
-            raise Refused(422, f"an adapter needs {missing[0]}; send it along: -F files=@ADAPTER/{missing[0]}")
+            raise Refused(422, f"an adapter needs {missing[0]}; send it too: -F files=@ADAPTER/{missing[0]}")
         await context.in_thread(_install, pool, folder / name, parts)
     return [each for each in pool.adapters() if each.name == name]
 
 
 @router.delete("/v1/adapters/{name}", status_code=204)
 async def remove(name: str, context: Shared) -> None:
-    """Serve an adapter no more; its files stay."""
+    """Stop serving an adapter; its files stay."""
     needed(context.pool, NO_POOL).remove(name)
 
 
 @router.get("/v1/adapters/{name}/download")
 def download(name: str, context: Shared) -> Response:
-    """The adapter's folder as a zip file, ready for `daptune predict`."""
+    """Download the adapter's folder as a zip file."""
     folder = needed(context.pool, NO_POOL).folder(name)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -87,11 +87,11 @@ def download(name: str, context: Shared) -> Response:
 
 
 def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> None:
-    """Check an uploaded adapter by loading it, then give it its place and serve it."""
+    """Check an uploaded adapter by loading it, then move it into the folder and serve it."""
     from daptune.adapter.store import load_adapter
 
     if place.exists():
-        raise Refused(409, f"there is something named {place.name!r} already; choose another name.")
+        raise Refused(409, f"the name {place.name!r} is already taken; choose another name.")
     with tempfile.TemporaryDirectory(prefix=".upload-", dir=place.parent) as waiting:
         fresh = Path(waiting, place.name)
         fresh.mkdir()
@@ -106,6 +106,6 @@ def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> 
         fresh.rename(place)
     try:
         pool.add(place, place.name)
-    except AdapterError as error:  # one of this name lies elsewhere
+    except AdapterError as error:  # an adapter of another folder has this name
         shutil.rmtree(place)
         raise Refused(409, str(error)) from error

@@ -1,4 +1,4 @@
-"""Whether the server lives, whether it takes work, what it is, and its counters."""
+"""Health, readiness, information and metrics of the server."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,26 +15,26 @@ router = APIRouter(tags=["server"])
 
 @dataclass(frozen=True)
 class Info:
-    """What this server is."""
+    """Information on the server."""
 
     version: str
     backbone: dict[str, str] | None
-    """Name, sha256 and precision; None where exported models are served."""
+    """Name, sha256 and precision; null for exported models."""
     zero_shot: bool
     teach: bool
-    """Whether adapters can be taught and added here."""
+    """Whether adapters can be trained and added."""
     limits: dict[str, Any]
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process answers."""
+    """Whether the process responds."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def readyz(context: Shared) -> dict[str, str]:
-    """The server takes images."""
+    """Whether the server accepts images."""
     if context.batcher.draining:
         raise Refused(503, "the server is stopping.", retry_after=5)
     return {"status": "ready"}
@@ -52,7 +52,7 @@ async def info(context: Shared) -> Info:
 
 @router.get("/metrics")
 async def metrics(context: Shared) -> Response:
-    """Counters in Prometheus' format."""
+    """Metrics in Prometheus format."""
     context.counters.adapters.set(len(context.engine.adapters()))
     context.counters.loaded.set(context.engine.loaded)
     return Response(generate_latest(context.counters.registry), media_type=CONTENT_TYPE_LATEST)

@@ -27,12 +27,12 @@ FILES: dict[str, Any] = {
         },
     }
 }
-"""OpenAPI of a body of files."""
+"""OpenAPI schema of a multipart body with files."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A class and how likely it is."""
+    """A class and its probability."""
 
     label: str | int
     probability: float
@@ -40,7 +40,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of one file, or why there are none."""
+    """The most likely classes of one file, or an error."""
 
     file: str
     top: list[Guess] | None = None
@@ -50,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row a file, in their order."""
+    """One row per file, in the same order."""
 
     adapter: str
     predictions: list[Prediction]
@@ -61,12 +61,12 @@ async def predict(
     name: str,
     request: Request,
     context: Shared,
-    top_k: Annotated[int, Query(ge=1, description="Classes a file, the likeliest first.")] = 5,
-    zero_shot: Annotated[bool, Query(description="Also what CLIP says without the adapter.")] = False,
+    top_k: Annotated[int, Query(ge=1, description="Classes per file, most likely first.")] = 5,
+    zero_shot: Annotated[bool, Query(description="Also return the prediction of zero-shot CLIP.")] = False,
 ) -> Predictions:
-    """Classify one or more image files (multipart; the field's name does not matter).
+    """Classify one or more image files (multipart; in any field).
 
-    A file that cannot be read gets a row with `error`; where none can, the answer is the status of the first.
+    An unreadable file gets a row with `error`. If all are unreadable, the status is that of the first.
     """
     limits = context.limits
     async with form_of(request, limits) as form:
@@ -74,7 +74,7 @@ async def predict(
         with context.batcher.room(len(files) * (1 + zero_shot)):
             try:
                 async with asyncio.timeout(limits.timeout):
-                    # not in the server's own few threads: reading an adapter must not keep others from decoding
+                    # not in the server's thread pool, where reading an adapter would block decoding
                     served = [await asyncio.to_thread(context.engine.open, name)]
                     if zero_shot:
                         served.append(await asyncio.to_thread(context.engine.open, name, zero_shot=True))

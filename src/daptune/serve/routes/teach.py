@@ -1,4 +1,4 @@
-"""Lessons: classes and images that an adapter is taught with, its training, and what happens in it."""
+"""Lessons: classes, images, training and its events."""
 
 import asyncio
 import json
@@ -24,12 +24,12 @@ async def _trainer(context: Shared) -> Trainer:
 
 
 Teaching = Annotated[Trainer, Depends(_trainer)]
-_POLL, _ALIVE = 0.1, 15.0  # seconds between two looks for events, and after which silence is broken
+_POLL, _ALIVE = 0.1, 15.0  # seconds between two checks for events, and until a keep-alive comment
 
 
 @dataclass(frozen=True)
 class NewLesson:
-    """A name for the adapter, and the first classes."""
+    """Name of the adapter and its first classes."""
 
     name: str
     classes: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Added:
-    """Ids of the images that were kept, in the order of the files; of the others, why not."""
+    """Ids of the stored images in the order of the files, null for rejected ones, and the reasons for these."""
 
     images: list[str | None]
     errors: list[str]
@@ -59,7 +59,7 @@ class Added:
 
 @dataclass(frozen=True)
 class State:
-    """A lesson, and whether it is being trained."""
+    """A lesson, and whether its training is waiting or running."""
 
     lesson: Lesson
     training: bool
@@ -67,21 +67,21 @@ class State:
 
 @router.get("")
 def lessons(trainer: Teaching) -> list[Lesson]:
-    """Everything that was taught here."""
+    """List all lessons."""
     return trainer.lessons.all()
 
 
 @router.post("", status_code=201)
 def create(body: NewLesson, context: Shared, trainer: Teaching) -> Lesson:
-    """Begin a lesson."""
+    """Create a lesson."""
     if any(each.name == body.name for each in context.engine.adapters()):
-        raise Refused(409, f"there is an adapter named {body.name!r} already; choose another name.")
+        raise Refused(409, f"there is already an adapter named {body.name!r}; choose another name.")
     return trainer.lessons.create(body.name, body.classes)
 
 
 @router.get("/{name}")
 def lesson(name: str, trainer: Teaching) -> State:
-    """One lesson."""
+    """Get one lesson."""
     return State(trainer.lessons.get(name), trainer.running(name))
 
 
@@ -94,27 +94,27 @@ def delete(name: str, trainer: Teaching) -> None:
 
 @router.post("/{name}/classes", status_code=201)
 def add_class(name: str, body: ClassName, trainer: Teaching) -> Lesson:
-    """A class more."""
+    """Add a class."""
     trainer.lessons.add_class(name, body.name)
     return trainer.lessons.get(name)
 
 
 @router.delete("/{name}/classes/{label}", status_code=204)
 def remove_class(name: str, label: str, trainer: Teaching) -> None:
-    """A class and its images."""
+    """Remove a class and its images."""
     trainer.check_idle(name)
     trainer.lessons.remove_class(name, label)
 
 
 @router.post("/{name}/classes/{label}/images", status_code=201, openapi_extra=FILES)
 async def add_images(name: str, label: str, request: Request, context: Shared, trainer: Teaching) -> Added:
-    """Images for a class; where none can be read, the answer is the status of the first."""
+    """Add images to a class. If all are unreadable, the status is that of the first."""
     async with form_of(request, context.limits) as form:
         files = files_in(form)
         kept: list[str | None] = []
         refused: list[Refused] = []
         with context.batcher.room(len(files)):
-            for file in files:  # one after another, so that one request holds one decoded image
+            for file in files:  # sequentially, so that a request holds only one decoded image
                 try:
                     image = await context.in_thread(decoded, file, context.limits)
                     kept.append(await context.in_thread(trainer.lessons.add_image, name, label, image))
@@ -128,43 +128,42 @@ async def add_images(name: str, label: str, request: Request, context: Shared, t
 
 @router.get("/{name}/classes/{label}/images/{identity}")
 def image(name: str, label: str, identity: str, trainer: Teaching) -> FileResponse:
-    """One image, a PNG file."""
+    """Get one image as a PNG file."""
     path = trainer.lessons.image(name, label, identity)
     return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
 
 @router.delete("/{name}/classes/{label}/images/{identity}", status_code=204)
 def remove_image(name: str, label: str, identity: str, trainer: Teaching) -> None:
-    """Forget an image."""
+    """Delete an image."""
     trainer.check_idle(name)
     trainer.lessons.remove_image(name, label, identity)
 
 
 @router.put("/{name}/classes/{label}/images/{identity}", status_code=204)
 def move_image(name: str, label: str, identity: str, body: Move, trainer: Teaching) -> None:
-    """Put an image into another class."""
+    """Move an image to another class."""
     trainer.check_idle(name)
     trainer.lessons.move_image(name, label, identity, body.to)
 
 
 @router.post("/{name}/training", status_code=202)
 def train(name: str, trainer: Teaching) -> dict[str, str]:
-    """Train on the images as they are now; follow it at `/v1/lessons/{name}/events`."""
+    """Train on the current images; see `/v1/lessons/{name}/events` for progress."""
     job = trainer.start(name)
     return {"training": job.lesson}
 
 
 @router.delete("/{name}/training", status_code=202)
 async def stop(name: str, trainer: Teaching) -> Response:
-    """Stop the training; the adapter of an earlier one is kept."""
+    """Stop the training; an earlier adapter is kept."""
     trainer.job(name).stop.set()
     return Response(status_code=202)
 
 
 @router.get("/{name}/events", response_class=StreamingResponse)
 async def events(name: str, trainer: Teaching) -> StreamingResponse:
-    """The latest training as server-sent events, from its beginning to its end: waiting, progress, then one of done,
-    stopped, failed."""
+    """Server-sent events of the latest training from its start: waiting, progress, then done, stopped or failed."""
     stream = _stream(trainer, trainer.job(name))
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
@@ -172,7 +171,7 @@ async def events(name: str, trainer: Teaching) -> StreamingResponse:
 async def _stream(trainer: Trainer, job: Training) -> AsyncIterator[str]:
     sent, silent = 0, 0.0
     while True:
-        over = job.over.is_set()  # asked before the events are read: none can follow
+        over = job.over.is_set()  # before reading the events, so that none is missed
         for event in job.events[sent:]:
             sent, silent = sent + 1, 0.0
             yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
