@@ -7,8 +7,7 @@ from typing import Any
 
 from daptune.errors import DaptuneError, DataError, MissingExtraError
 
-RETRIES = 5
-"""Retries of a task whose worker or node dies."""
+RETRIES = 5  # retries of a task whose worker or node dies
 
 
 @contextmanager

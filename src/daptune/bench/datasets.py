@@ -16,8 +16,7 @@ from daptune.errors import DataError, suggest
 from daptune.presets import dataset_names
 
 DEMO = "demo"
-HOLDOUT = 0.2
-"""Share of images held out for testing if a folder has no test split, as in `daptune fit`."""
+HOLDOUT = 0.2  # share of images held out for testing if a folder has no test split, as in `daptune fit`
 _SPLITS = {"support": "train", "validation": "val", "test": "test"}
 
 

@@ -20,10 +20,8 @@ from daptune.cluster import RETRIES, connected
 from daptune.data.parallel import default_workers
 from daptune.errors import Interrupted, PlanError
 
-Group = Sequence[Job]
-"""Jobs that share a training."""
-FIRST_GUESS = 2 * 10**9
-"""Assumed memory of a job in bytes, until one has been measured."""
+Group = Sequence[Job]  # jobs that share a training
+FIRST_GUESS = 2 * 10**9  # assumed memory of a job in bytes, until one has been measured
 MARGIN = 1.25
 
 
@@ -53,8 +51,7 @@ class LocalProcesses(Executor):
     """
 
     processes: int | None = None
-    peak: int = FIRST_GUESS
-    """Highest measured memory of a job in bytes."""
+    peak: int = FIRST_GUESS  # highest measured memory of a job in bytes
     _busy: dict[Connection, "_Worker"] = field(default_factory=dict, init=False)
     _idle: list["_Worker"] = field(default_factory=list, init=False)
 

@@ -1,5 +1,4 @@
-"""Jobs of one training -> their results. Results and adapters are returned as values, not written, so that a killed
-process leaves no incomplete files."""
+"""Jobs of one training -> results and adapters, returned as values so that a killed process leaves no partial files."""
 
 import tempfile
 import time
@@ -57,7 +56,6 @@ def run_jobs(
 
 
 def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
-    """The results of failed jobs."""
     return [Outcome(Result(**head(job), status="failed", error=" ".join(reason.split()))) for job in jobs]
 
 

@@ -16,8 +16,7 @@ from daptune.methods import Method
 from daptune.methods.base import encode_batches
 from daptune.methods.support import class_sums, view_features
 
-MOST_SPREAD = 2000
-"""Maximum number of images for the dispersion."""
+MOST_SPREAD = 2000  # maximum number of images for the dispersion
 
 
 def right_on_target(method: Method, table: ImageTable, target: str, *, among_all: bool = False) -> NDArray[np.bool_]:

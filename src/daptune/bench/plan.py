@@ -61,7 +61,6 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Hash of the job's content."""
         return _digest(self._content())
 
     @property
@@ -78,8 +77,6 @@ class Job:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method with its label and settings."""
-
     method: str
     label: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -88,8 +85,6 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Methods x data sets x shots x seeds, and what they are measured on."""
-
     kind: str
     methods: tuple[MethodRow, ...]
     datasets: tuple[str, ...]
@@ -131,7 +126,6 @@ _ROW = {item.name for item in fields(MethodRow)}
 
 
 def ready_plans() -> dict[str, str]:
-    """Name -> TOML of the plans in the package."""
     folder = files("daptune.bench").joinpath("plans")
     found = sorted((path for path in folder.iterdir() if path.name.endswith(".toml")), key=lambda path: path.name)
     return {path.name.removesuffix(".toml"): path.read_text("utf-8") for path in found}

@@ -40,8 +40,7 @@ class Result:
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
-    status: str = "done"
-    """"done" or "failed"; a failed job has no fields after `error`."""
+    status: str = "done"  # "done" or "failed"; a failed job has no fields after `error`
     error: str = ""
     method_config: dict[str, Any] = field(default_factory=dict)
     train_config: dict[str, Any] = field(default_factory=dict)
@@ -61,8 +60,7 @@ class Result:
     """After the last step: "test", "val", and the names of target data sets, or "base" and "new"."""
     correct: dict[str, str] = field(default_factory=dict)
     """For each split measured, a 1 or 0 per image in table order."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Targets that were not measured -> reason."""
+    skipped: dict[str, str] = field(default_factory=dict)  # targets that were not measured -> reason
     curve: dict[str, list[float]] | None = None
     """Learning curve, if recorded: "steps", "right" (correct validation images), "seconds"."""
     run: Path | None = field(default=None, compare=False)
@@ -122,8 +120,7 @@ def _kinds(hint: Any) -> tuple[type, ...]:
 
 _KINDS = {item.name: _kinds(item.type) for item in fields(Result) if item.name != "run"}
 _HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
-_WHERE_GIVEN = ("error", "skipped", "curve")
-"""Fields that are left out if empty."""
+_WHERE_GIVEN = ("error", "skipped", "curve")  # fields that are left out if empty
 _NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}
 """Required fields of every line, and of a finished job."""
 
@@ -152,17 +149,12 @@ def _check_numbers(found: dict[str, Any], where: str) -> None:
 
 @dataclass(frozen=True)
 class ResultLines:
-    """All lines of a file, in order."""
-
     results: tuple[Result, ...]
-    damaged: tuple[DataError, ...] = ()
-    """One for each line that is not a result."""
-    cut_off: bool = False
-    """The last line is incomplete, as after a kill."""
+    damaged: tuple[DataError, ...] = ()  # one for each line that is not a result
+    cut_off: bool = False  # the last line is incomplete, as after a kill
 
 
 def parse_results(content: bytes, path: Path) -> ResultLines:
-    """Parse the content of the file `path`."""
     results, damaged, cut_off = [], [], False
     ends = content.count(b"\n")
     for number, row in json_lines(content):

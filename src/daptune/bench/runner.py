@@ -14,8 +14,6 @@ from daptune.bench.results import Result, open_results
 
 @dataclass(frozen=True)
 class Step:
-    """A new result and the progress of this call."""
-
     result: Result
     done: int
     total: int

@@ -56,8 +56,6 @@ def sets_text(datasets: Sequence[str], lead: str = "") -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, one row per method."""
-
     title: str
     columns: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
@@ -93,7 +91,6 @@ def _of_kind(kind: str, rows: Sequence[Result]) -> list[Table]:
 def _cells(
     rows: Sequence[Result], sets: Sequence[str], columns: Sequence[tuple[int, str]]
 ) -> tuple[tuple[str, ...], ...]:
-    """A row for each method: its name, then a cell for each (shots, split)."""
     lines = []
     for label in dict.fromkeys(row.label for row in rows):
         cells = [label]

@@ -64,7 +64,6 @@ def export(
 def _onnx(
     classifier: "FewShotClassifier", out: Path, dtype: str, images: Path | None
 ) -> tuple[dict[str, Any], dict[str, object]]:
-    """Write the ONNX file; return the output with and without --json."""
     from daptune.export.onnx_file import export_onnx
 
     done = export_onnx(classifier, out, dtype=dtype, images=images)

@@ -19,8 +19,7 @@ from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog
 from daptune.predict.rows import Format, Row, check_parquet, format_of, line_writer, predict_rows
 
-COUNTED = 10_000
-"""Maximum number of images that are counted before the first is read, to estimate the remaining time."""
+COUNTED = 10_000  # maximum number of images that are counted before the first is read, to estimate the remaining time
 
 
 def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> int:

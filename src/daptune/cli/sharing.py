@@ -76,6 +76,5 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

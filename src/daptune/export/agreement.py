@@ -18,10 +18,8 @@ from daptune.predict.onnx import OnnxClassifier
 
 TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
 """Minimum share of images with the same predicted class, by number format."""
-BATCHES = (1, 3, 32)
-"""Batch sizes of the measurement; all differ from the traced one."""
-MOST = 1_000
-"""Maximum number of images; more would only take longer."""
+BATCHES = (1, 3, 32)  # batch sizes of the measurement; all differ from the traced one
+MOST = 1_000  # maximum number of images; more would only take longer
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,12 @@ class Agreement:
     images: int
     source: str
     max_logit_difference: float
-    top1: float
-    """Share of images with the same predicted class."""
+    top1: float  # share of images with the same predicted class
     batches: tuple[int, ...] = BATCHES
 
 
 def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list[ImageSource], str]:
-    """Images to measure on and their description: those of a folder, for the embedded backbone those of the demo,
-    otherwise random images."""
+    """Images to measure on, and their description: from a folder, the demo (embedded backbone), or random."""
     if folder is not None:
         files = list(image_files(folder.expanduser()))
         if not files:

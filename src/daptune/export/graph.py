@@ -81,10 +81,7 @@ def folded(method: Method, *, half: bool = False) -> Method:
 
 @torch.no_grad()
 def trace(method: Method, temperature: float) -> Any:
-    """The `onnx.ModelProto` of a `folded` method, with a dynamic batch size.
-
-    Raises MethodError for a method that needs the text tower or cannot be traced.
-    """
+    """The `onnx.ModelProto` of a `folded` method, batch size dynamic. Raises MethodError if it cannot be traced."""
     try:
         import onnx  # noqa: F401
         from onnxscript.optimizer import fold_constants

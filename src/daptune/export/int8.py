@@ -13,7 +13,6 @@ BLOCK = 32
 
 
 def to_int8(model: Any) -> Any:
-    """Quantise an `onnx.ModelProto`."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:  # this import configures the root logger

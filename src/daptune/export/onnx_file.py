@@ -16,17 +16,13 @@ from daptune.predict.onnx import KEY, Metadata, OnnxClassifier
 
 @dataclass(frozen=True)
 class Exported:
-    """The written file."""
-
     path: Path
-    size: int
-    """Bytes."""
+    size: int  # bytes
     dtype: str
     agreement: Agreement
 
     @property
     def warning(self) -> str | None:
-        """Warning if the agreement is below its target."""
         target = TARGETS[self.dtype]
         if self.agreement.top1 >= target:
             return None

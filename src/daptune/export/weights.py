@@ -19,20 +19,15 @@ from daptune import files
 from daptune.classifier import FewShotClassifier
 from daptune.export.onnx_file import check_out
 
-NEAR = 1e-3
-"""Tolerance for equal logits."""
+NEAR = 1e-3  # tolerance for equal logits
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The written files."""
-
     paths: tuple[Path, Path]
     shape: tuple[int, int]
-    scale: float
-    """Factor of the text features."""
-    warning: str | None
-    """What is missing if these weights are not the whole classifier."""
+    scale: float  # factor of the text features
+    warning: str | None  # what is missing if these weights are not the whole classifier
 
 
 @torch.no_grad()

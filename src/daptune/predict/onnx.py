@@ -31,16 +31,13 @@ class Metadata:
     """`Preprocess.to_dict()`: size, mean and std of RGB scaled to 0..1, resize and crop, interpolation."""
     labels: list[int] | None = None
     """Predicted labels if the training labels were integers; None for the class names."""
-    temperature: float = 1.0
-    """The output `probabilities` is softmax(logits / temperature)."""
+    temperature: float = 1.0  # the output `probabilities` is softmax(logits / temperature)
     method: str = ""
     backbone: dict[str, str] = field(default_factory=dict)
     dtype: str = "fp32"
     """Number format of the image tower's matrices: fp32, fp16 or int8. Inputs and outputs are float32."""
-    agreement: dict[str, Any] = field(default_factory=dict)
-    """Measured agreement with torch at export."""
-    version: str = ""
-    """Version of daptune."""
+    agreement: dict[str, Any] = field(default_factory=dict)  # measured agreement with torch at export
+    version: str = ""  # version of daptune
     channels: str = "RGB"
     layout: str = "NCHW"
     format_version: int = FORMAT_VERSION

@@ -65,7 +65,6 @@ def line_writer(form: Format, stream: IO[str], top_k: int) -> Callable[[Row], ob
 
 
 def _flat(row: Row) -> Row:
-    """Flatten `top` into `label_2`, `probability_2` and so on."""
     found: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
     for rank, item in enumerate(row.get("top", ())[1:], start=2):
         found |= {f"{name}_{rank}": value for name, value in item.items()}
@@ -113,7 +112,6 @@ def _label_columns(top_k: int) -> list[str]:
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` values; the last may be shorter."""
     values = iter(values)
     while group := list(islice(values, size)):
         yield group

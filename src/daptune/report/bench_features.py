@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from daptune.data.table import ImageTable
     from daptune.methods import Method
 
-MOST_MAPS = 3
-"""Maximum number of data sets with maps."""
+MOST_MAPS = 3  # maximum number of data sets with maps
 Note = Callable[[str], object]
 
 

@@ -69,7 +69,6 @@ def targets_table(board: Board, name: str, dataset: str) -> Table:
 
 
 def targets_of(board: Board, dataset: str | None = None) -> tuple[str, ...]:
-    """Targets of all results, or of those of one data set."""
     own = [result for result in board.results if dataset in (None, result.dataset)]
     return tuple(dict.fromkeys(target for result in own for target in result.targets))
 
@@ -130,7 +129,6 @@ def dispersion_table(board: Board, shots: int) -> Table | None:
 
 
 def cost_table(board: Board) -> Table:
-    """Learned parameters, time and memory of each method."""
     rows = []
     for label in board.labels:
         own = [r for r in board.results if r.label == label]

@@ -15,8 +15,7 @@ from daptune.bench.results import Result
 from daptune.bench.summary import Summary, over_seeds
 from daptune.metrics import PairedDifference, paired_bootstrap
 
-BASELINES = ("zero_shot", "linear_probe")
-"""Listed before all other methods."""
+BASELINES = ("zero_shot", "linear_probe")  # listed before all other methods
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,10 @@ class Board:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The labels without the focus."""
         return tuple(label for label in self.labels if label != self.focus)
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """In the order of the results."""
         return tuple(dict.fromkeys(result.dataset for result in self.results))
 
     @property
@@ -71,7 +68,6 @@ class Board:
         return tuple({r.seed: r for r in sorted(found, key=lambda r: r.seed)}.values())
 
     def mean_over(self, datasets: Sequence[str], label: str, shots: int, split: str = "test") -> Summary | None:
-        """See `over_seeds`."""
         return over_seeds((row for name in datasets for row in self.rows(label, name, shots)), datasets, split)
 
     def gap(self, label: str, other: str, datasets: Sequence[str], shots: int) -> PairedDifference | None:

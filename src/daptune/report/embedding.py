@@ -23,10 +23,8 @@ from daptune.report.svg import INK, RULE, SERIES, SOFT, Figure, finished, look, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_IMAGES = 600
-"""Images of a map, evenly spaced in the table; more would not be clearer."""
-MOST_CLASSES = 10
-"""Classes of a map, those with the most images; more colours and markers cannot be told apart."""
+MOST_IMAGES = 600  # images of a map, evenly spaced in the table; more would not be clearer
+MOST_CLASSES = 10  # classes of a map, those with the most images; more colours and markers cannot be told apart
 Floats = NDArray[np.float64]
 
 

@@ -36,8 +36,7 @@ from daptune.report.table import signed
 from daptune.report.thumbnails import gallery
 from daptune.train import History
 
-MOST_PICTURES = 12
-"""Maximum number of thumbnails in a gallery."""
+MOST_PICTURES = 12  # maximum number of thumbnails in a gallery
 Floats = NDArray[np.float64]
 Note = Callable[[str], object]
 
@@ -57,8 +56,7 @@ class Scored:
     """Predictions of the method and of zero-shot CLIP on n test images: probabilities (n, C), labels (n,)."""
 
     table: ImageTable
-    found: dict[str, Floats]
-    """Name -> probabilities; zero-shot first, the method last."""
+    found: dict[str, Floats]  # name -> probabilities; zero-shot first, the method last
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -66,7 +64,6 @@ class Scored:
 
     @property
     def learned(self) -> Floats:
-        """Probabilities of the method."""
         return list(self.found.values())[-1]
 
 
@@ -158,7 +155,6 @@ def _score(
 
 
 def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
-    """Confusions and a row per class; without images only what the record has."""
     if scored is None:
         table = recorded_class_table(record)
         return [Section("classes", "By class", tables=[table])] if table is not None else []
@@ -197,7 +193,6 @@ def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
 
 
 def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Section:
-    """Training images that look like another class than their label."""
     found = suspects(features.images, table.labels, len(names))
     text = (
         f"{len(found)} of the {len(table)} training images look more like another class than like their own. Each is "
@@ -275,7 +270,6 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
 
 
 def _file(table: ImageTable, row: int) -> str:
-    """The path relative to the image folder."""
     source = table.images[row]
     if isinstance(source, Path) and table.root is not None and source.is_relative_to(table.root):
         return source.relative_to(table.root).as_posix()

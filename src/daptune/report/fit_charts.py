@@ -9,8 +9,7 @@ from daptune import metrics
 from daptune.report.svg import FACE, INK, RULE, SERIES, SOFT, Figure, finished, panel
 from daptune.train import EpochRow
 
-MOST_CLASSES = 40
-"""Maximum number of classes of a readable confusion matrix."""
+MOST_CLASSES = 40  # maximum number of classes of a readable confusion matrix
 Floats = NDArray[np.float64]
 
 

@@ -100,7 +100,6 @@ def _legible(word: str) -> str:
 
 
 def settings_table(record: AdapterRecord) -> Table:
-    """All resolved settings of the fit."""
     values = {
         "method": record.method,
         **{f"option {name}": value for name, value in record.method_config.items()},

@@ -14,7 +14,6 @@ def escape(text: str) -> Html:
 
 
 def join(parts: Iterable[str], between: str = "") -> Html:
-    """Concatenate texts and markup."""
     return Html(escape(between).join(escape(part) for part in parts))
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-SCALES = np.geomspace(1, 300, 60)
-"""Candidate inverse temperatures."""
+SCALES = np.geomspace(1, 300, 60)  # candidate inverse temperatures
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,10 @@ class Section:
     title: str
     text: str = ""
     figures: Sequence[Figure] = ()
-    caption: str = ""
-    """Caption of all figures."""
+    caption: str = ""  # caption of all figures
     tables: Sequence[Table] = ()
     more: Sequence[Html] = ()
-    folded: Sequence[Table] = ()
-    """Collapsed tables."""
+    folded: Sequence[Table] = ()  # collapsed tables
 
     def to_html(self) -> Html:
         parts: list[str] = [tag("h2", self.title)]
@@ -52,8 +50,7 @@ class Page:
     about: str
     says: Sequence[str]
     sections: Sequence[Section]
-    facts: Sequence[tuple[str, str]] = ()
-    """Names and values for the header."""
+    facts: Sequence[tuple[str, str]] = ()  # names and values for the header
     overview: Figure | None = None
 
     def to_html(self, files: str) -> Html:

@@ -13,7 +13,6 @@ from daptune.report.table import Table, number, text_row
 
 
 def repeat_section(runs: Runs, command: Sequence[str]) -> Section:
-    """Commands, hashes, versions and plans."""
     typed = [f"daptune bench {shlex.quote(str(run / PLAN))} --out {shlex.quote(str(run))}" for run in runs.folders]
     typed += [shlex.join(command)] if command else []
     rows, more = [], []

@@ -20,7 +20,6 @@ class Runs:
 
 
 def is_bench_run(folder: Path) -> bool:
-    """Whether the folder was written by `daptune bench`."""
     return (folder / RESULTS).is_file()
 
 

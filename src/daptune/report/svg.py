@@ -27,8 +27,7 @@ INK, SOFT, RULE, FACE, *SERIES = ROLES.values()
 UP, DOWN = SERIES[:2]
 MARKERS = "osD^vPX*"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-WIDTH, HEIGHT = 4.4, 3.3
-"""Size of a panel in inches: as wide as a phone, so that its text is readable there."""
+WIDTH, HEIGHT = 4.4, 3.3  # size of a panel in inches: as wide as a phone, so that its text is readable there
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,8 @@ class Figure:
 
     name: str
     label: str
-    svg: str
-    """Cleaned output of matplotlib, in the colours of a light page."""
-    width: float = WIDTH
-    """Inches."""
+    svg: str  # cleaned output of matplotlib, in the colours of a light page
+    width: float = WIDTH  # inches
 
     def inline(self) -> Html:
         """For the page: with CSS variables as colours, and without external addresses."""
@@ -68,10 +65,7 @@ class Figure:
 
 @contextmanager
 def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawing, Axes]]":
-    """A drawing with one pair of axes in the style of the report; call `finished` inside the block.
-
-    Raises MissingExtraError without matplotlib.
-    """
+    """A drawing with axes; call `finished` inside the block. Raises MissingExtraError without matplotlib."""
     try:
         import matplotlib
         from matplotlib.figure import Figure as Drawing

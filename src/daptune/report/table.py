@@ -16,13 +16,10 @@ class Cell:
     """The displayed text and its numeric value."""
 
     text: str
-    value: float | None = None
-    """In the unit of the column; written unrounded to CSV and used for sorting."""
-    spread: float | None = None
-    """Standard deviation over seeds; a separate column in CSV."""
+    value: float | None = None  # in the unit of the column; written unrounded to CSV and used for sorting
+    spread: float | None = None  # standard deviation over seeds; a separate column in CSV
     best: bool = False
-    tone: str = ""
-    """"up" or "down": colour of a difference."""
+    tone: str = ""  # "up" or "down": colour of a difference
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left: int = 1
-    group: int | None = None
-    """Column whose changes separate groups of rows."""
+    group: int | None = None  # column whose changes separate groups of rows
 
     def to_html(self) -> Html:
         """A table in a horizontally scrolling frame."""
@@ -85,7 +81,6 @@ def file_name(name: str) -> str:
 
 
 def text_row(*cells: str | Cell) -> tuple[Cell, ...]:
-    """A row; plain text becomes a cell."""
     return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells)
 
 

@@ -11,8 +11,7 @@ from daptune.data.table import ImageSource
 from daptune.errors import DataError
 from daptune.report.html import Html, tag
 
-SIDE = 176
-"""Pixels of the longer side; displayed at about 150."""
+SIDE = 176  # pixels of the longer side; displayed at about 150
 
 
 def thumbnail(source: ImageSource, title: str) -> Html:

@@ -23,7 +23,6 @@ def refusal(error: Refused) -> JSONResponse:
 
 
 async def answer(request: Request, error: Exception) -> JSONResponse:
-    """The answer to a request that raised any of `ERRORS`."""
     if isinstance(error, Refused):
         return refusal(error)
     if isinstance(error, DaptuneError):

@@ -17,8 +17,6 @@ Run = Callable[[Sequence[Any], Sequence[Any]], list[Probabilities | Exception]]
 
 @dataclass(eq=False)
 class Waiting:
-    """An image in the queue."""
-
     served: Served
     image: Any
     answer: asyncio.Future[Probabilities]

@@ -15,10 +15,8 @@ from daptune.serve.limits import Refused
 if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool
 
-Pixels = NDArray[np.uint8]
-"""An image in the queue: resized and cropped, (R, R, 3)."""
-Probabilities = NDArray[np.float32]
-"""(C,), in the order of the classes."""
+Pixels = NDArray[np.uint8]  # an image in the queue: resized and cropped, (R, R, 3)
+Probabilities = NDArray[np.float32]  # (C,), in the order of the classes
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,6 @@ class AdapterInfo:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """An adapter or a model in memory."""
-
     classes: Sequence[str | int]
     preprocess: Preprocess
     batch_key: Hashable
@@ -68,7 +64,6 @@ class OnnxEngine:
             self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), model)
 
     def adapters(self) -> list[AdapterInfo]:
-        """All models, sorted by name."""
         return [
             AdapterInfo(name=name, method="onnx", classes=list(each.classes), shared=False, loaded=True)
             for name, each in sorted(self._models.items())
@@ -76,7 +71,6 @@ class OnnxEngine:
 
     @property
     def loaded(self) -> int:
-        """Number of models in memory."""
         return len(self._models)
 
     def open(self, name: str, *, zero_shot: bool = False) -> ServedModel:
@@ -93,5 +87,4 @@ class OnnxEngine:
         return list(model.probabilities(model.preprocess.normalized(np.stack(images))))
 
 
-Engine: TypeAlias = Union["AdapterPool", OnnxEngine]
-"""`open` is called from any thread, `run` from one thread."""
+Engine: TypeAlias = Union["AdapterPool", OnnxEngine]  # `open` is called from any thread, `run` from one thread

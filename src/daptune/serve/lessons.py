@@ -17,10 +17,8 @@ from daptune.adapter.record import JSON_FILE
 from daptune.serve.limits import IMAGES_SUFFIX, Refused, check_class, check_name, is_name
 
 MOST_CLASSES = 200
-MOST_IMAGES = 5_000
-"""Images per lesson; for more, use `daptune fit`."""
-STORED_SIDE = 640
-"""Longest side of a stored image in pixels: more than any backbone needs."""
+MOST_IMAGES = 5_000  # images per lesson; for more, use `daptune fit`
+STORED_SIDE = 640  # longest side of a stored image in pixels: more than any backbone needs
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -49,7 +47,6 @@ class Lessons:
         self.folder = folder
 
     def all(self) -> list[Lesson]:
-        """All lessons, sorted by name."""
         places = sorted(path for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
         names = (place.name.removesuffix(IMAGES_SUFFIX) for place in places)
         return [self.get(name) for name in names if is_name(name)]
@@ -91,7 +88,6 @@ class Lessons:
         (self._root(name) / check_class(label)).mkdir(exist_ok=True)
 
     def remove_class(self, name: str, label: str) -> None:
-        """Remove a class and its images."""
         shutil.rmtree(self._class(name, label))
 
     def add_image(self, name: str, label: str, image: Image.Image) -> str:
@@ -114,11 +110,9 @@ class Lessons:
         return path
 
     def remove_image(self, name: str, label: str, identity: str) -> None:
-        """Delete an image."""
         self.image(name, label, identity).unlink()
 
     def move_image(self, name: str, label: str, identity: str, to: str) -> None:
-        """Move an image to another class."""
         self.image(name, label, identity).replace(self._class(name, to) / f"{identity}.png")
 
     def _place(self, name: str) -> Path:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, fields
 
 from daptune.errors import DaptuneError
 
-IMAGES_SUFFIX = ".images"
-"""Appended to the name of an adapter: the folder of its lesson."""
+IMAGES_SUFFIX = ".images"  # appended to the name of an adapter: the folder of its lesson
 _NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+-])?")
 _SIGNS = r"/\\\x00-\x1f\x7f<>:\"|?*"  # not allowed in folder names on some systems
 _CLASS = re.compile(rf"[^\s.{_SIGNS}](?:[^{_SIGNS}]{{0,62}}[^\s.{_SIGNS}])?")
@@ -52,7 +51,6 @@ class Refused(Exception):
 
 
 def is_name(name: str) -> bool:
-    """Whether an adapter may have this name."""
     return bool(_NAME.fullmatch(name)) and not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
 
 

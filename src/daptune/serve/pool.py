@@ -74,11 +74,9 @@ class AdapterPool:
             self._forget(name)
 
     def folder(self, name: str) -> Path:
-        """The folder of an adapter."""
         return self._find(name)[0]
 
     def adapters(self) -> list[AdapterInfo]:
-        """All adapters, sorted by name."""
         with self._lock:
             known, loaded = sorted(self._known.items()), set(self._loaded)
         return [
@@ -97,7 +95,6 @@ class AdapterPool:
 
     @property
     def loaded(self) -> int:
-        """Number of classifiers in memory."""
         return len(self._loaded)
 
     def open(self, name: str, *, zero_shot: bool = False) -> Loaded:

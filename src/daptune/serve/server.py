@@ -25,18 +25,13 @@ logger = logging.getLogger("daptune")
 
 @dataclass(frozen=True)
 class Sources:
-    """Adapters and exported models by name, and the folder to write to."""
-
     adapters: dict[str, Path]
     models: dict[str, Path]
     folder: Path | None
 
 
 def read_sources(paths: Sequence[Path]) -> Sources:
-    """Sort paths into adapters, exported models and at most one folder of adapters.
-
-    Raises AdapterError for a missing path, a repeated name, several folders, or models together with adapters.
-    """
+    """Sort paths into adapters, exported models and at most one folder. Raises AdapterError for any other mix."""
     adapters: dict[str, Path] = {}
     models: dict[str, Path] = {}
     folder: Path | None = None
@@ -145,7 +140,6 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """The URL for a browser."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 

@@ -15,8 +15,7 @@ from daptune.serve.pool import AdapterPool
 from daptune.train import Progress
 
 METHOD = "dapt"
-STEPS = 60
-"""Training steps of a lesson: few, because a person waits for the result."""
+STEPS = 60  # training steps of a lesson: few, because a person waits for the result
 BATCH = 32
 _EVERY = 0.1  # seconds between two reports
 logger = logging.getLogger("daptune")
