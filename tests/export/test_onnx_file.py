@@ -82,14 +82,14 @@ def test_agreement_is_measured_and_not_assumed(exact: FewShotClassifier, exporte
 def test_which_images_it_is_measured_on(exact: FewShotClassifier, pictures: Path, tmp_path: Path) -> None:
     own, called = images_for(exact, pictures)
     assert len(own) == 30 and called == "images of pictures"
-    assert images_for(exact, None)[1].startswith("made-up images")
+    assert images_for(exact, None)[1].startswith("random images")
     with pytest.raises(DataError, match="no image files in"):
         images_for(exact, tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("model.bin", r"ends in \.onnx"), ("folder.onnx", "is a folder"), ("no/model.onnx", "is no folder")],
+    [("model.bin", r"ends in \.onnx"), ("folder.onnx", "is a folder"), ("no/model.onnx", "is not a folder")],
 )
 def test_a_bad_place_is_told_before_the_work(
     exact: FewShotClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, words: str

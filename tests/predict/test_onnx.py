@@ -84,7 +84,7 @@ def test_files_that_are_no_export(exported: Path, tmp_path: Path) -> None:
     other.write_bytes(b"no model")
     for bad, words in {
         tmp_path / "none.onnx": "no file at",
-        other: "is no ONNX file that can be run",
+        other: "is not an ONNX file that can be run",
         changed(exported, tmp_path / "a.onnx", None): "not one that `daptune export` wrote",
         changed(exported, tmp_path / "b.onnx", "{"): "metadata cannot be read",
         changed(exported, tmp_path / "c.onnx", "[]"): "metadata cannot be read",

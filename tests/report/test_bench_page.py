@@ -202,4 +202,4 @@ def test_maps_are_drawn_of_images_at_hand(fitted_folder: Path, tmp_path: Path) -
 
     page = bench_page(read_runs([run]), sources=Sources(gone, lambda _: classifier.method_))  # type: ignore[arg-type]
     section = next(section for section in page.sections if section.anchor == "features")
-    assert not section.figures and "Maps of colours are left out: the images of colours" in section.text
+    assert not section.figures and "No maps of colours: the images of colours" in section.text

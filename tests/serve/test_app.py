@@ -75,7 +75,7 @@ def bomb(side: int) -> bytes:
         ({"max_pixels": 999}, files(png()), 413, "0.png: 40 x 36 pixels are over the limit of 0.000999 million"),
         ({"max_files": 2}, files(png(), png(), png()), 413, "more than 2 files"),
         ({"max_bytes": 2000}, files(png(), png()), 413, "more than 2000 bytes"),
-        ({"max_queue": 2}, files(png(), png(), png()), 413, "holds 2 images at most"),
+        ({"max_queue": 2}, files(png(), png(), png()), 413, "accepts at most 2 images"),
     ],
 )
 def test_what_is_too_much_or_no_image_is_refused(

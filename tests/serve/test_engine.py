@@ -61,7 +61,7 @@ def test_an_image_waits_in_the_queue_as_the_tower_sees_it(
 
 def test_a_file_that_is_no_export_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"")
-    with pytest.raises(AdapterError, match="is no ONNX file that can be run"):
+    with pytest.raises(AdapterError, match="is not an ONNX file that can be run"):
         OnnxEngine({"x": tmp_path / "x.onnx"})
 
 

@@ -64,7 +64,7 @@ def test_of_a_folder_what_fits_is_served_and_what_was_named_must_fit(
     (folder / "deep" / "adapter.json").write_text("{")
     engine = make_engine(read_sources([folder]), Limits(), backbone=made_up_backbone)
     assert {each.name for each in engine.adapters()} == set(METHOD_OF) - {"words", "deep"}
-    told = [message for message in caplog.messages if message.startswith("left out")]
+    told = [message for message in caplog.messages if message.startswith("skipped")]
     assert len(told) == 2 and any("f" * 12 in each for each in told)
     with pytest.raises(AdapterError, match="f" * 12):
         make_engine(read_sources([folder / "prompted", folder / "words"]), Limits(), backbone=made_up_backbone)

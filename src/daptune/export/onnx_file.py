@@ -83,5 +83,5 @@ def check_out(out: Path, suffix: str) -> Path:
     if path.is_dir():
         raise DataError(f"{out} is a folder; name a file for --out")
     if not path.parent.is_dir():
-        raise DataError(f"{out.parent} is no folder; create it, or name another file for --out")
+        raise DataError(f"{out.parent} is not a folder; create it, or name another file for --out")
     return path

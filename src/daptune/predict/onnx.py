@@ -111,7 +111,7 @@ def _open(model: str | Path | bytes, name: str, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(source, options, providers=[_PROVIDERS[device]])
     except Exception as error:  # onnxruntime's errors have no narrower common class
-        raise AdapterError(f"{name} is no ONNX file that can be run; `daptune export` writes one") from error
+        raise AdapterError(f"{name} is not an ONNX file that can be run; `daptune export` writes one") from error
 
 
 def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Preprocess]:
