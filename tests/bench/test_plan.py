@@ -91,7 +91,7 @@ targets = ["demo/fxemoji"]
         (GOOD + 'precision = "fp8"', "precision 'fp8' is not known"),
         (GOOD + 'score = "vall"', "score 'vall' is not known. Did you mean 'val'?"),
         (GOOD + 'score = "val"\ntargets = ["demo/fxemoji"]', "leave out targets and base2new"),
-        (GOOD + "experiments = 3", "experiments are tables"),
+        (GOOD + "experiments = 3", "expected experiments as tables"),
         ('methods = ["dapt", "dapt"]\ndatasets = ["demo"]', "two methods have the label 'dapt'"),
         ('datasets = ["demo"]', "names no methods"),
         ("name = ", "is not TOML"),

@@ -58,7 +58,7 @@ def test_the_ready_plans_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["fewshoot"], "no plan 'fewshoot'. Did you mean 'fewshot'?"),
         (["demo", "--processes", "0"], "--processes must be at least 1"),
-        (["demo", "--ray-address", "x:1"], "add --executor ray"),
+        (["demo", "--ray-address", "x:1"], "needs --executor ray"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
