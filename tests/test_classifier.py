@@ -1,6 +1,8 @@
 """The scikit-learn contract, every form of images and labels, and what happens with bad ones."""
 
+import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ def test_the_constructor_only_stores() -> None:
     classifier = FewShotClassifier("no such method", "no such backbone", shots=-3, method_options=options)
     assert classifier.get_params()["method_options"] is options
     assert classifier.set_params(shots=5).shots == 5
-    copy = clone(classifier)
-    assert copy is not classifier and copy.get_params() == classifier.get_params()
+    other = clone(classifier)
+    assert other is not classifier and other.get_params() == classifier.get_params()
     assert is_classifier(classifier)
 
 
@@ -60,6 +62,26 @@ def test_it_learns_colours(fitted: FewShotClassifier, paths_and_labels: tuple[li
     assert list(fitted.predict(paths)) == list(fitted.classes_[probabilities.argmax(axis=1)])
     assert len(fitted.history_.rows) == 6
     assert fitted.train_table_.counts().tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("temperature", [0.25, 4.0])
+def test_probabilities_are_divided_by_the_temperature(
+    exact: FewShotClassifier, paths_and_labels: tuple[list[str], list[str]], temperature: float
+) -> None:
+    """softmax(logits / temperature), written out in numpy; the answers stay what they were."""
+    paths = paths_and_labels[0][:7]
+    classifier = copy.copy(exact)
+    classifier.record_ = replace(exact.record_, temperature=temperature)
+    with torch.no_grad():
+        pictures = torch.stack([exact.backbone_.preprocess(Image.open(path).convert("RGB")) for path in paths])
+        scaled = exact.method_.logits(pictures).double().numpy() / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    found = classifier.predict_proba(paths)
+    np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+    plain = exact.predict_proba(paths)
+    assert abs(found - plain).max() > 0.01 and list(classifier.predict(paths)) == list(exact.predict(paths))
+    surer = found.max(axis=1) > plain.max(axis=1)
+    assert surer.all() if temperature < 1 else not surer.any()
 
 
 def test_fit_returns_self_and_forgets_the_earlier_fit(

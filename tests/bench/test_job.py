@@ -1,5 +1,6 @@
 """One training -> rows: what stands in them agrees with measuring by hand."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import pytest
 
 from daptune.adapter.store import load_adapter
 from daptune.bench import datasets
-from daptune.bench.job import run_jobs
+from daptune.bench.job import prepare, run_jobs
 from daptune.bench.measure import dispersion
 from daptune.bench.plan import Job
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.data.fewshot import sample_fewshot
-from daptune.data.table import Splits
+from daptune.data.table import ImageTable, Splits
 from daptune.evaluate import measure
 
 TRAIN = {"epochs": 4, "batch_size": 6, "lr": 0.05}
@@ -112,6 +113,48 @@ def test_base_to_new_learns_half_of_the_classes(job: Job, tmp_path: Path, monkey
     assert row["class_names"] == ["blue_thing", "green thing"] and row["images"] == 8 == whole["images"] * 2 // 3
     assert set(row["accuracy"]) == {"test", "val", "base", "new"} and row["accuracy"]["base"] == row["accuracy"]["test"]
     assert len(row["correct"]["base"]) == 6 and row["correct"]["new"] == "111"  # one class only: it is always right
+
+
+def coops_draw(train: list[int], val: list[int], shots: int, seed: int) -> list[list[int]]:
+    """Rows that Dassl's `generate_fewshot_dataset` draws from lists of labels, on the seeded global generator."""
+    state = random.getstate()
+    random.seed(seed)
+    drawn = []
+    for labels, most in ((train, shots), (val, min(shots, 4))):
+        members: dict[int, list[int]] = {}
+        for row, label in enumerate(labels):
+            members.setdefault(label, []).append(row)
+        drawn.append(
+            [row for rows in members.values() for row in (random.sample(rows, most) if len(rows) >= most else rows)]
+        )
+    random.setstate(state)
+    return drawn
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("shots", [1, 3, 8])
+def test_base_images_are_those_of_the_draw_from_all_classes(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shots: int, seed: int
+) -> None:
+    """Five classes of 9, 4, 12, 7 and 11 images; the list begins with the last ones, which are no base classes."""
+    counts = {"train": (9, 4, 12, 7, 11), "val": (5, 1, 3, 6, 2), "test": (3, 1, 2, 4, 5)}
+    labels, whole = {}, {}
+    for part, own in counts.items():
+        labels[part] = [label for turn in range(12) for label in (4, 2, 0, 3, 1) if turn < own[label]]
+        paths = tuple(Path(f"{part}{row}") for row in range(sum(own)))
+        whole[part] = ImageTable(paths, np.array(labels[part]), tuple("abcde"))
+    monkeypatch.setattr("daptune.bench.job.read_dataset", lambda name, root: Splits.of(whole))
+    _, learned, measured = prepare(replace(job, experiment="base2new", shots=shots, seed=seed), tmp_path)
+    for part, rows in zip(("train", "val"), coops_draw(labels["train"], labels["val"], shots, seed), strict=True):
+        expected = {f"{part}{row}" for row in rows if labels[part][row] in (0, 1, 2)}
+        table = learned.present()[part]
+        assert {str(image) for image in table.images} == expected and len(table) == len(expected)
+        assert table.class_names == ("a", "b", "c")
+        assert [labels[part][int(str(image)[len(part) :])] for image in table.images] == table.labels.tolist()
+    assert measured.test is not None and measured.test.counts().tolist() == [3, 1, 2] and learned.test is None
+    again = sample_fewshot(learned.train, shots, seed, val=learned.val)  # as `fit` will
+    assert {*again.train.images} == {*learned.train.images} and again.val is not None and learned.val is not None
+    assert {*again.val.images} == {*learned.val.images}
 
 
 def _only(splits: Splits, classes: list[int]) -> Splits:

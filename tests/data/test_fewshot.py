@@ -135,6 +135,33 @@ def test_holdout_takes_its_part_of_each_class(labels, fraction, seed):
     assert list(rest.images) == [image for image in table.images if image in set(rest.images)]
 
 
+@pytest.mark.parametrize(
+    ("fraction", "taken"),
+    [
+        (0.001, [0, 1, 1, 1, 1]),  # at least 1
+        (0.2, [0, 1, 1, 2, 8]),
+        (0.5, [0, 2, 3, 5, 20]),
+        (0.95, [0, 4, 5, 9, 38]),  # at most all but one: 5 x 0.95 is nearly 5
+        (0.999, [0, 4, 5, 9, 39]),
+    ],
+)
+def test_holdout_by_hand(fraction, taken):
+    """Classes of 4, 5, 6, 10 and 40 images, in mixed order."""
+    counts = [4, 5, 6, 10, 40]
+    table = table_of([label for turn in range(40) for label in (4, 1, 0, 3, 2) if turn < counts[label]])
+    rest, held = split_holdout(table, fraction, 3)
+    assert held.counts().tolist() == taken
+    assert rest.counts().tolist() == [count - part for count, part in zip(counts, taken, strict=True)]
+    assert sorted([*rest.images, *held.images]) == sorted(table.images)
+
+
+def test_holdout_of_small_classes_is_nothing():
+    table = table_of([0] * 4 + [1] * 3)
+    assert split_holdout(table, 0.5, 1) == (table, None)
+    rest, held = split_holdout(table_of([0] * 4 + [1] * 5), seed=1)
+    assert held.labels.tolist() == [1] and len(rest) == 8  # a fifth, unless another part is asked for
+
+
 def test_holdout_is_a_function_of_the_seed():
     table = table_of([0, 1] * 30)
     one, again, other = (split_holdout(table, 0.2, seed)[1] for seed in (1, 1, 2))

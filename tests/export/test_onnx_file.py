@@ -1,11 +1,14 @@
 """The file: what it says of itself, its three precisions, and what may go wrong before it is written."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
@@ -26,6 +29,23 @@ def test_the_metadata_tells_all_that_is_needed(exact: FewShotClassifier, exporte
     assert said.backbone["sha256"] == exact.backbone_.sha256
     assert said.agreement["top1"] == 1.0 and said.agreement["images"] == 100
     assert said.agreement["max_logit_difference"] < 1e-4
+
+
+def test_the_temperature_is_in_the_file(exact: FewShotClassifier, tmp_path: Path) -> None:
+    """The answers of the file are softmax(logits / 3.5), written out in numpy from torch's logits."""
+    classifier = copy.copy(exact)
+    classifier.record_ = replace(exact.record_, temperature=3.5)
+    done = export_onnx(classifier, tmp_path / "model.onnx")
+    model = OnnxClassifier(done.path)
+    assert model.metadata.temperature == 3.5
+    size = exact.backbone_.preprocess.size
+    images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        powers = np.exp(exact.method_.logits(images).double().numpy() / 3.5)
+    np.testing.assert_allclose(
+        model.probabilities(images.numpy()), powers / powers.sum(axis=1, keepdims=True), atol=1e-4
+    )
+    np.testing.assert_allclose(np.exp(model.logits(images.numpy()).astype(float) / 3.5), powers, rtol=1e-3)
 
 
 def test_int8_is_smaller_and_agrees(exact: FewShotClassifier, exported: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The class weights alone: what they are, and what is said where they are not the whole."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ def fit(method: str, backbone: str, images: tuple[list[str], list[str]], **optio
     return classifier.fit(*images)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_they_classify_plain_clip_features(
-    made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
+    made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path, temperature: float
 ) -> None:
     classifier = fit("coop", made_up_backbone, paths_and_labels, text_tokens=2)
+    classifier.record_ = replace(classifier.record_, temperature=temperature)
     done = export_weights(classifier, tmp_path / "weights.npy")
     weights = np.load(done.paths[0], allow_pickle=False)
     assert weights.shape == done.shape == (3, 32) and weights.dtype == np.float32 and done.warning is None
@@ -33,10 +36,11 @@ def test_they_classify_plain_clip_features(
     image = torch.randn(5, 3, preprocess.size, preprocess.size)
     with torch.no_grad():
         z = F.normalize(clip.encode_image(image), dim=-1)
-        expected = classifier.method_.logits(image).softmax(-1)
+        expected = (classifier.method_.logits(image) / temperature).softmax(-1)
         found = (z @ torch.from_numpy(weights).T).softmax(-1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(np.linalg.norm(weights, axis=1), done.scale, rtol=1e-5)
+    assert done.scale == pytest.approx(np.exp(clip.logit_scale.item()) / temperature)
     head, *rows = csv.reader(done.paths[1].read_text("utf-8").splitlines())
     assert head[:2] == ["class", "d0"] and [row[0] for row in rows] == list(classifier.method_.class_names)
     assert (np.array([row[1:] for row in rows], np.float32) == weights).all()

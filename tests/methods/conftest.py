@@ -1,6 +1,6 @@
 """A made-up backbone of a few kilobytes with CLIP's own tokenizer, and pictures to learn from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,6 +85,21 @@ def make_pictures(classes: int, shots: int, seed: int = 0, side: int = 32) -> Pi
     return Pictures(patterns[labels] + 0.5 * noise, labels)
 
 
+def uneven_pictures(counts: Sequence[int], seed: int = 0, side: int = 32) -> Pictures:
+    """As `make_pictures`, but with so many images of each class, in mixed order: means over classes and over images,
+    and sums by class, are then all different."""
+    pictures = make_pictures(len(counts), max(counts), seed, side)
+    turn = torch.arange(len(pictures.labels)) // len(counts)
+    kept = turn < torch.tensor(counts)[pictures.labels]
+    return Pictures(pictures.images[kept], pictures.labels[kept])
+
+
 @pytest.fixture
 def pictures() -> Pictures:
     return make_pictures(len(NAMES), 3)
+
+
+@pytest.fixture
+def uneven() -> Pictures:
+    """2, 5, 1 and 3 images of the four classes."""
+    return uneven_pictures((2, 5, 1, 3))

@@ -98,21 +98,21 @@ def test_either_loss_works_alone(backbone: Any, pictures: Pictures, inter: float
     torch.testing.assert_close(losses["total"], expected)
 
 
-def test_prototypes_are_the_means_of_unit_features(backbone: Any, pictures: Pictures) -> None:
+def test_prototypes_are_the_means_of_unit_features(backbone: Any, uneven: Pictures) -> None:
     dapt = DAPT(backbone, NAMES)
     assert dapt.prototypes is None
-    dapt.before_fit(pictures)
+    dapt.before_fit(uneven)
     assert dapt.prototypes is not None and "prototypes" not in dapt.state_dict()
-    expected = prototypes_by_hand(backbone, list(pictures.evaluation()))
+    expected = prototypes_by_hand(backbone, list(uneven.evaluation()))
     torch.testing.assert_close(dapt.prototypes, expected, atol=1e-6, rtol=1e-5)
-    assert (dapt.prototypes.norm(dim=-1) < 1).all()  # not made unit again
+    assert (dapt.prototypes.norm(dim=-1)[[0, 1, 3]] < 0.9999).all()  # not made unit again; one has a single image
 
 
 @pytest.mark.parametrize("views", [1, 3])
-def test_prototypes_may_average_augmented_views(backbone: Any, pictures: Pictures, views: int) -> None:
+def test_prototypes_may_average_augmented_views(backbone: Any, uneven: Pictures, views: int) -> None:
     dapt = DAPT(backbone, NAMES, DAPTConfig(prototype_views=views))
-    dapt.before_fit(pictures)
-    batches = [batch for view in range(views) for batch in pictures.augmented_view(view)]
+    dapt.before_fit(uneven)
+    batches = [batch for view in range(views) for batch in uneven.augmented_view(view)]
     torch.testing.assert_close(dapt.prototypes, prototypes_by_hand(backbone, batches), atol=1e-6, rtol=1e-5)
 
 

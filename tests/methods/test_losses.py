@@ -65,10 +65,37 @@ def test_orthonormal_features_give_exp_minus_4() -> None:
     assert float(inter_dispersion(torch.eye(6))) == pytest.approx(math.exp(-4), rel=1e-6)
 
 
-def test_one_class_has_no_pairs() -> None:
-    w = unit(1, 4).float().requires_grad_()
+@pytest.mark.parametrize("only", [unit(1, 4).float(), torch.tensor([[0.6, -0.6, 0.8, -0.8]])])
+def test_one_class_has_no_pairs(only: Tensor) -> None:
+    w = only.clone().requires_grad_()
     inter_dispersion(w).backward()
-    assert inter_dispersion(w).item() == 0 and not w.grad.any()
+    assert inter_dispersion(w).item() == 0 and w.grad is not None and not w.grad.any()
+
+
+def test_two_classes_are_one_pair() -> None:
+    """Vectors of one sixth of a turn: of length 1, and 1 apart."""
+    w = torch.tensor([[1.0, 0.0], [0.5, 3**0.5 / 2]])
+    assert inter_dispersion(w, 1.5).item() == pytest.approx(math.exp(-1.5), rel=1e-5)
+
+
+def test_kernels_of_many_classes_are_not_kept_for_the_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix of 40 x 40 is kept, those of 41 classes are computed anew; without a gradient nothing is kept at all."""
+    monkeypatch.setattr(losses, "ROWS", 40)
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    for classes, most in ((40, 40 * 40), (41, 41 * 3)):
+        w, kept[:] = unit(classes, 3).float().requires_grad_(), []
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found = inter_dispersion(w)
+        assert max(kept) == most
+        (slope,) = torch.autograd.grad(found, w)  # which is what a loop of one's own calls
+        assert slope.any()
+    with torch.no_grad():
+        assert inter_dispersion(w).item() == pytest.approx(found.item())
 
 
 def test_coinciding_features_repel_each_other_nowhere() -> None:

@@ -8,7 +8,7 @@ import torch
 from daptune.errors import MethodError
 from daptune.methods.prototype import Prototype, PrototypeConfig
 
-from .conftest import NAMES, Pictures, make_pictures
+from .conftest import NAMES, Pictures, make_pictures, uneven_pictures
 
 CASES = [("euclidean", True), ("euclidean", False), ("cosine", True), ("cosine", False)]
 
@@ -21,7 +21,7 @@ def unit(f: list[float]) -> list[float]:
 @pytest.mark.parametrize(("metric", "normalize"), CASES)
 @pytest.mark.parametrize("views", [0, 2])
 def test_logits_are_the_written_out_distances(metric: str, normalize: bool, views: int, backbone: Any) -> None:
-    train, test = make_pictures(len(NAMES), 3), make_pictures(len(NAMES), 1, seed=4)
+    train, test = uneven_pictures((2, 5, 1, 3)), make_pictures(len(NAMES), 1, seed=4)
     method = Prototype(backbone, NAMES, PrototypeConfig(metric=metric, normalize=normalize, views=views))
     method.before_fit(train)
     members: list[list[list[float]]] = [[] for _ in NAMES]

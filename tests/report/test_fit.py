@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 import daptune
 from daptune.adapter.record import read_record
@@ -41,6 +42,33 @@ def test_scores_and_classes_are_those_of_the_held_out_images(fit_report: Path, f
     by_class = {row["class"]: row for row in table(fit_report, "classes")}
     for name, value in recorded["dapt"]["per_class"].items():
         assert float(by_class[name]["recall, %"]) == pytest.approx(100 * value, abs=1e-3)
+
+
+def test_scores_are_those_at_the_temperature_of_the_adapter(
+    fit_report: Path, fitted_folder: Path, tmp_path: Path
+) -> None:
+    """The probabilities p of temperature 1 become those of 4: p^(1/4) over its sum. Zero-shot has no temperature."""
+    moved = tmp_path / "adapter"
+    moved.mkdir()
+    for path in (fitted_folder / "adapter").iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    content = json.loads((moved / "adapter.json").read_text())
+    (moved / "adapter.json").write_text(json.dumps(content | {"temperature": 4.0}))
+    out = tmp_path / "warm.html"
+    assert run(["report", str(moved), "--images", str(fitted_folder / "pictures"), "--out", str(out)]) == 0
+    classifier = daptune.load(fitted_folder / "adapter")
+    test = held_out_images(classifier.record_, fitted_folder / "pictures").test
+    assert test is not None
+    p = classifier.predict_proba(test).astype(float)
+    p /= p.sum(axis=1, keepdims=True)
+    warm = p**0.25 / (p**0.25).sum(axis=1, keepdims=True)
+    losses = [
+        {row["method"]: float(row["negative log-likelihood, nats ↓"]) for row in table(page, "scores")}
+        for page in (out, fit_report)
+    ]
+    for shares, found in zip((warm, p), losses, strict=True):
+        assert found["dapt"] == pytest.approx(log_loss(test.labels, shares, labels=range(3)), abs=1e-3)
+    assert abs(losses[0]["dapt"] - losses[1]["dapt"]) > 0.01 and losses[0]["zero_shot"] == losses[1]["zero_shot"]
 
 
 def test_the_images_learned_from_are_known_by_their_fingerprint(fitted_folder: Path, pictures: Path) -> None:

@@ -1,19 +1,22 @@
 """fit_method on a made-up method: what it learns, what it leaves on disk, and what ends it."""
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from daptune.data.loader import Batch
 from daptune.errors import DataError, Interrupted, TrainingError
-from daptune.methods import Method
+from daptune.evaluate import Measured
+from daptune.methods import Method, SupportSet
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 from daptune.train.run import identity_of
@@ -40,27 +43,45 @@ def evaluate_fresh() -> float:
     return evaluate(method, SmallLoader())["accuracy"]
 
 
-def test_it_is_plain_gradient_descent() -> None:
-    """Against the loop written out with plain tensor arithmetic: SGD, momentum, decay, clipping, accumulation."""
+@pytest.mark.parametrize("clip_norm", [None, 1.5])
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_it_is_plain_gradient_descent(accumulate: int, clip_norm: float | None) -> None:
+    """Against the loop written out with plain tensor arithmetic: SGD, momentum, decay, clipping, accumulation.
+
+    An epoch has 6 batches, of which the last has 2 images and not 4; with 4 a step, the last step has 2 batches.
+    """
     config = TrainConfig(
-        epochs=2, optimizer="sgd", lr=0.3, weight_decay=0.01, schedule="cosine_per_epoch", warmup_lr=0.1, accumulate=2,
-        clip_norm=0.5,
+        epochs=2, optimizer="sgd", lr=0.3, weight_decay=0.01, schedule="cosine_per_epoch", warmup_lr=0.1,
+        accumulate=accumulate, clip_norm=clip_norm,
     )  # fmt: skip
     quiet = SmallConfig(dropout=0.0, average=False)
-    method, _ = train(method=SmallMethod(quiet), config=config)
+    method, history = train(method=SmallMethod(quiet), config=config)
 
     other, loader = SmallMethod(quiet), SmallLoader()
     other.prototypes = method.prototypes
-    velocity: Tensor | None = None
-    for step in range(6):
-        batches = list(loader.epoch(step // 3))[2 * (step % 3) : 2 * (step % 3) + 2]
-        total = sum(other.losses(*batch)["total"] for batch in batches) / len(batches)
-        (g,) = torch.autograd.grad(total, other.prompt)
-        g = g * min(1.0, 0.5 / (float(g.norm()) + 1e-6))
-        g = g + 0.01 * other.prompt.detach()
-        velocity = g if velocity is None else 0.9 * velocity + g
-        other.prompt.data -= learning_rate(config, step, 3) * velocity
-    torch.testing.assert_close(method.prompt, other.prompt)
+    velocity, lengths, rows = torch.zeros_like(other.prompt), [], []
+    for epoch, rate in enumerate((0.1, 0.3)):  # the warm-up, and the highest rate
+        batches, sums, right = list(loader.epoch(epoch)), 0.0, 0
+        assert [len(labels) for _, labels in batches] == [4, 4, 4, 4, 4, 2]
+        for first in range(0, 6, accumulate):
+            group = batches[first : first + accumulate]
+            slopes = []
+            for images, labels in group:
+                total = other.losses(images, labels)["total"]
+                slopes.append(torch.autograd.grad(total, other.prompt)[0])
+                sums += total.item() * len(labels)
+                right += int((other.logits(images).argmax(dim=1) == labels).sum())
+            g = torch.stack(slopes).mean(dim=0)
+            lengths.append(float(g.norm()))
+            if clip_norm is not None and lengths[-1] > clip_norm:
+                g = g * clip_norm / lengths[-1]
+            velocity = 0.9 * velocity + g + 0.01 * other.prompt.detach()
+            other.prompt.data -= rate * velocity
+        rows.append((sums / 22, right / 22))
+    torch.testing.assert_close(method.prompt, other.prompt, atol=1e-4, rtol=1e-4)
+    found = [(row.losses["total"], row.accuracy) for row in history.rows]
+    assert found == [(pytest.approx(total, rel=1e-4), pytest.approx(right)) for total, right in rows]
+    assert min(lengths) < 1.5 < max(lengths)  # so that clipping touches some of the gradients
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
@@ -70,6 +91,57 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     third, _ = train(config=replace(CONFIG, seed=6))
     assert same(first.state_dict(), second.state_dict())
     assert not same(first.state_dict(), third.state_dict())
+
+
+class Drawing(SmallMethod):
+    """Notes random numbers that a step draws, and before them those of `before_fit`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[list[float]] = []
+
+    def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
+        self.drawn.append(torch.rand(2).tolist())
+        super().before_fit(train, val)
+
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if self.training:
+            self.drawn.append(torch.rand(2).tolist())
+        return super().losses(images, labels)
+
+
+def numbers_of(seed: int, step: int, batches: int = 1) -> list[list[float]]:
+    """What `batches` of a step draw, by a generator of torch's own that is seeded with numpy's mix of the two."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]))
+    rows = []
+    for _ in range(batches):
+        rows.append(torch.rand(2, generator=generator).tolist())
+        torch.empty(4, 48).bernoulli_(0.7, generator=generator)  # the dropout
+    return rows
+
+
+def test_every_step_has_random_numbers_of_its_own(tmp_path: Path) -> None:
+    """They follow from seed and step alone: the same in another run, and where a run goes on."""
+    config = replace(CONFIG, accumulate=1)
+    whole = Drawing()
+    train(method=whole, config=config)
+    assert len(whole.drawn) == 1 + 3 * 6 and len({tuple(row) for row in whole.drawn}) == 19
+    assert whole.drawn == [numbers_of(5, step)[0] for step in range(19)]
+    again, other = Drawing(), Drawing()
+    train(method=again, config=config)
+    train(method=other, config=replace(config, seed=6))
+    assert again.drawn == whole.drawn and not {*map(tuple, whole.drawn)} & {*map(tuple, other.drawn)}
+    first, second = Drawing(), Drawing()
+    with pytest.raises(Interrupted):
+        train(tmp_path, method=first, config=config, stop=lambda: len(first.drawn) == 9)
+    train(tmp_path, method=second, config=config, resume=True)
+    assert first.drawn + second.drawn[1:] == whole.drawn and second.drawn[0] == whole.drawn[0]
+
+
+def test_batches_of_one_step_draw_on() -> None:
+    method = Drawing()
+    train(method=method, config=replace(CONFIG, epochs=1, accumulate=2))
+    assert method.drawn[1:3] == numbers_of(5, 1, batches=2) and len({tuple(row) for row in method.drawn}) == 7
 
 
 def test_the_global_random_state_is_left_alone() -> None:
@@ -120,6 +192,51 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     assert found["accuracy"] == best.val_accuracy and found["nll"] == best.val_nll
     again, history_again = train(tmp_path, val=wrong, config=replace(CONFIG, epochs=9, patience=2), resume=True)
     assert same(again.state_dict(), method.state_dict()) and history_again == history
+
+
+def scripted(right: int, sure: float, unsure: float) -> Measured:
+    """Nine answers: the first are right, with the probability `sure`, the others wrong, with `unsure`."""
+    labels = np.repeat([0, 1, 2], (1, 5, 3))
+    shares = np.where(np.arange(9) < right, sure, unsure)
+    said = np.where(np.arange(9) < right, labels, (labels + 1) % 3)
+    p = np.repeat((1 - shares[:, None]) / 2, 3, axis=1)
+    p[np.arange(9), said] = shares
+    return Measured(p.astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("select", ["best_val", "last"])
+def test_among_equal_accuracies_the_surer_epoch_is_kept_and_of_equals_the_first(
+    select: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third of six epochs: the second is as often right and less sure, the fourth is the same, the fifth is too
+    sure where it is wrong, and the sixth has the lowest loss of all and one right answer fewer."""
+    epochs = [(6, 0.7, 0.6), (7, 0.6, 0.6), (7, 0.7, 0.7), (7, 0.7, 0.7), (7, 0.95, 0.95), (6, 0.95, 0.34)]
+    nll = [-(n * math.log(p) + (9 - n) * math.log((1 - q) / 2)) / 9 for n, p, q in epochs]
+    assert nll[5] < nll[2] == nll[3] < nll[1] < nll[4]
+    answers = iter(scripted(*epoch) for epoch in epochs)
+    monkeypatch.setattr("daptune.train.loop.evaluate", lambda *_, **__: next(answers))
+    after: list[Tensor] = []
+
+    class Noting(SmallMethod):
+        def after_epoch(self, epoch: int, epochs: int) -> None:
+            super().after_epoch(epoch, epochs)
+            after.append(self.prompt.detach().clone())
+
+    method, history = train(method=Noting(SmallConfig(average=False)), config=replace(CONFIG, epochs=6, select=select))
+    assert history.best_epoch == 3
+    assert [row.val_nll for row in history.rows] == pytest.approx(nll, rel=1e-5)
+    assert [row.val_accuracy for row in history.rows] == [n / 9 for n, _, _ in epochs]
+    assert torch.equal(history.best["prompt"], after[2]) and not torch.equal(after[2], after[3])
+    assert torch.equal(method.prompt, after[2] if select == "best_val" else after[5])
+
+
+def test_patience_counts_from_the_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fourth epoch is the best; those after it are as good and none is better, so that the seventh is the last."""
+    right = [5, 4, 5, *[6] * 6]
+    answers = iter(scripted(n, 0.6, 0.6) for n in right)
+    monkeypatch.setattr("daptune.train.loop.evaluate", lambda *_, **__: next(answers))
+    _, history = train(config=replace(CONFIG, epochs=9, patience=3))
+    assert [row.val_accuracy for row in history.rows] == [n / 9 for n in right[:7]] and history.best_epoch == 4
 
 
 def test_the_best_epoch_is_told_beside_the_last() -> None:

@@ -1,0 +1,74 @@
+"""Features of a support set and sums over its classes, against plain loops on classes of different sizes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from daptune.errors import MethodError
+from daptune.methods import METHODS
+from daptune.methods.support import check_labels, class_means, class_sums, one_hot, view_features
+
+from .conftest import NAMES, Pictures
+
+
+def encoded(backbone: Any, pictures: Pictures, views: int, *, unit: bool) -> np.ndarray:
+    """The mean over views of each image's feature (n, D), one image at a time and in numpy."""
+    sets = [pictures.augmented_view(view) for view in range(views)] or [pictures.evaluation()]
+    total: Any = 0
+    for batches in sets:
+        rows = []
+        for image in torch.cat([images for images, _ in batches]):
+            feature = backbone.clip.encode_image(image[None])[0].detach().double().numpy()
+            rows.append(feature / np.sqrt((feature**2).sum()) if unit else feature)
+        total = total + np.array(rows)
+    return total / len(sets)
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+@pytest.mark.parametrize("unit", [True, False])
+def test_features_are_means_over_views(views: int, unit: bool, backbone: Any, uneven: Pictures) -> None:
+    found, labels = view_features(backbone.clip, uneven, views, unit=unit)
+    assert torch.equal(labels, uneven.labels) and not found.requires_grad
+    np.testing.assert_allclose(found.numpy(), encoded(backbone, uneven, views, unit=unit), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("unit", [True, False])
+def test_each_class_is_divided_by_its_own_number_of_images(
+    views: int, unit: bool, backbone: Any, uneven: Pictures
+) -> None:
+    assert uneven.labels.bincount().tolist() == [2, 5, 1, 3]
+    features, labels = encoded(backbone, uneven, views, unit=unit), uneven.labels.numpy()
+    found = class_means(METHODS["prototype"](backbone, NAMES), uneven, views, unit=unit)
+    expected = [features[labels == c].mean(axis=0) for c in range(4)]
+    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_class_sums_by_hand() -> None:
+    """1 + 4 and 8; nothing of the last class."""
+    features = torch.tensor([[1.0, 10.0], [8.0, 80.0], [4.0, 40.0]])
+    assert class_sums(features, torch.tensor([0, 1, 0]), 3).tolist() == [[5, 50], [8, 80], [0, 0]]
+    plain = one_hot(torch.tensor([2, 0], dtype=torch.uint8), 3)
+    assert plain.tolist() == [[0, 0, 1], [1, 0, 0]] and plain.dtype == torch.float32
+
+
+def test_labels_are_counted_and_checked() -> None:
+    names = ["a", "b", "c"]
+    assert check_labels("x", torch.tensor([2, 0, 1, 2]), names).tolist() == [1, 1, 2]
+    assert check_labels("x", torch.tensor([0, 0]), names, all_classes=False).tolist() == [2, 0, 0]
+    with pytest.raises(MethodError, match="x expected images of every class, found none of 'b': add one"):
+        check_labels("x", torch.tensor([2, 0, 2]), names)
+    for everything in (True, False):
+        with pytest.raises(MethodError, match="x expected labels below 3, found 3: mend the labels"):
+            check_labels("x", torch.tensor([0, 1, 3, 2]), names, all_classes=everything)
+
+
+def test_no_images_are_refused(backbone: Any, uneven: Pictures) -> None:
+    class Nothing(Pictures):
+        def evaluation(self) -> Any:
+            return iter(())
+
+    with pytest.raises(MethodError, match="found none: give at least one for each class"):
+        view_features(backbone.clip, Nothing(uneven.images, uneven.labels), 0, unit=True)
