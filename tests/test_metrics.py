@@ -1,5 +1,6 @@
 """Measures against scikit-learn and scipy, and against what they must be on made-up data."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_a_class_that_is_never_predicted_counts_in_f1() -> None:
     assert macro_f1([0, 0, 1], [0, 0, 0]) == pytest.approx((0.8 + 0) / 2)
 
 
+def test_a_class_without_images_does_not_count_in_f1() -> None:
+    """Class 1 has no image and is said once, class 3 has one: (2/3 + 1) / 2 of the classes 0 and 3."""
+    assert macro_f1([0, 0, 3], [0, 1, 3]) == pytest.approx((2 / 3 + 1) / 2)
+    assert macro_f1([0, 0, 1], [0, 4, 1]) == pytest.approx((2 / 3 + 1) / 2)
+
+
 def test_per_class_accuracy() -> None:
     shares = per_class_accuracy([0, 0, 1, 3], [0, 1, 1, 0], 4)
     assert shares[:2].tolist() == [0.5, 1.0] and np.isnan(shares[2]) and shares[3] == 0
@@ -47,7 +54,7 @@ def test_per_class_accuracy() -> None:
 
 def test_negative_log_likelihood_is_scikit_learns() -> None:
     assert negative_log_likelihood(LABELS, SCORES) == pytest.approx(oracle.log_loss(LABELS, SCORES))
-    assert np.isfinite(negative_log_likelihood([0], [[0.0, 1.0]]))
+    assert negative_log_likelihood([0], [[0.0, 1.0]]) == pytest.approx(126 * math.log(2))  # 2^-126 is the least
 
 
 def test_calibration_error_as_plain_loops() -> None:
@@ -62,6 +69,16 @@ def test_calibration_error_as_plain_loops() -> None:
     assert expected_calibration_error([1, 0], [[1.0, 0.0], [0.0, 1.0]]) == 1
 
 
+def test_calibration_bins_are_open_on_the_left() -> None:
+    """A confidence of 0.5 is in the lower of two bins: |1 - 0.5| of one image and |0 - 0.6| of the other."""
+    p = [[0.5, 0.5], [0.6, 0.4]]
+    assert expected_calibration_error([0, 1], p, bins=2) == pytest.approx((0.5 + 0.6) / 2)
+    assert expected_calibration_error([0, 1], p, bins=1) == pytest.approx(abs(1 - 0.5 - 0.6) / 2)
+    assert expected_calibration_error([0], [[0.0, 0.0]], bins=3) == 1  # the lowest bin holds 0 too
+    at_a_fifteenth = [[8 / 15, 7 / 15], [0.54, 0.46]]
+    assert expected_calibration_error([0, 1], at_a_fifteenth) == pytest.approx((7 / 15 + 0.54) / 2)
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 10, 31, 1001])
 @pytest.mark.parametrize("level", [0.2, 0.8, 0.9, 0.95, 0.99])
 def test_the_interval_over_seeds(count: int, level: float) -> None:
@@ -74,7 +91,7 @@ def test_the_interval_over_seeds(count: int, level: float) -> None:
 
 def test_one_seed_has_no_interval() -> None:
     one = mean_interval([0.5])
-    assert one.mean == 0.5 and np.isnan(one.low) and np.isnan(one.high)
+    assert one.mean == 0.5 and np.isnan(one.low) and np.isnan(one.high) and one.count == 1
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
@@ -94,6 +111,29 @@ def test_bootstrap_agrees_with_the_plain_one() -> None:
     assert found.difference == pytest.approx(b.mean() - a.mean())
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.006)
     assert paired_bootstrap([(a, b)]) == found
+
+
+def test_bootstrap_of_another_level_and_another_seed() -> None:
+    a, b = draw.random(300) < 0.7, draw.random(300) < 0.8
+    found, narrow = paired_bootstrap([(a, b)]), paired_bootstrap([(a, b)], level=0.5)
+    plain = np.random.default_rng(2)
+    means = [(b[i].astype(float) - a[i]).mean() for i in (plain.integers(0, 300, 300) for _ in range(4000))]
+    assert (narrow.low, narrow.high) == pytest.approx(tuple(np.quantile(means, [0.25, 0.75])), abs=0.006)
+    assert paired_bootstrap([(a, b)], seed=0) == found != paired_bootstrap([(a, b)], seed=1)
+    assert paired_bootstrap([(a, b)], resamples=10_000, level=0.95) == found != paired_bootstrap([(a, b)], resamples=9_999)
+
+
+def test_the_p_value_by_hand() -> None:
+    """Twice the share of the smaller tail, with one resample added: 2 (1 + 0) / (1 + 9), and never above 1."""
+    one, other = np.zeros(50), np.ones(50)
+    for pair in ((one, other), (other, one)):
+        assert paired_bootstrap([pair], resamples=9).p_value == pytest.approx(0.2)
+    assert paired_bootstrap([(one, one)], resamples=9).p_value == 1
+    a, b = np.array([0, 0, 0, 1, 1]), np.array([1, 1, 0, 1, 0])
+    sums = np.array(list(itertools.product(b - a, repeat=5))).sum(axis=1)  # every way to draw five of the five
+    exact = 2 * min((sums <= 0).mean(), (sums >= 0).mean())
+    assert paired_bootstrap([(a, b)]).p_value == pytest.approx(exact, abs=0.03)
+    assert paired_bootstrap([(b, a)]).p_value == pytest.approx(exact, abs=0.03)
 
 
 def test_bootstrap_p_values() -> None:
@@ -116,6 +156,7 @@ def test_holm_by_hand() -> None:
     """3 x 0.01, 2 x 0.02, and 0.03 raised to what came before it."""
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.9, 0.001, 0.04, 0.01]) == pytest.approx([0.9, 0.004, 0.08, 0.03])
 
 
 @pytest.mark.parametrize(
@@ -124,6 +165,18 @@ def test_holm_by_hand() -> None:
         lambda: accuracy([], []),
         lambda: accuracy([0, 1], [0]),
         lambda: accuracy(["cat"], ["cat"]),
+        lambda: accuracy([0.0], [0.0]),
+        lambda: accuracy([[0, 1]], [[0, 1]]),
+        lambda: negative_log_likelihood([0, 1], [[0.5, 0.5]]),
+        lambda: negative_log_likelihood([[0]], [[0.5, 0.5]]),
+        lambda: negative_log_likelihood([0], [[[0.5, 0.5]]]),
+        lambda: negative_log_likelihood([], np.empty((0, 2))),
+        lambda: negative_log_likelihood(["cat"], [[0.5, 0.5]]),
+        lambda: confusion_matrix([0, 0], [0, 3], 3),
+        lambda: confusion_matrix([0, 0], [0, -1], 3),
+        lambda: mean_interval([[1.0, 2.0]]),
+        lambda: paired_bootstrap([([], [])]),
+        lambda: paired_bootstrap([([[1, 0]], [[1, 0]])]),
         lambda: confusion_matrix([0, 3], [0, 0], 3),
         lambda: confusion_matrix([0, -1], [0, 0], 3),
         lambda: expected_calibration_error([0], [0.5, 0.5]),
@@ -156,7 +209,11 @@ def test_spread_of_text_features_against_plain_loops() -> None:
     pairs = [(w[i] - w[j]) @ (w[i] - w[j]) for i in range(7) for j in range(i)]
     assert metrics.text_distance(w) == pytest.approx(sum(d**0.5 for d in pairs) / 21)
     assert metrics.uniformity(w) == pytest.approx(math.log(sum(math.exp(-2 * d) for d in pairs) / 21))
+    assert metrics.uniformity(w, t=0.7) == pytest.approx(math.log(sum(math.exp(-0.7 * d) for d in pairs) / 21))
     assert metrics.uniformity(np.eye(4)) == pytest.approx(-4)
+    assert metrics.uniformity(np.eye(2)) == pytest.approx(-4) and metrics.text_distance(np.eye(2)) == pytest.approx(
+        2**0.5
+    )
     assert metrics.text_distance(np.eye(4)) == pytest.approx(2**0.5)
     assert metrics.text_distance(w[[0, 0]]) == pytest.approx(0, abs=1e-7)
     assert math.isnan(metrics.text_distance(w[:1])) and math.isnan(metrics.uniformity(w[:1]))

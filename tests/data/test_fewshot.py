@@ -106,14 +106,33 @@ def test_the_global_generator_is_left_alone():
 @pytest.mark.parametrize("shots", [None, "all", 0, -1])
 def test_no_shots_is_everything(shots):
     table = table_of([0, 1, 1])
-    few = sample_fewshot(table, shots, 1, val=table)
-    assert few.train is table and few.val is table and few.train_indices.tolist() == [0, 1, 2]
+    val = table_of([1, 0])
+    few = sample_fewshot(table, shots, 1, val=val)
+    assert few.train is table and few.val is val
+    assert (few.train_indices.tolist(), few.val_indices.tolist()) == ([0, 1, 2], [0, 1])
+    few = sample_fewshot(table, shots, 1)
+    assert few.train is table and few.val is None and few.val_indices is None
 
 
 def test_a_small_class_gives_all_and_says_so(caplog):
     few = sample_fewshot(table_of([0, 0, 0, 1]), 2, 1)
     assert few.train.counts().tolist() == [2, 1] and few.val is None
-    assert "fewer than 2 images, all used: class 1 (1)" in caplog.text
+    assert caplog.messages == ["fewer than 2 images, all used: class 1 (1)"]
+
+
+@pytest.mark.parametrize(("small", "more"), [(5, ""), (6, " and 1 more"), (8, " and 3 more")])
+def test_of_many_small_classes_five_are_listed(small, more, caplog):
+    """Classes of 1 or 2 images; the last has as many as are asked for, and is none of them."""
+    labels = [label for label in range(small) for _ in range(1 + label % 2)]
+    sample_fewshot(table_of([*labels, small, small, small]), 3, 1)
+    listed = ", ".join(f"class {label} ({1 + label % 2})" for label in range(5))
+    assert caplog.messages == [f"fewer than 3 images, all used: {listed}{more}"]
+
+
+def test_of_no_images_none_are_drawn():
+    table = table_of([0, 1, 1])
+    few = sample_fewshot(table, 1, 1, val=table.subset([]))
+    assert len(few.val) == 0 and few.val_indices.tolist() == [] and few.val_indices.dtype == np.int64
 
 
 def test_shots_in_words_is_refused():
@@ -164,8 +183,9 @@ def test_holdout_of_small_classes_is_nothing():
 
 def test_holdout_is_a_function_of_the_seed():
     table = table_of([0, 1] * 30)
-    one, again, other = (split_holdout(table, 0.2, seed)[1] for seed in (1, 1, 2))
+    one, again, other, zero = (split_holdout(table, 0.2, seed)[1] for seed in (1, 1, 2, 0))
     assert one.images == again.images != other.images
+    assert split_holdout(table)[1].images == zero.images != one.images
     assert one.counts().tolist() == [6, 6]
 
 

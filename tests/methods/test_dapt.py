@@ -37,6 +37,22 @@ def prototypes_by_hand(backbone: Any, batches: list[tuple[Tensor, Tensor]]) -> T
     return torch.stack([sum(members[c]) / len(members[c]) for c in range(len(NAMES))])  # type: ignore[arg-type, misc]
 
 
+@pytest.mark.parametrize(
+    ("option", "lowest", "refused", "words"),
+    [
+        ("inter_weight", 0, -0.1, "0 or more, found -0.1. For example: inter_weight=0.1"),
+        ("intra_weight", 0, -0.1, "0 or more, found -0.1. For example: intra_weight=0.1"),
+        ("t", 0.1, 0.0, "a number above 0, found 0.0. For example: t=2.0"),
+        ("prototype_views", 0, -1, "0 (no augmentation) or more views, found -1. For example: prototype_views=0"),
+    ],
+)
+def test_options_have_bounds_and_name_them(option: str, lowest: float, refused: float, words: str) -> None:
+    assert getattr(DAPTConfig(**{option: lowest}), option) == lowest  # type: ignore[arg-type]
+    with pytest.raises(MethodError) as caught:
+        DAPTConfig(**{option: refused})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{option}: expected {words}"
+
+
 def test_shapes_are_those_of_the_design(vit_b_16: Any) -> None:
     dapt = DAPT(vit_b_16, NAMES)
     assert dapt.text_prompt.shape == (16, 512) and dapt.vision_prompt.shape == (16, 768)

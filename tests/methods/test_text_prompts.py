@@ -38,6 +38,20 @@ def official_features(backbone: Any, context: Tensor, position: str) -> Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
 
+@pytest.mark.parametrize(
+    ("option", "allowed", "refused", "words"),
+    [
+        ("text_tokens", 1, 0, "1 token or more, found 0. For example: text_tokens=16"),
+        ("class_position", "front", "top", "one of end, middle, front, found 'top'. For example: class_position=end"),
+    ],
+)
+def test_options_have_bounds_and_name_them(option: str, allowed: Any, refused: Any, words: str) -> None:
+    assert getattr(CoOpConfig(**{option: allowed}), option) == allowed
+    with pytest.raises(MethodError) as caught:
+        CoOpConfig(**{option: refused})
+    assert str(caught.value) == f"{option}: expected {words}"
+
+
 @pytest.mark.parametrize("class_specific", [False, True])
 @pytest.mark.parametrize("tokens", [1, 5, 16])
 @pytest.mark.parametrize("position", POSITIONS)
