@@ -1,9 +1,13 @@
 """The shared-prefix tower against the whole padded prompt of each class run through the plain tower."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from daptune.clip import prefix
 from daptune.clip.model import CLIP
 from daptune.clip.prefix import Suffixes, shared_prefix_features
 from daptune.errors import BackboneError
@@ -20,6 +24,10 @@ class LetterTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) % 50 + 1 for letter in text]
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        rows = [[self.sot, *self.encode(text), self.eot] for text in texts]
+        return torch.tensor([row + [0] * (self.context_length - len(row)) for row in rows])
 
 
 def whole_prompt(clip: CLIP, name: str, context: Tensor) -> tuple[Tensor, int]:
@@ -87,6 +95,117 @@ def test_no_context_is_plain_text_and_trimmed_agrees() -> None:
     torch.testing.assert_close(ours, trimmed, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("texts", "common"),
+    [
+        (["a photo of ab", "a photo of c", "a photo of ad"], len("a photo of ")),
+        (["abc", "xbc"], 0),
+        (["ab", "abc"], 2),  # the end of the first is no letter of the second
+        (["ab", "ab"], 2),  # what follows is the end alone
+        (["abcde"], 5),
+    ],
+)
+def test_whole_texts_are_divided_where_they_part(texts: list[str], common: int) -> None:
+    clip, tokenizer = made_up_clip(), LetterTokenizer()
+    words, suffixes = Suffixes.of_texts(tokenizer, texts)  # type: ignore[arg-type]
+    assert words.tolist() == tokenizer.encode(texts[0][:common]) and words.dtype == torch.int64
+    assert (suffixes.tokens != 0).sum() == sum(len(text) - common + 1 for text in texts)
+    ours = shared_prefix_features(clip, clip.token_embedding(words)[None], suffixes)[0]
+    rows = tokenizer(texts)
+    plain = [plain_text(clip, clip.token_embedding(row), len(text) + 1) for row, text in zip(rows, texts, strict=True)]
+    torch.testing.assert_close(ours, torch.stack(plain), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [10_000, 12])
+def test_other_blocks_may_stand_for_the_towers_own(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their gradients come too, although the context has none."""
+    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 8)
+    clip, other = made_up_clip(), made_up_clip(seed=5)
+    blocks = list(other.transformer.blocks)
+    weight = blocks[0].attn.in_proj_weight.requires_grad_()
+    context = torch.randn(1, 5, 16)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    ours = shared_prefix_features(clip, context, suffixes, through=blocks)[0]
+    rows = []
+    for name in NAMES:
+        x, eot = whole_prompt(clip, name, context[0])
+        x = x + clip.positional_embedding[: len(x)]
+        for block in blocks:
+            x = plain_block(block, x, True, "quick_gelu")
+        rows.append(plain_norm(clip.ln_final, x[eot : eot + 1])[0] @ clip.text_projection)
+    plain = torch.stack(rows)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    (found,) = torch.autograd.grad(ours.square().sum(), weight)
+    (expected,) = torch.autograd.grad(plain.square().sum(), weight)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_lines_go_through_in_chunks_that_are_computed_anew(contexts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 5 lines of one context is room for 2 of two; each chunk is computed once more where there is a backward,
+    and not where one chunk holds all."""
+    monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 4)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    count, length = suffixes.tokens.shape
+    assert count == 7
+    clip, seen = made_up_clip(), []
+    inner = prefix._suffix_features
+
+    def counted(*given: Any) -> Tensor:
+        seen.append((given[3].start, given[3].stop))
+        return inner(*given)
+
+    monkeypatch.setattr(prefix, "_suffix_features", counted)
+    context = torch.randn(contexts, 5, 16, requires_grad=True)
+    for lines in (5, 7, 0):
+        monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", max(1, lines * length))
+        size = max(1, lines // contexts)
+        chunks = [(first, min(first + size, 7)) for first in range(0, 7, size)]
+        seen.clear()
+        found = shared_prefix_features(clip, context, suffixes)
+        assert seen == chunks
+        seen.clear()
+        torch.autograd.grad(found.sum(), context)
+        assert sorted(seen) == (chunks if len(chunks) > 1 else [])
+        seen.clear()
+        assert not shared_prefix_features(clip, context.detach(), suffixes).requires_grad and seen == chunks
+        with torch.no_grad():
+            torch.testing.assert_close(shared_prefix_features(clip, context, suffixes), found.detach())
+
+
+def test_a_device_gets_its_copy_once() -> None:
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    there = torch.device("meta")
+    assert suffixes.to(torch.device("cpu")) is suffixes
+    with torch.inference_mode():
+        moved = suffixes.to(there)
+    assert suffixes.to(there) is moved is not suffixes
+    for name in ("tokens", "positions", "visible", "ends", "order"):
+        own, copied = getattr(suffixes, name), getattr(moved, name)
+        assert copied.device == there and not copied.is_inference()
+        assert copied.shape == own.shape and copied.dtype == own.dtype
+    assert (moved.sot, moved.before) == (suffixes.sot, suffixes.before) and not moved._elsewhere
+
+
+def test_lines_are_of_nearly_equal_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest first, each to the line that is shortest so far: by hand."""
+    monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 10)
+    assert prefix._pack([3, 9, 4, 8, 2, 5]) == [[1, 4], [3, 0], [5, 2]]  # 31 tokens: 3 lines, of 11, 11 and 9
+    assert prefix._pack([4]) == [[0]] and prefix._pack([7, 12]) == [[1, 0]]
+    assert prefix._pack([30, 1]) == [[0], [1]]  # 3 lines, of which one stays empty
+    suffixes = Suffixes.pack(58, [[1] * 4, [2] * 2, [3] * 5])
+    assert suffixes.tokens.tolist() == [[3, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2]] and suffixes.before == (0, 3)
+    assert suffixes.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1]]
+    assert suffixes.ends.tolist() == [4, 8, 10] and suffixes.order.tolist() == [1, 2, 0]
+    tokens = [[1] * 6, [2] * 8, [3] * 7]
+    two = Suffixes.pack(58, tokens)
+    assert two.tokens.tolist() == [[2] * 8 + [0] * 5, [3] * 7 + [1] * 6] and two.before == (0, 1, 3)
+    assert two.ends.tolist() == [7, 19, 25] and two.order.tolist() == [2, 0, 1]
+    assert not two.visible[0, 8:, :8].any() and not two.visible[0, :8, 8:].any()
+    assert not two.visible[1, 7:, :7].any() and two.visible[1, 12].tolist() == [False] * 7 + [True] * 6
+
+
 @pytest.mark.parametrize("line", [1, 8, 1000])
 def test_lines_hold_every_suffix_once_and_little_padding(line: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", line)
@@ -106,6 +225,9 @@ def test_lines_hold_every_suffix_once_and_little_padding(line: int, monkeypatch:
 def test_a_name_too_long_is_one_line() -> None:
     with pytest.raises(BackboneError, match="'abcdefghijklmno' takes 17 tokens, but 14 of the backbone's 20"):
         Suffixes.build(LetterTokenizer(), ["abcdefghijklmno"], 5)  # type: ignore[arg-type]
+    assert Suffixes.build(LetterTokenizer(), ["abcdefghijkl"], 5) is not None  # type: ignore[arg-type]
+    with pytest.raises(BackboneError, match="'abcdefghijklm' takes 15 tokens, but 14 "):
+        Suffixes.build(LetterTokenizer(), ["abcdefghijklm"], 5)  # type: ignore[arg-type]
 
 
 def test_a_context_that_fills_the_backbone_is_one_line() -> None:
