@@ -19,6 +19,7 @@ from daptune.evaluate import Measured
 from daptune.methods import Method, SupportSet
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
+from daptune.train.loop import grouped
 from daptune.train.run import identity_of
 from daptune.train.schedule import learning_rate
 
@@ -282,6 +283,124 @@ def test_evaluate_puts_the_mode_back_and_keeps_the_order() -> None:
     assert method.training
     assert found["probabilities"].shape == (22, 3) and found["labels"].tolist() == SmallLoader().table.labels.tolist()
     assert abs(found["probabilities"].sum(1) - 1).max() < 1e-6
+
+
+def test_the_hooks_get_the_images_and_come_when_they_say() -> None:
+    """`before_fit` once, with both sets; `after_fit` once, in evaluation mode, with what was chosen put back."""
+    calls: list[Any] = []
+
+    class Hooked(SmallMethod):
+        def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
+            calls.append((train, val))
+            super().before_fit(train, val)
+
+        def after_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
+            calls.append((train, val, self.training, self.prompt.detach().clone()))
+
+    images, held = SmallLoader(), SmallLoader(9, seed=1, relabel=1)
+    config = replace(CONFIG, epochs=9, patience=2)
+    method, history = train(method=Hooked(), loader=images, val=held, config=config)
+    assert len(calls) == 2 and calls[0] == (images, held) and calls[1][:3] == (images, held, False)
+    assert torch.equal(calls[1][3], history.best["prompt"]) and torch.equal(method.prompt, calls[1][3])
+    take_best(method, history, held, images)
+    assert calls[2][:2] == (held, images)
+    calls.clear()
+    fit_method(method, images, TrainConfig(epochs=1))
+    assert calls[0] == (images, None) and calls[1][:2] == (images, None)
+
+
+def test_the_rate_of_a_method_is_taken_where_none_is_given() -> None:
+    class Own(SmallMethod):
+        default_lr = 0.07
+
+    rates: list[float] = []
+    train(method=Own(), config=TrainConfig(epochs=1, schedule="constant"), progress=lambda p: rates.append(p.lr))
+    assert set(rates) == {0.07}
+
+
+@pytest.mark.parametrize(("accumulate", "passes"), [(1, 12), (2, 3), (4, 2)])
+def test_batches_of_one_step_share_a_pass_of_the_text_tower(accumulate: int, passes: int) -> None:
+    """6 batches; alone in its step, a batch asks for the features twice, in the logits and in a loss."""
+    counts = [0]
+
+    class Counting(SmallMethod):
+        def logit_weights(self) -> Tensor:
+            counts[0] += self.training
+            return super().logit_weights()
+
+    train(method=Counting(), config=TrainConfig(epochs=1, accumulate=accumulate), val=None)
+    assert counts[0] == passes
+
+
+def test_a_tensor_that_a_step_does_not_use_stays_as_it_is() -> None:
+    """After a step that used it AdamW would move it on, by its averages, if the gradient were zeros and not none."""
+
+    class Seldom(SmallMethod):
+        def build(self, generator: torch.Generator) -> None:
+            super().build(generator)
+            self.offset = nn.Parameter(torch.ones(3))
+            self.after: list[Tensor] = []
+
+        def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            self.after.append(self.offset.detach().clone())
+            terms = super().losses(images, labels)
+            return terms if self.steps > 1 else terms | {"total": terms["total"] + self.offset.sum()}
+
+    method = Seldom()
+    train(method=method, config=TrainConfig(epochs=1, schedule="constant"), val=None)
+    assert len(method.after) == 6 and not torch.equal(method.after[0], method.after[1])
+    assert all(torch.equal(method.after[1], later) for later in [*method.after[2:], method.offset])
+
+
+@pytest.mark.parametrize("memory", ["fast", "low"])
+def test_the_image_tower_recomputes_while_it_trains_where_asked(memory: str) -> None:
+    method, seen = SmallMethod(), []
+    tower = method.clip.visual
+    before = tower.recompute
+    train(method=method, config=replace(CONFIG, memory=memory), progress=lambda _: seen.append(tower.recompute))
+    assert set(seen) == {memory == "low"} and not before and not tower.recompute
+
+
+def test_it_can_be_stopped_while_it_validates(tmp_path: Path, reference: Path) -> None:
+    """After the steps of the first epoch; where it goes on, `after_epoch` does not come for that epoch again."""
+    at: list[str] = []
+
+    class Watched(SmallLoader):
+        def evaluation(self) -> Iterator[Batch]:
+            at.append("validation")
+            return super().evaluation()
+
+    first, second = SmallMethod(), SmallMethod()
+    with pytest.raises(Interrupted, match="stopped after step 3 of 9"):
+        train(tmp_path, method=first, val=Watched(9, seed=1), stop=lambda: bool(at))
+    assert first.settled == [(1, 3)] and lines(tmp_path) == [] and not first.training
+    train(tmp_path, method=second, resume=True)
+    assert second.settled == [(2, 3), (3, 3)]
+    kept, whole = read_checkpoint(tmp_path), read_checkpoint(reference)
+    assert kept is not None and whole is not None and same(kept.tensors, whole.tensors)
+
+
+@pytest.mark.parametrize(
+    ("step", "size", "expected"),
+    [
+        (0, 1, [4, 4, 4, 4, 4, 2]),
+        (0, 4, [16, 6]),
+        (1, 4, [6]),
+        (2, 3, []),
+        (2, 4, []),
+        (2, 2, [6]),
+        (5, 1, [2]),
+        (6, 1, []),
+    ],
+)
+def test_batches_are_grouped_from_a_step_on(step: int, size: int, expected: list[int]) -> None:
+    """22 images in 6 batches; behind the last step nothing is asked of the loader."""
+    loader = SmallLoader()
+    groups = list(grouped(loader, 3, step, size))
+    assert [sum(len(labels) for _, labels in group) for group in groups] == expected
+    batches = list(loader.epoch(3))[step * size :]
+    flat = [images for group in groups for images, _ in group]
+    assert len(flat) == len(batches) and all(torch.equal(a, b) for a, (b, _) in zip(flat, batches, strict=True))
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------

@@ -60,6 +60,16 @@ def test_a_warm_up_is_at_most_a_tenth() -> None:
     config = TrainConfig(epochs=1, lr=0.1, warmup_epochs=1)
     assert learning_rate(config, 10, 100) == 0.1
     assert learning_rate(config, 0, 1) == 0.1
+    for steps in (105, 109):  # ten steps of it, and not a fraction more
+        assert learning_rate(config, 9, steps) < 0.1 == learning_rate(config, 10, steps)
+
+
+def test_part_of_an_epoch_may_be_warm_up() -> None:
+    """A quarter of 12 steps rises by thirds; half of 5 is rounded to 2."""
+    config = TrainConfig(epochs=20, lr=0.4, warmup_epochs=0.25, warmup_lr=0.1)
+    assert [learning_rate(config, step, 12) for step in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    half = TrainConfig(epochs=20, lr=0.4, warmup_epochs=0.5, warmup_lr=0.1)
+    assert [learning_rate(half, step, 5) for step in range(3)] == pytest.approx([0.1, 0.25, 0.4])
 
 
 def test_constant() -> None:
@@ -79,11 +89,21 @@ def test_defaults_are_filled_in() -> None:
         assert config.weight_decay == DEFAULT_WEIGHT_DECAY[optimizer]
         assert config.resolved(7) == config
     assert TrainConfig(weight_decay=0, optimizer="sgd").resolved(1).weight_decay == 0
+    assert (DEFAULT_LR, DEFAULT_WEIGHT_DECAY) == ({"adamw": 0.01, "sgd": 0.002}, {"adamw": 0.0, "sgd": 5e-4})
+
+
+def test_a_method_may_have_a_rate_of_its_own_with_adamw() -> None:
+    rates = [
+        TrainConfig(optimizer=optimizer, lr=lr).resolved(1, own).lr
+        for optimizer, lr, own in (("adamw", None, 0.3), ("sgd", None, 0.3), ("adamw", 0.7, 0.3), ("adamw", None, None))
+    ]
+    assert rates == [0.3, 0.002, 0.7, 0.01]
 
 
 def test_few_images_are_seen_more_often() -> None:
     assert [TrainConfig().resolved(steps).epochs for steps in (1, 7, 19, 20, 21, 500)] == [200, 29, 11, 10, 10, 10]
     assert TrainConfig(epochs=3).resolved(1).epochs == 3
+    assert TrainConfig().resolved(0).epochs == 200
 
 
 def test_the_papers_preset_is_a_configuration() -> None:
@@ -105,6 +125,24 @@ def test_the_fast_preset_is_a_fifth_of_the_papers_epochs_from_words() -> None:
         presets.resolve("fast", "vp", shots=4)
     with pytest.raises(MethodError, match="preset 'fast' is the same for all data, found dataset 'eurosat'"):
         presets.resolve("fast", "dapt", shots=4, dataset="eurosat")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 1, "batch_size": 1, "accumulate": 1, "views": 1, "seed": 0},
+        {"weight_decay": 0, "momentum": 0, "warmup_epochs": 0, "warmup_lr": 0, "checkpoint_seconds": 0, "flip": 0},
+        {"min_crop": 1, "flip": 1, "lr": 5, "clip_norm": 1e-9, "compile": True},
+        {"patience": 1, "select": "best_val"},
+        {"warmup_epochs": 2.0, "schedule": "cosine_per_epoch"},
+        {"warmup_epochs": 0.5, "schedule": "constant"},
+        {"memory": "low", "augment_on": "device", "schedule": "cosine", "optimizer": "sgd"},
+    ],
+    ids=str,
+)
+def test_the_bounds_themselves_are_allowed(change: dict[str, Any]) -> None:
+    config = TrainConfig(**change)
+    assert {name: getattr(config, name) for name in change} == change
 
 
 @pytest.mark.parametrize(
@@ -130,7 +168,14 @@ def test_the_fast_preset_is_a_fifth_of_the_papers_epochs_from_words() -> None:
         ({"checkpoint_seconds": -5}, "checkpoint_seconds must be"),
         ({"warmup_epochs": 0.5, "schedule": "cosine_per_epoch"}, "must be whole with schedule='cosine_per_epoch'"),
         ({"patience": 3}, "patience=3 needs select='best_val'"),
-        ({"patience": 0, "select": "best_val"}, "patience must be"),
+        ({"patience": 0, "select": "best_val"}, "patience must be a whole number at least 1, not 0"),
+        ({"momentum": float("inf")}, "momentum must be a number at least 0, not inf"),
+        ({"lr": True}, "lr must be a number above 0, not True"),
+        ({"min_crop": 0}, "min_crop must be a number above 0, not 0"),
+        ({"min_crop": 1.01}, "min_crop must be a share of at most 1, not 1.01"),
+        ({"flip": 1.5}, "flip must be a share of at most 1, not 1.5"),
+        ({"flip": -0.1}, "flip must be a number at least 0, not -0.1"),
+        ({"memory": "high"}, "memory='high' is not known. Choose from: fast, low."),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(change: dict[str, Any], words: str) -> None:
@@ -147,6 +192,15 @@ def test_optimizers_have_the_papers_settings() -> None:
     group = sgd.param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["nesterov"], group["dampening"]) == (0.9, 5e-4, False, 0)
     assert [id(p) for p in group["params"]] == [id(module.weight)]
+    assert group["lr"] == 0.002
+    plain = build_optimizer(module, TrainConfig(lr=0.3).resolved(1)).param_groups[0]
+    assert (plain["lr"], plain["weight_decay"]) == (0.3, 0.0) and [id(p) for p in plain["params"]] == [
+        id(module.weight)
+    ]
+    other = build_optimizer(
+        module, TrainConfig(optimizer="sgd", momentum=0.5, weight_decay=0).resolved(1)
+    ).param_groups[0]
+    assert (other["momentum"], other["weight_decay"]) == (0.5, 0.0)
     adamw = build_optimizer(module, replace(TrainConfig(), weight_decay=0.1).resolved(1))
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.9, 0.999) and adamw.param_groups[0]["weight_decay"] == 0.1
