@@ -14,6 +14,7 @@ from daptune import metrics
 from daptune.errors import DataError
 from daptune.metrics import (
     accuracy,
+    by_confidence,
     confusion_matrix,
     expected_calibration_error,
     holm,
@@ -75,7 +76,10 @@ def test_calibration_bins_are_open_on_the_left() -> None:
     assert expected_calibration_error([0, 1], p, bins=2) == pytest.approx((0.5 + 0.6) / 2)
     assert expected_calibration_error([0, 1], p, bins=1) == pytest.approx(abs(1 - 0.5 - 0.6) / 2)
     assert expected_calibration_error([0], [[0.0, 0.0]], bins=3) == 1  # the lowest bin holds 0 too
+    parts = by_confidence([0, 1, 0], [[0.5, 0.5], [0.6, 0.4], [0.4, 0.6]], bins=2)
+    assert [(said.tolist(), right.tolist()) for said, right in parts] == [([0.5], [True]), ([0.6, 0.6], [False, False])]
     at_a_fifteenth = [[8 / 15, 7 / 15], [0.54, 0.46]]
+    assert len(by_confidence([0, 1], at_a_fifteenth)) == 2
     assert expected_calibration_error([0, 1], at_a_fifteenth) == pytest.approx((7 / 15 + 0.54) / 2)
 
 
@@ -113,27 +117,19 @@ def test_bootstrap_agrees_with_the_plain_one() -> None:
     assert paired_bootstrap([(a, b)]) == found
 
 
-def test_bootstrap_of_another_level_and_another_seed() -> None:
-    a, b = draw.random(300) < 0.7, draw.random(300) < 0.8
-    found, narrow = paired_bootstrap([(a, b)]), paired_bootstrap([(a, b)], level=0.5)
-    plain = np.random.default_rng(2)
-    means = [(b[i].astype(float) - a[i]).mean() for i in (plain.integers(0, 300, 300) for _ in range(4000))]
-    assert (narrow.low, narrow.high) == pytest.approx(tuple(np.quantile(means, [0.25, 0.75])), abs=0.006)
-    assert paired_bootstrap([(a, b)], seed=0) == found != paired_bootstrap([(a, b)], seed=1)
-    assert paired_bootstrap([(a, b)], resamples=10_000, level=0.95) == found != paired_bootstrap([(a, b)], resamples=9_999)
-
-
-def test_the_p_value_by_hand() -> None:
+def test_the_p_value_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the share of the smaller tail, with one resample added: 2 (1 + 0) / (1 + 9), and never above 1."""
-    one, other = np.zeros(50), np.ones(50)
-    for pair in ((one, other), (other, one)):
-        assert paired_bootstrap([pair], resamples=9).p_value == pytest.approx(0.2)
-    assert paired_bootstrap([(one, one)], resamples=9).p_value == 1
     a, b = np.array([0, 0, 0, 1, 1]), np.array([1, 1, 0, 1, 0])
     sums = np.array(list(itertools.product(b - a, repeat=5))).sum(axis=1)  # every way to draw five of the five
     exact = 2 * min((sums <= 0).mean(), (sums >= 0).mean())
     assert paired_bootstrap([(a, b)]).p_value == pytest.approx(exact, abs=0.03)
     assert paired_bootstrap([(b, a)]).p_value == pytest.approx(exact, abs=0.03)
+    one, other = np.zeros(50), np.ones(50)
+    assert paired_bootstrap([(one, other)]).p_value == pytest.approx(2 / 10_001)
+    monkeypatch.setattr(metrics, "_RESAMPLES", 9)
+    for pair in ((one, other), (other, one)):
+        assert paired_bootstrap([pair]).p_value == pytest.approx(0.2)
+    assert paired_bootstrap([(one, one)]).p_value == 1
 
 
 def test_bootstrap_p_values() -> None:
