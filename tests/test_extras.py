@@ -12,6 +12,7 @@ import pytest
 
 import daptune
 from daptune.cli import EXTRAS, run
+from daptune.data import formats
 
 ROOT = Path(__file__).parent.parent
 PLAN = """
@@ -40,6 +41,7 @@ COMMANDS = [
     ("pyarrow", "parquet", "predict {adapter} {pictures} --out labels.parquet"),
     ("pyarrow", "parquet", "predict {adapter} images.parquet"),
     ("pyarrow", "parquet", "fit images.parquet --out other"),
+    ("pillow_heif", "heic", "fit phone --out other"),
 ]
 
 
@@ -57,6 +59,10 @@ def test_a_missing_package_names_its_extra(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plan.toml").write_text(PLAN)
     (tmp_path / "images.parquet").write_bytes(b"PAR1")
+    for name in ("cat", "dog"):
+        (tmp_path / "phone" / name).mkdir(parents=True)
+        (tmp_path / "phone" / name / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    formats._reads_heic.cache_clear()
     for name in list(sys.modules):
         if name.startswith((f"{module}.", "daptune.serve", "daptune.cli.serve")):
             monkeypatch.delitem(sys.modules, name)

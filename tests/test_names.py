@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daptune.errors import DataError, MethodError
-from daptune.names import check_class_names, name_key, readable, sort_key
+from daptune.names import check_class_names, name_key, plain_key, readable, sort_key
 
 
 def test_case_underscores_blanks_and_unicode_form_do_not_count() -> None:
@@ -15,6 +15,10 @@ def test_case_underscores_blanks_and_unicode_form_do_not_count() -> None:
     assert name_key(" Sun__Glasses ") == name_key("sun glasses") == "sun glasses"
     assert name_key("é") == name_key(unicodedata.normalize("NFD", "É")) and name_key("e") != name_key("é")
     assert sorted(["é", "f", unicodedata.normalize("NFD", "é") + "a"], key=sort_key)[0] == "f"
+
+
+def test_names_of_the_package_in_any_usual_spelling() -> None:
+    assert plain_key("Tip-Adapter") == plain_key("tip_adapter") == "tipadapter" != plain_key("tip_adapter_f")
 
 
 @pytest.mark.parametrize("alike", ["refused", "marked", "logged"])

@@ -172,9 +172,17 @@ def parquet(part: Part) -> None:
     part.daptune("predict", "adapter", "images.parquet")
 
 
+def heic(part: Part) -> None:
+    """A picture of a phone, written and read."""
+    part.fit()
+    make = "import pillow_heif as h; from PIL import Image; h.from_pillow(Image.new('RGB', (64, 64))).save('a.heic')"
+    check([part.python, "-c", make], part.work)
+    part.daptune("predict", "adapter", "a.heic")
+
+
 PARTS: dict[str, Callable[[Part], None]] = {
     "core": core, "report": report, "export": export, "serve": serve, "tune": tune, "cluster": cluster,
-    "parquet": parquet,
+    "parquet": parquet, "heic": heic,
 }  # fmt: skip
 
 

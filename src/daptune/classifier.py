@@ -21,6 +21,7 @@ from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
+from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.heldout import draw_readable, hold_out, read_images
 from daptune.data.loader import ImageLoader
@@ -238,12 +239,13 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             raise MethodError("dataset chooses among the settings of a preset; give preset='paper' with it")
         options, training = dict(self.method_options or {}), dict(self.train_options or {})
         if self.preset is not None:
-            preset = resolve(self.preset, self.method, shots=self.shots, dataset=self.dataset)
+            dataset = None if self.dataset is None else canonical(self.dataset)
+            preset = resolve(self.preset, method_class.name, shots=self.shots, dataset=dataset)
             options, training = preset.method | options, preset.train | training
         training = {"seed": self.seed} | parse_options("training", TrainConfig, training, TrainingError)
-        config = make_config(self.method, options)
+        config = make_config(method_class.name, options)
         if self.start_from is not None:
-            check_start(self.start_from, self.method)
+            check_start(self.start_from, method_class.name)
         return method_class, config, TrainConfig(**training)
 
     def _loader(self, part: ImageTable, config: TrainConfig, decoder: Decoder, *, training: bool) -> ImageLoader:

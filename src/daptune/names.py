@@ -20,6 +20,11 @@ def name_key(name: str) -> str:
     return " ".join(readable(unicodedata.normalize("NFC", name)).split()).lower()
 
 
+def plain_key(name: str) -> str:
+    """A name of the package's own (a data set, a method) in any usual spelling: letters and digits in lower case."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 def sort_key(name: str) -> tuple[str, str]:
     """Sort by NFC form, so that file systems that decompose names give the same class indices."""
     return unicodedata.normalize("NFC", name), name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daptune.data import heldout
+from daptune.data import formats, heldout
 from daptune.data.cache import Decoder
 from daptune.data.heldout import choose_split, draw_readable, hold_out, read_images
 from daptune.data.sources import read_source
@@ -102,3 +102,25 @@ def test_a_bad_image_is_drawn_anew_and_the_rest_forgotten(folder: Path, monkeypa
         else:
             with pytest.raises(DataError):
                 decoder(image)
+
+
+def test_bad_images_of_a_large_source_are_one_list(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each draw meets others; all of them are told together."""
+    for number in range(8):
+        (folder / CLASSES[1] / f"{number}.png").write_bytes(b"no image")
+    drawn = draw_readable(read_source(folder).train, 2, 1, None, Decoder()).train
+    assert drawn.counts().tolist() == [2, 2, 2] and len(caplog.records) == 1
+    assert "images cannot be read" in caplog.text and "others were drawn in their place" in caplog.text
+
+
+def test_pictures_that_are_not_read_here_are_counted_by_kind(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "_reads_heic", lambda: False)
+    for name in ("a.heic", "b.heic", "c.pdf"):
+        (folder / CLASSES[0] / name).write_bytes(b"")
+    read_images(folder)
+    assert caplog.messages == [
+        "2 .heic files were left out: they need pillow-heif: pip install 'daptune[heic]'",
+        "left out 1 files that are no images: c.pdf",
+    ]

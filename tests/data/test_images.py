@@ -6,9 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
-from daptune.data import DatasetItem, ImageTable, check_readable, decode, drop_unreadable
+from daptune.data import DatasetItem, ImageTable, Splits, check_readable, decode, drop_unreadable, formats, images
+from daptune.data.check import without_missing
 from daptune.errors import DataError
 
 RAMP = np.add.outer(np.arange(20), 3 * np.arange(30)).astype(np.uint8)  # (20, 30), 0 to 106
@@ -255,3 +256,134 @@ def test_a_sound_table_gives_an_empty_report(tmp_path):
     table = made_table(tmp_path)
     report = check_readable(table)
     assert not report and drop_unreadable(table, report) is table
+
+
+def tiff(wide: np.ndarray, tags: dict[int, int] | None = None) -> bytes:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in (tags or {}).items():
+        info[tag] = value
+        info.tagtype[tag] = 3
+    return encoded(Image.fromarray(wide), "TIFF", tiffinfo=info)
+
+
+def png(wide: np.ndarray, significant: int | None = None) -> bytes:
+    content = encoded(Image.fromarray(wide), "PNG")
+    if significant is None:
+        return content
+    chunk = b"sBIT" + bytes([significant])
+    return content[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+
+
+TWELVE = np.linspace(0, 4095, 600).round().astype(np.uint16).reshape(20, 30)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [png(TWELVE), tiff(TWELVE), tiff(TWELVE, {281: 4095}), png(TWELVE, 12), Image.fromarray(TWELVE),
+     Image.fromarray(TWELVE.astype(np.int32))],
+)  # fmt: skip
+def test_twelve_bits_in_sixteen_are_read_over_their_range(source):
+    assert np.array_equal(pixels(source), grey(np.floor(TWELVE / 4095 * 255 + 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("source", "white"),
+    [(tiff(TWELVE, {281: 8191}), 8191), (tiff(TWELVE, {281: 65535}), 65535), (png(TWELVE, 16), 65535),
+     (png(TWELVE * 16, 12), 65535), (tiff(TWELVE // 16), 255), (tiff(TWELVE * 4), 16383)],
+)  # fmt: skip
+def test_what_the_file_states_goes_before_what_it_uses(source, white):
+    wide = np.asarray(Image.open(io.BytesIO(source))).astype(int)
+    assert np.array_equal(pixels(source), grey((wide * 255 + white // 2) // white))
+
+
+def test_twelve_bits_packed_in_a_tiff():
+    """Written by hand: two samples in three bytes, BitsPerSample 12."""
+    values = [0, 4095, 2048, 1024]
+    data = b"".join(struct.pack(">I", (a << 12) | b)[1:] for a, b in zip(values[::2], values[1::2], strict=True))
+    tags = [(256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 134), (277, 1), (278, 1), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    assert pixels(head.ljust(134, b"\0") + data)[0, :, 0].tolist() == [0, 255, 128, 64]
+
+
+def test_a_range_that_is_guessed_is_told_once(caplog):
+    images._say_depth.cache_clear()
+    for _ in range(3):
+        decode(png(TWELVE))
+    decode(png(TWELVE, 12))
+    decode(png(np.zeros((2, 2), np.uint16)))
+    assert len(caplog.records) == 1 and "that use 12 bits are read as 12 bits, so that white is 4095" in caplog.text
+
+
+@pytest.mark.skipif(not formats.is_readable_suffix(".avif"), reason="this Pillow was built without libavif")
+def test_avif_is_read(tmp_path):
+    path = tmp_path / "x.avif"
+    path.write_bytes(encoded(Image.fromarray(COLOURS), "AVIF", quality=100))
+    assert np.abs(pixels(path) - COLOURS).mean() < 6 and formats.is_image_file(path)
+
+
+HEIC = b"\0\0\0\x18ftypheic" + bytes(60)
+AVIF = b"\0\0\0\x18ftypavif" + bytes(60)
+
+
+def test_pictures_that_are_not_read_here_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_reads_avif", lambda: False)
+    monkeypatch.setattr(formats, "_reads_heic", lambda: False)
+    with pytest.raises(DataError, match=r"HEIC pictures are not read here: .* pip install 'daptune\[heic\]'"):
+        decode(HEIC)
+    with pytest.raises(DataError, match=r"AVIF pictures are not read here: .* pip install -U pillow"):
+        decode(AVIF)
+    (tmp_path / "x.cr2").write_bytes(b"II*\0")
+    (tmp_path / "y.jxl").write_bytes(b"\xff\x0a")
+    with pytest.raises(DataError, match=r"y.jxl: .jxl files are not read: save them as JPEG or PNG"):
+        decode(tmp_path / "y.jxl")
+    files = [tmp_path / name for name in ("a.HEIC", "b.heic", "c.avif", "x.cr2", "notes.txt")]
+    assert formats.left_out(files) == [
+        "1 .avif files were left out: they need a newer Pillow: pip install -U pillow",
+        "1 .cr2 files were left out: save them as JPEG or PNG",
+        "2 .heic files were left out: they need pillow-heif: pip install 'daptune[heic]'",
+    ]
+    assert not any(map(formats.is_image_file, files)) and sum(map(formats.is_picture_file, files)) == 4
+
+
+def test_heic_is_read_where_its_extra_is():
+    heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    heif.from_pillow(Image.fromarray(COLOURS)).save(stream, quality=100)
+    assert np.abs(pixels(stream.getvalue()) - COLOURS).mean() < 6
+
+
+def test_many_unreadable_images_are_one_list_that_ends(tmp_path):
+    table = ImageTable(tuple(tmp_path / f"{n}.png" for n in range(50)), np.arange(50) % 2, ("cat", "dog"))
+    text = str(check_readable(table))
+    assert text.count("\n") == 21 and text.endswith("and 30 more")
+
+
+def test_what_is_missing_is_said_in_one_line_with_its_cause(tmp_path, caplog):
+    path = tmp_path / "there.png"
+    path.write_bytes(encoded(Image.fromarray(COLOURS), "PNG"))
+    names = ("ant", "bee", "cat")
+
+    def table(labels, there):
+        paths = (path if here else tmp_path / "gone" / f"{n}.png" for n, here in enumerate(there))
+        return ImageTable(tuple(paths), np.array(labels), names)
+
+    whole = Splits(table([0, 1, 2], [1, 1, 1]))
+    assert without_missing(whole, "x") is whole and not caplog.records
+    few = Splits(table([0, 1, 2] * 100, [1] * 299 + [0]))
+    assert without_missing(few, "x") is few and not caplog.records
+    many = without_missing(Splits(table([0, 1, 2, 2], [1, 1, 1, 0]), None, table([0, 1], [0, 0])), "x")
+    assert len(many.train) == 3 and many.test is None and many.train.class_names == names
+    assert len(caplog.records) == 1
+    assert "x: 3 of 6 images are not there, the first" in caplog.text
+    assert "none of the 2 test images is there" in caplog.text
+    part = without_missing(Splits(table([0, 1, 2, 2], [1, 0, 1, 1])), "x")
+    assert part.train.class_names == ("ant", "cat") and part.train.labels.tolist() == [0, 1, 1]
+    assert "1 of 3 classes have none: bee" in caplog.text
+    known = without_missing(Splits(table([0, 1, 2, 2], [1, 0, 1, 1])), "x", every_class=True)
+    assert known.train.class_names == names and len(known.train) == 3
+    with pytest.raises(DataError, match=r"2 of 2 images are not there, .*; put the images where their paths say"):
+        without_missing(Splits(table([0, 1], [0, 0])), "x")
+    lacking = Splits(table([0, 1, 2], [1, 0, 1]), None, table([1], [1]))
+    with pytest.raises(DataError, match=r"1 of 4 images are not there.*; bee have no training image: add some"):
+        without_missing(lacking, "x")

@@ -6,9 +6,11 @@ from inspect import getsource
 
 import pytest
 
-from daptune import methods
-from daptune.methods import METHODS, Method, get_method
+from daptune import methods, presets
+from daptune.errors import MethodError
+from daptune.methods import METHODS, Method, get_method, make_config
 from daptune.methods.zero_shot import ZeroShot
+from daptune.names import plain_key
 
 
 def test_the_methods_of_this_folder_are_there_oldest_first() -> None:
@@ -56,3 +58,21 @@ def test_a_plugin_joins_and_a_broken_one_is_left_out(
     registered = methods._register()
     assert registered["other"] is Other and registered["dapt"] is METHODS["dapt"]
     assert [record.args[0] for record in caplog.records] == ["dapt", "no_class", "broken"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("spelling", ["tip_adapter", "tip-adapter", "Tip-Adapter", "TipAdapter"])
+def test_case_and_hyphens_do_not_count(spelling: str) -> None:
+    assert get_method(spelling).name == "tip_adapter"
+    assert make_config(spelling, {}) == make_config("tip_adapter", {})
+
+
+def test_names_are_those_of_one_method() -> None:
+    assert len({plain_key(name) for name in METHODS}) == len(METHODS)
+    with pytest.raises(MethodError, match="Did you mean 'coop'"):
+        get_method("co op t")
+
+
+def test_presets_take_them_too() -> None:
+    expected = presets.resolve("paper", "dapt", shots=4, dataset="oxford_pets")
+    assert presets.resolve("paper", "DAPT", shots=4, dataset="OxfordPets") == expected
+    assert presets.resolve("paper", "dapt", shots=4, dataset="Oxford-Pets") == expected

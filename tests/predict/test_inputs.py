@@ -14,7 +14,7 @@ from pyarrow import parquet
 from daptune.data.folders import image_files
 from daptune.data.stream import Item
 from daptune.errors import DataError, MissingExtraError
-from daptune.predict.inputs import items, shard
+from daptune.predict.inputs import image_sources, items, shard
 
 
 def names(*paths: object) -> list[str]:
@@ -28,6 +28,13 @@ def test_a_folder_is_walked_in_order(tmp_path: Path) -> None:
     found = [os.path.relpath(name, tmp_path) for name in names(tmp_path)]
     assert found == ["a.png", "a/z.JPG", "a/x/1.webp", "b/10.jpg", "b/2.jpg"]
     assert [item.source for item in items([str(tmp_path)])] == list(image_files(tmp_path))
+
+
+def test_pictures_that_are_not_read_here_have_a_row(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.HEIC", "c.avif", "d.CR2", "e.pdf", "f.mov"):
+        (tmp_path / name).write_bytes(b"")
+    assert [Path(name).name for name in names(tmp_path)] == ["a.jpg", "b.HEIC", "c.avif", "d.CR2"]
+    assert [path.name for path in image_sources(str(tmp_path))] == ["a.jpg", "b.HEIC", "c.avif", "d.CR2"]  # type: ignore[union-attr]
 
 
 def test_lists_and_files_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

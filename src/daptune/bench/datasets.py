@@ -7,6 +7,8 @@ from zipfile import ZipFile
 import numpy as np
 
 from daptune.data.benchmarks import read_benchmark
+from daptune.data.benchmarks.registry import canonical
+from daptune.data.check import without_missing
 from daptune.data.demo import ARCHIVE, demo_styles
 from daptune.data.fewshot import split_holdout
 from daptune.data.labels import index_labels
@@ -31,7 +33,9 @@ def is_path(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """The name. Raises DataError for an unknown name or a missing path."""
+    """The name, in daptune's spelling for a benchmark. Raises DataError for an unknown name or a missing path."""
+    if not is_path(name):
+        name = canonical(name)
     if is_path(name):
         if not Path(name).expanduser().exists():
             raise DataError(f"no data set at {name!r}; known names are {', '.join(known_names())}")
@@ -46,7 +50,7 @@ def read_dataset(name: str, root: Path) -> Splits:
     if not is_path(name):
         kind, _, style = name.partition("/")
         return _demo(style or demo_styles()[0]) if kind == DEMO else read_benchmark(name, root)
-    splits = read_source(Path(name).expanduser(), training=False)
+    splits = without_missing(read_source(Path(name).expanduser(), training=False), name)
     if splits.test is None and len(splits.train):
         train, test = split_holdout(splits.train, HOLDOUT, 1)
         return Splits(train, splits.val, test, splits.ignored)

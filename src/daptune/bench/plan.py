@@ -206,8 +206,7 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
 def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
     content = {"method": item} if isinstance(item, str) else _table(item, f"{where}: methods")
     _known(content, _ROW, f"{where}: methods")
-    method = _of(str, content.get("method"), f"{where}: method")
-    get_method(method)
+    method = get_method(_of(str, content.get("method"), f"{where}: method")).name
     options = _table(content.get("options", {}), f"{where}: options of {method}")
     make_config(method, options)
     training = train | _table(content.get("train", {}), f"{where}: train of {method}")

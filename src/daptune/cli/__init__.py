@@ -86,6 +86,7 @@ EXTRAS = {
     "tune": ("optuna",),
     "cluster": ("ray",),
     "parquet": ("pyarrow",),
+    "heic": ("pillow_heif",),
 }
 """Packages of each extra, by import name."""
 

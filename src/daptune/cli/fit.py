@@ -13,6 +13,7 @@ from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
 from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.cli.options import FitOptions, key_values
+from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError, TrainingError
@@ -107,7 +108,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
     if options.dataset is not None and options.preset is None:
         raise MethodError("--dataset chooses among the settings of a preset; add --preset paper")
     return FewShotClassifier(
-        method=options.method,
+        method=get_method(options.method).name,
         backbone=options.backbone,
         shots=options.shots,
         seed=options.seed,
@@ -115,7 +116,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         train_options=training,
         start_from=options.start_from,
         preset=options.preset,
-        dataset=options.dataset,
+        dataset=None if options.dataset is None else canonical(options.dataset),
         precision=options.precision,
         device=options.device,
         cache_dir=options.cache_dir,

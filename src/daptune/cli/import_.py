@@ -24,11 +24,14 @@ def import_(checkpoint: Path, /, *, options: ImportOptions = _IMPORT) -> int:
     from daptune.adapter.record import check_target
     from daptune.adapter.store import make_record, save_adapter
     from daptune.clip.backbone import load_backbone
+    from daptune.methods import get_method
 
     out = check_target(options.out)
     names = _class_names(options)
     backbone = load_backbone(options.backbone, precision=options.precision, device=options.device)
-    imported = import_checkpoint(checkpoint, options.method, backbone, names, key_values(options.set_options))
+    imported = import_checkpoint(
+        checkpoint, get_method(options.method).name, backbone, names, key_values(options.set_options)
+    )
     method = imported.method
     folder = save_adapter(out, method, make_record(method, backbone, data=imported.source))
     shapes = {name: list(tensor.shape) for name, tensor in method.state_dict().items()}

@@ -81,7 +81,7 @@ def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | 
 def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow) -> str:
     """The `daptune fit` command with the settings of a trial, on the same sample of images."""
     method, train = split_params(search, row.params)
-    words = ["daptune", "fit", str(folder), "--method", options.method, "--backbone", options.backbone]
+    words = ["daptune", "fit", str(folder), "--method", search.classifier.method, "--backbone", options.backbone]
     words += ["--shots", "all" if options.shots is None else str(options.shots), "--seed", str(options.seed)]
     if options.holdout != FitOptions.holdout:
         words += ["--holdout", str(options.holdout)]

@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.cache import Decoder
-from daptune.data.check import DecodeReport, check_readable, drop_unreadable
+from daptune.data.check import DecodeReport, Unreadable, check_readable, drop_unreadable, without_missing
 from daptune.data.fewshot import FewShot, sample_fewshot, split_holdout
+from daptune.data.formats import left_out, what_to_do
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DataError
@@ -32,9 +34,13 @@ def read_images(
     Raises DataError as `read_source` does, and for a class that is left without training images.
     """
     splits = read_source(source, label_names=label_names, training=training)
-    if splits.ignored:
-        names = ", ".join(path.name for path in splits.ignored[:3]) + (", ..." if len(splits.ignored) > 3 else "")
-        _log.warning("left out %d files that are no images: %s", len(splits.ignored), names)
+    where = str(source) if isinstance(source, str | Path) else "the source"
+    splits = without_missing(splits, where, every_class=label_names is not None)
+    for line in left_out(splits.ignored):
+        _log.warning("%s", line)
+    if others := [path.name for path in splits.ignored if not what_to_do(path.suffix.lower())]:
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        _log.warning("left out %d files that are no images: %s", len(others), names)
     whole = splits.whole()
     if len(whole) > CHECK_ALL:
         return splits
@@ -58,11 +64,16 @@ def draw_readable(table: ImageTable, shots: int | None, seed: int, val: ImageTab
 
     `decoder` keeps the drawn images and forgets the rest of both tables. Raises DataError if a class is lost.
     """
+    failed: list[Unreadable] = []
     while True:
         drawn = sample_fewshot(table, shots, seed, val=val)
         bad = check_readable(drawn.train, decoder)
-        bad_val = drawn.val is not None and check_readable(drawn.val, decoder)
+        bad_val = None if drawn.val is None else check_readable(drawn.val, decoder)
+        failed += [*bad.unreadable, *(bad_val.unreadable if bad_val is not None else ())]
         if not bad and not bad_val:
+            if failed:
+                seen = len(failed) + len(drawn.train) + (0 if drawn.val is None else len(drawn.val))
+                _log.warning("%s; others were drawn in their place", DecodeReport(tuple(failed), seen))
             for whole, rows in ((table, drawn.train_indices), (val, drawn.val_indices)):
                 if whole is not None and rows is not None:
                     decoder.forget(whole.images[row] for row in np.setdiff1d(np.arange(len(whole)), rows))
@@ -75,7 +86,7 @@ def draw_readable(table: ImageTable, shots: int | None, seed: int, val: ImageTab
 def _without(table: ImageTable, rows: NDArray[np.int64], report: DecodeReport) -> ImageTable:
     """The table without the images that a report on its `rows` names. Raises DataError if a class is left empty."""
     found = tuple(replace(bad, index=int(rows[bad.index])) for bad in report.unreadable)
-    return drop_unreadable(table, DecodeReport(found, report.checked))
+    return drop_unreadable(table, DecodeReport(found, report.checked), logged=False)
 
 
 def hold_out(splits: Splits, part: float, seed: int, decoder: Decoder | None = None) -> tuple[Splits, str]:

@@ -79,5 +79,7 @@ def _from_names(texts: Sequence[str], names: tuple[str, ...], where: str) -> Lab
     distinct = {text: index.get(name_key(text)) for text in sorted(set(texts))}
     unknown = next((text for text, place in distinct.items() if place is None), None)
     if unknown is not None:
-        raise DataError(f"{where}: {unknown!r} is not among the {len(names)} classes.{suggest(unknown, names)}")
+        few = "" if len(names) <= 20 else f"They begin with {', '.join(names[:5])}."
+        near = suggest(unknown, names, otherwise=few)
+        raise DataError(f"{where}: {unknown!r} is not among the {len(names)} classes.{near}")
     return np.array([distinct[text] for text in texts], dtype=np.int64)

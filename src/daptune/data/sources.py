@@ -2,6 +2,7 @@
 
 a folder of class folders, also below train/ val/ test/             folders.py
 a folder or file with CoOp's split_zhou_*.json                      zhou.py
+a benchmark data set as its makers pack it                          benchmarks/archives.py
 .csv .tsv .parquet with the columns path and label (and split)      tabular.py
 a Hugging Face style data set, or a dict of splits                  hub_data.py
 (images, labels): paths, PIL images, uint8 arrays; names or integers
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from daptune.data.benchmarks.archives import find_archive, read_archive
 from daptune.data.benchmarks.pickles import read_pickle
 from daptune.data.benchmarks.reading import read_benchmark
 from daptune.data.folders import read_folder
@@ -106,8 +108,11 @@ def refuse_two_labels(sources: Sequence[ImageSource], labels: Sequence[object]) 
 
 def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | Path | None) -> Splits:
     if path.is_dir():
-        split_file = find_split_file(path)
-        return read_zhou(split_file, image_root, label_names) if split_file else read_folder(path, label_names)
+        if split_file := find_split_file(path):
+            return read_zhou(split_file, image_root, label_names)
+        if archive := find_archive(path):
+            return read_archive(*archive, label_names)
+        return read_folder(path, label_names)
     if not path.exists():
         raise DataError(f"no folder or file at {path}; give a folder with one sub-folder of images per class.")
     suffix = path.suffix.lower()

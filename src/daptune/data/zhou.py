@@ -19,7 +19,7 @@ from daptune.names import check_class_names
 
 # where CoOp's DATASETS.md puts the images, below the folder of the split file
 IMAGE_FOLDERS = (".", "images", "101_ObjectCategories", "jpg", "SUN397", "2750", "UCF-101-midframes")
-_PROBES = 20  # a few files tell the image folder; some may be missing
+_PROBES = 20  # the first and every so many of the others tell the image folder; some may be missing
 
 Row = tuple[str, int, str]
 """Path below the image folder, label, class name."""
@@ -40,13 +40,19 @@ def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Seq
     parts = {part: rows for part, rows in load_rows(path).items() if rows}
     if not parts:
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
-    names = class_names_of(parts, f"{path.name}: ")
+    class_names_of(parts, f"{path.name}: ")  # a fault of the lists is told before one of the images
+    root = Path(os.path.expanduser(image_root)) if image_root is not None else None
+    root = _image_root(path, [row[0] for rows in parts.values() for row in rows], root)
+    return read_parts(parts, root, label_names, str(path))
+
+
+def read_parts(parts: Parts, root: Path, label_names: Sequence[str] | None, where: str) -> Splits:
+    """Rows as tables, whether their images are there or not; `where` begins the messages of DataError."""
+    names = class_names_of(parts, f"{where}: ")
     classes = check_class_names(list(names.values()), fewest=2 if label_names is None else 1)
     numbers = np.arange(len(names))
     if label_names is not None:
-        numbers, classes = index_labels(classes, label_names, where=path.name)
-    root = Path(os.path.expanduser(image_root)) if image_root is not None else None
-    root = _image_root(path, [row[0] for row in next(iter(parts.values()))], root)
+        numbers, classes = index_labels(classes, label_names, where=where)
     return splits_of(parts, dict(zip(names, numbers.tolist(), strict=True)), classes, root)
 
 
@@ -98,8 +104,9 @@ def _image_root(path: Path, files: Sequence[str], given: Path | None) -> Path:
     folder = path.parent
     inside = sorted(child for child in folder.iterdir() if child.is_dir()) if given is None else []
     candidates = [given] if given is not None else [folder / name for name in IMAGE_FOLDERS] + inside
+    probes = [*files[:_PROBES], *files[:: max(len(files) // 1000, 1)]]
     for candidate in candidates:
-        if any((candidate / file).is_file() for file in files[:_PROBES]):
+        if any((candidate / file).is_file() for file in probes):
             return candidate
     where = given if given is not None else f"{folder} and its sub-folders"
     raise DataError(

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from ..errors import MethodError, suggest
+from ..names import plain_key
 from .base import Method, SupportSet
 from .options import MethodConfig, parse_options
 
@@ -61,10 +62,11 @@ METHODS: dict[str, type[Method]] = _register()
 
 
 def get_method(name: str) -> type[Method]:
-    """Raises `MethodError` for an unknown name and suggests the nearest one."""
-    if name not in METHODS:
+    """The class of a method, in any usual spelling. Raises `MethodError` for an unknown name and suggests the nearest."""
+    known = METHODS.get(name) or {plain_key(known): method for known, method in METHODS.items()}.get(plain_key(name))
+    if known is None:
         raise MethodError(f"There is no method {name!r}.{suggest(name, METHODS)}")
-    return METHODS[name]
+    return known
 
 
 def make_config(method: str, options: Mapping[str, object]) -> MethodConfig:

@@ -23,9 +23,10 @@ _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
 def items(paths: Sequence[str]) -> Iterator[Item]:
     """Yield the images of all `paths` lazily, in order.
 
-    A folder yields the image files below it, sorted. A .txt or .lst file, or `-` (standard input), has one path per
-    line. A .csv, .tsv or .parquet table has a column `path` or `image` (Parquet also bytes); its paths are relative to
-    its folder, and each image is named as in the table. Any other path is one file, which need not exist.
+    A folder yields the pictures below it, sorted, including formats that daptune cannot read: each gets a row. A .txt or
+    .lst file, or `-` (standard input), has one path per line. A .csv, .tsv or .parquet table has a column `path` or
+    `image` (Parquet also bytes); its paths are relative to its folder, and each image is named as in the table. Any
+    other path is one file, which need not exist.
     Raises DataError for a list or a table that cannot be read.
     """
     for path in paths:
@@ -34,7 +35,7 @@ def items(paths: Sequence[str]) -> Iterator[Item]:
             continue
         place = Path(path).expanduser()
         if place.is_dir():
-            yield from map(_item, image_files(place))
+            yield from map(_item, image_files(place, unread=True))
         elif (suffix := place.suffix.lower()) in LIST_SUFFIXES:
             yield from _list_file(place)
         elif suffix in (".parquet", ".pq"):
@@ -62,7 +63,7 @@ def image_sources(images: Any) -> list[ImageSource]:
         folder = Path(images).expanduser()
         if not folder.is_dir():
             raise DataError(f"expected a list of images or a folder, found {str(images)!r}; pass one file as a list.")
-        return list(image_files(folder))
+        return list(image_files(folder, unread=True))
     if isinstance(images, bytes | Image.Image) or not isinstance(images, Iterable):
         raise DataError(f"expected a list of images, found one {type(images).__name__}; pass it as a list.")
     return [image_cell(image) for image in images]

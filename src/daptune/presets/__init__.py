@@ -12,6 +12,7 @@ from typing import Any
 
 from daptune.errors import MethodError, suggest
 from daptune.files import read_json
+from daptune.names import plain_key
 
 PRESETS = ("paper", "fast")
 _ALL_AS_SHOTS = 16  # shots that determine the number of steps for all images
@@ -52,14 +53,15 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     if preset not in PRESETS:
         raise MethodError(f"unknown preset {preset!r}.{suggest(preset, PRESETS)}")
     table = _table(preset)
+    method = _known(method, table["methods"]) or method
     if method not in table["methods"]:
         known = ", ".join(method_names(preset))
         raise MethodError(f"preset {preset!r} has settings for {known}, not for {method!r}; leave out --preset")
     if dataset is not None and not table["datasets"]:
         raise MethodError(f"preset {preset!r} is the same for all data, found dataset {dataset!r}; leave it out")
-    key = None if dataset is None else dataset.lower().replace("-", "_")
-    if key is not None and key not in table["datasets"]:
-        raise MethodError(f"preset {preset!r} has no data set {dataset!r}.{suggest(key, table['datasets'])}")
+    key = None if dataset is None else _known(dataset, table["datasets"])
+    if dataset is not None and key is None:
+        raise MethodError(f"preset {preset!r} has no data set {dataset!r}.{suggest(dataset, table['datasets'])}")
     row = table["generic"] if key is None else table["datasets"][key]
     recipe = table["methods"][method]
     recipe = table["methods"].get(recipe.get("like"), {}) | recipe
@@ -81,6 +83,11 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
         batches = max(1, images * row["classes"] // train["batch_size"])
         train["epochs"] = round(recipe["steps_per_shot"] * images / batches)
     return Preset(method=options, train=train)
+
+
+def _known(name: str, table: dict[str, Any]) -> str | None:
+    """The key of a name in any usual spelling."""
+    return next((key for key in table if plain_key(key) == plain_key(name)), None)
 
 
 def _epochs(by_shots: dict[str, int | None], shots: int | None) -> int | None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from daptune.data.benchmarks import BENCHMARKS
+from daptune.data.benchmarks import BENCHMARKS, inventory
 from daptune.data.benchmarks.inventory import check
 from daptune.data.benchmarks.layouts import READERS
 from daptune.methods.templates import find_dataset
@@ -46,6 +46,26 @@ def test_missing_images_are_counted_by_split(small: Small, tmp_path: Path) -> No
     assert report.counts == {"train": (2, 4), "val": (4, 4), "test": (3, 4)}
     assert report.missing == ("0034311.jpg", "0034312.jpg", "0034319.jpg")
     assert report.problems == ("3 images are missing, the first 0034311.jpg",)
+
+
+def test_nearly_whole_and_without_a_split_are_called_so(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "FEW", 0.1)
+    small("oxford_flowers")
+    (tmp_path / "oxford_flowers" / "jpg" / "image_00001.jpg").unlink()
+    assert check("oxford_flowers", tmp_path).state == "complete but for 1 images"
+    small("stanford_cars")
+    (tmp_path / "stanford_cars" / "cars_test").rename(tmp_path / "elsewhere")
+    report = check("stanford_cars", tmp_path)
+    assert report.state == "without its test images"
+    assert report.counts == {"train": (8, 8), "val": (2, 2), "test": (0, 4)} and report.classes == 2
+    assert report.problems == (
+        "cars_test/ is missing", "4 images are missing, the first cars_test/00001.jpg",
+        "none of the 4 test images is there",
+    )  # fmt: skip
+    (tmp_path / "stanford_cars" / "cars_train" / "00001.jpg").unlink()
+    assert check("stanford_cars", tmp_path).state == "half there"
 
 
 def test_annotations_are_needed_where_there_is_no_split_file(small: Small, tmp_path: Path) -> None:

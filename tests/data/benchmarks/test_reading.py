@@ -11,6 +11,7 @@ import daptune
 from daptune.data import ImageTable, Splits, decode, sample_fewshot
 from daptune.data.benchmarks import BENCHMARKS, base_and_new, find, read_benchmark
 from daptune.data.benchmarks.layouts import class_names
+from daptune.data.benchmarks.registry import canonical
 from daptune.errors import DataError
 
 from .conftest import Small
@@ -153,6 +154,20 @@ def test_a_missing_image_is_told_before_anything_starts(small: Small, tmp_path: 
         read_benchmark("oxford_pets", tmp_path)
 
 
+def test_a_test_split_without_any_image_is_left_out(
+    small: Small, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small("stanford_cars")
+    (tmp_path / "stanford_cars" / "cars_test").rename(tmp_path / "elsewhere")
+    splits = read_benchmark("stanford_cars", tmp_path)
+    assert [len(table) for table in splits.present().values()] == [8, 2] and splits.test is None
+    assert "none of its 4 test images is there (the first is cars_test/00001.jpg)" in caplog.text
+    assert "published are" not in caplog.text
+    (tmp_path / "stanford_cars" / "cars_train").rename(tmp_path / "elsewhere too")
+    with pytest.raises(DataError, match="14 of its 14 images are missing"):
+        read_benchmark("stanford_cars", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "remove", "message"),
     [
@@ -211,6 +226,7 @@ def test_an_absent_data_set_says_where_it_was_looked_for(tmp_path: Path) -> None
 
 
 def test_names_in_any_spelling() -> None:
+    assert canonical("Oxford-Pets") == "oxford_pets" and canonical("none of them") == "none of them"
     for spelling, name in {
         "DescribableTextures": "dtd", "flowers102": "oxford_flowers", "OxfordFlowers": "oxford_flowers",
         "imagenet-a": "imagenet_a", "ImageNetV2": "imagenetv2", "Food101": "food101", "caltech-101": "caltech101",

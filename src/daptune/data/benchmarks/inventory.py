@@ -8,6 +8,9 @@ from daptune.data.benchmarks.registry import Benchmark, find
 from daptune.data.table import SPLITS
 from daptune.errors import DataError
 
+FEW = 0.01
+"""Up to such a part of its images a data set lacks when it is called complete but for these."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -37,10 +40,19 @@ class Report:
 
     @property
     def state(self) -> str:
-        """`whole`, `absent` or `half there`."""
+        """`whole`, `absent`, `complete but for N images`, `without its test images` (or val), or `half there`."""
         if not self.problems:
             return "whole"
-        return "half there" if self.folder.is_dir() else "absent"
+        if not self.folder.is_dir():
+            return "absent"
+        found, published = (sum(pair[i] for pair in self.counts.values()) for i in (0, 1))
+        if not self.missing or self.classes != self.record.classes:
+            return "half there"
+        if found + len(self.missing) == published and len(self.missing) <= FEW * published:
+            return f"complete but for {len(self.missing):,} images"
+        lacking = [part for part, (count, _) in self.counts.items() if not count]
+        others = all(count == wanted for part, (count, wanted) in self.counts.items() if part not in lacking)
+        return f"without its {' and '.join(lacking)} images" if lacking and others else "half there"
 
 
 def expected(record: Benchmark, folder: Path) -> tuple[Entry, ...]:
@@ -68,11 +80,13 @@ def check(name: str, root: Path) -> Report:
     published = dict(zip(SPLITS, record.counts, strict=True))
     counts = {part: (0, count) for part, count in published.items() if count}
     classes, missing = 0, []
-    if not problems:
+    if not folder.is_dir():
+        problems = [f"there is no folder {folder}"]
+    else:
         try:
             parts, _ = read_rows(record, folder)
         except DataError as error:
-            problems.append(str(error))
+            problems += [] if problems else [str(error)]  # of which what is missing is the cause
         else:
             rows = [row for part in parts.values() for row in part]
             missing = missing_images(folder / record.images, rows)
@@ -81,8 +95,6 @@ def check(name: str, root: Path) -> Report:
             counts = {part: (found.get(part, 0), count) for part, (_, count) in counts.items()}
             classes = len({label for _, label, _ in rows})
             problems += _differences(record, classes, counts, missing)
-    elif not folder.is_dir():
-        problems = [f"there is no folder {folder}"]
     return Report(record, folder, entries, classes, counts, tuple(missing), tuple(problems))
 
 
@@ -90,6 +102,9 @@ def _differences(record: Benchmark, classes: int, counts: dict[str, tuple[int, i
     problems = []
     if missing:
         problems.append(f"{len(missing)} images are missing, the first {missing[0]}")
+        problems += [
+            f"none of the {count} {part} images is there" for part, (found, count) in counts.items() if not found
+        ]
     if classes != record.classes:
         problems.append(f"{classes} classes of {record.classes}")
     for part, (found, count) in counts.items():

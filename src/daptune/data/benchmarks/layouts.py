@@ -21,13 +21,15 @@ from daptune.files import read_json
 CLASSNAMES = "classnames.txt"
 
 
-def class_folders(folder: Path, record: Benchmark) -> Parts:
-    """A folder a class, labels in sorted order (Caltech101, Food101, DTD, EuroSAT)."""
+def class_folders(folder: Path, record: Benchmark, *, whole: bool = False) -> Parts:
+    """A folder a class, labels in sorted order (Caltech101, Food101, DTD, EuroSAT); with `whole` all is train."""
     names = [name for name in folders_in(folder / record.images) if name not in record.ignored]
     groups = {
         (label, record.renamed.get(name, name)): [f"{name}/{file}" for file in images_in(folder / record.images / name)]
         for label, name in enumerate(names)
     }
+    if whole:
+        return {"train": [(file, label, name) for (label, name), files in groups.items() for file in files]}
     return split_thirds(groups)
 
 
@@ -44,15 +46,19 @@ def pets(folder: Path, record: Benchmark) -> Parts:
 def cars(folder: Path, record: Benchmark) -> Parts:
     """Annotations in MATLAB files; the year goes from the end of the class name to its front."""
     train_file, meta_file, test_file = (folder / name for name in record.notes)
-    names = [str(cell[0]) for cell in _matlab(meta_file, "class_names")[0]]
+    train = cars_rows(train_file, meta_file, "cars_train")
+    return _with_val(iter(train), iter(cars_rows(test_file, meta_file, "cars_test")))
 
-    def rows(file: Path, part: str) -> Iterator[Row]:
-        for entry in _matlab(file, "annotations")[0]:
-            label = int(entry["class"][0, 0]) - 1
-            model, _, year = names[label].rpartition(" ")
-            yield f"{part}/{entry['fname'][0]}", label, f"{year} {model}"
 
-    return _with_val(rows(train_file, "cars_train"), rows(test_file, "cars_test"))
+def cars_rows(file: Path, meta_file: Path, part: str) -> list[Row]:
+    """The rows of one file of annotations, whose images lie in the folder `part`."""
+    names = [str(cell[0]) for cell in matlab(meta_file, "class_names")[0]]
+    rows = []
+    for entry in matlab(file, "annotations")[0]:
+        label = int(entry["class"][0, 0]) - 1
+        model, _, year = names[label].rpartition(" ")
+        rows.append((f"{part}/{entry['fname'][0]}", label, f"{year} {model}"))
+    return rows
 
 
 def flowers(folder: Path, record: Benchmark) -> Parts:
@@ -60,7 +66,7 @@ def flowers(folder: Path, record: Benchmark) -> Parts:
     labels_file, names_file = (folder / name for name in record.notes)
     names = read_json(names_file)
     groups: dict[tuple[int, str], list[str]] = {}
-    for place, label in enumerate(_matlab(labels_file, "labels")[0].tolist(), 1):
+    for place, label in enumerate(matlab(labels_file, "labels")[0].tolist(), 1):
         groups.setdefault((int(label) - 1, str(names[str(label)])), []).append(f"image_{place:05d}.jpg")
     return split_thirds(groups)
 
@@ -181,7 +187,8 @@ def _table(path: Path, *, fewest: int, most: int = 0) -> Iterator[list[str]]:
         yield words
 
 
-def _matlab(path: Path, name: str) -> Any:
+def matlab(path: Path, name: str) -> Any:
+    """A variable of a MATLAB file. Raises DataError for what is none; OSError where there is no file."""
     from scipy.io import loadmat  # scikit-learn brings it; only two data sets need it
 
     with path.open("rb") as file:

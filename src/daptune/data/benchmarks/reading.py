@@ -32,12 +32,13 @@ def read_benchmark(name: str, root: str | Path | None = None) -> Splits:
     Class names are those of the official code; one that stands twice (ImageNet's "missile") gets an underscore, which
     prompts do not show. The targets have test images alone, and ImageNet no val: official code tests on what it
     validates on. Raises DataError in one line for an unknown name, and where a part is missing; an image count other
-    than the published one is a warning.
+    than the published one is a warning, and so is a val or test split without a single image, which is left out.
     """
     record = find(name)
     folder = data_root(root) / record.folder
     parts, drawn = read_rows(record, folder)
     images = (folder / record.images).absolute()
+    parts = _without_gone(record, parts, images)
     absent = missing_images(images, [row for rows in parts.values() for row in rows])
     if absent:
         total = sum(map(len, parts.values()))
@@ -52,9 +53,22 @@ def read_benchmark(name: str, root: str | Path | None = None) -> Splits:
             record.name, record.split_file, SEED,
         )  # fmt: skip
     counts = tuple(len(parts.get(part, ())) for part in SPLITS)
-    if counts != record.counts:
+    known = tuple(count if part in parts else 0 for part, count in zip(SPLITS, record.counts, strict=True))
+    if counts != known:
         _log.warning("%s: %s images in train, val and test; published are %s.", record.name, counts, record.counts)
     return splits
+
+
+def _without_gone(record: Benchmark, parts: Parts, images: Path) -> Parts:
+    """Without the test or val rows where not one of their images is there, which one line in the log tells."""
+    lost = [part for part, rows in parts.items() if len(missing_images(images, rows)) == len(rows) > 0]
+    gone = [part for part in lost if parts.get("train") and "train" not in lost]
+    for part in gone:
+        _log.warning(
+            "%s: none of its %d %s images is there (the first is %s); going on without a %s split.",
+            record.name, len(parts[part]), part, parts[part][0][0], part,
+        )  # fmt: skip
+    return {part: rows for part, rows in parts.items() if part not in gone}
 
 
 def read_rows(record: Benchmark, folder: Path) -> tuple[Parts, bool]:

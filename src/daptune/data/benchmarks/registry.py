@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from daptune.errors import DataError, suggest
+from daptune.names import plain_key
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Benchmark:
     places: the folders that hold images, where they are others than `images` itself.
     layout: the reader in `layouts.READERS`; ignored, renamed: class folders that it leaves out or names otherwise.
     notes: files that the layout reads where the split file is not there.
+    signs: paths that all stand in the makers' own archive, by which a folder is known to be this data set.
     manual: what to do by hand where nothing can be fetched.
     """
 
@@ -48,6 +50,7 @@ class Benchmark:
     layout: str
     page: str
     notes: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
     downloads: tuple[Download, ...] = ()
     manual: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -81,13 +84,17 @@ BENCHMARKS = _read()
 """Every data set by its name, in the order of the paper's figures, the four targets last."""
 
 
+def canonical(name: str) -> str:
+    """Our name of a benchmark data set in any usual spelling; a name that is none of theirs as it is."""
+    try:
+        return find(name).name
+    except DataError:
+        return name
+
+
 def find(name: str) -> Benchmark:
     """The record of a name in any usual spelling (`oxford_pets`, `OxfordPets`, `imagenet-a`, `flowers102`)."""
     for record in BENCHMARKS.values():
-        if _plain(name) in map(_plain, (record.name, record.title, record.folder, *record.aliases)):
+        if plain_key(name) in map(plain_key, (record.name, record.title, record.folder, *record.aliases)):
             return record
     raise DataError(f"no benchmark data set is called {name!r}.{suggest(name, BENCHMARKS)}")
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
