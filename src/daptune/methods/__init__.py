@@ -62,7 +62,7 @@ METHODS: dict[str, type[Method]] = _register()
 
 
 def get_method(name: str) -> type[Method]:
-    """The class of a method, in any usual spelling. Raises `MethodError` for an unknown name and suggests the nearest."""
+    """The class of a method, in any usual spelling. Raises `MethodError`, with the nearest name, for an unknown one."""
     known = METHODS.get(name) or {plain_key(known): method for known, method in METHODS.items()}.get(plain_key(name))
     if known is None:
         raise MethodError(f"There is no method {name!r}.{suggest(name, METHODS)}")

@@ -23,8 +23,8 @@ _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
 def items(paths: Sequence[str]) -> Iterator[Item]:
     """Yield the images of all `paths` lazily, in order.
 
-    A folder yields the pictures below it, sorted, including formats that daptune cannot read: each gets a row. A .txt or
-    .lst file, or `-` (standard input), has one path per line. A .csv, .tsv or .parquet table has a column `path` or
+    A folder yields the pictures below it, sorted, including formats that daptune cannot read: each gets a row. A .txt
+    or .lst file, or `-` (standard input), has one path per line. A .csv, .tsv or .parquet table has a column `path` or
     `image` (Parquet also bytes); its paths are relative to its folder, and each image is named as in the table. Any
     other path is one file, which need not exist.
     Raises DataError for a list or a table that cannot be read.
