@@ -247,7 +247,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "seed": ({"seed": -1}, DataError, "seed must be"),
     "backbone": ({"backbone": "ViT-B-61/openai"}, daptune.DaptuneError, "Did you mean"),
     "preset": ({"preset": "papper"}, MethodError, "Did you mean 'paper'"),
-    "data set": ({"preset": "paper", "dataset": "euro_sat"}, MethodError, "eurosat"),
+    "data set": ({"preset": "paper", "dataset": "eurosatt"}, MethodError, "eurosat"),
     "data set alone": ({"dataset": "eurosat"}, MethodError, "preset='paper'"),
     "preset without the method": ({"preset": "paper", "method": "zero_shot"}, MethodError, "not for 'zero_shot'"),
     "device": ({"device": "gpu0"}, daptune.DaptuneError, "use cpu"),
@@ -278,7 +278,7 @@ def test_wrong_images_and_labels(
         classifier.set_params(class_names=["a", "b"]).fit(paths, labels)
     for images, message in (
         ("picture.png", "a list of images or a folder"),
-        (Image.new("RGB", (4, 4)), "put it into a list"),
+        (Image.new("RGB", (4, 4)), "pass it as a list"),
         ([], "found none"),
         ([tmp_path / "none.png"], "No such file"),
         ([object()], "expected an image"),

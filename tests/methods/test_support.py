@@ -61,7 +61,7 @@ def test_labels_are_counted_and_checked() -> None:
     with pytest.raises(MethodError, match="x expected images of every class, found none of 'b': add one"):
         check_labels("x", torch.tensor([2, 0, 2]), names)
     for everything in (True, False):
-        with pytest.raises(MethodError, match="x expected labels below 3, found 3: mend the labels"):
+        with pytest.raises(MethodError, match="x expected labels below 3, found 3: correct the labels"):
             check_labels("x", torch.tensor([0, 1, 3, 2]), names, all_classes=everything)
 
 

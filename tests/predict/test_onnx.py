@@ -90,7 +90,7 @@ def test_files_that_are_no_export(exported: Path, tmp_path: Path) -> None:
         changed(exported, tmp_path / "c.onnx", "[]"): "metadata cannot be read",
         changed(exported, tmp_path / "d.onnx", json.dumps(content | {"format_version": 9})): "newer daptune",
         changed(exported, tmp_path / "e.onnx", json.dumps(content | {"class_names": []})): "metadata cannot be read",
-        changed(exported, tmp_path / "f.onnx", json.dumps(content | {"class_names": ["a", "b"]})): "does not fit",
+        changed(exported, tmp_path / "f.onnx", json.dumps(content | {"class_names": ["a", "b"]})): "does not match",
         changed(exported, tmp_path / "g.onnx", json.dumps(content | {"preprocess": {"size": 0}})): "metadata cannot",
     }.items():
         with pytest.raises(AdapterError, match=words) as caught:

@@ -86,7 +86,7 @@ def table_from_lists(
 ) -> ImageTable:
     """A table from n images (paths, PIL images, uint8 arrays, bytes) and n labels (names or integers)."""
     if isinstance(images, str | bytes | Path | Image.Image):
-        raise DataError(f"expected a list of images, found one {type(images).__name__}; put it into a list.")
+        raise DataError(f"expected a list of images, found one {type(images).__name__}; pass it as a list.")
     sources = tuple(image_cell(image) for image in images)
     values = np.asarray(labels).tolist() if isinstance(labels, np.ndarray) else list(labels)
     if len(sources) != len(values):

@@ -40,7 +40,8 @@ def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Seq
     parts = {part: rows for part, rows in load_rows(path).items() if rows}
     if not parts:
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
-    class_names_of(parts, f"{path.name}: ")  # a fault of the lists is told before one of the images
+    names = class_names_of(parts, f"{path.name}: ")
+    check_class_names(list(names.values()), fewest=1)  # report faults of the lists before those of the images
     root = Path(os.path.expanduser(image_root)) if image_root is not None else None
     root = _image_root(path, [row[0] for rows in parts.values() for row in rows], root)
     return read_parts(parts, root, label_names, str(path))
