@@ -90,8 +90,8 @@ class VisionTower(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, config.embed_dim) * width**-0.5)
 
-    def forward(self, images: Tensor, drop: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Encode normalised images, keeping a random share `1 - drop` of the patches of each."""
+    def forward(self, images: Tensor, drop: float = 0.0, tokens: Tensor | None = None) -> Tensor:
+        """Encode normalised images, keeping a random share `1 - drop` of the patches of each, beside foreign tokens."""
         patch = self.conv1.kernel_size[0]
         batch, channels, side, _ = images.shape
         grid = side // patch
@@ -100,12 +100,15 @@ class VisionTower(nn.Module):
         position = self.positional_embedding[1:].expand(batch, -1, -1)
         if drop > 0:
             keep = max(1, round(grid * grid * (1 - drop)))
-            index = torch.rand(batch, grid * grid, generator=generator).topk(keep, dim=1).indices[..., None]
+            index = torch.rand(batch, grid * grid).topk(keep, dim=1).indices[..., None]
             x = x.gather(1, index.expand(-1, -1, x.shape[-1]))
             position = self.positional_embedding[1:][index[..., 0]]
         x = F.linear(x, self.conv1.weight.flatten(1)) + position
         first = (self.class_embedding + self.positional_embedding[0]).to(x.dtype).expand(batch, 1, -1)
-        x = self.transformer(self.ln_pre(torch.cat([first, x], dim=1)))
+        x = self.ln_pre(torch.cat([first, x], dim=1))
+        if tokens is not None:  # (batch, P, width), placed as VPT places them
+            x = torch.cat([x, tokens.to(x.dtype)], dim=1)
+        x = self.transformer(x)
         return self.ln_post(x[:, 0]) @ self.proj
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from evaluate import load
 from model import VisionTower
+from optimise import optimizers_of
 from torch import Tensor
 from torch.nn import functional as F
-from train import Pairs, optimizers_of
+from train import Pairs
 
 MOST = 16  # tokens
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from evaluate import load
 from model import TinyCLIP
-from train import Pairs, loss_of, optimizers_of
+from optimise import optimizers_of
+from train import Pairs, loss_of
 
 
 def main() -> None:
