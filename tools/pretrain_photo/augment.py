@@ -40,4 +40,4 @@ def augment(pixels: Tensor, size: int) -> Tensor:
         x = F.interpolate(x, size=size, mode="bilinear", antialias=x.shape[-1] > size, align_corners=False)
     contrast = torch.empty(len(x), 1, 1, 1).uniform_(0.75, 1.25)
     light = torch.empty(len(x), 3, 1, 1).uniform_(-8, 8) + torch.empty(len(x), 1, 1, 1).uniform_(-20, 20)
-    return normalised(((x - 120) * contrast + 120 + light).clamp_(0, 255))
+    return normalised(((x - 120) * contrast + 120 + light).clamp_(0, 255)).contiguous()

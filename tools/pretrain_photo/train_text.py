@@ -36,7 +36,7 @@ class Corpus:
         forms = [*TEMPLATES, *["{}"] * 6]
         texts = [forms[p].format(self.names[r]) for p, r in zip(picks, rows, strict=True)]
         ids = encode(self.tokenizer, texts + [self.free[r] for r in free], SIZES["context_length"])
-        length = int((ids > 0).sum(1).max())
+        length = int(ids.argmax(1).max()) + 1  # EOT is the highest id
         return ids[:, :length].long(), self.vectors[rows + [len(self.names) + r for r in free]].float()
 
 
