@@ -81,6 +81,16 @@ def save(tower: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: 
     (out / "new.pt").replace(out / "image.pt")
 
 
+def remaining(steps: int, began: float, options: argparse.Namespace) -> float:
+    """Return which share of this run is left, by steps or by the clock of the first worker: all must agree."""
+    if not options.minutes:
+        return 1 - steps / options.steps
+    left = torch.tensor(1 - (time.time() - began) / (60 * options.minutes))
+    if options.workers > 1:
+        dist.broadcast(left, 0)
+    return float(left)
+
+
 def train(rank: int, options: argparse.Namespace) -> None:
     """Train as one of the workers; the first writes `image.pt` every two minutes and a line every 25 steps."""
     torch.set_num_threads(1)
@@ -109,13 +119,12 @@ def train(rank: int, options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed + 1 + first * options.workers + rank)
     photographs = Photographs(options.packed, Space.load(options.space))
     encode: Callable[..., Tensor] = torch.compile(tower) if options.compile else tower
-    last = first + options.decay_steps if options.decay_now else options.steps
     began = saved_at = time.time()
     means = [0.0, 0.0]
-    for step in range(first, last):
-        left = last - step
-        full = options.decay_now and left <= options.full_patches * options.decay_steps
-        fade = left / options.decay_steps if options.decay_now else 1.0
+    step = first
+    while (left := remaining(step - first, began, options)) > 0:
+        full = options.decay_now and left <= options.full_patches
+        fade = max(left, 0.01) if options.decay_now else 1.0
         for group in (g for o in optimizers for g in o.param_groups):
             group["lr"] = options.lr * min(1.0, (step + 1) / options.warmup, fade)
         images, wanted, soft = photographs.draw(options.batch, SIZES["image_resolution"])
@@ -132,7 +141,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
         for optimizer in optimizers:
             optimizer.step()
         tower.zero_grad()
-        done, samples = step + 1, samples + options.batch * options.workers
+        done = step = step + 1
+        samples += options.batch * options.workers
         if done % 100 == 0:
             photographs.refresh()
         if rank:
@@ -143,9 +153,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
             text = f"step {done} samples {samples} score {means[0]:.3f} distance {means[1]:.3f}"
             print(f"{time.strftime('%H:%M:%S')} {text} {speed:.0f}/s labelled {photographs.seen}", flush=True)
             means = [0.0, 0.0]
-        if done == last or time.time() - saved_at > 120:
+        if time.time() - saved_at > 120:
             saved_at = time.time()
             save(tower, optimizers, done, samples, options.out)
+    if rank == 0:
+        save(tower, optimizers, step, samples, options.out)
 
 
 def main() -> None:
@@ -155,9 +167,9 @@ def main() -> None:
     parser.add_argument("--space", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path)
-    parser.add_argument("--steps", type=int, default=1_000_000, help="last step at the constant rate")
-    parser.add_argument("--decay-now", action="store_true", help="let the rate fall to zero from here on")
-    parser.add_argument("--decay-steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="length of this run")
+    parser.add_argument("--minutes", type=float, default=0.0, help="length of this run by the clock instead")
+    parser.add_argument("--decay-now", action="store_true", help="let the rate fall to zero over this run")
     parser.add_argument("--full-patches", type=float, default=0.5, help="share of the decay without patch dropout")
     parser.add_argument("--drop", type=float, default=0.5, help="share of patches left out")
     parser.add_argument("--distance", type=float, default=4.0, help="weight of the distance beside the class scores")
