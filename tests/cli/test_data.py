@@ -84,7 +84,7 @@ def test_fit_and_eval_take_a_benchmark_by_name(
     monkeypatch.setenv("DAPTUNE_DATA", str(tmp_path))
     out = tmp_path / "adapter"
     assert run(["fit", "data:eurosat", "--method", "coop", "--shots", "2", "--epochs", "1", "--out", str(out)]) == 0
-    assert "drawn anew with seed 1" in capsys.readouterr().err
+    assert "was drawn with seed 1" in capsys.readouterr().err
     assert run(["eval", str(out), "data:eurosat", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 9
     assert run(["eval", str(out), "data:imagenet_r", "--new-classes", "--json"]) == 0

@@ -40,7 +40,7 @@ def test_a_file_is_fetched_checked_and_told_of(server: FileServer, tmp_path: Pat
 def test_what_broke_off_goes_on_from_there(server: FileServer, tmp_path: Path) -> None:
     server.break_after = 1000
     target = tmp_path / "a.bin"
-    with pytest.raises(DataError, match=r"broke off .*1000 of 102400 bytes arrived.*the same command goes on"):
+    with pytest.raises(DataError, match=r"broke off .*1000 of 102400 bytes arrived.*run the same command to resume"):
         fetch(download(server, hashlib.md5(CONTENT).hexdigest()), target)
     assert not target.exists()
     fetch(download(server, hashlib.md5(CONTENT).hexdigest()), target)

@@ -101,7 +101,7 @@ def test_fetching_that_broke_off_goes_on(server: FileServer, tmp_path: Path, mon
     server.break_after = 500
     first, _ = prepare(record, tmp_path)
     assert first.outcome == FAILED
-    assert "the same command goes on" in first.reason
+    assert "run the same command to resume" in first.reason
     second, _ = prepare(record, tmp_path)
     assert second.outcome == DONE
     assert ("dtd-r1.0.1.tar.gz", "bytes=500-") in server.asked

@@ -29,7 +29,7 @@ def test_a_miniature_of_the_true_layout_is_read(
     assert splits.whole().class_names == tuple(names)
     found = tuple(0 if table is None else len(table) for table in (splits.train, splits.val, splits.test))
     assert found == record.counts
-    assert ("drawn anew" in caplog.text) == bool(record.split_file)
+    assert ("was drawn with seed" in caplog.text) == bool(record.split_file)
     assert "published are" not in caplog.text
     paths = [str(path) for table in splits.present().values() for path in table.images]
     assert len(set(paths)) == len(paths)  # no image in two splits, none twice
@@ -99,7 +99,7 @@ def test_the_authors_split_goes_before_a_drawn_one(
     }
     (tmp_path / record.folder / record.split_file).write_text(json.dumps(content))
     splits = read_benchmark(name, tmp_path)
-    assert "drawn anew" not in caplog.text
+    assert "was drawn with seed" not in caplog.text
     assert splits.train.images == tuple(reversed(drawn.train.images))  # the order of the file is kept
     assert splits.train.class_names == tuple(names)
     assert splits.train.labels.tolist() == drawn.train.labels.tolist()[::-1]

@@ -78,7 +78,7 @@ class TensorUnpickler(pickle.Unpickler):
     def __init__(self, data: bytes, path: Path, is_node: Callable[[str, str], bool], advice: str) -> None:
         super().__init__(io.BytesIO(data))
         self._path, self._is_node, self._advice = path, is_node, advice
-        # made anew for each file: a pickle can set attributes of what it is given, and must not reach the next file
+        # created for each file: a pickle can set attributes on what it is given, and these must not reach the next file
         self.node = type("Node", (Node,), {})
         self._known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,

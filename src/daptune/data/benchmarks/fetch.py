@@ -54,9 +54,7 @@ def fetch(download: Download, target: Path, progress: Progress | None = None) ->
         raise DataError(f"{url} answers {error.code} {error.reason}; fetch {target.name} by hand.") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(
-            f"{url} broke off or cannot be reached ({reason}); the same command goes on from there."
-        ) from error
+        raise DataError(f"{url} broke off or cannot be reached ({reason}); run the same command to resume.") from error
     if download.md5 and (found := _md5(part)) != download.md5:
         part.unlink()
         raise DataError(f"{url}: expected md5 {download.md5}, found {found}; the file was removed. Fetch it again.")

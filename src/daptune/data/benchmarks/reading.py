@@ -49,7 +49,7 @@ def read_benchmark(name: str, root: str | Path | None = None) -> Splits:
         raise _half(record, folder, f"expected {record.classes} classes, found {classes}")
     if drawn:
         _log.warning(
-            "%s: %s is not there; the split was drawn anew with seed %d. Published figures need the authors' file.",
+            "%s: %s is not there; the split was drawn with seed %d. Published figures need the authors' file.",
             record.name, record.split_file, SEED,
         )  # fmt: skip
     counts = tuple(len(parts.get(part, ())) for part in SPLITS)

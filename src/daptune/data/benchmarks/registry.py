@@ -85,7 +85,7 @@ BENCHMARKS = _read()
 
 
 def canonical(name: str) -> str:
-    """Our name of a benchmark data set in any usual spelling; a name that is none of theirs as it is."""
+    """The canonical name of a benchmark data set, from any usual spelling; other names are returned unchanged."""
     try:
         return find(name).name
     except DataError:
