@@ -52,6 +52,7 @@ def test_class_sums_by_hand() -> None:
     assert class_sums(features, torch.tensor([0, 1, 0]), 3).tolist() == [[5, 50], [8, 80], [0, 0]]
     plain = one_hot(torch.tensor([2, 0], dtype=torch.uint8), 3)
     assert plain.tolist() == [[0, 0, 1], [1, 0, 0]] and plain.dtype == torch.float32
+    assert one_hot(torch.empty(2, dtype=torch.int64, device="meta"), 3).device.type == "meta"  # that of the labels
 
 
 def test_labels_are_counted_and_checked() -> None:
@@ -63,6 +64,12 @@ def test_labels_are_counted_and_checked() -> None:
     for everything in (True, False):
         with pytest.raises(MethodError, match="x expected labels below 3, found 3: correct the labels"):
             check_labels("x", torch.tensor([0, 1, 3, 2]), names, all_classes=everything)
+
+
+def test_means_name_the_method_that_lacks_images(backbone: Any, uneven: Pictures) -> None:
+    some = Pictures(uneven.images[uneven.labels < 3], uneven.labels[uneven.labels < 3])
+    with pytest.raises(MethodError, match=f"^prototype expected images of every class, found none of '{NAMES[3]}'"):
+        class_means(METHODS["prototype"](backbone, NAMES), some, 0, unit=True)
 
 
 def test_no_images_are_refused(backbone: Any, uneven: Pictures) -> None:
