@@ -64,10 +64,9 @@ class RunOptions:
     """Current location of the adapter's backbone, if it differs from the recorded name."""
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
-class FitOptions:
-    """Options of `daptune fit`; fields with the name of a `TrainConfig` field go to the training."""
+class _SampleOptions:
+    """What `daptune fit` and `daptune tune` share: the method, its sample of images, and where it runs."""
 
     method: str = "dapt"
     """What to learn; `daptune methods` lists them."""
@@ -80,14 +79,27 @@ class FitOptions:
     """Folder to write the adapter to; an existing adapter is replaced when the new one is complete."""
     set_options: SetOptions = ()
     train_options: TrainOptions = ()
-    start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
-    """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
     epochs: int | None = None
     """Passes over the images."""
     lr: float | None = None
     """Peak learning rate."""
     batch_size: int | None = None
     """Images per batch."""
+    precision: Precision = "auto"
+    """Precision of the frozen CLIP; `auto` uses bf16 if the hardware supports it."""
+    device: Device = "cpu"
+    holdout: float = 0.2
+    """Share of images held out for testing if the folder has no `test/`."""
+    json: Json = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FitOptions(_SampleOptions):
+    """Options of `daptune fit`; fields with the name of a `TrainConfig` field go to the training."""
+
+    start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
+    """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
     accumulate: int | None = None
     """Batches per step (gradient accumulation); they share one pass of the text tower."""
     optimizer: Literal["adamw", "sgd"] | None = None
@@ -105,9 +117,6 @@ class FitOptions:
     """`low`: recompute activations of the image tower in the backward pass; allows a larger --batch-size."""
     compile: bool = False
     """Compile the towers' blocks first, as CUDA graphs on a GPU: takes half a minute or more, for long runs."""
-    precision: Precision = "auto"
-    """Precision of the frozen CLIP; `auto` uses bf16 if the hardware supports it."""
-    device: Device = "cpu"
     devices: int = 1
     """Number of processes on this machine that share each batch (one GPU each with `--device cuda`); also under
     torchrun."""
@@ -115,8 +124,6 @@ class FitOptions:
     """`paper`: the settings of each method's official code. `fast`: a short run from words (coop, dapt)."""
     dataset: str | None = None
     """With --preset: the benchmark data set whose settings to use, e.g. `eurosat`."""
-    holdout: float = 0.2
-    """Share of images held out for testing if the folder has no `test/`."""
     template: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = ()
     """Hand-written prompt of the zero-shot classifier, e.g. `a photo of a {}.`; repeat for more."""
     select: Literal["last", "best_val"] | None = None
@@ -127,19 +134,13 @@ class FitOptions:
     """Folder that keeps decoded images for later runs, 20 GB at most; for images that are slow to read or decode."""
     resume: bool = False
     """Resume from the checkpoint of an interrupted run."""
-    json: Json = False
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(_SampleOptions):
     """Options of `daptune tune`: some of `FitOptions`, and the extent of the search."""
 
-    method: str = "dapt"
-    """What to learn; `daptune methods` lists them."""
-    backbone: str = "tiny"
-    """The frozen CLIP."""
-    shots: Shots = 16
     seed: int = 1
     """Random seed for the few-shot sample, as in `daptune fit`, and for the search."""
     out: Path = Path("daptune-tune")
@@ -154,16 +155,8 @@ class TuneOptions:
     """Keep this learning rate, and search the other settings."""
     epochs: int | None = None
     """Keep this number of passes over the images."""
-    batch_size: int | None = None
-    """Images per batch."""
-    set_options: SetOptions = ()
-    train_options: TrainOptions = ()
     holdout: float = 0.2
     """Share of images that `daptune fit` holds out for testing if the folder has no `test/`; not used here."""
-    precision: Precision = "auto"
-    """Precision of the frozen CLIP."""
-    device: Device = "cpu"
-    json: Json = False
 
     def for_fit(self) -> FitOptions:
         """The options of `daptune fit` with the same values."""
