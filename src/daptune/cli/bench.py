@@ -1,6 +1,5 @@
 """`daptune bench`: run the missing jobs of a plan and print tables of the results."""
 
-import os
 import shlex
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,34 +10,25 @@ from daptune.bench.results import RESULTS, Result, read_results
 from daptune.bench.runner import Step, run_plan
 from daptune.bench.summary import counted, tables
 from daptune.cli.console import emit_json, note, percent, print_table, progress, say
+from daptune.cli.options import BenchOptions
+from daptune.data.benchmarks.reading import data_root
 from daptune.errors import Interrupted, PlanError
 
 
-def run(
-    name: str | None,
-    out: Path | None,
-    *,
-    executor: str,
-    ray_address: str | None,
-    processes: int | None,
-    data_root: Path | None,
-    device: str,
-    retry: bool,
-    listing: bool,
-    as_json: bool,
-) -> int:
+def run(name: str | None, options: BenchOptions) -> int:
     """Run the command. Raises PlanError for a bad plan or folder."""
     if name is None:
-        return _list_plans(as_json)
-    if processes is not None and processes < 1:
-        raise PlanError(f"--processes must be at least 1; found {processes}")
-    if executor != "ray" and ray_address is not None:
+        return _list_plans(options.json)
+    if options.processes is not None and options.processes < 1:
+        raise PlanError(f"--processes must be at least 1; found {options.processes}")
+    if options.executor != "ray" and options.ray_address is not None:
         raise PlanError("--ray-address needs --executor ray; add it, or leave out --ray-address")
     plan = find_plan(name)
-    run_dir = (out or Path("runs") / plan.name).expanduser()
-    if listing:
-        return _list_jobs(plan, run_dir, as_json)
-    workers: Executor = RayCluster(ray_address) if executor == "ray" else LocalProcesses(processes)
+    run_dir = (options.out or Path("runs") / plan.name).expanduser()
+    if options.listing:
+        return _list_jobs(plan, run_dir, options.json)
+    ray = options.executor == "ray"
+    workers: Executor = RayCluster(options.ray_address) if ray else LocalProcesses(options.processes)
     with progress(steps=False) as bar:
         task = bar.add_task(f"bench {plan.name}: starting", total=None, note="")
 
@@ -49,16 +39,16 @@ def run(
             )  # fmt: skip
             bar.console.print(_line(step), markup=False, soft_wrap=True)
 
-        root = data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
+        root = data_root(options.data_root)
         try:
             rows = run_plan(
-                plan, run_dir, root=root.expanduser(), executor=workers, device=device, retry=retry, tell=tell
+                plan, run_dir, root=root, executor=workers, device=options.device, retry=options.retry, tell=tell
             )
         except KeyboardInterrupt as error:
             raise Interrupted(f"stopped; finished results are in {run_dir}; run the same command to resume.") from error
     failures = [row for row in rows if not row.done]
     done, found = len(rows) - len(failures), tables(rows)
-    if as_json:
+    if options.json:
         failed = [{"job": _where(row), "error": row.error} for row in failures]
         shown = [{"title": table.title, "columns": table.columns, "cells": table.cells} for table in found]
         emit_json({"plan": plan.name, "run": str(run_dir), "done": done, "failed": failed, "tables": shown})
@@ -67,7 +57,7 @@ def run(
             print_table(f"{table.title}: accuracy in %, mean ± deviation over seeds", table.columns, table.cells)
         say(f"{done} results in {run_dir / RESULTS}")
     if failures:
-        again = shlex.join(["daptune", "bench", name, *(("--out", str(out)) if out else ()), "--retry"])
+        again = shlex.join(["daptune", "bench", name, *(("--out", str(options.out)) if options.out else ()), "--retry"])
         first = failures[0]
         note(f"daptune: {len(failures)} of {len(rows)} jobs failed, first {_where(first)}: {first.error}")
         note(f"daptune: to retry the failed jobs: {again}")

@@ -191,6 +191,30 @@ class ImportOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class BenchOptions:
+    """Options of `daptune bench`."""
+
+    out: Path | None = None
+    """Folder of the results; by default `runs/` followed by the plan's name."""
+    executor: Literal["local", "ray"] = "local"
+    """Processes of this machine, or a Ray cluster."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; default: this machine's cluster, or a new one."""
+    processes: int | None = None
+    """Number of processes on this machine; by default as many as cores and memory allow."""
+    data_root: Annotated[Path | None, Parameter(name=("--data-root", "--root"))] = None
+    """Folder of the benchmark data sets; by default $DAPTUNE_DATA, else `data`."""
+    device: str = "cpu"
+    """PyTorch device: `cpu`, `cuda` (one job per GPU), `mps`."""
+    retry: bool = False
+    """Also run the jobs that failed before."""
+    listing: Annotated[bool, Parameter(name="--list")] = False
+    """List what is done, failed and missing, and run nothing."""
+    json: Json = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class ReportOptions:
     """Options of `daptune report`."""
 

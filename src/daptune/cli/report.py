@@ -1,6 +1,5 @@
 """`daptune report`: bench runs, or one fit -> one HTML page with its figures and tables beside it."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from daptune.bench.datasets import read_dataset
 from daptune.bench.results import RESULTS, Result
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text
 from daptune.cli.options import ReportOptions, RunOptions, load_with
+from daptune.data.benchmarks.reading import data_root
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
@@ -45,7 +45,7 @@ def run(runs: Sequence[Path], chosen: ReportOptions, options: RunOptions) -> int
             if chosen.images is not None:
                 raise DataError("--images is for the report of one fit; leave it out for bench runs")
             command += ["--focus", chosen.focus] if chosen.focus else []
-            root = chosen.data_root or Path(os.environ.get("DAPTUNE_DATA") or "data")
+            root = data_root(chosen.data_root)
             sources = Sources(
                 lambda result: images_of(result, root),
                 lambda folder: load_with(folder, options).method_,

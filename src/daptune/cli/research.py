@@ -1,14 +1,15 @@
 """Commands that compare and search, and their help."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from daptune.cli.app import app
-from daptune.cli.options import Json, ReportOptions, RunOptions, TuneOptions
+from daptune.cli.options import BenchOptions, ReportOptions, RunOptions, TuneOptions
 
 _RUN = RunOptions()
+_BENCH = BenchOptions()
 _REPORT = ReportOptions()
 _TUNE = TuneOptions()
 
@@ -35,20 +36,7 @@ def report(
 
 
 @app.command
-def bench(
-    plan: str | None = None,
-    /,
-    *,
-    out: Path | None = None,
-    executor: Literal["local", "ray"] = "local",
-    ray_address: str | None = None,
-    processes: int | None = None,
-    data_root: Annotated[Path | None, Parameter(name=("--data-root", "--root"))] = None,
-    device: str = "cpu",
-    retry: bool = False,
-    list: bool = False,
-    json: Json = False,
-) -> int:
+def bench(plan: str | None = None, /, *, options: BenchOptions = _BENCH) -> int:
     """Run a plan of experiments: methods x data sets x shots x seeds.
 
     Stop at any time; the same command resumes.
@@ -57,29 +45,10 @@ def bench(
     ----------
     plan
         A ready plan, or a .toml file of your own; without one, the ready plans are listed.
-    out
-        Folder of the results; by default `runs/` followed by the plan's name.
-    executor
-        Processes of this machine, or a Ray cluster.
-    ray_address
-        Address of the Ray cluster; default: this machine's cluster, or a new one.
-    processes
-        Number of processes on this machine; by default as many as cores and memory allow.
-    data_root
-        Folder of the benchmark data sets; by default $DAPTUNE_DATA, else `data`.
-    device
-        PyTorch device: `cpu`, `cuda` (one job per GPU), `mps`.
-    retry
-        Also run the jobs that failed before.
-    list
-        List what is done, failed and missing, and run nothing.
     """
     from daptune.cli.bench import run
 
-    return run(
-        plan, out, executor=executor, ray_address=ray_address, processes=processes, data_root=data_root, device=device,
-        retry=retry, listing=list, as_json=json,
-    )  # fmt: skip
+    return run(plan, options)
 
 
 @app.command
