@@ -1,10 +1,11 @@
 """`FewShotClassifier`: any method of daptune as a scikit-learn classifier of images; and `load`, for a saved one.
 
-As scikit-learn's developers' guide has it ("Rolling your own estimator"): the constructor only stores arguments; `fit`
-validates and returns self; fitted attributes end in `_`.
+As scikit-learn's developers' guide has it ("Rolling your own estimator"): the constructor (a dataclass's) only stores
+arguments; `fit` validates and returns self; fitted attributes end in `_`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ from daptune.presets import resolve
 from daptune.train import Progress, TrainConfig, fit_method
 
 
+@dataclass(eq=False, repr=False)
 class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """A classifier of images trained on a few examples per class, by prompts of a frozen CLIP.
 
@@ -66,40 +68,22 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     record_         the `AdapterRecord` that `save` writes
     """
 
-    def __init__(
-        self,
-        method: str = "dapt",
-        backbone: str | Backbone = "tiny",
-        *,
-        shots: int | None = 16,
-        seed: int = 1,
-        method_options: Mapping[str, Any] | None = None,
-        train_options: Mapping[str, Any] | None = None,
-        class_names: Sequence[str] | None = None,
-        start_from: str | Path | None = None,
-        preset: str | None = None,
-        dataset: str | None = None,
-        precision: str = "auto",
-        device: str = "cpu",
-        batch_size: int = 64,
-        cache_dir: str | Path | None = None,
-        scaled_decoding: bool = False,
-    ) -> None:
-        self.method = method
-        self.backbone = backbone
-        self.shots = shots
-        self.seed = seed
-        self.method_options = method_options
-        self.train_options = train_options
-        self.class_names = class_names
-        self.start_from = start_from
-        self.preset = preset
-        self.dataset = dataset
-        self.precision = precision
-        self.device = device
-        self.batch_size = batch_size
-        self.cache_dir = cache_dir
-        self.scaled_decoding = scaled_decoding
+    method: str = "dapt"
+    backbone: str | Backbone = "tiny"
+    _: KW_ONLY
+    shots: int | None = 16
+    seed: int = 1
+    method_options: Mapping[str, Any] | None = None
+    train_options: Mapping[str, Any] | None = None
+    class_names: Sequence[str] | None = None
+    start_from: str | Path | None = None
+    preset: str | None = None
+    dataset: str | None = None
+    precision: str = "auto"
+    device: str = "cpu"
+    batch_size: int = 64
+    cache_dir: str | Path | None = None
+    scaled_decoding: bool = False
 
     def fit(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order, generator
 from daptune.data.cache import MEMORY_BYTES, Decoder
 from daptune.data.device import Cut, Preprocess
-from daptune.data.parallel import default_workers, ordered_map
+from daptune.data.parallel import ordered_map
 from daptune.data.stream import PREFETCH, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
@@ -24,6 +25,7 @@ Batch = tuple[Tensor, Tensor]
 """Images float32 (B, 3, R, R), labels int64 (B,)."""
 
 
+@dataclass(eq=False, repr=False)
 class ImageLoader:
     """Batches of one table for training, evaluation and prototypes.
 
@@ -43,44 +45,34 @@ class ImageLoader:
     DataError when they are read; `check_readable` finds them before.
     """
 
-    def __init__(
-        self,
-        table: ImageTable,
-        preprocess: Preprocess,
-        batch_size: int = 32,
-        *,
-        seed: int = 0,
-        augment: bool = False,
-        shuffle: bool = False,
-        drop_last: bool | Literal["auto"] = "auto",
-        augmentation: Augmentation | None = None,
-        augment_on: torch.device | str | None = None,
-        views: int | None = None,
-        workers: int | None = None,
-        cache_bytes: int = MEMORY_BYTES,
-        cache_dir: Path | None = None,
-        decoder: Decoder | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
-        if workers is not None and workers < 0:
-            raise DataError(f"expected 0 or more workers, found {workers}.")
-        if len(table) == 0:
+    table: ImageTable
+    preprocess: Preprocess
+    batch_size: int = 32
+    _: KW_ONLY
+    seed: int = 0
+    augment: bool = False
+    shuffle: bool = False
+    drop_last: bool | Literal["auto"] = "auto"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    augment_on: torch.device | str | None = None
+    views: int | None = None
+    workers: int | None = None
+    cache_bytes: InitVar[int] = MEMORY_BYTES
+    cache_dir: InitVar[Path | None] = None
+    decoder: InitVar[Decoder | None] = None
+
+    def __post_init__(self, cache_bytes: int, cache_dir: Path | None, decoder: Decoder | None) -> None:
+        if self.batch_size < 1:
+            raise DataError(f"expected a batch size of 1 or more, found {self.batch_size}.")
+        if self.workers is not None and self.workers < 0:
+            raise DataError(f"expected 0 or more workers, found {self.workers}.")
+        if len(self.table) == 0:
             raise DataError("expected images to load, found an empty table.")
-        self.table = table
-        self.preprocess = preprocess
-        self.batch_size = batch_size
-        self.seed = seed
-        self.augment = augment
-        self.shuffle = shuffle
-        self.drop_last = len(table) >= batch_size if drop_last == "auto" else drop_last
-        self.augmentation = augmentation or Augmentation()
-        self.augment_on = None if augment_on is None else torch.device(augment_on)
-        self.views = views
-        self.workers = default_workers() if workers is None else workers
+        if self.drop_last == "auto":
+            self.drop_last = len(self.table) >= self.batch_size
         self._decode = Decoder(cache_bytes, cache_dir) if decoder is None else decoder
         if self.batches_per_epoch == 0:
-            raise DataError(f"{len(table)} images fill no batch of {batch_size}; lower the batch size.")
+            raise DataError(f"{len(self.table)} images fill no batch of {self.batch_size}; lower the batch size.")
 
     @property
     def batches_per_epoch(self) -> int:
@@ -124,7 +116,7 @@ class ImageLoader:
             return self.preprocess(image)
         rng = generator(self.seed, *view, row)
         if self.augment_on is not None:
-            return Cut.draw(image, rng, self.augmentation, self.augment_on)
+            return Cut.draw(image, rng, self.augmentation, torch.device(self.augment_on))
         return self.preprocess.normalize(augment(image, self.preprocess.size, rng, self.augmentation))
 
     def _batches(self, view: tuple[int, int] | None, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Batch]:
