@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daptune.errors import DaptuneError, DataError, MissingExtraError
+from daptune.errors import DaptuneError, DataError, extra
 
 RETRIES = 5  # retries of a task whose worker or node dies
 
@@ -37,10 +37,8 @@ def connected(address: str | None = None, error: type[DaptuneError] = DataError)
 def import_ray() -> Any:
     """The module `ray`, with its usage statistics switched off. Raises MissingExtraError without ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with extra("cluster", "a Ray cluster needs ray"):
         import ray
         import ray.cloudpickle
         import ray.exceptions
-    except ImportError:
-        raise MissingExtraError("a Ray cluster needs ray: pip install 'daptune[cluster]'") from None
     return ray

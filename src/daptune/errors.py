@@ -3,7 +3,8 @@
 Each message is one line: what was expected, what was found, what to type next.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -41,6 +42,16 @@ class PlanError(DaptuneError):
 
 class MissingExtraError(DaptuneError):
     """An optional package is not installed; the message carries the install command."""
+
+
+@contextmanager
+def extra(name: str, what: str, more: str = "") -> Iterator[None]:
+    """Imports of the packages of an extra: if one is missing, `what` (a `{}` is its name) and how to install it."""
+    try:
+        yield
+    except ImportError as error:
+        advice = f"pip install 'daptune[{name}]'{more}"
+        raise MissingExtraError(f"{what.replace('{}', str(error.name))}: {advice}") from error
 
 
 def suggest(name: str, choices: Iterable[str], *, otherwise: str = "") -> str:

@@ -1,6 +1,6 @@
 """Crash-safe files: atomic replacement, locks, JSON and JSON lines.
 
-Functions raise OSError; `reason` turns it into text. Callers check the contents.
+Functions raise OSError; `reason` turns it into text, `told` into an error of ours. Callers check the contents.
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +19,15 @@ def reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     return error.strerror or str(error)
+
+
+@contextmanager
+def told(error: Callable[[str], Exception]) -> Iterator[None]:
+    """Raise `error(reason)`, with what to do next, in place of an OSError of the block."""
+    try:
+        yield
+    except OSError as found:
+        raise error(reason(found)) from found
 
 
 @contextmanager

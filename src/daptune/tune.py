@@ -21,8 +21,8 @@ import numpy as np
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data.table import ImageTable
-from daptune.errors import DataError, Interrupted, MethodError, MissingExtraError, TrainingError
-from daptune.files import difference, write
+from daptune.errors import DataError, Interrupted, MethodError, TrainingError, extra
+from daptune.files import difference, told, write
 from daptune.train import Progress
 from daptune.train.checkpoint import saving
 
@@ -119,10 +119,8 @@ def run_search(
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with told(lambda why: TrainingError(f"{run} cannot be made ({why}); name another folder with --out")):
         run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{run} cannot be made ({error.strerror}); name another folder with --out") from error
     backend = optuna.storages.journal.JournalFileBackend(str(run / JOURNAL))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
@@ -305,8 +303,6 @@ def _write_best(search: Search, run: Path, rows: list[TrialRow]) -> None:
 
 
 def _optuna() -> Any:
-    try:
+    with extra("tune", "a search needs optuna"):
         import optuna
-    except ImportError as error:
-        raise MissingExtraError("a search needs optuna: pip install 'daptune[tune]'") from error
     return optuna

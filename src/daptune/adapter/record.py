@@ -138,10 +138,8 @@ def check_target(folder: Path) -> Path:
         raise AdapterError(f"{folder} is a file; name a new folder for the adapter")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON_FILE).is_file():
         raise AdapterError(f"{folder} holds something that is not an adapter; name a new or an empty folder")
-    try:
+    with files.told(lambda why: AdapterError(f"{folder.parent} cannot be created: {why}; name another folder")):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AdapterError(f"{folder.parent} cannot be created: {error.strerror}; name another folder") from error
     if not os.access(folder.parent, os.W_OK):
         raise AdapterError(f"{folder.parent} cannot be written to; name another folder for the adapter")
     return folder
@@ -153,10 +151,8 @@ def write_folder(folder: Path, content: Mapping[str, bytes]) -> Path:
     Raises AdapterError as `check_target`, or for a full disk; the old folder is then unchanged.
     """
     folder = check_target(folder)
-    try:
+    with files.told(lambda why: AdapterError(f"{folder} was not written: {why}; the previous files are kept")):
         files.replace_folder(folder, content)
-    except OSError as error:
-        raise AdapterError(f"{folder} was not written: {files.reason(error)}; the previous files are kept") from error
     return folder
 
 

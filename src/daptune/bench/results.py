@@ -18,7 +18,7 @@ from typing import IO, Any, get_args, get_origin
 from daptune.adapter.record import write_folder
 from daptune.bench.plan import Job, Plan
 from daptune.errors import DataError, PlanError
-from daptune.files import json_line, json_lines, try_lock
+from daptune.files import json_line, json_lines, told, try_lock
 
 FORMAT = 1
 RESULTS, PLAN, ADAPTERS = "results.jsonl", "plan.toml", "adapters"
@@ -174,10 +174,8 @@ def parse_results(content: bytes, path: Path) -> ResultLines:
 def read_results(run: Path) -> list[Result]:
     """The results in a folder, one per key; damaged lines are skipped and logged. Raises PlanError without a file."""
     path = run / RESULTS
-    try:
+    with told(lambda why: PlanError(f"no results at {path} ({why}); name a folder written by `daptune bench`")):
         return list(_by_key(parse_results(path.read_bytes(), path)).values())
-    except OSError as error:
-        raise PlanError(f"no results at {path} ({error.strerror}); name a folder written by `daptune bench`") from error
 
 
 class Results:
@@ -206,11 +204,9 @@ def open_results(run: Path, plan: Plan, jobs: Sequence[Job]) -> Iterator[Results
     Raises PlanError if it has results of another plan or another process is writing to it.
     """
     path = run / RESULTS
-    try:
+    with told(lambda why: PlanError(f"{path} cannot be written ({why}); name another folder with --out")):
         run.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
-    except OSError as error:
-        raise PlanError(f"{path} cannot be written ({error.strerror}); name another folder with --out") from error
     with file:
         if not try_lock(file):
             raise PlanError(f"another `daptune bench` is writing to {run}; wait for it, or name another --out")

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from daptune.cli.app import app
 from daptune.cli.console import note, warnings_shown
 from daptune.cli.options import Precision
-from daptune.errors import MissingExtraError
+from daptune.errors import extra
 from daptune.serve.limits import Limits
 
 _LIMITS = Limits()
@@ -46,13 +46,11 @@ def serve(
     device
         Torch device: `cpu`, `cuda`, `mps`.
     """
-    try:
+    with extra("serve", "serving needs {}"):
         import python_multipart  # noqa: F401  starlette imports it only at the first upload
 
         from daptune.serve import server
         from daptune.serve.app import make_app
-    except ImportError as error:
-        raise MissingExtraError(f"serving needs {error.name}: pip install 'daptune[serve]'") from error
 
     token = token or os.environ.get("DAPTUNE_TOKEN") or None
     server.check_exposure(host, token)  # quick checks before the backbone is loaded

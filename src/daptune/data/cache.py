@@ -14,6 +14,7 @@ from PIL import Image
 from daptune.data import images
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
+from daptune.files import told
 
 MEMORY_BYTES = 1 << 30
 DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
@@ -91,11 +92,9 @@ class DiskCache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder.expanduser(), limit
-        try:
+        with told(lambda why: DataError(f"the cache {folder} cannot be used ({why}); name another folder.")):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.held = sum(entry.stat().st_size for entry in os.scandir(self.folder) if entry.is_file())
-        except OSError as error:
-            raise DataError(f"the cache {folder} cannot be used ({error.strerror}); name another folder.") from None
         self._lock = threading.Lock()
 
     def get(self, picture: Path, decode: Callable[[], Image.Image]) -> Image.Image:

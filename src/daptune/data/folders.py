@@ -14,6 +14,7 @@ from daptune.data.levels import check_levels
 from daptune.data.table import SPLITS, ImageTable, Splits, split_kind
 from daptune.data.zhou import find_split_file
 from daptune.errors import DataError
+from daptune.files import told
 from daptune.names import check_class_names, name_key, sort_key
 
 LAYOUT = "one sub-folder of images a class (cats/1.jpg, dogs/2.jpg), alone or below train/, val/ and test/"
@@ -192,17 +193,15 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """Visible sub-folders and files, each sorted; a broken link counts as the file that it should be."""
     folders: list[Path] = []
     files: list[Path] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
-                    continue
-                if _leads_to_folder(entry):
-                    folders.append(folder / entry.name)
-                elif entry.is_symlink() or entry.is_file():
-                    files.append(folder / entry.name)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from None
+    refused = told(lambda why: DataError(f"{folder} cannot be read ({why}); check its permissions."))
+    with refused, os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
+                continue
+            if _leads_to_folder(entry):
+                folders.append(folder / entry.name)
+            elif entry.is_symlink() or entry.is_file():
+                files.append(folder / entry.name)
     folders.sort(key=lambda path: sort_key(path.name))
     files.sort(key=lambda path: sort_key(path.name))
     return folders, files

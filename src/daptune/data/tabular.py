@@ -10,7 +10,7 @@ from typing import Any
 
 from daptune.data.labels import index_splits
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
-from daptune.errors import DataError, MissingExtraError
+from daptune.errors import DataError, extra
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "img")
@@ -81,12 +81,8 @@ def _read_csv(path: Path) -> dict[str, list[object]]:
 @contextmanager
 def open_parquet(path: Path) -> Iterator[Any]:
     """A pyarrow.parquet.ParquetFile. Raises MissingExtraError without pyarrow, DataError for what is none."""
-    try:
+    with extra("parquet", f"reading {path.name} needs pyarrow", " (or save the table as CSV)."):
         from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MissingExtraError(
-            f"reading {path.name} needs pyarrow: pip install 'daptune[parquet]' (or save the table as CSV)."
-        ) from None
     try:
         with parquet.ParquetFile(path) as table:
             yield table

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from daptune.errors import MethodError, MissingExtraError
+from daptune.errors import MethodError, extra
 from daptune.methods import Method
 from daptune.predict.onnx import INPUT, LOGITS, PROBABILITIES
 
@@ -82,11 +82,9 @@ def folded(method: Method, *, half: bool = False) -> Method:
 @torch.no_grad()
 def trace(method: Method, temperature: float) -> Any:
     """The `onnx.ModelProto` of a `folded` method, batch size dynamic. Raises MethodError if it cannot be traced."""
-    try:
+    with extra("export", "exporting needs {}"):
         import onnx  # noqa: F401
         from onnxscript.optimizer import fold_constants
-    except ImportError as error:
-        raise MissingExtraError(f"exporting needs {error.name}: pip install 'daptune[export]'") from error
     size = sum(tensor.nbytes for tensor in method.clip.visual.state_dict().values())
     if size > LARGEST:
         raise MethodError(

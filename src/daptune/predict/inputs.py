@@ -15,6 +15,7 @@ from daptune.data.stream import Item
 from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
 from daptune.errors import DataError
+from daptune.files import told
 
 LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
@@ -85,11 +86,9 @@ def _lines(lines: Iterable[str]) -> Iterator[Item]:
 
 
 def _list_file(path: Path) -> Iterator[Item]:
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-            yield from _lines(stream)
-    except OSError as error:
-        raise DataError(f"the list {path} cannot be read: {error.strerror}") from None
+    refused = told(lambda why: DataError(f"the list {path} cannot be read: {why}"))
+    with refused, path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        yield from _lines(stream)
 
 
 def _csv(path: Path) -> Iterator[Item]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.clip.preprocess import Preprocess
-from daptune.errors import AdapterError, DataError, MissingExtraError
+from daptune.errors import AdapterError, DataError, extra
 from daptune.predict.predictor import Predictor
 
 KEY = "daptune"
@@ -94,17 +94,13 @@ class OnnxClassifier(Predictor):
 
 
 def _open(model: str | Path | bytes, name: str, device: str) -> Any:
-    try:
+    with extra("export", "running an ONNX file needs onnxruntime", ", or onnxruntime alone"):
         import onnxruntime  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise MissingExtraError(
-            "running an ONNX file needs onnxruntime: pip install 'daptune[export]', or onnxruntime alone"
-        ) from error
     if not isinstance(model, bytes) and not Path(model).expanduser().is_file():
         raise AdapterError(f"no file at {name}; `daptune export ADAPTER --to onnx --out model.onnx` writes one")
     if device not in _PROVIDERS or _PROVIDERS[device] not in onnxruntime.get_available_providers():
-        extra = "; pip install onnxruntime-gpu" if device == "cuda" else ""
-        raise AdapterError(f"onnxruntime cannot run on {device!r} here{extra}; use --device cpu")
+        advice = "; pip install onnxruntime-gpu" if device == "cuda" else ""
+        raise AdapterError(f"onnxruntime cannot run on {device!r} here{advice}; use --device cpu")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings concern graph rewrites, which users cannot change
     source = model if isinstance(model, bytes) else str(Path(model).expanduser())

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.stream import Item
-from daptune.errors import MissingExtraError
+from daptune.errors import extra
 from daptune.predict.inputs import spelt
 from daptune.predict.predictor import Predictor
 
@@ -73,12 +73,8 @@ def _flat(row: Row) -> Row:
 
 def check_parquet(name: str) -> None:
     """Raise MissingExtraError without pyarrow; called before any work."""
-    try:
+    with extra("parquet", f"{name} needs pyarrow", " (or write .csv or .jsonl)"):
         import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(
-            f"{name} needs pyarrow: pip install 'daptune[parquet]' (or write .csv or .jsonl)"
-        ) from None
 
 
 def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, top_k: int) -> None:

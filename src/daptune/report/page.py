@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from daptune.errors import DataError
-from daptune.files import reason, write
+from daptune.files import reason, told, write
 from daptune.report.html import Html, tag
 from daptune.report.svg import DARK, ROLES, Figure
 from daptune.report.table import Table
@@ -99,10 +99,8 @@ def check_out(out: Path) -> Path:
     out = out.expanduser()
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"--out must name an HTML file, such as report.html; found {str(out)!r}")
-    try:
+    with told(lambda why: DataError(f"{out.parent} cannot be created: {why}; name another file with --out")):
         out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out.parent} cannot be created: {error.strerror}; name another file with --out") from error
     if not os.access(out.parent, os.W_OK):
         raise DataError(f"{out.parent} cannot be written to; name another file with --out")
     return out

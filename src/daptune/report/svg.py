@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from daptune.errors import MissingExtraError
+from daptune.errors import extra
 from daptune.report.html import Html, escape, tag
 
 if TYPE_CHECKING:
@@ -66,11 +66,9 @@ class Figure:
 @contextmanager
 def panel(width: float = WIDTH, height: float = HEIGHT) -> "Iterator[tuple[Drawing, Axes]]":
     """A drawing with axes; call `finished` inside the block. Raises MissingExtraError without matplotlib."""
-    try:
+    with extra("report", "figures need matplotlib"):
         import matplotlib
         from matplotlib.figure import Figure as Drawing
-    except ImportError as error:
-        raise MissingExtraError("figures need matplotlib: pip install 'daptune[report]'") from error
     with matplotlib.rc_context({key: ROLES.get(str(value), value) for key, value in _STYLE["matplotlib"].items()}):
         drawing = Drawing(figsize=(width, height), layout="constrained")
         yield drawing, drawing.add_subplot()

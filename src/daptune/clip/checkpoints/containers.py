@@ -71,11 +71,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def _read_file(path: Path) -> tuple[Any, bool]:
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise BackboneError(f"{path} cannot be opened ({error.strerror}); give a checkpoint's file.") from error
+    refused = files.told(lambda why: BackboneError(f"{path} cannot be opened ({why}); give a checkpoint's file."))
+    with refused, path.open("rb") as file:
+        head = file.read(512)
     _refuse_other_files(path, head)
     try:
         if head[8:9] == b"{":
