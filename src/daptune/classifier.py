@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from daptune.adapter.record import AdapterRecord, read_record
-from daptune.adapter.sharing import find_adapter
+from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
@@ -290,14 +289,7 @@ def load(
     precision: str | None = None,
     device: str = "cpu",
 ) -> FewShotClassifier:
-    """A fitted classifier from an adapter folder. Raises the errors of `daptune.load_adapter`.
-
-    `backbone` is a loaded one, or the current location of the adapter's own if it differs from the recorded name.
-    """
-    if isinstance(backbone, str):
-        folder = find_adapter(folder)
-        own = read_record(folder).backbone.get("precision", "auto")
-        backbone = load_backbone(backbone, precision=precision or own, device=device)
+    """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
     adapter = load_adapter(folder, backbone, precision=precision, device=device)
     record = adapter.record
     classifier = FewShotClassifier(

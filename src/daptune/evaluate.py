@@ -106,8 +106,10 @@ def measure(
     after_batch: Callable[[], object] = int,
 ) -> Measured:
     """`evaluate` on the images of a table, in its order; `decoder` may already hold them."""
-    loader = _loader(table, method.backbone, batch_size, decoder)
-    return evaluate(method, loader, temperature=temperature, after_batch=after_batch)
+    found = measure_beside(
+        method, method, table, temperature=temperature, batch_size=batch_size, decoder=decoder, after_batch=after_batch
+    )
+    return found[method.name]
 
 
 def measure_beside(
@@ -125,15 +127,11 @@ def measure_beside(
     They share a backbone; `temperature` is the method's. A method that is its own baseline appears once.
     """
     pairs = {baseline.name: (baseline, 1.0)} | {method.name: (method, temperature)}
-    loader = _loader(table, method.backbone, batch_size, decoder)
-    return dict(zip(pairs, _answers(list(pairs.values()), loader, after_batch), strict=True))
-
-
-def _loader(table: ImageTable, backbone: Backbone, batch_size: int, decoder: Decoder | None) -> ImageLoader:
     if not len(table):
         raise DataError("expected images to measure on, found none.")
     once = Decoder(0) if decoder is None else decoder  # a single pass need not keep images
-    return ImageLoader(table, backbone.preprocess, batch_size, drop_last=False, decoder=once)
+    loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False, decoder=once)
+    return dict(zip(pairs, _answers(list(pairs.values()), loader, after_batch), strict=True))
 
 
 def _answers(

@@ -182,12 +182,9 @@ def paired_bootstrap(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> PairedDiff
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values adjusted for multiple tests (Holm 1979), which controls the family-wise error rate."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.zeros(len(p_values))
-    highest = 0.0
-    for place, which in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[which]))
-        adjusted[which] = highest
+    p = np.asarray(p_values, dtype=np.float64)
+    order, adjusted = np.argsort(p, kind="stable"), np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * p[order]))
     found: list[float] = adjusted.tolist()
     return found
 

@@ -89,13 +89,14 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
 
 def load_adapter(
     folder: str | Path,
-    backbone: Backbone | None = None,
+    backbone: Backbone | str | None = None,
     *,
     precision: str | None = None,
     device: str = "cpu",
 ) -> Adapter:
     """Load an adapter, a folder or `hf:user/name[@revision]`, and its backbone unless given.
 
+    `backbone` is a loaded one, or the current location of the adapter's own if it differs from the recorded name;
     `precision` None is that of the adapter. Raises AdapterError (missing, damaged, newer, unknown method, wrong shapes,
     another backbone) or BackboneError.
     """
@@ -107,10 +108,13 @@ def load_adapter(
             f"{suggest(record.method, METHODS)}"
         )
     tensors = _read_tensors(folder, record)
-    if backbone is None:
-        name, saved = record.backbone["name"], record.backbone.get("precision", "auto")
+    precision = precision or record.backbone.get("precision", "auto")
+    if isinstance(backbone, str):
+        backbone = load_backbone(backbone, precision=precision, device=device)
+    elif backbone is None:
+        name = record.backbone["name"]
         try:
-            backbone = load_backbone(name, precision=precision or saved, device=device)
+            backbone = load_backbone(name, precision=precision, device=device)
         except BackboneError as error:
             raise AdapterError(f"{folder} needs the backbone {name!r}: {error}") from error
     _check_backbone(folder, record, backbone)

@@ -3,8 +3,8 @@
     options.py   options of the commands          console.py   everything that is printed
     fitting.py   shared by `fit`, `demo` and `eval`
 
-Most commands are declared in their own files. Those with much work are declared in `app.py` and `research.py`, and
-their files are imported when they run. No import of torch or numpy at the top of a file that declares commands.
+Most commands are declared in their own files. Those with much work are declared in `app.py`, and their files are
+imported when they run. No import of torch or numpy at the top of a file that declares commands.
 
 Exit codes: 0 done; 2 bad input; 130 interrupted (`fit` resumes with --resume); 1 internal error.
 """
@@ -37,7 +37,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     # they add their commands
-    from daptune.cli import data, eval_, export, import_, methods, research, serve, sharing, show  # noqa: F401
+    from daptune.cli import data, eval_, export, import_, methods, serve, sharing, show  # noqa: F401
     from daptune.cli.app import app
 
     try:

@@ -1,4 +1,4 @@
-"""Everyday commands and their help."""
+"""The commands with much work, and their help."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,16 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from daptune import __version__
-from daptune.cli.options import Adapter, FitOptions, Json, PredictOptions, RunOptions
+from daptune.cli.options import (
+    Adapter,
+    BenchOptions,
+    FitOptions,
+    Json,
+    PredictOptions,
+    ReportOptions,
+    RunOptions,
+    TuneOptions,
+)
 
 _EPILOGUE = "Every command has --help. Bad input is one line and exit code 2; add --debug for the traceback."
 
@@ -25,6 +34,9 @@ app = App(
 _FIT = FitOptions()
 _RUN = RunOptions()
 _PREDICT = PredictOptions()
+_REPORT = ReportOptions()
+_BENCH = BenchOptions()
+_TUNE = TuneOptions()
 
 
 @app.command
@@ -81,3 +93,57 @@ def predict(
     from daptune.cli.predict import run
 
     return run(adapter, paths, predict_options, options)
+
+
+@app.command
+def report(
+    *runs: Annotated[Path, Parameter(allow_leading_hyphen=False)],
+    report_options: ReportOptions = _REPORT,
+    options: RunOptions = _RUN,
+) -> int:
+    """Write an HTML report on benchmark runs or one fit: figures, tables, conclusions, and the commands to repeat it.
+
+    The report is one HTML file that needs no network. The folder beside it with the same name and `-files` appended
+    holds the figures as SVG and the tables as CSV and LaTeX.
+
+    Parameters
+    ----------
+    runs
+        Folders of `daptune bench`, which are combined; or the folder of one adapter.
+    """
+    from daptune.cli.report import run
+
+    return run(runs, report_options, options)
+
+
+@app.command
+def bench(plan: str | None = None, /, *, options: BenchOptions = _BENCH) -> int:
+    """Run a plan of experiments: methods x data sets x shots x seeds.
+
+    Stop at any time; the same command resumes.
+
+    Parameters
+    ----------
+    plan
+        A ready plan, or a .toml file of your own; without one, the ready plans are listed.
+    """
+    from daptune.cli.bench import run
+
+    return run(plan, options)
+
+
+@app.command
+def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
+    """Search learning rate, epochs, loss weights and numbers of tokens for a folder of images; never on test images.
+
+    Measured on the `val/` images if there are any, else by cross-validation of the training images.
+    Stop at any time; the same command resumes.
+
+    Parameters
+    ----------
+    folder
+        Labelled images, as for `daptune fit`.
+    """
+    from daptune.cli.tune import run
+
+    return run(folder, options)

@@ -3,11 +3,10 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daptune.data.cache import Decoder
 from daptune.data.parallel import ordered_map
@@ -116,7 +115,7 @@ def without_missing(splits: Splits, where: str, *, every_class: bool = False) ->
     if not every_class and 2 <= held.sum() < len(held):
         absent = [name for name, some in zip(names, held, strict=True) if not some]
         cause += f"; {len(absent)} of {len(names)} classes have none: {first_few(absent, noun='more')}"
-        kept = {split: _only_classes(table, held) for split, table in kept.items()}
+        kept = {split: table.of_classes(np.flatnonzero(held)) for split, table in kept.items()}
     elif not gone and lost <= FEW * total:
         return splits
     if "train" in kept and "train" not in gone:
@@ -126,13 +125,6 @@ def without_missing(splits: Splits, where: str, *, every_class: bool = False) ->
             raise DataError(f"{cause}; {first_few(lacking)} have no training image: add some, or leave them out.")
     _log.warning("%s; going on without them", cause)
     return Splits.of({split: table for split, table in kept.items() if len(table)}, splits.ignored)
-
-
-def _only_classes(table: ImageTable, held: NDArray[np.bool_]) -> ImageTable:
-    """A table whose images are all of the classes `held`, with these alone."""
-    numbers = np.cumsum(held) - 1
-    names = tuple(name for name, some in zip(table.class_names, held, strict=True) if some)
-    return replace(table, labels=numbers[table.labels], class_names=names)
 
 
 def missing_files(table: ImageTable) -> list[int]:

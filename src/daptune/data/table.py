@@ -91,6 +91,14 @@ class ImageTable:
         chosen = np.asarray(indices, dtype=np.int64)
         return replace(self, images=tuple(self.images[i] for i in chosen), labels=self.labels[chosen])
 
+    def of_classes(self, chosen: npt.NDArray[np.int64]) -> "ImageTable":
+        """The rows of the chosen classes, which become 0, 1, ... in their order."""
+        numbers = np.full(len(self.class_names), -1, np.int64)
+        numbers[chosen] = np.arange(len(chosen))
+        kept = self.subset(np.flatnonzero(numbers[self.labels] >= 0))
+        names = tuple(self.class_names[label] for label in chosen)
+        return replace(kept, labels=numbers[kept.labels], class_names=names)
+
     def counts(self) -> npt.NDArray[np.int64]:
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 

@@ -15,10 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .base import Method
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
 from .options import Depth
-from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
+from .vision_prompts import VisionPromptConfig, VisionPrompted, initial_vision_prompt
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class IVLPConfig(DeepTextPromptConfig, VisionPromptConfig):
     """append (before ln_pre: MaPLe, PromptSRC) or after_ln_pre (VPT, DAPT)."""
 
 
-class IVLP(Method):
+class IVLP(VisionPrompted):
     """z = image([CLS, patches, u_1 .. u_P]), w_c = text([v_1 .. v_M, "of a", class c, "."]); u, v for each layer."""
 
     name = "ivlp"
@@ -43,7 +42,6 @@ class IVLP(Method):
     paper_depth: ClassVar[int] = 0  # layers of both towers if an option is 0, see `MethodConfig.depth_of`
     config: IVLPConfig
     text_prompt: nn.Parameter
-    vision_prompt: nn.Parameter
 
     def build(self, generator: torch.Generator) -> None:
         """The text tokens v (J, M, W) and the visual tokens u (J, P, W), or (P, W) if shallow."""
@@ -55,6 +53,3 @@ class IVLP(Method):
 
     def text_features(self) -> Tensor:
         return self.prompts.features(self.text_prompt)
-
-    def image_prompts(self) -> Tensor:
-        return joining_tokens(self.clip, self.vision_prompt, self.config)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..clip.model import CLIP
+from .base import Method
 from .options import Depth, MethodConfig, Tokens, one_of
 from .text_prompts import noise
 
@@ -47,6 +48,21 @@ def initial_vision_prompt(
         return noise(clip, shape, generator)
     bound = math.sqrt(6 / (3 * clip.config.patch_size**2 + width))
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator).to(clip.device))
+
+
+class VisionPrompted(Method):
+    """A method with visual tokens u, (P, W) or deep (J, P, W), beside what the next base class learns."""
+
+    config: VisionPromptConfig
+    vision_prompt: nn.Parameter
+
+    def build(self, generator: torch.Generator) -> None:
+        """What the next base class learns, then the visual tokens u."""
+        super().build(generator)
+        self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
+
+    def image_prompts(self) -> Tensor:
+        return joining_tokens(self.clip, self.vision_prompt, self.config)
 
 
 def joining_tokens(clip: CLIP, prompt: Tensor, config: VisionPromptConfig) -> Tensor:

@@ -7,10 +7,7 @@ as in the comparisons of DAPT, UPT and MaPLe. Conventions: `daptune.methods.visi
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from .vision_prompts import VisionPromptConfig, initial_vision_prompt, joining_tokens
+from .vision_prompts import VisionPromptConfig, VisionPrompted
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 
@@ -23,7 +20,7 @@ class VPTConfig(ZeroShotConfig, VisionPromptConfig):
     is learned (docs/defaults.md)."""
 
 
-class VPT(ZeroShot):
+class VPT(VisionPrompted, ZeroShot):
     """z = image([CLS, u_1 .. u_P, patches]), u learned for the first layer (shallow) or for each (deep)."""
 
     name = "vpt"
@@ -31,12 +28,3 @@ class VPT(ZeroShot):
     year = 2022
     config_class = VPTConfig
     config: VPTConfig
-    vision_prompt: nn.Parameter
-
-    def build(self, generator: torch.Generator) -> None:
-        """The visual tokens u: (P, W), deep (J, P, W)."""
-        super().build(generator)
-        self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
-
-    def image_prompts(self) -> Tensor:
-        return joining_tokens(self.clip, self.vision_prompt, self.config)

@@ -4,11 +4,10 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daptune.data.benchmarks.layouts import READERS
 from daptune.data.benchmarks.registry import Benchmark, find
@@ -127,17 +126,8 @@ def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
     half = math.ceil(len(labels) / 2)
     if half == len(labels):
         raise DataError(f"expected two classes or more to divide into base and new, found {len(labels)}.")
-    return splits.each(lambda table: _only(table, labels[:half])), splits.each(
-        lambda table: _only(table, labels[half:])
-    )
-
-
-def _only(table: ImageTable, chosen: NDArray[np.int64]) -> ImageTable:
-    """The rows of the chosen classes, which become 0, 1, ... in their order."""
-    numbers = np.full(len(table.class_names), -1, np.int64)
-    numbers[chosen] = np.arange(len(chosen))
-    kept = table.subset(np.flatnonzero(numbers[table.labels] >= 0))
-    return replace(kept, labels=numbers[kept.labels], class_names=tuple(table.class_names[label] for label in chosen))
+    base, new = (partial(ImageTable.of_classes, chosen=own) for own in np.split(labels, [half]))
+    return splits.each(base), splits.each(new)
 
 
 def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
