@@ -30,10 +30,10 @@ BATCH = 64
 class Measured:
     """Predictions on n labelled images, and the figures computed from them.
 
-    probabilities   (n, C) float32, rows that sum to 1      labels   (n,) int64, the true classes
+    probabilities   (n, C) floats, rows that sum to 1      labels   (n,) int64, the true classes
     """
 
-    probabilities: NDArray[np.float32]
+    probabilities: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
 
     @cached_property
@@ -60,6 +60,11 @@ class Measured:
     def nll(self) -> float:
         """Mean negative log-likelihood of the true class, in nats."""
         return metrics.negative_log_likelihood(self.labels, self.probabilities)
+
+    @cached_property
+    def calibration_error(self) -> float:
+        """Expected calibration error with 15 bins, 0 to 1."""
+        return metrics.expected_calibration_error(self.labels, self.probabilities)
 
     @cached_property
     def per_class(self) -> NDArray[np.float64]:

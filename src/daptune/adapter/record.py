@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from daptune import files
 from daptune.errors import AdapterError
@@ -51,13 +51,13 @@ class AdapterRecord:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _json_type(hint: Any) -> Any:
-    """JSON type of a field's type, for isinstance."""
-    plain = hint if get_origin(hint) is UnionType else get_origin(hint) or hint
-    return {tuple: list, float: int | float}.get(plain, plain)
+def json_types(hint: Any) -> tuple[type, ...]:
+    """JSON types of a field with this type hint, for isinstance."""
+    parts = [get_origin(part) or part for part in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+    return tuple(list if part is tuple else part for part in parts) + ((int,) if float in parts else ())
 
 
-_TYPES = {name: _json_type(hint) for name, hint in get_type_hints(AdapterRecord).items()}
+_TYPES = {name: json_types(hint) for name, hint in get_type_hints(AdapterRecord).items()}
 del _TYPES["format_version"], _TYPES["labels"]  # checked separately; `labels` may be missing
 
 

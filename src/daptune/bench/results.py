@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import IO, Any, get_args, get_origin
+from typing import IO, Any
 
-from daptune.adapter.record import write_folder
+from daptune.adapter.record import json_types, write_folder
 from daptune.bench.plan import Job, Plan
 from daptune.errors import DataError, PlanError
 from daptune.files import json_line, json_lines, told, try_lock
@@ -112,13 +111,7 @@ class Result:
         return cls(run=run, **found)
 
 
-def _kinds(hint: Any) -> tuple[type, ...]:
-    """JSON types of a field with this type hint."""
-    parts = [get_origin(part) or part for part in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
-    return tuple(list if part is tuple else part for part in parts) + ((int,) if float in parts else ())
-
-
-_KINDS = {item.name: _kinds(item.type) for item in fields(Result) if item.name != "run"}
+_KINDS = {item.name: json_types(item.type) for item in fields(Result) if item.name != "run"}
 _HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
 _WHERE_GIVEN = ("error", "skipped", "curve")  # fields that are left out if empty
 _NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}

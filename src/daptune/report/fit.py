@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
@@ -16,7 +15,7 @@ from daptune.data.cache import Decoder
 from daptune.data.fewshot import sample_fewshot
 from daptune.data.heldout import choose_split, hold_out, read_images
 from daptune.data.table import ImageTable, describe
-from daptune.evaluate import BATCH, measure_beside
+from daptune.evaluate import BATCH, Measured, measure_beside
 from daptune.methods import Method
 from daptune.report.board import MEANING, verdict
 from daptune.report.embedding import MOST_IMAGES, Features, encode, map_figures
@@ -37,7 +36,6 @@ from daptune.report.thumbnails import gallery
 from daptune.train import History
 
 MOST_PICTURES = 12  # maximum number of thumbnails in a gallery
-Floats = NDArray[np.float64]
 Note = Callable[[str], object]
 
 
@@ -53,17 +51,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of the method and of zero-shot CLIP on n test images: probabilities (n, C), labels (n,)."""
+    """Predictions of the method and of zero-shot CLIP on test images."""
 
     table: ImageTable
-    found: dict[str, Floats]  # name -> probabilities; zero-shot first, the method last
+    found: dict[str, Measured]  # zero-shot first, the method last
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        return self.table.labels
-
-    @property
-    def learned(self) -> Floats:
+    def learned(self) -> Measured:
         return list(self.found.values())[-1]
 
 
@@ -112,7 +106,7 @@ def fit_page(
         scored = _score(method, baseline or method, images.test, record.temperature, batch_size, decoder)
     sections = []
     if scored is not None:
-        sections.append(Section("scores", "Scores", tables=[scores_table(scored.labels, scored.found)]))
+        sections.append(Section("scores", "Scores", tables=[scores_table(scored.found)]))
     if history is not None and history.rows:
         caption = "Means over the augmented training images of an epoch, measured during training."
         sections.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
@@ -151,7 +145,7 @@ def _score(
 ) -> Scored:
     found = measure_beside(baseline, method, table, temperature=temperature, batch_size=batch_size, decoder=decoder)
     exact = {name: row.probabilities.astype(np.float64) for name, row in found.items()}
-    return Scored(table, {name: p / p.sum(axis=1, keepdims=True) for name, p in exact.items()})
+    return Scored(table, {name: Measured(p / p.sum(axis=1, keepdims=True), table.labels) for name, p in exact.items()})
 
 
 def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
@@ -159,11 +153,11 @@ def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
         table = recorded_class_table(record)
         return [Section("classes", "By class", tables=[table])] if table is not None else []
     names = record.class_names
-    matrix = metrics.confusion_matrix(scored.labels, scored.learned.argmax(axis=1), len(names))
+    matrix = metrics.confusion_matrix(scored.learned.labels, scored.learned.predicted, len(names))
     figure, pairs = confusion_figure(matrix, names), confused_table(matrix, names)
     figures = [figure] if figure is not None else []
     caption = "Blue: correct, orange: wrong. Shades are shares of the true class, numbers are images."
-    tables = [*([pairs] if pairs is not None else []), class_table(scored.labels, names, scored.found)]
+    tables = [*([pairs] if pairs is not None else []), class_table(names, scored.found)]
     return [Section("classes", "By class", figures=figures, caption=caption, tables=tables)]
 
 
@@ -173,17 +167,16 @@ def _calibration(scored: Scored) -> Section:
         "predictions are overconfident. Larger points are more images. The expected calibration error (ECE, 15 bins) "
         "is the mean length of the orange lines, weighted by images."
     )
-    return Section("calibration", "Calibration", text, figures=reliability_figures(scored.labels, scored.found))
+    return Section("calibration", "Calibration", text, figures=reliability_figures(scored.found))
 
 
 def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
-    p = scored.learned
-    said = p.argmax(axis=1)
-    wrong = np.flatnonzero(said != scored.labels)
+    p, said, labels = scored.learned.probabilities, scored.learned.predicted, scored.learned.labels
+    wrong = np.flatnonzero(said != labels)
     order = wrong[np.argsort(-p[wrong, said[wrong]], kind="stable")][:MOST_PICTURES]
     items = []
     for row in order.tolist():
-        likely, true = int(said[row]), int(scored.labels[row])
+        likely, true = int(said[row]), int(labels[row])
         lines = [f"predicted with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
         items.append((scored.table.images[row], names[likely], [*lines, _file(scored.table, row)]))
     text = f"The {len(items)} of {len(wrong)} wrong predictions with the highest confidence."
@@ -243,7 +236,7 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
         first = f"{record.method} classifies {100 * own:.1f} % of {held_out.get('images')} held-out images correctly"
         beside = f", zero-shot CLIP {100 * plain:.1f} %" if plain is not None and record.method != "zero_shot" else ""
         return [f"{first}{beside} (measured by `daptune fit`).", *lines]
-    hits = {name: (p.argmax(axis=1) == scored.labels).astype(float) for name, p in scored.found.items()}
+    hits = {name: row.correct.astype(float) for name, row in scored.found.items()}
     own = hits[record.method]
     where = f"{len(own)} images ({images.name})" if images is not None else f"{len(own)} images"
     first = f"{record.method} classifies {100 * own.mean():.1f} % of {where} correctly"
@@ -254,12 +247,12 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
             f", {abs(100 * d.difference):.1f} percentage points {word} than zero-shot CLIP (the 95 % interval "
             f"{signed(d.low)} to {signed(d.high)} {MEANING[verdict(d)]})"
         )
-    recall = metrics.per_class_accuracy(scored.labels, scored.learned.argmax(axis=1), len(record.class_names))
+    recall = scored.learned.per_class
     known = np.flatnonzero(~np.isnan(recall))
     worst = known[np.argsort(recall[known], kind="stable")][:3]
     listed = ", ".join(f"{record.class_names[place]} ({100 * recall[place]:.0f} %)" for place in worst)
-    error = metrics.expected_calibration_error(scored.labels, scored.learned)
-    surer = scored.learned.max(axis=1).mean() - own.mean()
+    error = scored.learned.calibration_error
+    surer = scored.learned.probabilities.max(axis=1).mean() - own.mean()
     tendency = "overconfident" if surer > 0 else "underconfident"
     return [
         first + ".",

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune import metrics
+from daptune.evaluate import Measured
 from daptune.report.svg import FACE, INK, RULE, SERIES, SOFT, Figure, finished, panel
 from daptune.train import EpochRow
 
 MOST_CLASSES = 40  # maximum number of classes of a readable confusion matrix
-Floats = NDArray[np.float64]
 
 
 def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
@@ -76,20 +76,20 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure 
         return finished(drawing, "confusion", f"confusion matrix: {right} of {int(matrix.sum())} images are correct")
 
 
-def reliability_figures(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> list[Figure]:
-    """A diagram for each name -> probabilities (n, C): accuracy by confidence in 15 bins of equal width.
+def reliability_figures(found: Mapping[str, Measured]) -> list[Figure]:
+    """A diagram for each method, by name: accuracy by confidence in 15 bins of equal width.
 
     Guo et al. 2017, figure 1. Larger points have more images in their bin.
     """
     figures = []
-    for name, p in found.items():
-        error = metrics.expected_calibration_error(labels, p)
+    for name, measured in found.items():
+        error = measured.calibration_error
         with panel(height=4.4) as (drawing, axes):
             axes.plot([0, 100], [0, 100], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
-            for confidence, right in metrics.by_confidence(labels, p):
+            for confidence, right in metrics.by_confidence(measured.labels, measured.probabilities):
                 x, y = 100 * confidence.mean(), 100 * right.mean()
                 axes.plot([x, x], [x, y], color=SERIES[1], linewidth=1.6, alpha=0.7)
-                size = 3 + 13 * (len(right) / len(labels)) ** 0.5
+                size = 3 + 13 * (len(right) / len(measured.labels)) ** 0.5
                 axes.plot(x, y, "o", color=SERIES[0], markersize=size, alpha=0.85, markeredgewidth=0)
             axes.set(xlim=(0, 101), ylim=(-3, 103), xlabel="confidence, %", ylabel="accuracy, %", aspect="equal")
             axes.set_title(f"{name}: ECE {100 * error:.1f} points")

@@ -9,30 +9,27 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
+from daptune.evaluate import Measured
 from daptune.report.table import Table, mark_best, number, points, share, text_row
 
 MOST_PAIRS = 15
-Floats = NDArray[np.float64]
 
 
-def scores_table(labels: NDArray[np.int64], found: Mapping[str, Floats]) -> Table:
-    """Accuracy, macro-F1, log-likelihood and calibration error of each name -> probabilities (n, C)."""
-    rows = []
-    for name, p in found.items():
-        said = p.argmax(axis=1)
-        nll = number(metrics.negative_log_likelihood(labels, p), ".3f")
-        error = share(metrics.expected_calibration_error(labels, p))
-        rows.append(
-            text_row(name, share(metrics.accuracy(labels, said)), share(metrics.macro_f1(labels, said)), nll, error)
-        )
+def scores_table(found: Mapping[str, Measured]) -> Table:
+    """Accuracy, macro-F1, log-likelihood and calibration error of each method, by name."""
+    rows = [
+        text_row(name, share(row.accuracy), share(row.macro_f1), number(row.nll, ".3f"), share(row.calibration_error))
+        for name, row in found.items()
+    ]
+    images = len(next(iter(found.values())).labels)
     columns = ("method", "accuracy, %", "macro-F1, %", "negative log-likelihood, nats ↓", "ECE, points ↓")
-    return Table("scores", f"On {len(labels)} images", columns, mark_best(rows, (1, 2)))
+    return Table("scores", f"On {images} images", columns, mark_best(rows, (1, 2)))
 
 
-def class_table(labels: NDArray[np.int64], names: Sequence[str], found: Mapping[str, Floats]) -> Table:
+def class_table(names: Sequence[str], found: Mapping[str, Measured]) -> Table:
     """A row per class with images, for the last of `found`, lowest recall first, compared with the first of `found`."""
     size = len(names)
-    matrices = [metrics.confusion_matrix(labels, p.argmax(axis=1), size) for p in found.values()]
+    matrices = [metrics.confusion_matrix(row.labels, row.predicted, size) for row in found.values()]
     matrix = matrices[-1]
     counts, said, right = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
     plain = matrices[0].diagonal() / np.maximum(counts, 1) if len(found) > 1 else None

@@ -128,8 +128,10 @@ def launch(devices: int, work: Callable[[], int]) -> int:
 
     The first SIGINT or SIGTERM is passed on, so that they save their state; a second one kills them.
     """
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
     context = multiprocessing.get_context("spawn")
-    port, processes, pipes = _free_port(), [], []
+    port, processes, pipes = get_free_port(), [], []
     for rank in range(devices):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_serve, args=(work, rank, devices, port, theirs), daemon=True)
@@ -202,10 +204,3 @@ def _serve(work: Callable[[], int], rank: int, size: int, port: int, pipe: Conne
     except BaseException as error:
         pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
         raise
-
-
-def _free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port: int = place.getsockname()[1]
-        return port
