@@ -30,7 +30,7 @@ BATCH = 64
 class Measured:
     """Predictions on n labelled images, and the figures computed from them.
 
-    probabilities   (n, C) floats, rows that sum to 1      labels   (n,) int64, the true classes
+    probabilities   (n, C), float32 as measured, rows that sum to 1      labels   (n,) int64, the true classes
     """
 
     probabilities: NDArray[np.floating[Any]]
