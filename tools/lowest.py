@@ -58,13 +58,13 @@ class Part:
         self.work.mkdir(parents=True)
 
     def install(self, uv: Path) -> None:
-        """The lowest versions, and pytest as it is."""
+        """The lowest versions, and what the tests of `core` need as it is."""
         wanted = f"{ROOT}[{self.name}]" if self.name != "core" else str(ROOT)
         check([uv, "venv", "--quiet", "--clear", "--python", sys.executable, self.environment])
         install = [uv, "pip", "install", "--quiet", "--python", self.python]
         newly = ["--refresh-package", "daptune"]  # uv builds a folder again only where its pyproject.toml is another
         check([*install, "--resolution", "lowest-direct", *newly, wanted])
-        check([*install, "pytest"])
+        check([*install, "pytest", "hypothesis"])
 
     def versions(self, uv: Path) -> dict[str, str]:
         """What is installed of what pyproject.toml names for this part."""
@@ -72,10 +72,10 @@ class Part:
         installed = {plain(each["name"]): each["version"] for each in json.loads(listed)}
         return {name: installed[name] for name in map(plain, requirements()[self.name]) if name in installed}
 
-    def daptune(self, *words: str) -> str:
+    def daptune(self, *words: str, **variables: str) -> str:
         """What the command prints; CalledProcessError where it fails."""
         self.ran.append(words[0])
-        return check([self.environment / "bin" / "daptune", *words], self.work)
+        return check([self.environment / "bin" / "daptune", *words], self.work, **variables)
 
     def fit(self) -> None:
         """Pictures, and an adapter that has seen them twice; what another part has made is taken, but for `core`."""
@@ -103,7 +103,7 @@ class Part:
 
 
 def core(part: Part) -> None:
-    """Learn, measure, label; a linear probe; a plan; pixels and tokens beside those of the original."""
+    """Learn, measure, label; a linear probe; a plan; to a Hub and back; pixels and tokens beside the originals."""
     part.daptune("methods")
     part.fit()
     part.daptune("show", "adapter")
@@ -114,7 +114,15 @@ def core(part: Part) -> None:
     part.daptune("eval", "nothing", "pictures")
     (part.work / "plan.toml").write_text(PLAN)
     part.daptune("bench", "plan.toml", "--processes", "1")
-    tests = ["clip/test_preprocess.py", "clip/test_tokenizer.py", "clip/test_hub.py", "adapter/test_sharing.py"]
+    sys.path.insert(0, str(ROOT / "tests"))
+    from stand_in_hub import TOKEN, running_hub
+
+    with running_hub() as hub:  # for whole processes: huggingface_hub reads its address once, when it is imported
+        there = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(part.work / "hub")}
+        part.daptune("push", "adapter", "hf:user/lowest", **there)
+        part.daptune("pull", "hf:user/lowest", **there)
+        part.daptune("eval", "hf:user/lowest", "pictures", **there)
+    tests = ["clip/test_preprocess.py", "clip/test_tokenizer.py", "clip/test_hub.py"]
     check([part.python, "-m", "pytest", "-q", *(ROOT / "tests" / test for test in tests)], ROOT)
 
 
@@ -254,9 +262,10 @@ def listens(server: subprocess.Popen[bytes], port: int) -> None:
     raise RuntimeError(f"nothing listens on port {port}")
 
 
-def check(command: list[str | Path], folder: Path | None = None) -> str:
+def check(command: list[str | Path], folder: Path | None = None, **variables: str) -> str:
     """Run it and return what it prints; CalledProcessError with all that it said where it fails."""
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
+    environment = os.environ | variables
+    done = subprocess.run(list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, list(map(str, command)), done.stdout, done.stderr)
     return done.stdout
