@@ -3,7 +3,7 @@
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from daptune.methods import Method, SupportSet
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 from daptune.train.loop import grouped
+from daptune.train.parallel import Ranks
 from daptune.train.run import identity_of
 from daptune.train.schedule import learning_rate
 
@@ -257,6 +258,67 @@ def test_of_many_epochs_about_fifty_are_validated() -> None:
     assert [row.epoch for row in history.rows if row.val_accuracy is not None] == list(range(2, 71, 2))
     _, history = train(config=replace(CONFIG, epochs=51))
     assert [row.epoch for row in history.rows if row.val_accuracy is not None] == [*range(2, 51, 2), 51]
+
+
+class Second(Ranks):
+    """The second of two processes, with half of each batch's weight; the first has the same images and gradients."""
+
+    first = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alike: list[Tensor] = []
+        self.whole: list[bool] = []
+        self.weights: list[float] = []
+
+    def begin_alike(self, tensors: Iterable[Tensor]) -> None:
+        self.alike += tensors
+
+    def share(self, images: Tensor, labels: Tensor, *, whole: bool = False) -> tuple[Tensor, Tensor, float]:
+        self.whole.append(whole)
+        return images, labels, 0.5
+
+    def mean(self, terms: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+        self.weights.append(weight)
+        return dict(terms)
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad *= 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_second_process_learns_what_one_alone_does_and_writes_nothing(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sharing(SmallMethod):
+        whole_batch = whole
+
+    alone, expected = train()
+    ranks, method, told = Second(), Sharing(), []
+    monkeypatch.setattr("daptune.train.loop.Ranks", lambda: ranks)
+    _, found = train(tmp_path, method=method, progress=told.append)
+    assert list(map(id, ranks.alike)) == list(map(id, [*method.parameters(), *method.buffers()]))
+    assert ranks.whole == [whole] * 18 and ranks.weights == [0.5] * 18
+    assert same(method.state_dict(), alone.state_dict())
+    assert [row.losses for row in found.rows] == [row.losses for row in expected.rows]
+    assert not told and not list(tmp_path.iterdir())
+
+
+def test_the_compiler_is_looked_at_first_and_for_the_methods_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: torch.device) -> None:
+        raise TrainingError(f"no compiler for {device}")
+
+    monkeypatch.setattr("daptune.train.loop.check_compiler", refuse)
+    method = SmallMethod()
+    with pytest.raises(TrainingError, match="no compiler for cpu"):
+        train(method=method, config=replace(CONFIG, compile=True))
+    assert not method.fitted
+
+
+def test_without_a_folder_no_image_is_read_for_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daptune.train.loop.identity_of", None)
+    assert len(train()[1].rows) == 3
 
 
 def test_best_val_needs_validation_images() -> None:
