@@ -184,7 +184,7 @@ def test_the_bootstrap_of_a_mean_resamples_each_set_by_itself() -> None:
 def test_holm_by_hand() -> None:
     """3 x 0.01, 2 x 0.02, and 0.03 raised to what came before it."""
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.5, 0.9]) == holm([0.7, 0.6]) == [1.0, 1.0] and holm([]) == []
     assert holm([0.9, 0.001, 0.04, 0.01]) == pytest.approx([0.9, 0.004, 0.08, 0.03])
 
 

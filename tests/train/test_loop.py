@@ -3,7 +3,8 @@
 import errno
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,28 @@ def test_a_second_process_learns_what_one_alone_does_and_writes_nothing(
     assert not told and not list(tmp_path.iterdir())
 
 
+def test_a_stop_asked_for_in_another_process_stops_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Second()
+    monkeypatch.setattr(ranks, "any", lambda asked: asked or len(ranks.weights) >= 10)
+    monkeypatch.setattr("daptune.train.loop.Ranks", lambda: ranks)
+    with pytest.raises(Interrupted, match="stopped after step 5 of 9"):
+        train(tmp_path)
+
+
+def test_compiled_graphs_begin_anew_for_each_step_and_validation_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, begun = [], []
+
+    @contextmanager
+    def compiled(*arguments: Any) -> Iterator[Callable[[], None]]:
+        given.append(arguments)
+        yield lambda: begun.append(1)
+
+    monkeypatch.setattr("daptune.train.loop.check_compiler", lambda _: None)
+    monkeypatch.setattr("daptune.train.loop.compiled_blocks", compiled)
+    method, _ = train(config=replace(CONFIG, compile=True))
+    assert given == [(method, True)] and len(begun) == 9 + 3 * 3  # 9 images are 3 batches
+
+
 def test_the_compiler_is_looked_at_first_and_for_the_methods_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(device: torch.device) -> None:
         raise TrainingError(f"no compiler for {device}")
@@ -463,6 +486,15 @@ def test_batches_are_grouped_from_a_step_on(step: int, size: int, expected: list
     batches = list(loader.epoch(3))[step * size :]
     flat = [images for group in groups for images, _ in group]
     assert len(flat) == len(batches) and all(torch.equal(a, b) for a, (b, _) in zip(flat, batches, strict=True))
+
+
+def test_behind_the_last_step_the_loader_is_left_alone() -> None:
+    class Silent(SmallLoader):
+        def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+            raise NotImplementedError
+
+    for step, size in ((6, 1), (3, 2), (2, 3), (2, 4)):  # 6 batches
+        assert list(grouped(Silent(), 0, step, size)) == []
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
