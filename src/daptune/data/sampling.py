@@ -43,6 +43,11 @@ class Sampler:
         groups = tuple(np.split(by_class, np.cumsum(counts[counts > 0])[:-1]))
         return cls(groups, (most,) * len(groups), seed)
 
+    @property
+    def whole(self) -> bool:
+        """Whether an epoch is a pass over all images."""
+        return all(quota == len(group) for quota, group in zip(self.quotas, self.groups, strict=True))
+
     def __len__(self) -> int:
         """Draws in an epoch, N."""
         return sum(self.quotas)

@@ -1,5 +1,6 @@
 """Weights of classes in the loss, for classes with very different numbers of images or costs of mistakes."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from daptune.data.table import ImageTable
 from daptune.data.tabular import csv_rows
 from daptune.errors import DataError, suggest
-from daptune.files import read_json, reason
+from daptune.files import reason
 
 AUTO = "auto"
 """Weights by inverse frequency."""
@@ -64,14 +65,15 @@ def read_class_weights(path: Path) -> dict[str, float]:
 
 def _json_rows(path: Path) -> list[tuple[str, Any]]:
     try:
-        content = read_json(path)
+        # pairs and not a dict, in which the last of two weights for a class would win
+        content = json.loads(path.read_text("utf-8"), object_pairs_hook=list)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason(error)}); name a CSV or JSON file of weights") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is not JSON ({error})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, list) or not all(isinstance(row, tuple) for row in content):
         raise DataError(f'{path.name}: expected an object such as {{"cat": 1, "dog": 5}}')
-    return list(content.items())
+    return content
 
 
 def _named(given: Mapping[str, Any], names: tuple[str, ...]) -> npt.NDArray[np.float64]:

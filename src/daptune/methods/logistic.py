@@ -3,8 +3,9 @@
 The protocol of KaiyangZhou/CoOp lpclip/linear_probe.py, after Radford et al. 2021 (arXiv 2103.00020, appendix A.3):
 L2-penalised, L-BFGS, at most 1,000 iterations, float64. C is the best value of a grid by validation accuracy (first on
 ties); then a bracket of a decade on each side is bisected in log10 C, keeping the better end (the smaller on ties).
-Without validation images, accuracy is that of a stratified cross-validation (up to 5 folds) on the training images; if
-a class has only one image, C is 1. Weights of classes, if given, count in the loss and in the accuracy of the search.
+Without validation images, accuracy is that of a stratified cross-validation (up to 5 folds) on the training images, or
+of its first fold if there are many; if a class has only one image, C is 1. Weights of classes, if given, count in the
+loss and in the accuracy of the search.
 """
 
 import math
@@ -19,6 +20,8 @@ Arrays = tuple[NDArray[np.float64], NDArray[np.int64]]  # features (n, D), label
 Linear = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (C, D), bias (C,)
 Weights = NDArray[np.float64] | None  # of the classes in the loss, (C,)
 UNSEARCHED_C = 1.0
+MANY_IMAGES, MANY_PER_CLASS = 2000, 16
+"""With more images than both, beyond few-shot protocols, one of the folds scores the search: it has images enough."""
 
 
 def fit_logistic(c: float, features: NDArray[np.float64], labels: NDArray[np.int64], weights: Weights = None) -> Linear:
@@ -71,6 +74,8 @@ def _scorer(known: Arrays, held_out: Arrays | None, weights: Weights, seed: int)
 
         pool = known
         folds = list(StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed).split(features, labels))
+        if len(labels) > max(MANY_IMAGES, MANY_PER_CLASS * (int(labels.max()) + 1)):
+            folds = folds[:1]
 
     @cache  # a bisection scores its better end twice
     def score(exponent: float) -> float:

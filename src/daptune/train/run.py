@@ -33,7 +33,6 @@ ACCURACY = "accuracy"  # stored with the loss terms under this name
 LOOK_EVERY = 10  # steps between copies of the losses to the host: each copy synchronises the device
 VALIDATIONS = 50  # per run, about: with few images an epoch has one or two steps, and validation would dominate
 LEAST_VALIDATIONS = 5
-LATER_SETTINGS = ("steps", "sampling", "epoch_shots")  # earlier checkpoints lack them, which means their defaults
 
 
 @dataclass
@@ -54,9 +53,8 @@ class State:
 
 def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, config: TrainConfig) -> dict[str, Any]:
     """What must be the same in a checkpoint and the run that resumes it, as JSON values."""
-    # how often to save and what to recompute does not change the result
-    left_out = {"checkpoint_seconds", "memory"}
-    left_out |= {name for name in LATER_SETTINGS if getattr(config, name) == getattr(TrainConfig, name)}
+    # how often to save and what to recompute does not change the result; `images` has what is drawn, `epochs` the steps
+    left_out = ("checkpoint_seconds", "memory", "sampling", "epoch_shots", "steps")
     settings = {name: value for name, value in asdict(config).items() if name not in left_out}
     images, validation = (
         loader and {"fingerprint": loader.table.fingerprint(), "seed": loader.seed, "batches": loader.batches_per_epoch}
@@ -72,6 +70,8 @@ def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, con
         "images": images,
         "validation": validation,
     }
+    if train.sampler is not None:
+        identity["images"] |= {"groups": len(train.sampler.groups), "draws": len(train.sampler)}
     if method.class_weight is not None:
         identity["class_weight"] = method.class_weight.tolist()
     plain: dict[str, Any] = json.loads(json.dumps(identity))
@@ -106,8 +106,8 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
     if checkpoint is None:
         log.info("no checkpoint in %s yet: training starts from the beginning", run_dir)
     elif found := difference(checkpoint.identity, identity):
-        if "epoch_shots" in identity["train"] and "sampling" not in checkpoint.identity["train"]:
-            found += " (an earlier version learned from 16 images a class by default: --shots 16)"
+        if "draws" in identity["images"] and "draws" not in checkpoint.identity["images"]:
+            found += " (a run of 16 images of each class, the default of earlier versions, needs --shots 16)"
         raise TrainingError(
             f"The run in {run_dir} was started with different settings: {found}; "
             "use the same ones with --resume, or train in another folder."

@@ -119,9 +119,8 @@ class TrainConfig:
 
     def sampler(self, labels: Indices, seed: int) -> Sampler | None:
         """What draws the epochs of images with labels (n,); None: whole passes."""
-        if self.sampling == "shuffled" and self.epoch_shots is None:
-            return None
-        return Sampler.of(labels, self.sampling, self.epoch_shots, seed)
+        sampler = Sampler.of(labels, self.sampling, self.epoch_shots, seed)
+        return None if sampler.whole else sampler
 
     def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
         """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`."""
