@@ -155,7 +155,7 @@ def test_draws_of_a_sampler_resume_to_the_same_bits(tmp_path: Path) -> None:
     loader, config = drawing(**settings)
     whole, _ = train(tmp_path / "whole", loader=loader, config=config)
     asked = iter(range(100))
-    with pytest.raises(Interrupted, match="after step [45] of 9"):  # within the second of three epochs
+    with pytest.raises(Interrupted, match=r"after step [45] of 9"):  # within the second of three epochs
         train(tmp_path / "run", loader=drawing(**settings)[0], config=config, stop=lambda: next(asked) >= 7)
     method, _ = train(tmp_path / "run", loader=drawing(**settings)[0], config=config, resume=True)
     assert ends_like(tmp_path / "run", tmp_path / "whole") and same(method.state_dict(), whole.state_dict())
