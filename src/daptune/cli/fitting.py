@@ -83,9 +83,9 @@ def weights_text(classifier: FewShotClassifier) -> str:
 
 def _drawn(config: TrainConfig) -> str:
     if config.epoch_shots is None:
-        return "" if config.sampling == "shuffled" else ", classes drawn evenly"
+        return "" if config.sampling == "shuffled" else " (classes drawn evenly)"
     each = f" of at most {config.epoch_shots} images a class"
-    return f"{each}, classes drawn evenly," if config.sampling == "balanced" else each
+    return f"{each} (classes drawn evenly)" if config.sampling == "balanced" else each
 
 
 def prompt_text(method: Method) -> str:
