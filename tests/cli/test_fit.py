@@ -297,6 +297,15 @@ def test_all_images_count_and_those_left_out_are_told(daptune: Command, pictures
     assert json.loads(Path("adapter/adapter.json").read_text())["shots"] == 3
 
 
+def test_uneven_classes_are_told_to_a_probe(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
+    common = ("--backbone", made_up_backbone, "--method", "linear_probe", "--holdout", "0", "--json")
+    assert "uneven" not in daptune("fit", pictures, *common).json["card"]
+    for number in range(2, 10):
+        (pictures / "red" / f"{number}.png").unlink()
+    assert "--class-weight auto" in daptune("fit", pictures, *common).json["card"]["uneven"]
+    assert "uneven" not in daptune("fit", pictures, *common, "--class-weight", "auto").json["card"]
+
+
 def test_weights_of_classes(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
     common = ("--backbone", made_up_backbone, "--method", "coop", "--epochs", "2", "--set", "text_tokens=2")
     Path("w.csv").write_text("class,weight\nred,4\ngreen thing,1\nblue_thing,1\n")

@@ -10,6 +10,9 @@ from daptune.evaluate import BATCH
 from daptune.methods import Method
 from daptune.train import Progress, TrainConfig
 
+UNEVEN = 4
+"""Ratio of the largest to the smallest class from which `fit` advises weights."""
+
 
 @contextmanager
 def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterator[Callable[[Progress], None]]:
@@ -63,6 +66,8 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         card["left out"] = f"{classifier.left_out_:,} of {whole:,} training images; --shots all learns from them too"
     if classifier.class_weight is not None:
         card["class weights"] = weights_text(classifier)
+    elif method.weighs_classes and counts.max() >= UNEVEN * counts.min():
+        card["uneven"] = "large classes count more; --class-weight auto makes them count alike"
     if learned:
         card["training"] = (
             f"{config.optimizer}, learning rate {config.lr:g}, {config.epochs} epochs{_drawn(config)}, batches of "
