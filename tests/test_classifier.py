@@ -454,3 +454,42 @@ def test_a_method_without_a_loss_takes_no_weights(
 ) -> None:
     with pytest.raises(MethodError, match=f"{method} has no loss to weigh classes in; leave out class_weight"):
         quick(made_up_backbone, method, method_options=None, class_weight="auto").fit(*paths_and_labels)
+
+
+def test_prompts_say_other_names_and_answers_keep_the_labels(made_up_backbone: str, tmp_path: Path) -> None:
+    """Integers here, with gaps; the reference is a classifier whose labels are the names."""
+    images, numbers, words = [], [], []
+    for number, (word, count) in {17: ("red", 4), 3: ("blue thing", 2), 8: ("green", 3)}.items():
+        for seed in range(count):
+            save_picture(tmp_path / f"{number}-{seed}.png", (200, 30 * number % 256, 0), seed)
+            images.append(str(tmp_path / f"{number}-{seed}.png"))
+            numbers.append(number)
+            words.append(word)
+    given = {17: "red", "3": ["blue thing"], 8: ("green",), 99: "nothing"}
+    found = quick(made_up_backbone, class_names=given).fit(images, numbers)
+    same = quick(made_up_backbone, class_names=["blue thing", "green", "red"]).fit(
+        images, [["blue thing", "green", "red"].index(word) for word in words]
+    )
+    assert found.classes_.tolist() == [3, 8, 17] and found.method_.class_names == ("3", "8", "17")
+    assert np.array_equal(found.predict_proba(images), same.predict_proba(images))
+    loaded = daptune.load(found.save(tmp_path / "adapter"))
+    assert loaded.method_.names == {"3": ("blue thing",), "8": ("green",), "17": ("red",)}
+    assert loaded.predict(images).tolist() == found.predict(images).tolist()
+    assert loaded.record_.format_version == 2 and same.record_.format_version == 1 and same.record_.names is None
+    other = loaded.with_classes({"x": ["cat", "kitten"], "y": "dog"})
+    assert other.classes_.tolist() == ["x", "y"] and other.record_.names == {"x": ["cat", "kitten"], "y": ["dog"]}
+
+
+def test_names_that_clip_cannot_read_are_told_once(
+    made_up_backbone: str, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pictures / CLASSES[0]).rename(pictures / "n01532829")
+    quick(made_up_backbone).fit(pictures)
+    (line,) = (message for message in caplog.messages if "cannot read" in message)
+    assert "cannot read 1 of 3 class names (n01532829)" in line and "--names names.csv" in line
+    assert "--method prototype or linear_probe" in line
+    caplog.clear()
+    labels = {path.name: "cat" if path.name.startswith("n0") else path.name for path in pictures.iterdir()}
+    quick(made_up_backbone, class_names=labels).fit(pictures)
+    quick(made_up_backbone, "linear_probe", method_options=None).fit(pictures)
+    assert not [message for message in caplog.messages if "cannot read" in message]

@@ -2,12 +2,27 @@
 
 import logging
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import daptune
+from daptune.clip.tokenizer import Tokenizer
+from daptune.data import read_source
+from daptune.data.demo import demo_styles, extract_demo
 from daptune.errors import DataError, MethodError
-from daptune.names import check_class_names, name_key, plain_key, readable, sort_key
+from daptune.names import (
+    check_class_names,
+    match_names,
+    name_key,
+    names_by_class,
+    own_names,
+    plain_key,
+    readable,
+    sort_key,
+    unreadable,
+)
 
 
 def test_case_underscores_blanks_and_unicode_form_do_not_count() -> None:
@@ -70,3 +85,72 @@ def test_names_that_read_alike(names: list[str], refused_by: set[str], caplog: p
 def test_a_name_that_stands_twice_behind_one_that_reads_the_same() -> None:
     with pytest.raises(DataError, match="'cat' occurs twice"):
         check_class_names(["Cat", "cat", "cat"], alike="logged")
+
+
+def test_labels_are_their_own_names_unless_others_are_given() -> None:
+    assert names_by_class(["cat", "dog"]) == {"cat": ("cat",), "dog": ("dog",)}
+    given = names_by_class({17: "cat", "n02": ["dog", "puppy"]})
+    assert given == {"17": ("cat",), "n02": ("dog", "puppy")}
+    assert own_names(names_by_class(["cat"])) and not own_names(given) and own_names({"cat": ["cat"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"1": "cat", "2": " "}, "class '2': expected a name of letters, found ' '"),
+        ({"1": []}, "class '1': expected a name of letters, found an empty list"),
+        ({"1": 3}, "class '1': expected a name of letters, found 3"),
+        ({"1": ["cat", "Cat"]}, "class '1': the name 'Cat' is given twice; remove one"),
+        ({}, "expected at least 1 classes"),
+    ],
+)
+def test_names_that_cannot_be_used(given: Any, message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        names_by_class(given, error=MethodError)
+
+
+def test_names_of_the_classes_of_a_source(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"Hot dog": "sausage", 3: ["cat", "kitten"]}
+    assert match_names(("3", "hot_dog"), given) == {"3": ("cat", "kitten"), "hot_dog": ("sausage",)}
+    assert not caplog.records
+    assert match_names(["3"], given) == {"3": ("cat", "kitten")}
+    assert "the names for 'Hot dog' are left out: there are no such classes" in caplog.text
+    with pytest.raises(DataError, match=r"no name is given for 1 of the 2 classes: '4'; .*names for 'Hot dog'"):
+        match_names(["3", "4"], given)
+    with pytest.raises(DataError, match="given for 'a b' and for 'A_b', which are one class"):
+        match_names(["a b"], {"a b": "x", "A_b": "y"})
+
+
+def test_classes_with_the_same_names_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    names_by_class({"1": ["crane", "bird"], "2": ["bird", "Crane"], "3": "crane"})
+    assert caplog.messages == ["Classes '1' and '2' have the same names: CLIP cannot distinguish them."]
+
+
+# names of the benchmark data sets that are least like words
+ODD = [
+    "707-320", "A300B4", "A310", "An-12", "BAE_125", "C-130", "C-47", "CRJ-200", "DC-3", "DH-82", "DR-400", "F-16A/B",
+    "F/A-18", "Il-76", "L-1011", "MD-11", "PA-28", "SR-20", "Tu-134", "Yak-42", "Fokker_100", "BMW_X6_SUV_2012",
+    "GMC_Savana_Van_2012", "pho", "gyoza", "lynx", "gar", "ox", "tv", "t-shirt", "Yin_yang", "hi-hat", "HighwayOrRoad",
+    "001.Black_footed_Albatross", "rack_car_2", "7up",
+]  # fmt: skip
+
+
+@pytest.fixture(params=["CLIP", "tiny"])
+def encode(request: pytest.FixtureRequest) -> Any:
+    own = Path(daptune.__file__).parent / "clip" / "tiny" / "tokenizer.json"
+    return Tokenizer(own if request.param == "tiny" else None).encode
+
+
+def test_ordinary_names_are_readable(encode: Any, tmp_path: Path) -> None:
+    listed = Path(daptune.__file__).parent / "data" / "benchmarks" / "imagenet_classnames.txt"
+    imagenet = [line.split(" ", 1)[1] for line in listed.read_text("utf-8").splitlines()]
+    demo = read_source(extract_demo(tmp_path) / demo_styles()[0]).train.class_names
+    assert len(imagenet) == 1000 and len(demo) > 20
+    assert unreadable([*imagenet, *demo, *ODD], encode) == []
+
+
+def test_ids_numbers_and_other_scripts_are_not(encode: Any) -> None:
+    ids = ["n01532829", "17", "003", "cls_03", "class3", "img_0012", "id-12345", "label 2"]
+    strange = ["猫", "собака", "ネコ", "고양이", "γάτα", "قطة", "कुत्ता", "כלב"]
+    assert unreadable([*ids, "dog", *strange, "猫 (cat)"], encode) == [*ids, *strange]
+    assert unreadable([*ids, *strange]) == ids

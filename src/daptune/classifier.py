@@ -31,8 +31,9 @@ from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight, class_weights
 from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, measure
-from daptune.methods import MethodConfig, get_method, make_config
+from daptune.methods import MethodConfig, get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
+from daptune.names import ClassNames, match_names
 from daptune.predict.predictor import Predictor
 from daptune.presets import PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
@@ -50,7 +51,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
     class_weight    weights of the classes in the loss: "auto" by inverse frequency, or numbers by class name; None: 1
-    class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
+    class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits.
+                    Or {label: name or [names]}: prompts say these, answers keep the labels (`n01532829`, `猫`, 17)
     start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
     preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
                     words; options override them
@@ -79,7 +81,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     method_options: Mapping[str, Any] | None = None
     train_options: Mapping[str, Any] | None = None
     class_weight: str | Mapping[Any, float] | None = None
-    class_names: Sequence[str] | None = None
+    class_names: ClassNames | None = None
     start_from: str | Path | None = None
     preset: str | None = None
     dataset: str | None = None
@@ -116,13 +118,14 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             delattr(self, name)
         method_class, method_config, train_config = self.settings()
         decoder = Decoder(cache_dir=self.cache_dir) if decoder is None else decoder
-        names = self.class_names
+        given_names = self.class_names if isinstance(self.class_names, Mapping) else None
+        names = None if isinstance(self.class_names, Mapping) else self.class_names
         source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
         self.test_name_ = "test split"
         if holdout is None:
-            splits = read_source(source, label_names=names)
+            splits = read_source(source, label_names=names, own_ids=given_names is not None)
         else:
-            splits = read_images(source, label_names=names, decoder=decoder)
+            splits = read_images(source, label_names=names, own_ids=given_names is not None, decoder=decoder)
             splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
         drawn = draw_readable(splits.train, self._shots, self.seed, splits.val if val is None else val, decoder)
         self.left_out_ = len(splits.train) - len(drawn.train)
@@ -130,10 +133,13 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
 
+        labelled = drawn.train.class_names
+        spoken = labelled if given_names is None else match_names(labelled, given_names)
         backbone = self.backbone
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, precision=self.precision, device=self.device)
-        method = method_class(backbone, drawn.train.class_names, method_config, seed=self.seed)
+        method = method_class(backbone, spoken, method_config, seed=self.seed)
+        say_unreadable(method)
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
@@ -203,14 +209,19 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         check_is_fitted(self, "record_")
         return save_adapter(folder, self.method_, self.record_)
 
-    def with_classes(self, class_names: Sequence[str]) -> Self:
-        """A new classifier with the same prompts for other classes; MethodError if they depend on the old classes."""
+    def with_classes(self, class_names: ClassNames) -> Self:
+        """A new classifier with the same prompts for other classes, or for {label: name or [names]}.
+
+        Raises MethodError if the prompts depend on the old classes.
+        """
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)
+        say_unreadable(method)
         data = dict(self.record_.data)
         data.pop("class_weight", None)  # of the old classes
         record = make_record(method, self.backbone_, shots=self._shots, seed=self.seed, data=data)
-        other: Self = clone(self).set_params(class_names=list(class_names), class_weight=None)
+        kept = dict(class_names) if isinstance(class_names, Mapping) else list(class_names)
+        other: Self = clone(self).set_params(class_names=kept, class_weight=None)
         other.classes_ = np.array(method.class_names)
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
         return other

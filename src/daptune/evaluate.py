@@ -21,6 +21,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
 from daptune.methods import Method, get_method, make_config
+from daptune.names import ClassNames
 
 BATCH = 64
 """Default number of images per batch."""
@@ -167,9 +168,12 @@ def _answers(
 
 
 def zero_shot(
-    backbone: Backbone, class_names: Sequence[str], templates: Sequence[str] = (), dataset: str | None = None
+    backbone: Backbone, class_names: ClassNames, templates: Sequence[str] = (), dataset: str | None = None
 ) -> Method:
-    """The zero-shot classifier to compare with, with `templates` or those of a benchmark data set."""
+    """The zero-shot classifier to compare with, with `templates` or those of a benchmark data set.
+
+    `class_names` may map labels to the names in prompts: `Method.names`.
+    """
     options: dict[str, object] = {}
     if templates:
         options = {"templates": tuple(templates)}

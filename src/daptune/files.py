@@ -112,10 +112,13 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file in UTF-8. Raises OSError, or ValueError for invalid or too deeply nested JSON."""
+def read_json(path: Path, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Read a JSON file in UTF-8. Raises OSError, or ValueError for invalid or too deeply nested JSON.
+
+    `pairs` makes an object of its (key, value) pairs, e.g. to notice a key that occurs twice; default: a dict.
+    """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

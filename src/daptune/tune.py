@@ -264,12 +264,14 @@ def _folds(table: ImageTable, folds: int, seed: int) -> Iterator[tuple[ImageTabl
 def _check(study: Any, search: Search, run: Path) -> None:
     classifier = search.classifier
     backbone = classifier.backbone
-    identity = {
+    identity: dict[str, Any] = {
         "method": classifier.method, "backbone": getattr(backbone, "sha256", str(backbone)), "seed": classifier.seed,
         "images": search.fingerprint, "measured": search.how,
         "options": {**(classifier.method_options or {}), **(classifier.train_options or {})},
         "searched": [setting.name for setting in search.settings],
     }  # fmt: skip
+    if classifier.class_names is not None:
+        identity["names"] = classifier.class_names
     now = json.loads(json.dumps(identity, default=str))
     if (there := study.user_attrs.get("identity")) is None:
         study.set_user_attr("identity", now)

@@ -10,10 +10,13 @@ import safetensors.torch
 import torch
 
 from daptune.adapter.record import FORMAT_VERSION, check_target, read_record
-from daptune.adapter.store import load_adapter, save_adapter
+from daptune.adapter.store import load_adapter, make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.errors import AdapterError
+from daptune.methods import METHODS
+
+from ..conftest import CLASSES
 
 
 @pytest.fixture
@@ -39,6 +42,19 @@ def test_tensors_and_record_come_back(adapter: Path, fitted: FewShotClassifier) 
     assert loaded.record.backbone["sha256"] == loaded.backbone.sha256
     assert not loaded.method.training
     assert not any(parameter.requires_grad for parameter in loaded.method.parameters())
+
+
+def test_names_of_prompts_come_back_and_the_file_is_of_format_two(adapter: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(read_record(adapter).backbone["name"]), precision="fp32")
+    method = METHODS["zero_shot"](backbone, {"猫": ("cat", "kitten"), "1": "dog"})
+    folder = save_adapter(tmp_path / "named", method, make_record(method, backbone))
+    loaded = load_adapter(folder)
+    assert loaded.method.names == {"猫": ("cat", "kitten"), "1": ("dog",)}
+    assert loaded.record.prompt_names == {"猫": ["cat", "kitten"], "1": ["dog"]}
+    assert torch.equal(loaded.method.text_features(), method.text_features())
+    assert json.loads((folder / "adapter.json").read_text("utf-8"))["format_version"] == 2
+    assert json.loads((adapter / "adapter.json").read_text("utf-8"))["format_version"] == 1
+    assert read_record(save_adapter(tmp_path / "again", loaded.method, loaded.record)).format_version == 2
 
 
 def test_the_folder_is_small_and_holds_three_files(adapter: Path) -> None:
@@ -124,7 +140,9 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "binary json": (lambda f: (f / "adapter.json").write_bytes(b"\xff\xfe\x00"), "is not JSON"),
     "deep json": (lambda f: (f / "adapter.json").write_text("[" * 100_000), "damaged"),
     "list json": (lambda f: (f / "adapter.json").write_text("[]"), "expected an object, found list"),
-    "newer": (lambda f: edit(f, format_version=FORMAT_VERSION + 1), "made by a newer daptune: format 2"),
+    "newer": (lambda f: edit(f, format_version=FORMAT_VERSION + 1), "made by a newer daptune: format 3"),
+    "names of other classes": (lambda f: edit(f, names={"cat": ["dog"]}), "'names' must give one name or more"),
+    "names as texts": (lambda f: edit(f, names=dict.fromkeys(CLASSES, "dog")), "'names' must give one name or more"),
     "no version": (lambda f: edit(f, format_version=None), "format_version is None"),
     "unknown method": (lambda f: edit(f, method="dapd"), "which this daptune does not have. Did you mean 'dapt'"),
     "unknown option": (lambda f: edit(f, method_config={"magic": 1}), "does not fit this daptune's method 'coop_vpt'"),

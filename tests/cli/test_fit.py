@@ -338,3 +338,34 @@ def test_wrong_weights_of_classes(
     lines = [line for line in done.err.splitlines() if "open_clip_config.json" not in line]  # of the made-up backbone
     assert done.code == 2 and len(lines) == 1 and message in lines[0], done.err
     assert not Path("adapter").exists()
+
+
+def test_names_for_the_prompts(fit: Command, daptune: Command, pictures: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(pictures.iterdir()), 1):
+        path.rename(pictures / str(number))
+    (pictures / "cat_to_name.json").write_text('{"1": "a", "2": "b", "3": "c"}')  # --names comes before it
+    (names := tmp_path / "names.csv").write_text("folder,name\n1,blue thing\n2,green\n2,grass\n3,red\n")
+    done = fit(pictures, "--method", "coop", "--names", names, "--json")
+    assert done.code == 0 and "cannot read" not in done.err, done.err
+    assert done.json["card"]["names"] == "1 is blue thing, 2 is green or grass, 3 is red"
+    assert set(done.json["held_out"]["coop"]["per_class"]) == {"1", "2", "3"}
+    record = json.loads(Path("adapter/adapter.json").read_text("utf-8"))
+    assert record["class_names"] == ["1", "2", "3"] and record["names"]["2"] == ["green", "grass"]
+    assert "2 (green, grass)" in Path("adapter/README.md").read_text("utf-8")
+    assert "green, grass" in daptune("show", "adapter").out
+    rows = daptune("predict", "adapter", pictures / "1").out.splitlines()
+    assert len(rows) == 10 and all(json.loads(row)["label"] in ("1", "2", "3") for row in rows)
+    assert daptune("eval", "adapter", pictures, "--json").json["images"] == 30
+    new = daptune("eval", "adapter", pictures, "--new-classes", "--names", names, "--json")
+    assert set(new.json["per_class"]) == {"1", "2", "3"}
+    done = daptune("eval", "adapter", pictures, "--names", names)
+    assert done.code == 2 and "--names is for --new-classes" in done.err
+    done = daptune("report", "adapter", "--images", pictures, "--out", tmp_path / "report.html")
+    assert done.code == 0, done.err
+
+
+def test_a_folder_without_a_name_is_one_line(fit: Command, pictures: Path, tmp_path: Path) -> None:
+    (names := tmp_path / "names.csv").write_text("folder,name\nred,red\nblu,blue\n")
+    done = fit(pictures, "--names", names)
+    assert done.code == 2 and len(done.err.strip().splitlines()) == 1, done.err
+    assert "no name is given for 2 of the 3 classes" in done.err and "names for 'blu', which are no classes" in done.err

@@ -123,3 +123,14 @@ def test_a_bad_place_is_told_before_the_work(
         export_onnx(exact, tmp_path / "model.onnx")
     with pytest.raises(DataError, match="dtype must be one of fp32, fp16, int8"):
         export_onnx(exact, tmp_path / "model.onnx", dtype="int4")
+
+
+def test_names_of_prompts_are_in_the_weights_and_labels_in_answers(exact: FewShotClassifier, tmp_path: Path) -> None:
+    named = exact.with_classes({"1": ["red", "tomato"], "2": "cat"})
+    model = OnnxClassifier(export_onnx(named, tmp_path / "model.onnx").path)
+    assert model.metadata.class_names == ("1", "2")
+    size = named.backbone_.preprocess.size
+    images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = named.method_.logits(images).softmax(-1).numpy()
+    np.testing.assert_allclose(model.probabilities(images.numpy()), expected, atol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import daptune
+from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone
 from daptune.errors import AdapterError
 from daptune.serve import pool as pool_module
@@ -62,6 +63,21 @@ def test_the_zero_shot_classifier_of_an_adapter(small: Backbone, shelf: Path) ->
         expected = plain.logits(small.preprocess.normalize(image).unsqueeze(0)).softmax(-1)[0]
     (found,) = pool.run([beside], [image])
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_both_use_the_names_of_the_prompts_and_answer_with_labels(small: Backbone, tmp_path: Path) -> None:
+    names = {"1": ("red", "tomato"), "2": ("cat",)}
+    method = daptune.METHODS["coop"](small, names).eval()
+    save_adapter(tmp_path / "named", method, make_record(method, small))
+    (pool := AdapterPool(small)).add(tmp_path / "named", "named")
+    image = pixels_of(small, png(3))
+    pixels = small.preprocess.normalize(image).unsqueeze(0)
+    for zero_shot, reference in ((False, method), (True, daptune.METHODS["zero_shot"](small, names).eval())):
+        served = pool.open("named", zero_shot=zero_shot)
+        (found,) = pool.run([served], [image])
+        with torch.inference_mode():
+            np.testing.assert_allclose(found, reference.logits(pixels).softmax(-1)[0], atol=1e-5, rtol=0)
+        assert list(served.classes) == ["1", "2"]
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the number of parameters.
     """
     names = ", ".join(record.class_names[:20]) + (" ..." if len(record.class_names) > 20 else "")
+    if record.names is not None:
+        spoken = [f"{label} ({', '.join(record.names[label])})" for label in record.class_names[:20]]
+        names = ", ".join(spoken) + (" ..." if len(record.class_names) > 20 else "")
     images = f", {record.data['images']} images" if "images" in record.data else ""
     each = f"all{images}" if record.shots is None else record.shots
     made, origin = "Learned with", f"| images per class | {each} |\n"

@@ -15,8 +15,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from daptune import files
 from daptune.errors import AdapterError
+from daptune.names import ClassNames
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest. 1 has no `names`; adapters without names of their own are still written as 1."""
 JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "README.md"
 
 
@@ -24,12 +26,13 @@ JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "READ
 class AdapterRecord:
     """Contents of `adapter.json`, JSON values only."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
     backbone: dict[str, str]
     """`name` and `sha256` of the frozen CLIP, and the `precision` in training."""
     method: str
     method_config: dict[str, Any]
     class_names: tuple[str, ...]
+    """Labels, which all answers use."""
     preprocess: dict[str, Any]
     """`Preprocess.to_dict()` of the backbone."""
     tensors: dict[str, list[int]] = field(default_factory=dict)
@@ -43,12 +46,22 @@ class AdapterRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     labels: list[int] | None = None
     """Labels of the classes if the training labels were integers; None: the class names."""
+    names: dict[str, list[str]] | None = None
+    """Label -> the names in its prompt; None: the labels themselves. Format 2."""
     temperature: float = 1.0
     """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def prompt_names(self) -> ClassNames:
+        """What a method of these classes is built with."""
+        return self.class_names if self.names is None else {name: self.names[name] for name in self.class_names}
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content = asdict(self)
+        if self.names is None:
+            del content["names"]  # a file of format 1
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def json_types(hint: Any) -> tuple[type, ...]:
@@ -58,7 +71,8 @@ def json_types(hint: Any) -> tuple[type, ...]:
 
 
 _TYPES = {name: json_types(hint) for name, hint in get_type_hints(AdapterRecord).items()}
-del _TYPES["format_version"], _TYPES["labels"]  # checked separately; `labels` may be missing
+for _name in ("format_version", "labels", "names"):  # checked separately; the last two may be missing
+    del _TYPES[_name]
 
 
 def read_record(folder: Path) -> AdapterRecord:
@@ -89,6 +103,7 @@ def read_record(folder: Path) -> AdapterRecord:
         raise damaged(path, fault)
     content["class_names"] = tuple(content["class_names"])
     known = {item.name for item in fields(AdapterRecord)}
+    content["format_version"] = version
     return AdapterRecord(**{name: value for name, value in content.items() if name in known})
 
 
@@ -105,6 +120,8 @@ def _fault(content: dict[str, Any]) -> str | None:
     for key in ("name", "sha256"):
         if not isinstance(content["backbone"].get(key), str):
             return f"'backbone' has no {key!r}"
+    if (spoken := content.get("names")) is not None and not _are_names(spoken, names):
+        return "'names' must give one name or more for every class"
     if labels is not None and not (_are_integers(labels) and len(set(labels)) == len(names)):
         return "'labels' must be None or a different number for every class"
     if not (math.isfinite(temperature) and temperature > 0):
@@ -163,6 +180,15 @@ def damaged(path: Path, reason: str) -> AdapterError:
 
 def _are_integers(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, int) for item in value)
+
+
+def _are_names(value: Any, class_names: list[str]) -> bool:
+    if not isinstance(value, dict) or value.keys() != set(class_names):
+        return False
+    return all(
+        isinstance(own, list) and own and all(isinstance(name, str) and name.strip() for name in own)
+        for own in value.values()
+    )
 
 
 def _short(value: Any) -> str:

@@ -23,6 +23,7 @@ import torch
 from daptune.adapter.card import model_card
 from daptune.adapter.record import (
     CARD_FILE,
+    FORMAT_VERSION,
     JSON_FILE,
     TENSOR_FILE,
     AdapterRecord,
@@ -36,6 +37,7 @@ from daptune.clip.backbone import Backbone, load_backbone
 from daptune.errors import AdapterError, BackboneError, MethodError, suggest
 from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
+from daptune.names import own_names
 
 logger = logging.getLogger("daptune")
 
@@ -57,7 +59,10 @@ def make_record(method: Method, backbone: Backbone, *, train_config: Any = None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    own = own_names(method.names)
     return AdapterRecord(
+        format_version=1 if own else FORMAT_VERSION,
+        names=None if own else {label: list(names) for label, names in method.names.items()},
         backbone={"name": backbone.name, "sha256": backbone.sha256, "precision": backbone.precision},
         method=method.name,
         method_config=_plain(method.config),
@@ -120,7 +125,7 @@ def load_adapter(
     _check_backbone(folder, record, backbone)
     config = _config(folder, record)
     try:
-        method = METHODS[record.method](backbone, record.class_names, config)
+        method = METHODS[record.method](backbone, record.prompt_names, config)
     except MethodError as error:
         raise _unfit(folder, record, error) from error
     method.make_room(tensors)

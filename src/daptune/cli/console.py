@@ -93,7 +93,7 @@ def progress(*, steps: bool, warn: bool = True) -> Iterator[Progress]:
 
 @contextmanager
 def warnings_shown(console: Console | None = None) -> Iterator[None]:
-    """Print each warning that the package logs as one line on stderr."""
+    """Print each warning that the package logs as one line on stderr, once."""
     # One handler at a time: within a progress display, lines must go through its console to stay above the bar.
     logger = logging.getLogger("daptune")
     before = logger.handlers
@@ -109,10 +109,13 @@ class _LineHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
         self.console = console
+        self.told: set[str] = set()  # a search fits many times, and each fit has the same to say
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
-        self.console.print(f"daptune: warning: {text}", markup=False, soft_wrap=True)
+        if text not in self.told:
+            self.told.add(text)
+            self.console.print(f"daptune: warning: {text}", markup=False, soft_wrap=True)
 
 
 def percent(value: float) -> str:

@@ -5,7 +5,8 @@ from typing import Literal
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, percent, print_table, warnings_shown
-from daptune.cli.options import Adapter, Json, RunOptions, load_with
+from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
+from daptune.errors import DataError
 
 _RUN = RunOptions()
 
@@ -18,6 +19,7 @@ def evaluate(
     *,
     split: Literal["train", "val", "test", "all"] | None = None,
     new_classes: bool = False,
+    names: NamesFile = None,
     options: RunOptions = _RUN,
     json: Json = False,
 ) -> int:
@@ -35,14 +37,21 @@ def evaluate(
     from daptune.cli.fitting import measuring
     from daptune.data.cache import Decoder
     from daptune.data.heldout import choose_split, read_images
+    from daptune.data.name_lists import read_names
+    from daptune.names import match_names
 
+    if names is not None and not new_classes:
+        raise DataError("--names is for --new-classes: the adapter has the names of its own classes; leave it out")
+    spoken = None if names is None else read_names(names)
     classifier, decoder = load_with(adapter, options), Decoder()
     with warnings_shown():
-        names = None if new_classes else classifier.method_.class_names
-        splits = read_images(folder, label_names=names, training=False, decoder=decoder)
+        known = None if new_classes else classifier.method_.class_names
+        own_ids = spoken is not None
+        splits = read_images(folder, label_names=known, training=False, own_ids=own_ids, decoder=decoder)
         table, name = choose_split(splits, split, folder, decoder)
         if new_classes:
-            classifier = classifier.with_classes(table.class_names)
+            labels = table.class_names
+            classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
             found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
     if json:

@@ -15,6 +15,7 @@ from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.cli.options import FitOptions, key_values
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
+from daptune.data.name_lists import read_names
 from daptune.data.table import ImageTable
 from daptune.data.weights import AUTO, read_class_weights
 from daptune.errors import DataError, MethodError, TrainingError
@@ -111,6 +112,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
     return FewShotClassifier(
         method=get_method(options.method).name,
         backbone=options.backbone,
+        class_names=None if options.names is None else read_names(options.names),
         shots=options.shots,
         seed=options.seed,
         method_options=method_options,
@@ -185,7 +187,7 @@ def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decode
     method, table = classifier.method_, classifier.test_table_
     if table is None:
         return {}
-    baseline = zero_shot(classifier.backbone_, method.class_names, options.template, options.dataset)
+    baseline = zero_shot(classifier.backbone_, method.names, options.template, options.dataset)
     with measuring(method.name, len(table)) as tick:
         return measure_beside(baseline, method, table, decoder=decoder, after_batch=tick)
 

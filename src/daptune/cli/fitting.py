@@ -1,6 +1,6 @@
 """Progress bars and the card of a fit: shared by `fit`, `demo`, `eval`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ from daptune.classifier import FewShotClassifier
 from daptune.cli.console import progress, shapes_text
 from daptune.evaluate import BATCH
 from daptune.methods import Method
+from daptune.names import own_names
 from daptune.train import Progress, TrainConfig
 
 UNEVEN = 4
@@ -57,6 +58,7 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         "learns": f"{sum(v.numel() for _, v in learned):,} parameters: {shapes}" if learned else "nothing by gradient",
         "prompt": prompt_text(method),
         "classes": f"{len(table.class_names)}: {names}",
+        **({} if own_names(method.names) else {"names": names_text(method.names)}),
         "images": f"{len(table)} to learn from, {spread} per class, seed {classifier.seed}, "
         f"fingerprint {table.fingerprint()[:12]}",
         "held out": held_out,
@@ -91,6 +93,12 @@ def _drawn(config: TrainConfig) -> str:
         return "" if config.sampling == "shuffled" else " (classes drawn evenly)"
     each = f" of at most {config.epoch_shots} images a class"
     return f"{each} (classes drawn evenly)" if config.sampling == "balanced" else each
+
+
+def names_text(names: Mapping[str, Sequence[str]]) -> str:
+    """What the prompts call the first classes."""
+    shown = [f"{label} is {' or '.join(own[:3])}" for label, own in list(names.items())[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
 
 
 def prompt_text(method: Method) -> str:

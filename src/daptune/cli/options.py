@@ -28,6 +28,14 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | str:
 Adapter = Annotated[Path, Parameter(help="Folder written by `daptune fit`, or `hf:user/name`.")]
 Device = Annotated[str, Parameter(help="PyTorch device: `cpu`, `cuda`, `mps`.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
+NamesFile = Annotated[
+    Path | None,
+    Parameter(
+        metavar="FILE",
+        help='What the prompts call the classes: a CSV `folder,name` or a JSON `{"1": "pink primrose"}`. Several names '
+        "of a class are averaged; answers keep the folders' names.",
+    ),
+]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
 Shots = Annotated[
     int | str | None,
@@ -76,6 +84,7 @@ class _SampleOptions:
     """What to learn; `daptune methods` lists them."""
     backbone: str = "tiny"
     """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
+    names: NamesFile = None
     shots: Shots = None
     seed: int = 1
     """Random seed for the few-shot sample, the initial prompts and the order of training."""

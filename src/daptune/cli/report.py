@@ -87,7 +87,7 @@ def _fit(
         note(f"daptune: the report holds only what is recorded in the adapter: {error}")
     if method is not None:
         templates = tuple(record.data.get("templates", ()))
-        baseline = zero_shot(method.backbone, method.class_names, templates, record.data.get("dataset"))
+        baseline = zero_shot(method.backbone, method.names, templates, record.data.get("dataset"))
     if chosen.images is not None:
         tell("reading images")
         found = held_out_images(record, chosen.images, decoder)

@@ -42,6 +42,9 @@ def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
         emit_json({"record": content, "files": files, "nearest_words": nearest})
         return 0
     print_pairs(_about(record, files))
+    if record.names is not None:
+        rows = [(label, ", ".join(record.names[label])) for label in record.class_names]
+        print_table("names in the prompts", ("class", "names"), rows, left=2)
     held_out = record.metrics.get("held_out", {})
     if figures := [
         (name, percent(row["accuracy"]), percent(row["macro_f1"]))

@@ -71,7 +71,7 @@ def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | 
     hold out."""
     if not 0 <= options.holdout < 1:
         raise DataError(f"--holdout must be a share between 0 and 1, such as 0.2; found {options.holdout}")
-    splits = read_source(folder)
+    splits = read_source(folder, own_ids=options.names is not None)
     train = splits.train
     if splits.test is None and options.holdout:
         train, _ = split_holdout(train, options.holdout, options.seed)
@@ -83,6 +83,8 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     method, train = split_params(search, row.params)
     words = ["daptune", "fit", str(folder), "--method", search.classifier.method, "--backbone", options.backbone]
     words += ["--shots", str(options.shots or "all"), "--seed", str(options.seed)]
+    if options.names is not None:
+        words += ["--names", str(options.names)]
     if options.holdout != FitOptions.holdout:
         words += ["--holdout", str(options.holdout)]
     for name in ("precision", "device"):

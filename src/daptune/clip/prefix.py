@@ -24,6 +24,7 @@ from ..errors import BackboneError
 from ..names import readable
 from . import model
 from .model import CLIP, Block, attend
+from .pooling import NamePool, Names, pool_names
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -33,7 +34,10 @@ LINE_TOKENS = 48  # tokens per line: longer lines waste products on masked pairs
 
 @dataclass(frozen=True)
 class Suffixes:
-    """The tokens `name . EOT` of C classes, packed into K lines of L tokens."""
+    """The tokens `name . EOT` of C classes, packed into K lines of L tokens.
+
+    Where classes have several names, there is a suffix for each name, and `pool` makes one feature of those of a class.
+    """
 
     sot: int
     """Id of the token that starts every text."""
@@ -49,38 +53,47 @@ class Suffixes:
     """(C,) the row of `ends` for class c."""
     before: tuple[int, ...]
     """(K + 1) number of EOTs before a line."""
+    pool: NamePool | None = None
+    """None: one name for each class."""
     _elsewhere: dict[torch.device, "Suffixes"] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def build(cls, tokenizer: "Tokenizer", class_names: Sequence[str], context_tokens: int) -> "Suffixes":
-        """Tokenise `name.` of each class, after M = `context_tokens`."""
-        ids = [name_tokens(tokenizer, name) for name in class_names]
+    def build(cls, tokenizer: "Tokenizer", class_names: Names, context_tokens: int, *, cut: int = 0) -> "Suffixes":
+        """Tokenise `name.` of each class, or of each of its names, after M = `context_tokens`.
+
+        The first `cut` tokens of each are then left out.
+        """
+        names, pool = pool_names(class_names)
+        ids = [name_tokens(tokenizer, name) for name in names]
         room = tokenizer.context_length - 1 - context_tokens
         if room < 3:  # a word, the full stop and the EOT: too short for any name
             raise BackboneError(
                 f"{context_tokens} context tokens leave no room for class names in the backbone's "
                 f"{tokenizer.context_length}: learn fewer context tokens, {tokenizer.context_length - 4} at most."
             )
-        for name, suffix in zip(class_names, ids, strict=True):
+        for name, suffix in zip(names, ids, strict=True):
             if len(suffix) > room:
                 raise BackboneError(
                     f"class name {name!r} takes {len(suffix)} tokens, but {room} of the backbone's "
                     f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "
                     "or learn fewer context tokens."
                 )
-        return cls.pack(tokenizer.sot, ids)
+        return cls.pack(tokenizer.sot, [suffix[cut:] for suffix in ids], pool)
 
     @classmethod
-    def of_texts(cls, tokenizer: "Tokenizer", texts: Sequence[str]) -> tuple[Tensor, "Suffixes"]:
+    def of_texts(
+        cls, tokenizer: "Tokenizer", texts: Sequence[str], pool: NamePool | None = None
+    ) -> tuple[Tensor, "Suffixes"]:
         """Split C texts into the ids (M,) of their common prefix, without the start, and their suffixes."""
         rows = [row[: int(row.argmax()) + 1].tolist() for row in tokenizer(texts)]  # [SOS .. EOT]
         common = 1
         while all(len(row) > common + 1 and row[common] == rows[0][common] for row in rows):
             common += 1
-        return torch.tensor(rows[0][1:common], dtype=torch.int64), cls.pack(tokenizer.sot, [r[common:] for r in rows])
+        suffixes = cls.pack(tokenizer.sot, [row[common:] for row in rows], pool)
+        return torch.tensor(rows[0][1:common], dtype=torch.int64), suffixes
 
     @classmethod
-    def pack(cls, sot: int, ids: Sequence[Sequence[int]]) -> "Suffixes":
+    def pack(cls, sot: int, ids: Sequence[Sequence[int]], pool: NamePool | None = None) -> "Suffixes":
         """Pack the ids of C suffixes, including the EOT."""
         lines = _pack([len(suffix) for suffix in ids])
         length = max(sum(len(ids[c]) for c in line) for line in lines)
@@ -98,7 +111,7 @@ class Suffixes:
         visible = (owner.unsqueeze(2) == owner.unsqueeze(1)).tril()
         ranked, classes = ends.sort()
         before = tuple(accumulate(map(len, lines), initial=0))
-        return cls(sot, tokens, positions, visible, ranked, classes.argsort(), before)
+        return cls(sot, tokens, positions, visible, ranked, classes.argsort(), before, pool)
 
     def to(self, device: torch.device) -> "Suffixes":
         """A copy on a device, made once: a copy in every step would block the CPU."""
@@ -108,7 +121,8 @@ class Suffixes:
             with torch.inference_mode(False):  # training after prediction needs normal tensors
                 names = ("tokens", "positions", "visible", "ends", "order")
                 parts: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-            self._elsewhere[device] = replace(self, **parts, _elsewhere={})
+            pool = self.pool and self.pool.to(device)
+            self._elsewhere[device] = replace(self, **parts, pool=pool, _elsewhere={})
         return self._elsewhere[device]
 
 
@@ -156,7 +170,8 @@ def shared_prefix_features(
         checkpoint(run, first, *prefix, use_reentrant=False) if recompute else run(first, *prefix)
         for first in range(0, count, lines)
     ]
-    return torch.cat(parts, 1).index_select(1, suffixes.order)
+    features = torch.cat(parts, 1).index_select(1, suffixes.order)
+    return features if suffixes.pool is None else suffixes.pool(features)
 
 
 def _prefix_keys_values(

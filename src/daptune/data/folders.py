@@ -23,11 +23,12 @@ _log = logging.getLogger("daptune")
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # what file managers leave behind
 
 
-def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Splits:
+def read_folder(folder: Path, label_names: Sequence[str] | None = None, own_ids: bool = False) -> Splits:
     """Read `folder/class/**/image` or `folder/{train,val,test}/class/**/image`; some of the three may be missing.
 
     The first of them that is there decides the classes. A class folder is searched to any depth, but a folder of data
-    sets is refused (`levels`); folders called by ids take their names from a list beside them (`ids`). Tiny-ImageNet's
+    sets is refused (`levels`); folders called by ids take their names from a list beside them (`ids`), unless
+    `own_ids`. Tiny-ImageNet's
     val/val_annotations.txt is read, and a test/ without labels is left out with a line. Hidden files and those
     of file managers are skipped, other files that are no images come back as `ignored`. Links are followed, each folder
     once.
@@ -35,10 +36,11 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None) -> Split
     ignored: list[Path] = []
     splits = _split_folders(folder)
     if not splits:
-        return Splits(_read_classes(folder, label_names, ignored, _naming(folder, label_names)), ignored=tuple(ignored))
+        naming = _naming(folder, label_names, own_ids)
+        return Splits(_read_classes(folder, label_names, ignored, naming), ignored=tuple(ignored))
     _say_unlabelled(folder, splits)
     tables: dict[str, ImageTable] = {}
-    naming = _naming(splits[leading(splits)], label_names)
+    naming = _naming(splits[leading(splits)], label_names, own_ids)
     for kind in (kind for kind in SPLITS if kind in splits):
         if tables and (annotated := _read_annotations(splits[kind], naming, label_names or ())):
             tables[kind] = annotated
@@ -90,10 +92,12 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return splits
 
 
-def _naming(folder: Path, label_names: Sequence[str] | None) -> dict[str, str]:
+def _naming(folder: Path, label_names: Sequence[str] | None, own_ids: bool) -> dict[str, str]:
     """Class folder -> class name: its own, or that of a list beside it where all are ids and not known as they are."""
     names = [path.name for path in _entries(folder)[0]]
     own = {name: name for name in names}
+    if own_ids:
+        return own
     if label_names is None:
         return readable_names(folder, names)
     known = {name_key(name) for name in label_names}

@@ -27,13 +27,14 @@ def read_images(
     *,
     label_names: Sequence[str] | None = None,
     training: bool = True,
+    own_ids: bool = False,
     decoder: Decoder | None = None,
 ) -> Splits:
     """Read a source as `read_source` does and leave out images that cannot be decoded, with one list in the log.
 
     Raises DataError as `read_source` does, and for a class that is left without training images.
     """
-    splits = read_source(source, label_names=label_names, training=training)
+    splits = read_source(source, label_names=label_names, training=training, own_ids=own_ids)
     where = str(source) if isinstance(source, str | Path) else "the source"
     splits = without_missing(splits, where, every_class=label_names is not None)
     for line in left_out(splits.ignored):

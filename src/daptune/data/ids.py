@@ -1,4 +1,4 @@
-"""Class folders called by WordNet ids or numbers -> the names that a list beside them gives, for prompts.
+"""Class folders called by WordNet ids or numbers -> the names that a list beside them gives, in answers and prompts.
 
 words.txt, LOC_synset_mapping.txt          an id, a tab or a blank, its synonyms
 classes.txt, class_names.txt, classnames.txt   an id and a name a line, or a name a line in the order of the numbers
@@ -14,24 +14,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from daptune.data.benchmarks.layouts import class_names
+from daptune.data.name_lists import WNID, json_names
 from daptune.errors import DataError
-from daptune.files import read_json
 
 LISTS = (
     "words.txt", "LOC_synset_mapping.txt", "cat_to_name.json", "class_names.txt", "classes.txt", "classnames.txt",
     "imagenet_class_index.json",
 )  # fmt: skip
-_WNID = re.compile(r"n\d{8}")
 _log = logging.getLogger("daptune")
 
 
 def readable_names(folder: Path, ids: Sequence[str]) -> dict[str, str]:
     """Folder name -> class name where all are ids and a list in `folder` or above it has them; else as they are.
 
-    One line in the log says which list, or that there is none and what to do.
+    One line in the log says which list. Without one, `daptune.names.unreadable` finds the ids where prompts are made.
     """
     numbers = all(name.isdecimal() for name in ids)
-    if not ids or not (numbers or all(_WNID.fullmatch(name) for name in ids)):
+    if not ids or not (numbers or all(WNID.fullmatch(name) for name in ids)):
         return {name: name for name in ids}
     for place in (folder, folder.parent):
         for path in map(place.joinpath, LISTS):
@@ -43,11 +42,6 @@ def readable_names(folder: Path, ids: Sequence[str]) -> dict[str, str]:
         names = _distinct({name: [known[name]] for name in ids})
         _say(folder, "ImageNet's list", names)
         return names
-    kind, example = ("numbers", "cat_to_name.json") if numbers else ("WordNet ids", "words.txt")
-    _log.warning(
-        "%s: its class folders are %s (%s), which CLIP cannot read; rename them, or put %s beside them.",
-        folder, kind, ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else ""), example,
-    )  # fmt: skip
     return {name: name for name in ids}
 
 
@@ -59,30 +53,18 @@ def _say(folder: Path, source: str, names: Mapping[str, str]) -> None:
 def _from_list(path: Path, ids: Sequence[str]) -> dict[str, str]:
     """Id -> name for all of `ids`, or nothing where the list lacks one."""
     try:
-        found = _json(path) if path.suffix == ".json" else _text(path, ids)
+        found: Mapping[str, Sequence[str]] = json_names(path) if path.suffix == ".json" else _text(path, ids)
     except (OSError, ValueError, DataError):
         return {}
     return _distinct({name: found[name] for name in ids}) if all(found.get(name) for name in ids) else {}
-
-
-def _json(path: Path) -> dict[str, list[str]]:
-    """{id: name}, and {number: [id, name]} by both."""
-    content = read_json(path)
-    found: dict[str, list[str]] = {}
-    for key, value in content.items() if isinstance(content, dict) else ():
-        if isinstance(value, str):
-            found[key] = [value]
-        elif isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
-            found[key] = found[value[0]] = [value[1]]
-    return found
 
 
 def _text(path: Path, ids: Sequence[str]) -> dict[str, list[str]]:
     """Id -> its names. Lines without ids count from 0 where a folder is called so, else from 1."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     parts = [re.split(r"[\t, ]+", line, maxsplit=1) for line in lines]
-    if all(len(part) == 2 and (_WNID.fullmatch(part[0]) or part[0].isdecimal()) for part in parts):
-        by_id = any(_WNID.fullmatch(key) for key, _ in parts)
+    if all(len(part) == 2 and (WNID.fullmatch(part[0]) or part[0].isdecimal()) for part in parts):
+        by_id = any(WNID.fullmatch(key) for key, _ in parts)
         return {key: [word.strip() for word in rest.split(",")] if by_id else [rest] for key, rest in parts}
     if len(lines) != len(ids) or not all(name.isdecimal() for name in ids):
         return {}

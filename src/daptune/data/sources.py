@@ -40,6 +40,7 @@ def read_source(
     label_names: Sequence[str] | None = None,
     image_root: str | Path | None = None,
     training: bool = True,
+    own_ids: bool = False,
 ) -> Splits:
     """Read any source of labelled images; nothing is decoded, and tables are passed through.
 
@@ -47,9 +48,10 @@ def read_source(
         classes are refused. Default: the source's own classes, sorted.
     image_root: folder of the images named in a split JSON, if it is not beside the file.
     training: require training images; False accepts a source of test images alone.
+    own_ids: class folders called by ids or numbers stay so, even with a list of names beside them.
     Raises DataError in one line for anything missing or ambiguous.
     """
-    splits = _read(source, label_names, image_root)
+    splits = _read(source, label_names, image_root, own_ids)
     if training and not len(splits.train) and (others := splits.present()):
         where = f"{source}" if isinstance(source, str | Path) else "the source"
         root = next(iter(others.values())).root
@@ -61,11 +63,11 @@ def read_source(
     return splits
 
 
-def _read(source: object, label_names: Sequence[str] | None, image_root: str | Path | None) -> Splits:
+def _read(source: object, label_names: Sequence[str] | None, image_root: str | Path | None, own_ids: bool) -> Splits:
     if isinstance(source, str | Path) and str(source).startswith(BENCHMARK):
         return _with_names(read_benchmark(str(source).removeprefix(BENCHMARK)), label_names, source)
     if isinstance(source, str | Path):
-        return _read_path(Path(os.path.expanduser(source)), label_names, image_root)
+        return _read_path(Path(os.path.expanduser(source)), label_names, image_root, own_ids)
     if isinstance(source, Splits | ImageTable):
         return source if isinstance(source, Splits) else Splits(source)
     if isinstance(source, Mapping) or is_dataset(source):
@@ -106,13 +108,13 @@ def refuse_two_labels(sources: Sequence[ImageSource], labels: Sequence[object]) 
             raise DataError(f"{source} is labelled both {seen[source]!r} and {label!r}; keep one of the two.")
 
 
-def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | Path | None) -> Splits:
+def _read_path(path: Path, label_names: Sequence[str] | None, image_root: str | Path | None, own_ids: bool) -> Splits:
     if path.is_dir():
         if split_file := find_split_file(path):
             return read_zhou(split_file, image_root, label_names)
         if archive := find_archive(path):
             return read_archive(*archive, label_names)
-        return read_folder(path, label_names)
+        return read_folder(path, label_names, own_ids)
     if not path.exists():
         raise DataError(f"no folder or file at {path}; give a folder with one sub-folder of images per class.")
     suffix = path.suffix.lower()

@@ -46,7 +46,7 @@ def find_column(columns: Sequence[str] | dict[str, list[object]], wanted: Sequen
     return next((known[name] for name in wanted if name in known), None)
 
 
-def csv_rows(path: Path) -> Iterator[list[str]]:
+def csv_rows(path: Path, columns: str = "path,label") -> Iterator[list[str]]:
     """Rows of a CSV or TSV that are not blank, the header first, read as they are asked for.
 
     Raises DataError when it cannot be read, is empty, or has a row of another length than the header.
@@ -70,7 +70,7 @@ def csv_rows(path: Path) -> Iterator[list[str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table ({error}); save it as CSV in UTF-8.") from None
     if width is None:
-        raise DataError(f"{path.name} is empty; expected the columns path,label and one row an image.")
+        raise DataError(f"{path.name} is empty; expected the columns {columns} and rows below.")
 
 
 def _read_csv(path: Path) -> dict[str, list[object]]:

@@ -14,11 +14,11 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from ..errors import MethodError, suggest
-from ..names import plain_key
+from ..names import plain_key, unreadable
 from .base import Method, SupportSet
 from .options import MethodConfig, parse_options
 
-__all__ = ["METHODS", "Method", "MethodConfig", "SupportSet", "get_method", "make_config"]
+__all__ = ["METHODS", "Method", "MethodConfig", "SupportSet", "get_method", "make_config", "say_unreadable"]
 
 GROUP = "daptune.methods"
 logger = logging.getLogger("daptune")
@@ -67,6 +67,22 @@ def get_method(name: str) -> type[Method]:
     if known is None:
         raise MethodError(f"There is no method {name!r}.{suggest(name, METHODS)}")
     return known
+
+
+def say_unreadable(method: Method) -> None:
+    """Log one line if names in the prompts mean nothing to the backbone's text tower, with what mends it."""
+    if not method.reads_names():
+        return
+    encode = method.backbone.tokenizer.encode
+    strange = [label for label, names in method.names.items() if len(unreadable(names, encode)) == len(names)]
+    if not strange:
+        return
+    silent = " or ".join(name for name, other in METHODS.items() if not other.reads_names())
+    logger.warning(
+        "CLIP's text side cannot read %d of %d class names (%s): say what they are with --names names.csv, columns "
+        "folder,name (Python: class_names={label: name}), or learn without names: --method %s",
+        len(strange), len(method.names), ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else ""), silent,
+    )  # fmt: skip
 
 
 def make_config(method: str, options: Mapping[str, object]) -> MethodConfig:

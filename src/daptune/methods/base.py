@@ -19,7 +19,7 @@ Shape letters are those of `daptune.clip.model`.
 """
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -32,7 +32,7 @@ from ..clip.model import CLIP
 from ..clip.transfer import Transfer
 from ..data.loader import Batch, ImageLoader
 from ..errors import MethodError
-from ..names import check_class_names
+from ..names import ClassNames, names_by_class
 from .losses import cross_entropy
 from .options import MethodConfig
 
@@ -43,6 +43,8 @@ SupportSet = ImageLoader
 class Method(nn.Module, ABC):
     """Learned tensors, the frozen `backbone` (not a submodule), class names and options.
 
+    `class_names` are the labels that answers use, (C,). `prompt_names` holds for each class the names that its prompt
+    says: the label, or those of a mapping {label: name or names}; features of several are averaged.
     `state_dict()` holds only the learned tensors: float32, on the backbone's device. `.to(device)` also moves the
     backbone. `seed` determines the initial values; torch's global generator is not used.
     """
@@ -81,6 +83,8 @@ class Method(nn.Module, ABC):
     """Whether `before_fit` heeds `class_weight`; gradient steps always do, in `cross_entropy`."""
 
     config: MethodConfig
+    names: dict[str, tuple[str, ...]]
+    """Class -> the names that its prompt says; another method of the same classes is built with it."""
     class_weight: Tensor | None = None
     """Weights of the classes in the loss, (C,), on the method's device; None: 1. Set it before the fit; not saved."""
     started_from: str | None = None
@@ -91,7 +95,7 @@ class Method(nn.Module, ABC):
     def __init__(
         self,
         backbone: Backbone,
-        class_names: Sequence[str],
+        class_names: ClassNames,
         config: MethodConfig | None = None,
         *,
         seed: int = 1,
@@ -104,7 +108,8 @@ class Method(nn.Module, ABC):
                 f"make them with METHODS[{self.name!r}].config_class(...)."
             )
         self.backbone = backbone
-        self.class_names = check_class_names(class_names, alike="logged", error=MethodError)
+        self.names = names_by_class(class_names, alike="logged", error=MethodError)
+        self.class_names, self.prompt_names = tuple(self.names), tuple(self.names.values())
         self.config = config
         self.seed = seed
         self._cached: tuple[list[Tensor], Tensor] | None = None
@@ -251,8 +256,13 @@ class Method(nn.Module, ABC):
         """Whether the tensors learned with these options work with other class names."""
         return cls.accepts_new_classes and not config.per_class
 
-    def with_classes(self, class_names: Sequence[str]) -> Self:
-        """A new method with the same learned tensors and other class names.
+    @classmethod
+    def reads_names(cls) -> bool:
+        """Whether class names reach the text tower, so that they must mean something to it."""
+        return cls.text_features is not Method.text_features or cls.logit_weights is not Method.logit_weights
+
+    def with_classes(self, class_names: ClassNames) -> Self:
+        """A new method with the same learned tensors and other class names, or {label: name or names}.
 
         Raises `MethodError` if the learned tensors are specific to the classes (`takes_new_classes`), or if
         `check_class_names` refuses the names.
@@ -262,7 +272,7 @@ class Method(nn.Module, ABC):
                 f"{self.name} learned a tensor for each of its {len(self.class_names)} classes and cannot take "
                 "new class names: fit it again on images of the new classes."
             )
-        names = check_class_names(class_names, alike="marked", error=MethodError)
+        names = names_by_class(class_names, alike="marked", error=MethodError)
         other = type(self)(self.backbone, names, self.config.for_new_classes(), seed=self.seed)
         other.load_state_dict(self.state_dict())
         return other.train(self.training)

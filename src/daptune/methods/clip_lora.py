@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..clip.lora import MATRICES, LowRank
 from ..clip.model import Transformer
+from ..clip.pooling import pool_names
 from ..clip.prefix import Suffixes, shared_prefix_features
 from .base import Method
 from .options import Count, Fits, MethodConfig, Positive, one_of
@@ -69,8 +70,9 @@ class CLIPLoRA(Method):
 
     def build(self, generator: torch.Generator) -> None:
         """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
-        texts = fill(self.config.template, self.class_names)
-        prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts)
+        names, pool = pool_names(self.prompt_names)
+        texts = fill(self.config.template, names)
+        prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts, pool)
         self.register_buffer("prefix", prefix.to(self.clip.device), persistent=False)
         self.text_lora = self._low_rank("text", self.clip.transformer, generator)
         self.vision_lora = self._low_rank("vision", self.clip.visual.transformer, generator)
@@ -93,7 +95,7 @@ class CLIPLoRA(Method):
             through = self.text_lora.blocks(self.clip.transformer)
             return F.normalize(shared_prefix_features(self.clip, context, self.suffixes, through=through)[0], dim=-1)
         if self.frozen_features is None:
-            self.frozen_features = template_features(self.backbone, self.class_names, [self.config.template])
+            self.frozen_features = template_features(self.backbone, self.prompt_names, [self.config.template])
         return self.frozen_features
 
     def image_features(self, images: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class CoCoOp(Method):
     def build(self, generator: torch.Generator) -> None:
         """The context v (M, W) and the meta-net h: D -> D / 16 -> W, initialised as torch's linear layers."""
         options = TextPromptConfig(text_tokens=self.config.text_tokens, context_init=self.config.context_init)
-        self.prompts = TextPrompts(self.backbone, self.class_names, options)
+        self.prompts = TextPrompts(self.backbone, self.prompt_names, options)
         self.config.check_length(self.prompts.tokens)
         self.text_prompt = self.prompts.initial(generator)
         features, width = self.clip.config.embed_dim, self.clip.config.text_width

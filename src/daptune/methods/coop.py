@@ -31,7 +31,7 @@ class CoOp(Method):
 
     def build(self, generator: torch.Generator) -> None:
         """The context v: (M, W), or (C, M, W) if class-specific."""
-        self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
+        self.prompts = TextPrompts(self.backbone, self.prompt_names, self.config)
         self.text_prompt = self.prompts.initial(generator)
 
     def text_features(self) -> Tensor:

@@ -11,7 +11,6 @@ prompt, frozen, as in the official code: M = 2 of "a photo of a" leaves "of a". 
 official code starts from noise (M > 4) or treats EOT and padding as words; here this is an error.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
+from ..clip.pooling import Names
 from ..clip.prefix import Suffixes, shared_prefix_features
 from ..names import readable
 from .options import MethodConfig, Tokens
@@ -37,7 +37,7 @@ class DeepTextPromptConfig(MethodConfig):
 class DeepTextPrompts:
     """The prompts of C classes, tokenised once; `features` encodes them with any tokens."""
 
-    def __init__(self, backbone: Backbone, class_names: Sequence[str], config: DeepTextPromptConfig) -> None:
+    def __init__(self, backbone: Backbone, class_names: Names, config: DeepTextPromptConfig) -> None:
         self.clip = backbone.clip
         self.tokens = config.text_tokens
         self.words = backbone.tokenizer.encode(readable(config.context_init))

@@ -47,7 +47,7 @@ class IVLP(VisionPrompted):
         """The text tokens v (J, M, W) and the visual tokens u (J, P, W), or (P, W) if shallow."""
         layers, paper = self.clip.config.text_layers, self.paper_depth
         depth = self.config.depth_of("text_depth", "text tower", layers, paper=paper)
-        self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
+        self.prompts = DeepTextPrompts(self.backbone, self.prompt_names, self.config)
         self.text_prompt = self.prompts.initial(depth, generator)
         self.vision_prompt = initial_vision_prompt(self.clip, self.config, generator, paper_depth=paper)
 

@@ -61,5 +61,5 @@ class KgCoOp(CoOp):
             templates = config.chosen_templates()
             if config.dataset and find_dataset(config.dataset) == "DescribableTextures":
                 templates = (*templates[:-1], TEXTURE)
-            self.frozen_features = template_features(self.backbone, self.class_names, templates)
+            self.frozen_features = template_features(self.backbone, self.prompt_names, templates)
         return self.frozen_features

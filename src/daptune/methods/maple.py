@@ -51,7 +51,7 @@ class MaPLe(Method):
         sizes = self.clip.config
         layers = min(sizes.text_layers, sizes.vision_layers)
         depth = self.config.depth_of("prompt_depth", "shallower tower", layers, paper=PAPER_DEPTH)
-        self.prompts = DeepTextPrompts(self.backbone, self.class_names, self.config)
+        self.prompts = DeepTextPrompts(self.backbone, self.prompt_names, self.config)
         self.text_prompt = self.prompts.initial(depth, generator)
         bound = sizes.text_width**-0.5
         shape = (min(depth, 2), sizes.vision_width, sizes.text_width + 1)

@@ -48,7 +48,7 @@ class PLOT(TransportMethod):
     def build(self, generator: torch.Generator) -> None:
         """The contexts v: (N, M, W), N(0, 0.02)."""
         count, tokens = self.config.prompts, self.config.text_tokens
-        self.suffixes = Suffixes.build(self.backbone.tokenizer, self.class_names, tokens)
+        self.suffixes = Suffixes.build(self.backbone.tokenizer, self.prompt_names, tokens)
         self.text_prompt = noise(self.clip, (count, tokens, self.clip.config.text_width), generator)
 
     @property

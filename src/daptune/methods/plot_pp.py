@@ -21,7 +21,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
+from ..clip.prefix import Suffixes, shared_prefix_features
 from ..names import readable
 from .base import SupportSet
 from .options import Count, Fits, Share, Tokens
@@ -83,11 +83,7 @@ class PLOTPP(TransportMethod):
 
     def _names(self, tokens: int, cut: int) -> Suffixes:
         """The class names after `tokens` words, without their first `cut` tokens."""
-        tokenizer = self.backbone.tokenizer
-        names = Suffixes.build(tokenizer, self.class_names, tokens)
-        if not cut:
-            return names
-        return Suffixes.pack(tokenizer.sot, [name_tokens(tokenizer, name)[cut:] for name in self.class_names])
+        return Suffixes.build(self.backbone.tokenizer, self.prompt_names, tokens, cut=cut)
 
     def image_sets(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class tokens for each set of visual tokens (B, V, D), and their mean (B, D)."""

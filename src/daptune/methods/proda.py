@@ -57,7 +57,7 @@ class ProDA(Method):
         count, tokens, position = self.config.prompts, self.config.text_tokens, self.config.class_position
         mixed = {"front": count // 4, "middle": count // 4, "end": count - 2 * (count // 4)}
         self.groups = [
-            (TextPrompts(self.backbone, self.class_names, TextPromptConfig(text_tokens=tokens, class_position=at)), n)
+            (TextPrompts(self.backbone, self.prompt_names, TextPromptConfig(text_tokens=tokens, class_position=at)), n)
             for at, n in (mixed if position == "mixed" else {position: count}).items()
             if n
         ]

@@ -80,5 +80,5 @@ class PromptSRC(EpochAverage, IVLP):
     def _frozen_text(self) -> Tensor:
         if self.frozen_features is None:
             templates = self.config.templates or SIXTY
-            self.frozen_features = template_features(self.backbone, self.class_names, templates, unit=False)
+            self.frozen_features = template_features(self.backbone, self.prompt_names, templates, unit=False)
         return self.frozen_features

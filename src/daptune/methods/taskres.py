@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..clip.pooling import pool_names
 from .options import Fits
 from .zero_shot import ZeroShot, ZeroShotConfig
 
@@ -64,8 +65,9 @@ class TaskRes(ZeroShot):
     @torch.inference_mode(False)  # the result is used in training
     @torch.no_grad()
     def _official_base(self) -> Tensor:
-        features = []
+        features, (names, pool) = [], pool_names(self.prompt_names)
         for template in self.config.chosen_templates():
-            texts = [template.replace("{}", name) for name in self.class_names]
+            texts = [template.replace("{}", name) for name in names]
             features.append(self.clip.encode_text(self.backbone.tokenizer(texts).to(self.clip.device)))
-        return torch.stack(features).mean(0)
+        base = torch.stack(features).mean(0)
+        return base if pool is None else pool.to(self.clip.device)(base)

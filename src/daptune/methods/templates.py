@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clip.backbone import Backbone
+from ..clip.pooling import Names, pool_names
 from ..clip.prefix import Suffixes, shared_prefix_features
 from ..errors import MethodError, suggest
 from ..files import read_json
@@ -47,25 +48,25 @@ def choose_templates(dataset: str = "", ensemble: bool = False) -> tuple[str, ..
     return ENSEMBLE if name == "ImageNet" else ENSEMBLE + own
 
 
-def fill(template: str, class_names: Sequence[str]) -> list[str]:
-    return [template.replace("{}", readable(name)) for name in class_names]
+def fill(template: str, names: Sequence[str]) -> list[str]:
+    return [template.replace("{}", readable(name)) for name in names]
 
 
 @torch.inference_mode(False)  # the result is used in training
 @torch.no_grad()
-def template_features(
-    backbone: Backbone, class_names: Sequence[str], templates: Sequence[str], *, unit: bool = True
-) -> Tensor:
+def template_features(backbone: Backbone, class_names: Names, templates: Sequence[str], *, unit: bool = True) -> Tensor:
     """Zero-shot class weights: the normalised mean over templates of unit text features, (C, D).
 
-    Without `unit` the averaged features are not normalised (PromptSRC).
+    Without `unit` the averaged features are not normalised (PromptSRC). Of a class with several names, it is the
+    normalised mean of the weights of its names.
     """
-    clip = backbone.clip
+    clip, (names, pool) = backbone.clip, pool_names(class_names)
     total = torch.zeros((), device=clip.device)
     for template in templates:
-        texts = fill(template, class_names)
-        words, names = Suffixes.of_texts(backbone.tokenizer, texts)  # the common prefix is encoded once
+        texts = fill(template, names)
+        words, suffixes = Suffixes.of_texts(backbone.tokenizer, texts)  # the common prefix is encoded once
         context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
-        features = shared_prefix_features(clip, context, names)[0]
+        features = shared_prefix_features(clip, context, suffixes)[0]
         total = total + (F.normalize(features, dim=-1) if unit else features)
-    return F.normalize(total / len(templates), dim=-1)
+    weights = F.normalize(total / len(templates), dim=-1)
+    return weights if pool is None else pool.to(clip.device)(weights)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
 from ..clip.model import CLIP
+from ..clip.pooling import Names, pool_names
 from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
 from ..names import readable
 from .options import MethodConfig, Tokens, one_of
@@ -66,9 +67,12 @@ def noise(clip: CLIP, shape: Sequence[int], generator: torch.Generator) -> nn.Pa
 
 
 class TextPrompts:
-    """The prompts of C classes, tokenised once; `features` encodes them with any context."""
+    """The prompts of C classes, tokenised once; `features` encodes them with any context.
 
-    def __init__(self, backbone: Backbone, class_names: Sequence[str], config: TextPromptConfig) -> None:
+    A class may have several names: its context is joined with each, and their unit features are averaged.
+    """
+
+    def __init__(self, backbone: Backbone, class_names: Names, config: TextPromptConfig) -> None:
         self.clip = backbone.clip
         self.config = config
         self.classes = len(class_names)
@@ -77,7 +81,8 @@ class TextPrompts:
         self.suffixes = Suffixes.build(backbone.tokenizer, class_names, self.tokens)
         self.shared = config.class_position == "end" and not config.class_specific
         if not self.shared:
-            self.ids, self.slots, self.lengths = self._lay_out(backbone, class_names)
+            names, self.pool = pool_names(class_names)
+            self.ids, self.slots, self.lengths = self._lay_out(backbone, names)
 
     def initial(self, generator: torch.Generator) -> nn.Parameter:
         """Initial context: (M, W), or (C, M, W) if class-specific."""
@@ -94,28 +99,32 @@ class TextPrompts:
         per image (CoCoOp).
         """
         if not self.shared:
-            return F.normalize(self._trimmed(context), dim=-1)
+            features = self._trimmed(context)
+            return F.normalize(features if self.pool is None else self.pool(features), dim=-1)
         contexts = context if context.dim() == 3 else context.unsqueeze(0)
         features = F.normalize(shared_prefix_features(self.clip, contexts, self.suffixes), dim=-1)  # (N, C, D)
         return features if context.dim() == 3 else features[0]
 
     def _trimmed(self, context: Tensor) -> Tensor:
-        """Features of whole prompts, cut at the EOT: (C, D), not normalised."""
+        """Features of whole prompts, one for each of K names, cut at the EOT: (K, D), not normalised."""
         if self.ids.device != self.clip.device:  # once: a copy in every step would block the CPU
             with torch.inference_mode(False):
                 ours = self.ids, self.slots, self.lengths
                 self.ids, self.slots, self.lengths = (tensor.to(self.clip.device) for tensor in ours)
-        embeddings = self.clip.token_embedding(self.ids).float()  # (C, T, W)
-        rows = torch.arange(self.classes, device=self.clip.device).unsqueeze(1)
-        embeddings = embeddings.index_put((rows, self.slots), context.expand(self.classes, -1, -1))
+            self.pool = self.pool and self.pool.to(self.clip.device)
+        embeddings = self.clip.token_embedding(self.ids).float()  # (K, T, W)
+        rows = torch.arange(len(self.ids), device=self.clip.device).unsqueeze(1)
+        if self.pool is not None and context.dim() == 3:  # class-specific
+            context = context.index_select(0, self.pool.owners)
+        embeddings = embeddings.index_put((rows, self.slots), context.expand(len(self.ids), -1, -1))
         return self.clip.encode_embeddings(embeddings, self.lengths)
 
-    def _lay_out(self, backbone: Backbone, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids (C, T) padded with zeros, positions (C, M) of the context, and lengths (C,)."""
+    def _lay_out(self, backbone: Backbone, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids (K, T) padded with zeros, positions (K, M) of the context, and lengths (K,)."""
         tokenizer = backbone.tokenizer
         before = {"end": self.tokens, "middle": self.tokens // 2, "front": 0}[self.config.class_position]
         ids, slots = [], []
-        for name in class_names:
+        for name in names:
             suffix = name_tokens(tokenizer, name)
             width = len(tokenizer.encode(readable(name)))  # CoOp's name_lens
             slot = [*range(1, 1 + before), *range(1 + before + width, 1 + width + self.tokens)]

@@ -52,7 +52,7 @@ class UPT(Method):
     def build(self, generator: torch.Generator) -> None:
         """The tokens v (M, W_text) and u (J, P, W_vision), initialised as CoOp's and VPT's, and the network."""
         sizes = self.clip.config
-        self.prompts = TextPrompts(self.backbone, self.class_names, self.config)
+        self.prompts = TextPrompts(self.backbone, self.prompt_names, self.config)
         self.raw_text_prompt = self.prompts.initial(generator)
         self.raw_vision_prompt = initial_vision_prompt(self.clip, self.config, generator)
         width, official = self.config.network_width, self.config.official_attention

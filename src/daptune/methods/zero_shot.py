@@ -53,5 +53,5 @@ class ZeroShot(Method):
 
     def text_features(self) -> Tensor:
         if self.class_weights is None:
-            self.class_weights = template_features(self.backbone, self.class_names, self.config.chosen_templates())
+            self.class_weights = template_features(self.backbone, self.prompt_names, self.config.chosen_templates())
         return self.class_weights

@@ -79,7 +79,7 @@ def _map(result: Result, folder: Path, sources: Sources) -> tuple[list[Figure], 
 
     table = evenly(sources.find_images(result), MOST_IMAGES)
     method = sources.load(folder)
-    before = zero_shot(method.backbone, method.class_names)
+    before = zero_shot(method.backbone, method.names)
     plain, learned = (encode(one, table, batch_size=sources.batch_size) for one in (before, method))
     name = f"map-{file_name(result.dataset)}"
     maps = [("zero_shot", plain), (f"{result.label}, seed {result.seed}", learned)]

@@ -148,7 +148,7 @@ class AdapterPool:
 
     def _read(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
         if zero_shot:
-            method: Method = METHODS["zero_shot"](self.backbone, record.class_names).requires_grad_(False).eval()
+            method: Method = METHODS["zero_shot"](self.backbone, record.prompt_names).requires_grad_(False).eval()
         else:
             method = load_adapter(folder, self.backbone).method
         shares, sizes = method.shares_image_tower, self.backbone.clip.config

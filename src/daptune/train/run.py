@@ -22,6 +22,7 @@ from daptune.errors import Interrupted, TrainingError
 from daptune.evaluate import Measured
 from daptune.files import difference, json_line, write
 from daptune.methods.base import Method
+from daptune.names import own_names
 from daptune.train.checkpoint import FILE_NAME, Checkpoint, pack_optimizer, read_checkpoint, saving, unpack_optimizer
 from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress
 from daptune.train.schedule import TrainConfig, learning_rate
@@ -63,7 +64,7 @@ def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, con
     identity: dict[str, Any] = {
         "method": method.name,
         "options": asdict(method.config),
-        "classes": method.class_names,
+        "classes": method.class_names if own_names(method.names) else method.names,
         "start": method.started_from,
         "backbone": {"sha256": method.backbone.sha256, "precision": method.backbone.precision},
         "train": settings,
