@@ -29,12 +29,16 @@ from daptune.data.sources import read_source, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, measure
+from daptune.evaluate import Measured, measure, zero_shot
 from daptune.methods import MethodConfig, get_method, make_config
+from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
+from daptune.methods.templates import choose_templates
 from daptune.predict.predictor import Predictor
 from daptune.presets import resolve
 from daptune.train import Progress, TrainConfig, fit_method
+
+ENSEMBLES = ("auto", "none")
 
 
 @dataclass(eq=False, repr=False)
@@ -47,6 +51,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     seed            random seed for the few-shot sample, the initial prompts and the order of training
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
+    ensemble        "auto": after training, add hand-written prompts and the training images to the answer, for methods
+                    whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
+    templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
     start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
     preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
@@ -74,6 +81,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     seed: int = 1
     method_options: Mapping[str, Any] | None = None
     train_options: Mapping[str, Any] | None = None
+    ensemble: str = "auto"
+    templates: Sequence[str] = ()
     class_names: Sequence[str] | None = None
     start_from: str | Path | None = None
     preset: str | None = None
@@ -140,6 +149,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
+        if self.ensemble == "auto" and self.preset != "paper" and method.joins_ensemble:
+            self._join_ensemble(train, held)
         self.record_ = self._record(given, holdout)
         return self
 
@@ -154,7 +165,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         check_is_fitted(self, "record_")
         transfer = Transfer(self.backbone_.device)
         with torch.inference_mode():
-            logits = self.method_.logits(*transfer(torch.from_numpy(images))).float()
+            logits = self.method_.answer(*transfer(torch.from_numpy(images))).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
         return found
 
@@ -206,6 +217,13 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
         return other
 
+    def _join_ensemble(self, train: ImageLoader, val: ImageLoader | None) -> None:
+        method = self.method_.eval()
+        templates = tuple(self.templates) or choose_templates()
+        w0 = zero_shot(self.backbone_, method.class_names, templates).text_features().double().cpu().numpy()
+        held = None if val is None else Seen.by(method, val.evaluation())
+        method.ensemble = fit_ensemble(Seen.by(method, train.evaluation()), w0, held, templates=templates)
+
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, validated, as `fit` uses them.
 
@@ -214,6 +232,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         method_class = get_method(self.method)
         if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or None for all; found {self.shots!r}")
+        if self.ensemble not in ENSEMBLES:
+            raise MethodError(f"ensemble must be one of {', '.join(ENSEMBLES)}; found {self.ensemble!r}")
         if not _is_whole(self.seed) or self.seed < 0:
             raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
         if isinstance(self.backbone, str):

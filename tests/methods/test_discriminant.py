@@ -46,7 +46,7 @@ def test_each_class_has_its_own_mean_and_all_share_the_covariance() -> None:
     inverse = np.linalg.inv(covariance(z, UNEVEN)[0])
     found = Discriminant.fit(z, UNEVEN, 4)(new)
     for c in range(4):
-        mu = z[UNEVEN == c].mean(axis=0)
+        mu = z[c == UNEVEN].mean(axis=0)
         np.testing.assert_allclose(found[:, c], new @ inverse @ mu - mu @ inverse @ mu / 2, rtol=1e-9)
 
 
@@ -55,14 +55,14 @@ def test_leaving_an_image_out_removes_it_from_its_mean_and_from_the_covariance()
     whole, share = covariance(z, UNEVEN)
     found = Discriminant.fit(z, UNEVEN, 4).left_out(z, UNEVEN)
     for i, label in enumerate(UNEVEN):
-        n = int((UNEVEN == label).sum())
+        n = int((label == UNEVEN).sum())
         if n == 1:
             assert np.isnan(found[i]).all()
             continue
-        r = z[i] - z[UNEVEN == label].mean(axis=0)
+        r = z[i] - z[label == UNEVEN].mean(axis=0)
         inverse = np.linalg.inv(whole - share * n / (n - 1) * np.outer(r, r))
         for c in range(4):
-            mu = z[(UNEVEN == c) & (np.arange(len(z)) != i)].mean(axis=0)
+            mu = z[(c == UNEVEN) & (np.arange(len(z)) != i)].mean(axis=0)
             assert found[i, c] == pytest.approx(z[i] @ inverse @ mu - mu @ inverse @ mu / 2, rel=1e-8)
 
 

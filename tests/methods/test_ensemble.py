@@ -22,7 +22,7 @@ def made_up(labels: np.ndarray, *, signal: float, seed: int = 0) -> tuple[Seen, 
     directions = rng.normal(size=(4, 8))
     z = unit(directions[labels] + 0.9 * rng.normal(size=(len(labels), 8)))
     w0 = unit(signal * directions + (1 - signal) * rng.normal(size=(4, 8)))
-    return Seen(z, rng.normal(size=(len(labels), 4)) + [3.0, 0, 0, 0], labels), w0
+    return Seen(z, rng.normal([3, 0, 0, 0], 1, (len(labels), 4)), labels), w0
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -43,6 +43,8 @@ class AdapterRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     labels: list[int] | None = None
     """Labels of the classes if the training labels were integers; None: the class names."""
+    ensemble: dict[str, Any] = field(default_factory=dict)
+    """`daptune.methods.ensemble.Mix` as JSON; empty without one."""
     temperature: float = 1.0
     """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -85,6 +87,7 @@ def read_record(folder: Path) -> AdapterRecord:
             f"{folder} was made by a newer daptune: format {version}, this version reads up to {FORMAT_VERSION}; "
             "update with: pip install -U daptune"
         )
+    content.setdefault("ensemble", {})  # older adapters have none
     if fault := _fault(content):
         raise damaged(path, fault)
     content["class_names"] = tuple(content["class_names"])

@@ -152,6 +152,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifi
         seed=job.seed,
         method_options=options,
         train_options=training,
+        ensemble="none",
         preset=preset,
         dataset=None if preset is None else benchmark,
     )

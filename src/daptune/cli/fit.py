@@ -10,7 +10,17 @@ from typing import Any
 
 from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
+from daptune.cli.console import (
+    emit_json,
+    ensemble_text,
+    note,
+    percent,
+    print_pairs,
+    print_table,
+    say,
+    size_text,
+    warnings_shown,
+)
 from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.cli.options import FitOptions, key_values
 from daptune.data.benchmarks.registry import canonical
@@ -89,7 +99,9 @@ def _run(folder: Path, options: FitOptions) -> int:
         _print_extremes(table, rows)
     if warning is not None:
         note(f"daptune: warning: {warning}")
-    print_pairs({"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
+    mix = classifier.record_.ensemble
+    mixed = {"ensemble": ensemble_text(mix)} if mix else {}
+    print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
     say(f"  daptune predict {shown} PICTURES...   label images")
@@ -114,6 +126,8 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         seed=options.seed,
         method_options=method_options,
         train_options=training,
+        ensemble=options.ensemble,
+        templates=options.template,
         start_from=options.start_from,
         preset=options.preset,
         dataset=None if options.dataset is None else canonical(options.dataset),

@@ -3,7 +3,16 @@
 from typing import TYPE_CHECKING
 
 from daptune.cli.app import app
-from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
+from daptune.cli.console import (
+    emit_json,
+    ensemble_text,
+    note,
+    percent,
+    print_pairs,
+    print_table,
+    shapes_text,
+    size_text,
+)
 from daptune.cli.options import Adapter, Json
 from daptune.errors import BackboneError
 
@@ -65,12 +74,14 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:
         origin = {"shots": "all images" if record.shots is None else str(record.shots), "seed": str(record.seed)}
+    learned = {name: shape for name, shape in record.tensors.items() if not name.startswith("ensemble.")}
     return {
         "method": record.method,
         "options": options,
         "backbone": f"{record.backbone['name']}, sha256 {record.backbone['sha256'][:12]}",
         "classes": f"{len(record.class_names)}: {names}",
-        "learned": shapes_text(record.tensors) or "nothing",
+        "ensemble": ensemble_text(record.ensemble),
+        "learned": shapes_text(learned) or "nothing",
         **origin,
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),
         "made with": ", ".join(f"{name} {version}" for name, version in record.versions.items()),

@@ -23,7 +23,7 @@ SHRINKAGE = 1.0
 class Discriminant:
     """Scores z S^-1 mu_c - mu_c S^-1 mu_c / 2.
 
-    means (C, D), counts (C,) images of each class, precision S^-1 (D, D), unit: what one image adds to S, before division
+    means (C, D); counts (C,), images of each class; precision S^-1 (D, D)
     """
 
     means: Floats

@@ -10,9 +10,9 @@ From the scores of text and learned, `CENTRED` of each class's mean over the sup
 subtracted, because both favour some classes. Scores are divided by their standard deviation over images and classes,
 after centring each image. The answer is their sum weighted by a.
 
-The weights a come from the labelled images alone, by the maximum a posteriori of a multinomial regression of the labels
-on the scores with log a ~ N(0, 1): on one image a class, a stays near 1. Text has not seen the labels, and the support
-scores leave out the image itself. Because such scores come from fewer images than the final ones, they are multiplied by
+The weights a come from the labelled images alone: the maximum a posteriori of a multinomial regression of the labels on
+the scores, with log a ~ N(0, 1), so that a stays near 1 with few images. Text has not seen the labels, and the support
+scores leave out the image itself. Such scores come from fewer images than the final ones, so they are multiplied by
 (n - 1) / n, n the mean number of images of a class. The learned prompt was trained on these images and cannot be judged
 by them: it takes the share `LEARNED` of the weight of support. Validation images, if there are any, judge all three.
 
@@ -20,15 +20,24 @@ The constants were chosen in the study of docs/ensemble.md. Related: GDA (Wang e
 equation 7) adds discriminant analysis to the text scores with a weight searched on validation images.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..clip.backbone import Backbone
+from ..clip.transfer import Transfer
+from ..errors import MethodError
 from .discriminant import Discriminant, Floats, Labels
+from .templates import template_features
+
+if TYPE_CHECKING:
+    from .base import Method
 
 CENTRED = 0.5
 LEARNED = 1 / 3
@@ -37,30 +46,51 @@ MOST_JUDGED = 4096
 SOURCES = ("text", "support", "learned")
 
 
-class Ensemble(nn.Module):
-    """scores = z weights^T + bias + learned * logits: (B, D), (B, C) -> (B, C).
+@dataclass(frozen=True)
+class Mix:
+    """How the sources are mixed, JSON values: a, the weights of `SOURCES`, and the same divided by their spreads.
 
-    weights   (C, D), text and support in one matrix, exact in float16; bias (C,)
-    learned   factor of the method's logits; text: that of z w0^T, for other classes
-    a         weights of `SOURCES`, for people
+    `templates` are the hand-written prompts of text.
+    """
+
+    a: tuple[float, ...]
+    factors: tuple[float, ...]
+    templates: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("a", "factors"):
+            values = getattr(self, name)
+            if len(values) != len(SOURCES) or not all(isinstance(v, int | float) and 0 <= v < math.inf for v in values):
+                raise MethodError(f"{name}: expected a number of at least 0 for each of {SOURCES}, found {values!r}")
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if not self.templates or not all(isinstance(text, str) and text.count("{}") == 1 for text in self.templates):
+            raise MethodError(f"templates: expected texts with one {{}}, found {self.templates!r}")
+        object.__setattr__(self, "templates", tuple(self.templates))
+
+
+class Ensemble(nn.Module):
+    """scores = z weights^T + bias + factor of learned * logits: z (B, D), logits (B, C) -> (B, C).
+
+    weights (C, D) hold text and support in one matrix, rounded to float16, as they are stored; bias (C,)
     """
 
     weights: Tensor
     bias: Tensor
 
-    def __init__(self, weights: Tensor, bias: Tensor, *, learned: float, text: float, a: Sequence[float]) -> None:
+    def __init__(self, weights: Tensor, bias: Tensor, mix: Mix) -> None:
         super().__init__()
         self.register_buffer("weights", weights.half().float(), persistent=False)
         self.register_buffer("bias", bias.float(), persistent=False)
-        self.learned, self.text, self.a = float(learned), float(text), tuple(float(value) for value in a)
+        self.mix = mix
 
     def forward(self, z: Tensor, logits: Tensor) -> Tensor:
-        return z.float() @ self.weights.mT + self.bias + self.learned * logits
+        return z @ self.weights.mT + self.bias + self.mix.factors[2] * logits
 
-    def with_classes(self, w0: Tensor) -> "Ensemble":
-        """Text and learned prompt for other classes with text features w0 (C', D); what belongs to the old is dropped."""
-        a = (self.a[0], 0.0, self.a[2])
-        return Ensemble(self.text * w0, w0.new_zeros(len(w0)), learned=self.learned, text=self.text, a=a)
+    def with_classes(self, backbone: Backbone, class_names: Sequence[str]) -> "Ensemble":
+        """Text and learned prompt for other classes; support and offsets belong to the old ones and are dropped."""
+        mix, w0 = self.mix, template_features(backbone, class_names, self.mix.templates)
+        kept = Mix((mix.a[0], 0.0, mix.a[2]), (mix.factors[0], 0.0, mix.factors[2]), mix.templates)
+        return Ensemble(mix.factors[0] * w0, w0.new_zeros(len(w0)), kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +100,17 @@ class Seen:
     z: Floats
     logits: Floats
     labels: Labels
+
+    @classmethod
+    @torch.no_grad()
+    def by(cls, method: "Method", batches: Iterable[tuple[Tensor, Tensor]]) -> Self:
+        """What a method that `joins_ensemble` sees in batches of images and labels, in one pass of its image tower."""
+        transfer, rows = Transfer(method.device), []
+        for batch, labels in batches:
+            features = method.encode(*transfer(batch))
+            rows.append((F.normalize(features.float(), dim=-1), method.logits(features).float(), labels))
+        z, logits, labels = (torch.cat(part).cpu() for part in zip(*rows, strict=True))
+        return cls(z.double().numpy(), logits.double().numpy(), labels.numpy())
 
 
 @dataclass(frozen=True)
@@ -90,8 +131,8 @@ class _Scale:
         return (raw - self.offset) / self.spread
 
 
-def fit_ensemble(support: Seen, w0: Floats, val: Seen | None = None) -> Ensemble:
-    """The ensemble for labelled support images and text features w0 (C, D)."""
+def fit_ensemble(support: Seen, w0: Floats, val: Seen | None = None, *, templates: Sequence[str]) -> Ensemble:
+    """The ensemble for labelled support images and text features w0 (C, D), made from `templates`."""
     classes, labels = len(w0), support.labels
     found = Discriminant.fit(support.z, labels, classes)
     some = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST_JUDGED)).astype(int))
@@ -120,9 +161,7 @@ def fit_ensemble(support: Seen, w0: Floats, val: Seen | None = None) -> Ensemble
     return Ensemble(
         torch.from_numpy(weights - weights.mean(axis=0)),  # the same for all classes: changes no probability
         torch.from_numpy(bias - bias.mean()),
-        learned=factors[2],
-        text=factors[0],
-        a=a,
+        Mix(tuple(a.tolist()), tuple(factors.tolist()), tuple(templates)),
     )
 
 
