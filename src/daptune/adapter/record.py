@@ -50,7 +50,10 @@ class AdapterRecord:
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content = asdict(self)
+        if not self.ensemble:  # as earlier versions wrote and read it
+            del content["ensemble"]
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def json_types(hint: Any) -> tuple[type, ...]:
