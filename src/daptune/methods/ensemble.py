@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .base import Method
 
 CENTRED = 0.5
-LEARNED = 1 / 3
+LEARNED = 0.25
 MOST_JUDGED = 4096
 """Support images that the weights are fitted on, evenly spaced; three numbers need no more."""
 SOURCES = ("text", "support", "learned")
