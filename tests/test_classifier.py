@@ -19,7 +19,7 @@ from daptune.classifier import FewShotClassifier
 from daptune.data import read_source
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError
 
-from .conftest import CLASSES, COLOURS, save_picture
+from .conftest import CLASSES, COLOURS, save_picture, scores_by_hand
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 6}
 
@@ -68,13 +68,12 @@ def test_it_learns_colours(fitted: FewShotClassifier, paths_and_labels: tuple[li
 def test_probabilities_are_divided_by_the_temperature(
     exact: FewShotClassifier, paths_and_labels: tuple[list[str], list[str]], temperature: float
 ) -> None:
-    """softmax(logits / temperature), written out in numpy; the answers stay what they were."""
+    """softmax(scores / temperature), written out in numpy; the answers stay what they were."""
     paths = paths_and_labels[0][:7]
     classifier = copy.copy(exact)
     classifier.record_ = replace(exact.record_, temperature=temperature)
-    with torch.no_grad():
-        pictures = torch.stack([exact.backbone_.preprocess(Image.open(path).convert("RGB")) for path in paths])
-        scaled = exact.method_.logits(pictures).double().numpy() / temperature
+    pictures = torch.stack([exact.backbone_.preprocess(Image.open(path).convert("RGB")) for path in paths])
+    scaled = scores_by_hand(exact.method_, pictures) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     found = classifier.predict_proba(paths)
     np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)

@@ -234,6 +234,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             raise DataError(f"shots must be a whole number of at least 1, or None for all; found {self.shots!r}")
         if self.ensemble not in ENSEMBLES:
             raise MethodError(f"ensemble must be one of {', '.join(ENSEMBLES)}; found {self.ensemble!r}")
+        if isinstance(self.templates, str):
+            raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
+        make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
         if not _is_whole(self.seed) or self.seed < 0:
             raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
         if isinstance(self.backbone, str):
@@ -319,6 +322,8 @@ def load(
         seed=1 if record.seed is None else record.seed,
         method_options=record.method_config,
         train_options=record.train_config or None,
+        ensemble="auto" if record.ensemble else "none",
+        templates=tuple(record.ensemble.get("templates", ())),
         precision=adapter.backbone.precision,
         device=device,
     )

@@ -16,7 +16,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from daptune import files
 from daptune.errors import AdapterError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: no ensemble. Adapters without one are still written as 1, so that earlier versions read them."""
 JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "README.md"
 
 
@@ -44,16 +45,25 @@ class AdapterRecord:
     labels: list[int] | None = None
     """Labels of the classes if the training labels were integers; None: the class names."""
     ensemble: dict[str, Any] = field(default_factory=dict)
-    """`daptune.methods.ensemble.Mix` as JSON; empty without one."""
+    """`daptune.methods.ensemble.Mix` as JSON; empty: without an ensemble."""
     temperature: float = 1.0
     """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         content = asdict(self)
-        if not self.ensemble:  # as earlier versions wrote and read it
+        if not self.ensemble:
+            content["format_version"] = 1
             del content["ensemble"]
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @property
+    def ensemble_text(self) -> str:
+        """The weights of the ensemble's sources in words; `none` without one."""
+        if not self.ensemble:
+            return "none"
+        sources = zip(("hand-written prompts", "training images", "learned prompts"), self.ensemble["a"], strict=True)
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in sources)
 
 
 def json_types(hint: Any) -> tuple[type, ...]:

@@ -224,19 +224,20 @@ def _ensemble(
     folder: Path, record: AdapterRecord, tensors: dict[str, torch.Tensor], backbone: Backbone
 ) -> Ensemble | None:
     """Take the ensemble's tensors out of `tensors`. Raises AdapterError if they are not those of the record."""
-    parts = [tensors.pop(name) for name in _ENSEMBLE if name in tensors]
-    if not record.ensemble and not parts:
-        return None
+    parts = {name: tensors.pop(name) for name in _ENSEMBLE if name in tensors}
     classes, width = len(record.class_names), backbone.clip.config.embed_dim
-    if [tuple(part.shape) for part in parts] != [(classes, width), (classes,)] or not record.ensemble:
-        raise damaged(
-            folder / TENSOR_FILE, f"expected {_ENSEMBLE[0]} {(classes, width)} and {_ENSEMBLE[1]} {(classes,)}"
-        )
+    expected = dict(zip(_ENSEMBLE, ([classes, width], [classes]), strict=True)) if record.ensemble else {}
+    if (found := _shapes(parts)) != expected:
+        reason = f"expected of the ensemble {expected or 'no tensors'}, found {found or 'none'}"
+        raise damaged(folder / TENSOR_FILE, reason)
+    if not expected:
+        return None
     try:
         mix = Mix(**record.ensemble)
     except (TypeError, MethodError) as error:
         raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
-    return Ensemble(parts[0].float(), parts[1].float(), mix).to(backbone.device)
+    weights, bias = parts.values()
+    return Ensemble(weights.float(), bias.float(), mix).to(backbone.device)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -142,14 +142,6 @@ def shapes_text(shapes: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(parts.values())
 
 
-def ensemble_text(mix: Mapping[str, Any]) -> str:
-    """An adapter's ensemble (`AdapterRecord.ensemble`) by the weights of its sources; `none` without one."""
-    if not mix:
-        return "none"
-    sources = zip(("hand-written prompts", "training images", "learned prompts"), mix["a"], strict=True)
-    return ", ".join(f"{name} {weight:.2f}" for name, weight in sources)
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}

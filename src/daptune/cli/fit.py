@@ -10,17 +10,7 @@ from typing import Any
 
 from daptune.adapter.record import check_target
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import (
-    emit_json,
-    ensemble_text,
-    note,
-    percent,
-    print_pairs,
-    print_table,
-    say,
-    size_text,
-    warnings_shown,
-)
+from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
 from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.cli.options import FitOptions, key_values
 from daptune.data.benchmarks.registry import canonical
@@ -38,7 +28,7 @@ from daptune.train.parallel import Ranks, joined, launch
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """Best with one image per class in docs/defaults.md."""
 SAFER = ("lp_pp", "tip_adapter")
-"""Methods that keep zero-shot CLIP's own answer as a part of theirs."""
+"""Methods that have zero-shot CLIP's own answer as a part of theirs, and no ensemble."""
 SHOWN = 3
 """Classes listed at each end."""
 
@@ -99,8 +89,8 @@ def _run(folder: Path, options: FitOptions) -> int:
         _print_extremes(table, rows)
     if warning is not None:
         note(f"daptune: warning: {warning}")
-    mix = classifier.record_.ensemble
-    mixed = {"ensemble": ensemble_text(mix)} if mix else {}
+    record = classifier.record_
+    mixed = {"ensemble": record.ensemble_text} if record.ensemble else {}
     print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
@@ -154,10 +144,13 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         return None
     tuned, plain = (percent(rows[name].accuracy) for name in (method.name, "zero_shot"))
     advice = ["more images of each class"]
-    if classifier.preset is None and method.name in method_names():
+    alone = method.ensemble is None
+    if alone and method.joins_ensemble:
+        advice.append("--ensemble auto" if classifier.preset != "paper" else "without --preset paper")
+    elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
     advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
-    if getattr(method.config, "context_init", None) == "":
+    if alone and getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (
         f"{method.name} reaches {tuned} on the held-out images, zero_shot {plain}: zero-shot CLIP is better here. "

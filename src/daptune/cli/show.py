@@ -3,16 +3,7 @@
 from typing import TYPE_CHECKING
 
 from daptune.cli.app import app
-from daptune.cli.console import (
-    emit_json,
-    ensemble_text,
-    note,
-    percent,
-    print_pairs,
-    print_table,
-    shapes_text,
-    size_text,
-)
+from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.cli.options import Adapter, Json
 from daptune.errors import BackboneError
 
@@ -80,7 +71,7 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
         "options": options,
         "backbone": f"{record.backbone['name']}, sha256 {record.backbone['sha256'][:12]}",
         "classes": f"{len(record.class_names)}: {names}",
-        "ensemble": ensemble_text(record.ensemble),
+        "ensemble": record.ensemble_text,
         "learned": shapes_text(learned) or "nothing",
         **origin,
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),
