@@ -18,6 +18,7 @@ import daptune
 from daptune.classifier import FewShotClassifier
 from daptune.data import read_source
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError
+from daptune.evaluate import zero_shot
 
 from .conftest import CLASSES, COLOURS, save_picture, scores_by_hand
 
@@ -203,6 +204,53 @@ def test_with_classes_keeps_the_prompts(fitted: FewShotClassifier, tmp_path: Pat
     assert torch.equal(other.method_.text_prompt, fitted.method_.text_prompt)
 
 
+def test_with_classes_answers_by_words_and_prompts(exact: FewShotClassifier, paths_and_labels: Any) -> None:
+    """Scores are those of the same templates filled with the new names, and of the learned prompts: nothing of the
+    training images or of the old classes is left."""
+    names = ["sea", "meadow"]
+    other, mix = exact.with_classes(names), exact.record_.ensemble
+    pictures = torch.stack([exact.preprocess(Image.open(path).convert("RGB")) for path in paths_and_labels[0][:5]])
+    text = zero_shot(exact.backbone_, names, mix["templates"]).text_features().double().numpy()
+    with torch.no_grad():
+        z = other.method_.encode(pictures).double().numpy()
+        learned = other.method_.logits(pictures).double().numpy()
+    unit = z / np.sqrt((z**2).sum(axis=1, keepdims=True))
+    scores = mix["factors"][0] * unit @ text.T + mix["factors"][2] * learned
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        other.probabilities(pictures.numpy()), powers / powers.sum(axis=1, keepdims=True), atol=2e-3
+    )
+    kept = other.record_.ensemble
+    assert kept["a"] == [mix["a"][0], 0, mix["a"][2]] and kept["templates"] == mix["templates"]
+    plain = exact.method_.ensemble.mix
+    assert plain.a[1] > 0 and exact.record_.ensemble == mix  # the old one is as it was
+
+
+@pytest.mark.parametrize("changes", [{"ensemble": "none"}, {"preset": "paper"}])
+def test_without_an_ensemble(changes: dict[str, Any], made_up_backbone: str, paths_and_labels: Any) -> None:
+    """The answer is that of the learned prompts; a loaded classifier fits again as it was fitted."""
+    classifier = quick(made_up_backbone, precision="fp32", **changes).fit(*paths_and_labels)
+    assert classifier.method_.ensemble is None and classifier.record_.ensemble == {}
+    pictures = torch.stack([classifier.preprocess(Image.open(path).convert("RGB")) for path in paths_and_labels[0][:5]])
+    with torch.no_grad():
+        expected = classifier.method_.logits(pictures).softmax(-1).numpy()
+    np.testing.assert_allclose(classifier.probabilities(pictures.numpy()), expected, atol=1e-6)
+
+
+def test_a_loaded_classifier_fits_again_as_it_was_fitted(
+    made_up_backbone: str, paths_and_labels: Any, tmp_path: Path
+) -> None:
+    for number, (changes, parts) in enumerate(
+        (({"preset": "paper"}, ("none", ())), ({"templates": ["one {}.", "{}!"]}, ("auto", ("one {}.", "{}!"))))
+    ):
+        first = quick(made_up_backbone, precision="fp32", **changes).fit(*paths_and_labels)
+        again = daptune.load(first.save(tmp_path / str(number)))
+        assert (again.ensemble, again.templates) == parts
+        again.fit(*paths_and_labels)
+        images = paths_and_labels[0][:7]
+        np.testing.assert_array_equal(again.predict_proba(images), first.predict_proba(images))
+
+
 def test_with_classes_is_refused_where_it_cannot_be(
     made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]]
 ) -> None:
@@ -243,6 +291,13 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "training option": ({"train_options": {"epoch": 1}}, TrainingError, "Did you mean 'epochs'"),
     "training value": ({"train_options": {"epochs": 0}}, TrainingError, "epochs must be"),
     "shots": ({"shots": 0}, DataError, "shots must be a whole number of at least 1"),
+    "ensemble": ({"ensemble": "both"}, MethodError, "^ensemble must be one of auto, none; found 'both'$"),
+    "templates": ({"templates": ["a photo"]}, MethodError, "templates: expected each to hold one {}"),
+    "a text for templates": (
+        {"templates": "a {}."},
+        MethodError,
+        "^templates must be a list of texts; found .*'a {}.'$",
+    ),
     "seed": ({"seed": -1}, DataError, "seed must be"),
     "backbone": ({"backbone": "ViT-B-61/openai"}, daptune.DaptuneError, "Did you mean"),
     "preset": ({"preset": "papper"}, MethodError, "Did you mean 'paper'"),
@@ -318,6 +373,9 @@ def test_a_stopped_fit_goes_on_in_its_run_folder(
         classifier.save(tmp_path / "half")
     classifier.fit(*paths_and_labels, run_dir=tmp_path / "run", resume=True)
     assert torch.equal(whole.method_.text_prompt, classifier.method_.text_prompt)
+    mixed, resumed = whole.method_.ensemble, classifier.method_.ensemble
+    assert resumed is not None and resumed.mix == mixed.mix
+    assert torch.equal(resumed.weights, mixed.weights) and torch.equal(resumed.bias, mixed.bias)
 
 
 def test_a_loaded_backbone_is_taken_as_it_is(

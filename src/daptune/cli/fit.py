@@ -146,7 +146,7 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
     advice = ["more images of each class"]
     alone = method.ensemble is None
     if alone and method.joins_ensemble:
-        advice.append("--ensemble auto" if classifier.preset != "paper" else "without --preset paper")
+        advice.append("--ensemble auto" if classifier.preset != "paper" else "no --preset paper")
     elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
     advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
