@@ -18,6 +18,7 @@ from daptune.cli.options import FitOptions
 from daptune.data import images, sources
 from daptune.evaluate import Measured
 from daptune.methods import METHODS
+from daptune.methods.ensemble import LEARNED
 from daptune.train import TrainConfig
 
 from ..conftest import CLASSES, COLOURS, save_picture
@@ -146,6 +147,8 @@ def test_fit_without_images_to_hold_out(fit: Command, tmp_path: Path) -> None:
     assert done.code == 0
     assert "no hold-out set, so nothing was evaluated" in done.err
     assert "fewer than 2 images, all used" in done.err
+    said = " ".join(done.out.split())
+    assert f"training images {1 - LEARNED:.2f}, learned prompts {LEARNED:.2f} (the last two are fixed: one" in said
 
 
 def test_fit_of_methods_without_training(fit: Command, daptune: Command, pictures: Path, made_up_backbone: str) -> None:

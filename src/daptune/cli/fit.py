@@ -89,8 +89,7 @@ def _run(folder: Path, options: FitOptions) -> int:
         _print_extremes(table, rows)
     if warning is not None:
         note(f"daptune: warning: {warning}")
-    record = classifier.record_
-    mixed = {"ensemble": record.ensemble_text} if record.ensemble else {}
+    mixed = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
     print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
@@ -156,6 +155,13 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         f"{method.name} reaches {tuned} on the held-out images, zero_shot {plain}: zero-shot CLIP is better here. "
         f"Try: {'; '.join(advice)}."
     )
+
+
+def _ensemble_text(classifier: FewShotClassifier) -> str:
+    text = classifier.record_.ensemble_text
+    if classifier.train_table_.counts().max() == 1 and classifier.val_table_ is None:
+        text += " (the last two are fixed: one image of a class cannot judge them)"
+    return text
 
 
 def _print_extremes(table: ImageTable, rows: Mapping[str, Measured]) -> None:
