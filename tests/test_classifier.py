@@ -251,6 +251,19 @@ def test_a_loaded_classifier_fits_again_as_it_was_fitted(
         np.testing.assert_array_equal(again.predict_proba(images), first.predict_proba(images))
 
 
+@pytest.mark.parametrize("count", [3, 6])
+def test_images_that_do_not_differ_give_probabilities_all_the_same(count: int) -> None:
+    """Three classes of the same image, in which rounding errors are the only difference, or of nearly the same."""
+    picture = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    images = [picture.copy() for _ in range(count)]
+    for number, image in enumerate(images):
+        image[number, 0, 0] ^= count == 6
+    uneven = {"epochs": 1, "batch_size": 2}  # batches of different sizes round differently
+    found = quick("tiny", shots=None, precision="fp32", train_options=uneven).fit(images, np.arange(count) % 3)
+    p = found.predict_proba([picture, 255 - picture])
+    assert np.isfinite(p).all() and np.allclose(p.sum(axis=1), 1)
+
+
 def test_with_classes_is_refused_where_it_cannot_be(
     made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]]
 ) -> None:

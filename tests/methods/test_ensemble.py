@@ -97,6 +97,20 @@ def test_one_image_a_class_keeps_the_prior_of_the_support() -> None:
     assert bool(scores.isfinite().all())
 
 
+def test_identical_images_do_not_make_weights_of_rounding_errors() -> None:
+    """Of one image in four classes the support scores are equal: only the text and the learned prompt differ."""
+    support, w0 = made_up(np.array([0]), signal=1.0)
+    same = Seen(support.z.repeat(4, 0) + np.eye(4, 8) * 1e-15, support.logits.repeat(4, 0), np.arange(4))
+    ensemble = fit_ensemble(same, w0, templates=TEMPLATES)
+    assert ensemble.mix.factors[1] == pytest.approx(ensemble.mix.a[1])  # a spread of 1
+    assert bool(ensemble.weights.isfinite().all())
+
+
+def test_weights_stay_within_float16() -> None:
+    mix = Mix((1, 1, 1), (1, 1, 1), TEMPLATES)
+    assert Ensemble(torch.tensor([[1e30, -1e6, 3.0]]), torch.zeros(1), mix).weights.tolist() == [[65504, -65504, 3]]
+
+
 def test_validation_images_judge_the_learned_prompt() -> None:
     support, w0 = made_up(np.repeat(np.arange(4), [3, 9, 2, 6]), signal=0.5)
     val, _ = made_up(np.repeat(np.arange(4), [10, 20, 5, 9]), signal=0.5, seed=0)

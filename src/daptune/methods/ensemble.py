@@ -43,6 +43,8 @@ CENTRED = 0.5
 LEARNED = 0.25
 MOST_JUDGED = 4096
 """Support images that the weights are fitted on, evenly spaced; three numbers need no more."""
+ROUNDING = 1e-7
+"""Accuracy of float32 features: smaller relative differences of scores, as of identical images, mean nothing."""
 SOURCES = ("text", "support", "learned")
 
 
@@ -79,7 +81,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, weights: Tensor, bias: Tensor, mix: Mix) -> None:
         super().__init__()
-        self.register_buffer("weights", weights.half().float(), persistent=False)
+        most = torch.finfo(torch.float16).max  # where the images of all classes are nearly the same
+        self.register_buffer("weights", weights.clamp(-most, most).half().float(), persistent=False)
         self.register_buffer("bias", bias.float(), persistent=False)
         self.mix = mix
 
@@ -184,6 +187,6 @@ def _posterior_mode(scores: Floats, labels: Labels) -> Floats:
 
 
 def _spread(scores: Floats) -> float:
-    """Standard deviation of scores (n, C) about the mean of each image; 1 if all are equal."""
+    """Standard deviation of scores (n, C) about the mean of each image; 1 if all are equal up to rounding."""
     deviation = float((scores - scores.mean(axis=1, keepdims=True)).std())
-    return deviation if deviation > 0 else 1.0
+    return deviation if deviation > ROUNDING * float(np.abs(scores).max()) else 1.0
