@@ -19,6 +19,7 @@ from daptune.classifier import FewShotClassifier
 from daptune.data import read_source
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError
 from daptune.evaluate import zero_shot
+from daptune.methods.ensemble import Ensemble
 
 from .conftest import CLASSES, COLOURS, save_picture, scores_by_hand
 
@@ -249,6 +250,18 @@ def test_a_loaded_classifier_fits_again_as_it_was_fitted(
         again.fit(*paths_and_labels)
         images = paths_and_labels[0][:7]
         np.testing.assert_array_equal(again.predict_proba(images), first.predict_proba(images))
+
+
+def test_the_ensemble_is_put_where_the_backbone_is(
+    exact: FewShotClassifier, paths_and_labels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is computed on the CPU, and without a GPU here only the move can be seen."""
+    moved: list[torch.device] = []
+    monkeypatch.setattr(Ensemble, "to", lambda ensemble, device: moved.append(device) or ensemble)
+    method = quick(exact.backbone_).fit(*paths_and_labels).method_
+    assert moved == [method.device] and method.ensemble is not None
+    monkeypatch.undo()
+    assert method.ensemble.to("meta").weights.is_meta and method.ensemble.bias.is_meta
 
 
 @pytest.mark.parametrize("count", [3, 6])

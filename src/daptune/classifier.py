@@ -222,7 +222,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         templates = tuple(self.templates) or choose_templates()
         w0 = zero_shot(self.backbone_, method.class_names, templates).text_features().double().cpu().numpy()
         held = None if val is None else Seen.by(method, val.evaluation())
-        method.ensemble = fit_ensemble(Seen.by(method, train.evaluation()), w0, held, templates=templates)
+        seen = Seen.by(method, train.evaluation())
+        method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
 
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, validated, as `fit` uses them.
