@@ -78,7 +78,7 @@ def _run(folder: Path, options: FitOptions) -> int:
     warning = below_zero_shot(classifier, rows)
     if options.json:
         written = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        emit_json(written | classifier.record_.metrics)
+        emit_json(written | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:
         note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
