@@ -324,6 +324,20 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         MethodError,
         "^templates must be a list of texts; found .*'a {}.'$",
     ),
+    "shots as a word": ({"shots": "every"}, DataError, "at least 1, or 'all'; found 'every'"),
+    "weights as a word": ({"class_weight": "balanced"}, DataError, "class_weight must be 'auto'"),
+    "weights of other classes": (
+        {"class_weight": {"red": 1, "yellow": 2}},
+        DataError,
+        "'yellow', which is not a class",
+    ),
+    "weights and balanced": (
+        {"class_weight": "auto", "train_options": {"sampling": "balanced"}},
+        DataError,
+        "leave one of them out",
+    ),
+    "sampling": ({"train_options": {"sampling": "balance"}}, TrainingError, "Did you mean 'balanced'"),
+    "steps and epochs": ({"train_options": {"steps": 3, "epochs": 2}}, TrainingError, "leave one of them out"),
     "seed": ({"seed": -1}, DataError, "seed must be"),
     "backbone": ({"backbone": "ViT-B-61/openai"}, daptune.DaptuneError, "Did you mean"),
     "preset": ({"preset": "papper"}, MethodError, "Did you mean 'paper'"),
@@ -409,3 +423,117 @@ def test_a_loaded_backbone_is_taken_as_it_is(
 ) -> None:
     classifier = quick(fitted.backbone_, "zero_shot", method_options=None).fit(*paths_and_labels)
     assert classifier.backbone_ is fitted.backbone_
+
+
+def uneven(paths_and_labels: tuple[list[str], list[str]]) -> tuple[list[str], list[str]]:
+    """Ten, four and one pictures of the classes."""
+    left, kept = {"red": 10, "green thing": 4, "blue_thing": 1}, []
+    for path, label in zip(*paths_and_labels, strict=True):
+        left[label] -= 1
+        kept += [(path, label)] * (left[label] >= 0)
+    paths, labels = zip(*kept, strict=True)
+    return list(paths), list(labels)
+
+
+def test_all_images_are_learned_from_by_default(
+    made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    classifier = quick(made_up_backbone, shots=None, train_options={"epochs": 2, "epoch_shots": 3}).fit(
+        *paths_and_labels
+    )
+    assert classifier.train_table_.counts().tolist() == [10, 10, 10] and classifier.left_out_ == 0
+    assert (classifier.record_.shots, classifier.record_.data["images"]) == (None, 30)
+    assert quick(made_up_backbone, shots=4).fit(*paths_and_labels).left_out_ == 18
+    again = daptune.load(classifier.save(tmp_path / "a"))
+    assert (again.shots, again.train_options["epoch_shots"], again.train_options["sampling"]) == (None, 3, "balanced")
+    assert again.settings()[2] == classifier.train_config_
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("balanced", 16)),
+        ({"shots": "all"}, ("balanced", 16)),
+        ({"shots": 16}, ("shuffled", None)),
+        ({"preset": "paper"}, ("shuffled", None)),
+        ({"preset": "fast"}, ("balanced", 16)),
+        ({"class_weight": "auto"}, ("shuffled", 16)),
+        ({"class_weight": "auto", "shots": 4}, ("shuffled", None)),
+        ({"train_options": {"sampling": "shuffled", "epoch_shots": None}}, ("shuffled", None)),
+        ({"train_options": {"sampling": "balanced"}, "shots": 16}, ("balanced", None)),
+        ({"train_options": {"sampling": "balanced"}, "class_weight": {"a": 1}}, ("balanced", 16)),
+    ],
+)
+def test_how_images_are_drawn(changes: dict[str, Any], expected: tuple[str, int | None]) -> None:
+    config = FewShotClassifier("coop", **changes).settings()[2]
+    assert (config.sampling, config.epoch_shots) == expected
+
+
+@pytest.mark.parametrize(("shots", "images"), [(None, 48), ("all", 51), (2, 6)])
+def test_the_paper_preset_learns_from_16_unless_told_otherwise(shots: Any, images: int, made_up_backbone: str) -> None:
+    pictures = [np.full((4, 4, 3), value, np.uint8) for value in range(51)]
+    classifier = FewShotClassifier(
+        "coop", made_up_backbone, shots=shots, preset="paper", train_options={"epochs": 1, "lr": 1e-4}
+    ).fit(pictures, ["a", "b", "c"] * 17)
+    assert len(classifier.train_table_) == images and classifier.left_out_ == 51 - images
+    assert classifier.record_.shots == (None if shots == "all" else shots or 16)
+
+
+def test_many_images_take_the_steps_of_16_a_class(made_up_backbone: str) -> None:
+    """40 of each of two classes in batches of 8: an epoch is 4 steps, as with 16 of each, and not 10."""
+    pictures = [np.full((4, 4, 3), 3 * value, np.uint8) for value in range(80)]
+    options = {"batch_size": 8, "min_crop": 1.0}
+    ends = []
+    for shots in (None, 16):
+        classifier = FewShotClassifier("coop", made_up_backbone, shots=shots, train_options=options)
+        classifier.fit(pictures, ["a", "b"] * 40)
+        ends.append((len(classifier.history_.rows), classifier.history_.rows[-1].step))
+    assert ends == [(50, 200), (50, 200)]
+
+
+def test_with_equal_classes_it_learns_the_same_bits_whatever_the_sampling(
+    made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]]
+) -> None:
+    states = [
+        quick(made_up_backbone, "dapt", shots=4, train_options=QUICK | drawn)
+        .fit(*paths_and_labels)
+        .method_.state_dict()
+        for drawn in ({}, {"sampling": "balanced"}, {"sampling": "balanced", "epoch_shots": 16})
+    ]
+    assert all(torch.equal(states[0][name], other[name]) for other in states[1:] for name in states[0])
+
+
+@pytest.mark.parametrize("method", ["coop", "linear_probe", "lp_pp"])
+def test_weights_of_classes_are_used_and_recorded(
+    method: str, made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    """15 images of 10, 4 and 1: 15 / (3 n_c) is 0.5, 1.25 and 5."""
+    options: dict[str, Any] = {"method_options": None} if method != "coop" else {}
+    plain = quick(made_up_backbone, method, shots=None, **options).fit(*uneven(paths_and_labels))
+    classifier = clone(plain).set_params(class_weight="auto").fit(*uneven(paths_and_labels))
+    assert classifier.method_.class_weight.tolist() == [5.0, 1.25, 0.5] and plain.method_.class_weight is None
+    assert classifier.method_.class_names == ("blue_thing", "green thing", "red")
+    if method == "coop":
+        rare = [m.predict_proba(paths_and_labels[0])[:, 0].mean() for m in (plain, classifier)]
+    else:
+        rare = [float(m.method_.bias[0]) for m in (plain, classifier)]
+    assert rare[1] > rare[0]
+    assert classifier.record_.data["class_weight"] == "auto" and "class_weight" not in plain.record_.data
+    assert daptune.load(classifier.save(tmp_path / "a")).class_weight == "auto"
+
+
+def test_weights_by_name(made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    weights = {"red": 1, "green thing": 2, "blue_thing": 3}
+    classifier = quick(made_up_backbone, class_weight=weights).fit(*paths_and_labels)
+    np.testing.assert_allclose(classifier.method_.class_weight, [1.5, 1, 0.5])
+    assert daptune.load(classifier.save(tmp_path / "a")).class_weight == weights
+    renamed = classifier.with_classes(["x", "y"])
+    assert renamed.class_weight is None and "class_weight" not in renamed.record_.data
+
+
+@pytest.mark.parametrize("method", ["zero_shot", "prototype", "tip_adapter"])
+def test_a_method_without_a_loss_takes_no_weights(
+    method: str, made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]]
+) -> None:
+    with pytest.raises(MethodError, match=f"{method} has no loss to weigh classes in; leave out class_weight"):
+        quick(made_up_backbone, method, method_options=None, class_weight="auto").fit(*paths_and_labels)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -120,3 +121,8 @@ def test_every_extra_brings_what_is_said() -> None:
     brought_by_others = {"onnx_ir", "starlette"}  # onnxscript, fastapi
     for extra, modules in EXTRAS.items():
         assert {module.replace("_", "-") for module in modules if module not in brought_by_others} <= wanted[extra]
+
+
+def test_make_lowest_tries_every_extra() -> None:
+    parts = runpy.run_path(str(ROOT / "tools" / "lowest.py"))["PARTS"]
+    assert set(parts) == set(EXTRAS) | {"core"}

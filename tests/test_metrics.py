@@ -34,6 +34,7 @@ SCORES = draw.dirichlet(np.full(5, 0.4), 300)
 def test_accuracy_confusion_and_f1_are_scikit_learns() -> None:
     assert accuracy(LABELS, PREDICTED) == oracle.accuracy_score(LABELS, PREDICTED)
     assert (confusion_matrix(LABELS, PREDICTED, 7) == oracle.confusion_matrix(LABELS, PREDICTED, labels=range(7))).all()
+    assert accuracy([1], [1]) == 1
     expected = oracle.f1_score(LABELS, PREDICTED, average="macro", labels=np.unique(LABELS))
     assert macro_f1(LABELS, PREDICTED) == pytest.approx(expected)
 
@@ -83,6 +84,29 @@ def test_calibration_bins_are_open_on_the_left() -> None:
     assert expected_calibration_error([0, 1], at_a_fifteenth) == pytest.approx((7 / 15 + 0.54) / 2)
 
 
+def test_the_outer_bins_hold_what_is_beyond_them() -> None:
+    """A float32 softmax may add up to a little more than 1."""
+    parts = by_confidence([0, 0, 1], [[1.0000001, 0.0], [0.97, 0.03], [0.5, 0.5]])
+    assert [said.tolist() for said, _ in parts] == [[0.5], [1.0000001, 0.97]]
+    assert len(by_confidence([0, 0], [[0.0, 0.0], [0.3, 0.2]], bins=3)) == 1
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_short_numbers_are_added_in_double_precision(kind: type) -> None:
+    """1001 probabilities, features or values of few bits, and the same sums by `math`."""
+    p = np.random.default_rng(5).dirichlet(np.ones(4), 1001).astype(kind)
+    y = np.random.default_rng(6).integers(0, 4, 1001)
+    logs = [-math.log(row[label]) for row, label in zip(p.tolist(), y.tolist(), strict=True)]
+    assert negative_log_likelihood(y, p) == pytest.approx(math.fsum(logs) / 1001, rel=1e-12)
+    assert mean_interval(p[:, 0]).mean == pytest.approx(math.fsum(p[:, 0].tolist()) / 1001, rel=1e-12)
+    z = p[:40]
+    gaps = [math.dist(a, b) for a, b in itertools.combinations(z.tolist(), 2)]
+    assert metrics.text_distance(z) == pytest.approx(math.fsum(gaps) / 780, rel=1e-9)
+    assert holm(np.full(3, 0.01, kind)) == pytest.approx([3 * float(kind(0.01))] * 3, rel=1e-12)  # type: ignore[arg-type]
+    silhouette = oracle.silhouette_score(z.astype(np.float64), y[:40])
+    assert metrics.silhouette(z, y[:40]) == pytest.approx(silhouette, rel=1e-12)
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 10, 31, 1001])
 @pytest.mark.parametrize("level", [0.2, 0.8, 0.9, 0.95, 0.99])
 def test_the_interval_over_seeds(count: int, level: float) -> None:
@@ -115,6 +139,15 @@ def test_bootstrap_agrees_with_the_plain_one() -> None:
     assert found.difference == pytest.approx(b.mean() - a.mean())
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.006)
     assert paired_bootstrap([(a, b)]) == found
+
+
+def test_the_bootstrap_draws_the_same_in_every_run() -> None:
+    """numpy's generator of seed 0: how many of the 5 images are lost, equal and won."""
+    found = paired_bootstrap([([0, 0, 0, 1, 1], [1, 1, 0, 1, 0])])
+    drawn = np.random.default_rng(0).multinomial(5, [0.2, 0.4, 0.4], size=10_000)
+    means = (drawn[:, 2] - drawn[:, 0]) / 5
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert found.p_value == pytest.approx(2 * (1 + (means <= 0).sum()) / 10_001)
 
 
 def test_the_p_value_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +184,7 @@ def test_the_bootstrap_of_a_mean_resamples_each_set_by_itself() -> None:
 def test_holm_by_hand() -> None:
     """3 x 0.01, 2 x 0.02, and 0.03 raised to what came before it."""
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.5, 0.9]) == holm([0.7, 0.6]) == [1.0, 1.0] and holm([]) == []
     assert holm([0.9, 0.001, 0.04, 0.01]) == pytest.approx([0.9, 0.004, 0.08, 0.03])
 
 
@@ -159,6 +192,7 @@ def test_holm_by_hand() -> None:
     "call",
     [
         lambda: accuracy([], []),
+        lambda: accuracy(np.empty(0, int), np.empty(0, int)),
         lambda: accuracy([0, 1], [0]),
         lambda: accuracy(["cat"], ["cat"]),
         lambda: accuracy([0.0], [0.0]),

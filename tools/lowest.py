@@ -1,9 +1,10 @@
 """Install the lowest versions that pyproject.toml allows and use them: `make lowest`.
 
 The package alone, and with each extra, gets an environment of its own in which uv resolves what daptune asks for to
-the lowest version (`--resolution lowest-direct`; what those ask for is left to the resolver). Then one command of the
-part runs, on the embedded backbone and a few pictures of the demo. A bound that is too low shows as a failed command:
-raise it in pyproject.toml.
+the lowest version (`--resolution lowest-direct`; what those ask for is left to the resolver). Then the commands of the
+part run, on the embedded backbone and a few pictures of the demo. A bound that is too low shows as a failed command:
+raise it in pyproject.toml. At the end a table is printed: what each part has over the core, its commands, and whether
+they passed.
 
     python tools/lowest.py                   # all parts
     python tools/lowest.py export serve      # some
@@ -18,8 +19,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import tomllib
 import urllib.request
 import venv
 from collections.abc import Callable
@@ -49,21 +53,29 @@ class Part:
         self.environment = folder / "environments" / name
         self.python = self.environment / "bin" / "python"
         self.work = folder / "work" / name
+        self.ran: list[str] = []  # the verbs
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
 
     def install(self, uv: Path) -> None:
-        """The lowest versions, and pytest as it is."""
+        """The lowest versions, and what the tests of `core` need as it is."""
         wanted = f"{ROOT}[{self.name}]" if self.name != "core" else str(ROOT)
         check([uv, "venv", "--quiet", "--clear", "--python", sys.executable, self.environment])
         install = [uv, "pip", "install", "--quiet", "--python", self.python]
-        check([*install, "--resolution", "lowest-direct", wanted])
-        check([*install, "pytest"])
-        check([uv, "pip", "list", "--quiet", "--python", self.python], self.work)
+        newly = ["--refresh-package", "daptune"]  # uv builds a folder again only where its pyproject.toml is another
+        check([*install, "--resolution", "lowest-direct", *newly, wanted])
+        check([*install, "pytest", "hypothesis"])
 
-    def daptune(self, *words: str) -> str:
+    def versions(self, uv: Path) -> dict[str, str]:
+        """What is installed of what pyproject.toml names for this part."""
+        listed = check([uv, "pip", "list", "--quiet", "--format", "json", "--python", self.python])
+        installed = {plain(each["name"]): each["version"] for each in json.loads(listed)}
+        return {name: installed[name] for name in map(plain, requirements()[self.name]) if name in installed}
+
+    def daptune(self, *words: str, **variables: str) -> str:
         """What the command prints; CalledProcessError where it fails."""
-        return check([self.environment / "bin" / "daptune", *words], self.work)
+        self.ran.append(words[0])
+        return check([self.environment / "bin" / "daptune", *words], self.work, **variables)
 
     def fit(self) -> None:
         """Pictures, and an adapter that has seen them twice; what another part has made is taken, but for `core`."""
@@ -91,7 +103,7 @@ class Part:
 
 
 def core(part: Part) -> None:
-    """Learn, measure, label; a linear probe; a plan; pixels and tokens beside those of the original."""
+    """Learn, measure, label; a linear probe; a plan; to a Hub and back; pixels and tokens beside the originals."""
     part.daptune("methods")
     part.fit()
     part.daptune("show", "adapter")
@@ -102,7 +114,15 @@ def core(part: Part) -> None:
     part.daptune("eval", "nothing", "pictures")
     (part.work / "plan.toml").write_text(PLAN)
     part.daptune("bench", "plan.toml", "--processes", "1")
-    tests = ["clip/test_preprocess.py", "clip/test_tokenizer.py", "clip/test_hub.py", "test_adapter_hub.py"]
+    sys.path.insert(0, str(ROOT / "tests"))
+    from stand_in_hub import TOKEN, running_hub
+
+    with running_hub() as hub:  # for whole processes: huggingface_hub reads its address once, when it is imported
+        there = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(part.work / "hub")}
+        part.daptune("push", "adapter", "hf:user/lowest", **there)
+        part.daptune("pull", "hf:user/lowest", **there)
+        part.daptune("eval", "hf:user/lowest", "pictures", **there)
+    tests = ["clip/test_preprocess.py", "clip/test_tokenizer.py", "clip/test_hub.py"]
     check([part.python, "-m", "pytest", "-q", *(ROOT / "tests" / test for test in tests)], ROOT)
 
 
@@ -128,11 +148,13 @@ def serve(part: Part) -> None:
     """A picture sent to a server of its own."""
     part.fit()
     command = [part.environment / "bin" / "daptune", "serve", "adapter", "--port", "0"]
+    part.ran.append("serve")
     log = part.work / "server.log"
     with log.open("w") as told:
         server = subprocess.Popen(command, cwd=part.work, stdout=told, stderr=told)
     try:
         port = int(said(server, log, r"http://127\.0\.0\.1:(\d+)"))
+        listens(server, port)
         head = 'Content-Disposition: form-data; name="files"; filename="a.webp"\r\nContent-Type: image/webp'
         body = f"--x\r\n{head}\r\n\r\n".encode() + part.a_picture().read_bytes() + b"\r\n--x--\r\n"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -186,6 +208,33 @@ PARTS: dict[str, Callable[[Part], None]] = {
 }  # fmt: skip
 
 
+def requirements() -> dict[str, list[str]]:
+    """What pyproject.toml asks for, by part: the core, and each extra but those of all and of development."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = {"core": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        part: [re.split(r"[^\w-]", each)[0] for each in asked]
+        for part, asked in wanted.items()
+        if part not in ("all", "dev")
+    }
+
+
+def plain(name: str) -> str:
+    """A distribution's name as indexes write it."""
+    return name.lower().replace("_", "-")
+
+
+def table(rows: list[tuple[str, dict[str, str], list[str], bool]]) -> str:
+    """Part, versions, verbs and whether they passed, in Markdown."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    lines = [f"Python {python}", "", "| part | lowest versions | commands | passed |", "|---|---|---|---|"]
+    for name, versions, verbs, passed in rows:
+        told = ", ".join(f"{package} {version}" for package, version in versions.items())
+        commands = ", ".join(f"`{verb}`" for verb in dict.fromkeys(verbs))
+        lines.append(f"| {name} | {told} | {commands} | {'yes' if passed else 'no'} |")
+    return "\n".join(lines)
+
+
 def said(server: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
     """What the pattern finds in the log of a server that starts; RuntimeError where it ends before."""
     while True:
@@ -200,9 +249,23 @@ def said(server: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
             continue
 
 
-def check(command: list[str | Path], folder: Path | None = None) -> str:
+def listens(server: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until it takes connections: it names its port before. RuntimeError after a minute, or where it ends."""
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+        if server.poll() is not None:
+            break
+    raise RuntimeError(f"nothing listens on port {port}")
+
+
+def check(command: list[str | Path], folder: Path | None = None, **variables: str) -> str:
     """Run it and return what it prints; CalledProcessError with all that it said where it fails."""
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
+    environment = os.environ | variables
+    done = subprocess.run(list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, list(map(str, command)), done.stdout, done.stderr)
     return done.stdout
@@ -216,6 +279,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if untried := set(requirements()) - set(PARTS):
+        parser.error(f"no command tries {', '.join(sorted(untried))}: add it to PARTS")
     folder: Path = arguments.folder.resolve()
     uv = folder / "uv" / "bin" / "uv"
     if not uv.is_file():
@@ -224,20 +289,23 @@ def main() -> int:
     os.environ.setdefault("UV_CACHE_DIR", str(folder / "cache"))  # beside the environments: files are linked
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # there is little to compute, and much waiting for each other
-    failed = []
+    rows = []
     for name in arguments.parts or PARTS:
         part = Part(name, folder)
         try:
             part.install(uv)
             PARTS[name](part)
         except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
-            failed.append(name)
+            passed = False
             words = getattr(error, "cmd", None) or [type(error).__name__, str(error)]
             said_last = "\n".join(f"{getattr(error, 'stdout', '')}{getattr(error, 'stderr', '')}".splitlines()[-40:])
             print(f"{name}: failed\n  {' '.join(words)}\n{said_last}", flush=True)
         else:
+            passed = True
             print(f"{name}: works", flush=True)
-    return 1 if failed else 0
+        rows.append((name, part.versions(uv) if part.python.exists() else {}, part.ran, passed))
+    print(f"\n{table(rows)}", flush=True)
+    return 0 if all(passed for *_, passed in rows) else 1
 
 
 if __name__ == "__main__":

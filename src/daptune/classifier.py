@@ -28,6 +28,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.sources import read_source, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
+from daptune.data.weights import check_class_weight, class_weights
 from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, measure, zero_shot
 from daptune.methods import MethodConfig, get_method, make_config
@@ -35,8 +36,9 @@ from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
 from daptune.methods.templates import choose_templates
 from daptune.predict.predictor import Predictor
-from daptune.presets import resolve
+from daptune.presets import PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
+from daptune.train.schedule import EPOCH_SHOTS
 
 ENSEMBLES = ("auto", "none")
 
@@ -47,13 +49,14 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     method          a name of `daptune.METHODS`
     backbone        a name for `daptune.load_backbone`, or a loaded `Backbone`
-    shots           training images per class; None: all
+    shots           training images per class, or "all"; None: all, and 16 with preset="paper"
     seed            random seed for the few-shot sample, the initial prompts and the order of training
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
     ensemble        "auto": after training, add hand-written prompts and the training images to the answer, for methods
                     whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
     templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
+    class_weight    weights of the classes in the loss: "auto" by inverse frequency, or numbers by class name; None: 1
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
     start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
     preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
@@ -69,6 +72,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     classes_        labels that `predict` returns, in the order of the columns of `predict_proba`
     method_         the trained `Method`; `backbone_` its frozen CLIP
     train_table_    the drawn training images; `val_table_` the validation images, or None
+    left_out_       number of training images that were not drawn
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
     record_         the `AdapterRecord` that `save` writes
@@ -77,12 +81,13 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     method: str = "dapt"
     backbone: str | Backbone = "tiny"
     _: KW_ONLY
-    shots: int | None = 16
+    shots: int | str | None = None
     seed: int = 1
     method_options: Mapping[str, Any] | None = None
     train_options: Mapping[str, Any] | None = None
     ensemble: str = "auto"
     templates: Sequence[str] = ()
+    class_weight: str | Mapping[Any, float] | None = None
     class_names: Sequence[str] | None = None
     start_from: str | Path | None = None
     preset: str | None = None
@@ -128,7 +133,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         else:
             splits = read_images(source, label_names=names, decoder=decoder)
             splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
-        drawn = draw_readable(splits.train, self.shots, self.seed, splits.val if val is None else val, decoder)
+        drawn = draw_readable(splits.train, self._shots, self.seed, splits.val if val is None else val, decoder)
+        self.left_out_ = len(splits.train) - len(drawn.train)
         given = _integer_labels(labels, names)
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
@@ -140,6 +146,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
+        self._weigh(method, drawn.train)
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
@@ -211,8 +218,10 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         """A new classifier with the same prompts for other classes; MethodError if they depend on the old classes."""
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)
-        record = make_record(method, self.backbone_, shots=self.shots, seed=self.seed, data=dict(self.record_.data))
-        other: Self = clone(self).set_params(class_names=list(class_names))
+        data = dict(self.record_.data)
+        data.pop("class_weight", None)  # of the old classes
+        record = make_record(method, self.backbone_, shots=self._shots, seed=self.seed, data=data)
+        other: Self = clone(self).set_params(class_names=list(class_names), class_weight=None)
         other.classes_ = np.array(method.class_names)
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
         return other
@@ -231,8 +240,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         Raises DataError, MethodError, TrainingError, BackboneError or AdapterError for an unknown name or a bad value.
         """
         method_class = get_method(self.method)
-        if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
-            raise DataError(f"shots must be a whole number of at least 1, or None for all; found {self.shots!r}")
+        shots = self._shots
+        if shots is not None and (not _is_whole(shots) or shots < 1):
+            raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
         if self.ensemble not in ENSEMBLES:
             raise MethodError(f"ensemble must be one of {', '.join(ENSEMBLES)}; found {self.ensemble!r}")
         if isinstance(self.templates, str):
@@ -247,13 +257,33 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         options, training = dict(self.method_options or {}), dict(self.train_options or {})
         if self.preset is not None:
             dataset = None if self.dataset is None else canonical(self.dataset)
-            preset = resolve(self.preset, method_class.name, shots=self.shots, dataset=dataset)
-            options, training = preset.method | options, preset.train | training
+            preset = resolve(self.preset, method_class.name, shots=shots, dataset=dataset)
+            fixed = preset.train if "steps" not in training else preset.train | {"epochs": None}
+            options, training = preset.method | options, fixed | training
+        if shots is None and self.preset not in PROTOCOL_SHOTS:  # epochs that do not grow with the images
+            sampling = "balanced" if self.class_weight is None else "shuffled"  # weights even them out already
+            training = {"sampling": sampling, "epoch_shots": EPOCH_SHOTS} | training
         training = {"seed": self.seed} | parse_options("training", TrainConfig, training, TrainingError)
         config = make_config(method_class.name, options)
         if self.start_from is not None:
             check_start(self.start_from, method_class.name)
-        return method_class, config, TrainConfig(**training)
+        train_config = TrainConfig(**training)
+        check_class_weight(self.class_weight, balanced=train_config.sampling == "balanced")
+        return method_class, config, train_config
+
+    @property
+    def _shots(self) -> Any:
+        """Training images per class; None: all."""
+        if self.shots is None:
+            return PROTOCOL_SHOTS.get(self.preset or "")
+        return None if self.shots == "all" else self.shots
+
+    def _weigh(self, method: Any, table: ImageTable) -> None:
+        if self.class_weight is None:
+            return
+        if not (method.trainable or method.weighs_classes):
+            raise MethodError(f"{method.name} has no loss to weigh classes in; leave out class_weight")
+        method.class_weight = torch.from_numpy(class_weights(self.class_weight, table)).to(method.device)
 
     def _loader(self, part: ImageTable, config: TrainConfig, decoder: Decoder, *, training: bool) -> ImageLoader:
         return ImageLoader(
@@ -266,6 +296,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             augmentation=config.augmentation,
             augment_on=self.backbone_.device if config.augment_on == "device" else None,
             views=config.views,
+            sampler=config.sampler(part.labels, self.seed) if training else None,
             decoder=decoder,
         )
 
@@ -276,11 +307,14 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             data["started_from"] = method.started_from
         if holdout is not None and self.test_table_ is not None:
             data["holdout"] = holdout
+        if self.class_weight is not None:
+            named = self.class_weight
+            data["class_weight"] = named if isinstance(named, str) else {str(k): float(v) for k, v in named.items()}
         return make_record(
             method,
             self.backbone_,
             train_config=self.train_config_ if self.history_.rows else None,
-            shots=self.shots,
+            shots=self._shots,
             seed=self.seed,
             data=data,
             labels=None if labels is None else labels.tolist(),
@@ -315,16 +349,19 @@ def load(
 ) -> FewShotClassifier:
     """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
     adapter = load_adapter(folder, backbone, precision=precision, device=device)
-    record = adapter.record
+    record, training = adapter.record, adapter.record.train_config
+    if training:  # earlier adapters do not say how images were drawn: in whole passes
+        training = {"sampling": "shuffled", "epoch_shots": None} | training
     classifier = FewShotClassifier(
         method=record.method,
         backbone=record.backbone["name"],
         shots=record.shots,
         seed=1 if record.seed is None else record.seed,
         method_options=record.method_config,
-        train_options=record.train_config or None,
+        train_options=training or None,
         ensemble="auto" if record.ensemble else "none",
         templates=tuple(record.ensemble.get("templates", ())),
+        class_weight=record.data.get("class_weight"),
         precision=adapter.backbone.precision,
         device=device,
     )

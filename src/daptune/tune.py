@@ -23,7 +23,7 @@ from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError, extra
 from daptune.files import difference, told, write
-from daptune.train import Progress
+from daptune.train import Progress, TrainConfig
 from daptune.train.checkpoint import saving
 
 JOURNAL, BEST = "study.journal", "best.json"
@@ -84,6 +84,11 @@ class Search:
     fingerprint: str
 
     @property
+    def training(self) -> TrainConfig:
+        """Settings of the training that are not searched."""
+        return self.classifier.settings()[2]
+
+    @property
     def defaults(self) -> dict[str, float]:
         """The first trial."""
         return {setting.name: setting.default for setting in self.settings}
@@ -102,7 +107,7 @@ def prepare(classifier: FewShotClassifier, table: ImageTable, val: ImageTable | 
     else:
         parts, how = ((table, val),), f"{len(val)} validation images"
     fingerprint = (table if val is None else table + val).fingerprint()
-    return Search(classifier, parts, tuple(_settings(classifier, len(parts[0][0]))), how, fingerprint)
+    return Search(classifier, parts, tuple(_settings(classifier, parts[0][0])), how, fingerprint)
 
 
 def run_search(
@@ -190,7 +195,8 @@ def _measure(search: Search, trial: Any, until: float) -> float:
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        settings = {"shots": None, "ensemble": "none", "method_options": method, "train_options": train}
+        drawing = {name: getattr(search.training, name) for name in ("sampling", "epoch_shots")}
+        settings = {"shots": "all", "ensemble": "none", "method_options": method, "train_options": drawing | train}
         classifier = FewShotClassifier(**search.classifier.get_params(deep=False) | settings)
         try:
             last = classifier.fit(part, val=val, progress=look).history_.rows[-1]
@@ -204,7 +210,7 @@ def _measure(search: Search, trial: Any, until: float) -> float:
     return right / total
 
 
-def _settings(classifier: FewShotClassifier, images: int) -> Iterator[Setting]:
+def _settings(classifier: FewShotClassifier, table: ImageTable) -> Iterator[Setting]:
     method_class, config, given = classifier.settings()
     if classifier.preset is not None:
         raise MethodError("a preset fixes the settings to search; leave out --preset")
@@ -216,9 +222,11 @@ def _settings(classifier: FewShotClassifier, images: int) -> Iterator[Setting]:
         raise MethodError(
             f"{classifier.method} is not trained by gradient steps, so there is nothing to search; use dapt or coop"
         )
-    batches = max(1, images // given.batch_size)
+    batches = max(1, len(given.sampler(table.labels, classifier.seed) or table) // given.batch_size)
     train = given.resolved(-(-batches // given.accumulate), method_class.default_lr)
     fixed = set(classifier.train_options or {}) | set(classifier.method_options or {})
+    if "steps" in fixed:
+        fixed.add("epochs")
     if "lr" not in fixed:
         rate = float(train.lr or 0)
         yield Setting("lr", False, rate, rate / WIDE, rate * WIDE)

@@ -270,7 +270,8 @@ def test_each_image_is_decoded_once_and_the_source_read_once(
 
 FIELDS = {field.name for field in fields(TrainConfig)}
 GIVEN = {
-    "epochs": "3", "batch_size": "5", "min_crop": "0.9", "flip": "0.25", "augment_on": "workers", "views": "2",
+    "epochs": "3", "steps": "none", "sampling": "balanced", "epoch_shots": "3",
+    "batch_size": "5", "min_crop": "0.9", "flip": "0.25", "augment_on": "workers", "views": "2",
     "accumulate": "2", "optimizer": "sgd", "lr": "0.003", "weight_decay": "0.02", "momentum": "0.5",
     "schedule": "constant", "warmup_epochs": "0.5", "warmup_lr": "2e-5", "clip_norm": "1.5", "seed": "9",
     "select": "last", "patience": "none", "memory": "low", "compile": "no", "checkpoint_seconds": "30",
@@ -312,4 +313,59 @@ def test_every_field_of_the_training_can_be_given(fit: Command, pictures: Path) 
 def test_fields_of_the_training_are_checked(words: list[str], message: str, fit: Command, pictures: Path) -> None:
     done = fit(pictures, *words)
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1, done.err
+    assert not Path("adapter").exists()
+
+
+def test_all_images_count_and_those_left_out_are_told(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
+    """Of ten of each class two are held out."""
+    common = ("--backbone", made_up_backbone, "--method", "coop", "--epochs", "2", "--set", "text_tokens=2")
+    done = daptune("fit", pictures, *common)
+    assert done.code == 0 and "24 to learn from, 8 per class" in done.out and "left out" not in done.out
+    assert "all images, 24" in daptune("show", "adapter").out
+    assert "| images per class | all, 24 images |" in Path("adapter/README.md").read_text()
+    done = daptune("fit", pictures, *common, "--shots", "3", "--json")
+    assert done.json["card"]["left out"] == "15 of 24 training images; --shots all learns from them too"
+    assert json.loads(Path("adapter/adapter.json").read_text())["shots"] == 3
+
+
+def test_uneven_classes_are_told_to_a_probe(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
+    common = ("--backbone", made_up_backbone, "--method", "linear_probe", "--holdout", "0", "--json")
+    assert "uneven" not in daptune("fit", pictures, *common).json["card"]
+    for number in range(2, 10):
+        (pictures / "red" / f"{number}.png").unlink()
+    assert "--class-weight auto" in daptune("fit", pictures, *common).json["card"]["uneven"]
+    assert "uneven" not in daptune("fit", pictures, *common, "--class-weight", "auto").json["card"]
+
+
+def test_weights_of_classes(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
+    common = ("--backbone", made_up_backbone, "--method", "coop", "--epochs", "2", "--set", "text_tokens=2")
+    Path("w.csv").write_text("class,weight\nred,4\ngreen thing,1\nblue_thing,1\n")
+    done = daptune("fit", pictures, *common, "--class-weight", "w.csv", "--json")
+    assert done.code == 0, done.err
+    assert done.json["card"]["class weights"] == "0.5 (blue_thing) to 2 (red), mean 1 over the images"
+    assert "'red': 4.0" in daptune("show", "adapter").out
+    assert daptune("fit", pictures, *common, "--class-weight", "auto").code == 0
+    assert "| class weights | auto |" in Path("adapter/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("class,weight\nred,4\n", (), "there is no weight for the class 'blue_thing' and 1 more; give one for"),
+        ("class,weight\nredd,4\n", (), "there is a weight for 'redd', which is not a class. Did you mean 'red'?"),
+        ("class,weight\nred,0\n", (), "the weight of 'red' must be a number above 0; found '0'"),
+        (None, (), "w.csv cannot be read"),
+        ("auto", ("--train", "sampling=balanced"), "both even out the classes; leave one of them out"),
+        ("auto", ("--method", "prototype"), "prototype has no loss to weigh classes in"),
+    ],
+)  # fmt: skip
+def test_wrong_weights_of_classes(
+    text: str | None, words: tuple[str, ...], message: str, daptune: Command, pictures: Path, made_up_backbone: str
+) -> None:
+    if text not in (None, "auto"):
+        Path("w.csv").write_text(text)
+    given = "auto" if text == "auto" else "w.csv"
+    done = daptune("fit", pictures, "--backbone", made_up_backbone, "--class-weight", given, *words)
+    lines = [line for line in done.err.splitlines() if "open_clip_config.json" not in line]  # of the made-up backbone
+    assert done.code == 2 and len(lines) == 1 and message in lines[0], done.err
     assert not Path("adapter").exists()

@@ -1,6 +1,7 @@
 """The shared-prefix tower against the whole padded prompt of each class run through the plain tower."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor
 
 from daptune.clip import prefix
-from daptune.clip.model import CLIP
+from daptune.clip.model import CLIP, attend
 from daptune.clip.prefix import Suffixes, shared_prefix_features
 from daptune.errors import BackboneError
 
-from .test_model import made_up_clip, plain_block, plain_norm, plain_text
+from ..crossings import Crossings
+from .test_model import CONFIG, made_up_clip, plain_block, plain_norm, plain_text
 
 NAMES = ["ab", "c", "defg_h", "ij", "k", "lmnop", "q"]
 
@@ -59,13 +61,14 @@ def test_equals_whole_prompts_with_gradients(contexts: int, chunk: int, monkeypa
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(("layers", "depth"), [(3, 2), (3, 3), (2, 2), (2, 3)])
 @pytest.mark.parametrize("per_context", [False, True])
-def test_deep_prompts_replace_the_first_positions(depth: int, per_context: bool) -> None:
-    clip = made_up_clip()
-    context = torch.randn(2, 5, 16)
+def test_deep_prompts_replace_the_first_positions(layers: int, depth: int, per_context: bool) -> None:
+    """3 of 7 positions; more prompts than a tower has layers are left out."""
+    clip = made_up_clip(replace(CONFIG, text_layers=layers))
+    context = torch.randn(2, 7, 16)
     deep = torch.randn(*((2,) if per_context else ()), depth - 1, 3, 16, requires_grad=True)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 7)  # type: ignore[arg-type]
     ours = shared_prefix_features(clip, context, suffixes, deep)
     rows = []
     for n, one in enumerate(context):
@@ -82,6 +85,32 @@ def test_deep_prompts_replace_the_first_positions(depth: int, per_context: bool)
     (found,) = torch.autograd.grad(ours.square().sum(), deep)
     (expected,) = torch.autograd.grad(plain.square().sum(), deep)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("deep", [None, torch.ones(1, 3, 16)])
+def test_a_tower_of_one_block_has_no_place_for_deep_prompts(deep: Tensor | None) -> None:
+    clip, context = made_up_clip(replace(CONFIG, text_layers=1)), torch.randn(1, 5, 16)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    plain = torch.stack([plain_text(clip, *whole_prompt(clip, name, context[0])) for name in NAMES])
+    ours = shared_prefix_features(clip, context, suffixes, deep)[0]
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_near_single(precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are of the type of the queries: torch's attention does not take others on every device."""
+
+    def checked(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        mask = options.get("mask")
+        assert mask is None or mask.dtype == query.dtype
+        return attend(query, key, value, **options)
+
+    monkeypatch.setattr(prefix, "attend", checked)
+    clip, context = made_up_clip(), torch.randn(2, 5, 16)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    exact = shared_prefix_features(clip, context, suffixes)
+    near = shared_prefix_features(clip.set_precision(precision), context, suffixes)
+    assert near.dtype == torch.float32 and 0 < (near - exact).norm() / exact.norm() < 0.02
 
 
 def test_no_context_is_plain_text_and_trimmed_agrees() -> None:
@@ -174,6 +203,28 @@ def test_lines_go_through_in_chunks_that_are_computed_anew(contexts: int, monkey
             torch.testing.assert_close(shared_prefix_features(clip, context, suffixes), found.detach())
 
 
+def test_blocks_that_learn_are_computed_anew_for_a_context_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of one line: each is computed twice, or once where nothing learns."""
+    monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 4)
+    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", 1)
+    clip, seen, inner = made_up_clip(), [], prefix._suffix_features
+
+    def counted(*given: Any) -> Tensor:
+        seen.append(given[3].start)
+        return inner(*given)
+
+    monkeypatch.setattr(prefix, "_suffix_features", counted)
+    suffixes, context = Suffixes.build(LetterTokenizer(), NAMES, 5), torch.randn(1, 5, 16)  # type: ignore[arg-type]
+    blocks = list(made_up_clip(seed=5).transformer.blocks)
+    weight = blocks[0].attn.in_proj_weight.requires_grad_()
+    torch.autograd.grad(shared_prefix_features(clip, context, suffixes, through=blocks).sum(), weight)
+    assert sorted(seen) == [line for line in range(7) for _ in range(2)]
+    seen.clear()
+    monkeypatch.setattr(prefix, "checkpoint", None)
+    shared_prefix_features(clip, context, suffixes)
+    assert seen == [*range(7)]
+
+
 def test_a_device_gets_its_copy_once() -> None:
     suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
     there = torch.device("meta")
@@ -185,7 +236,17 @@ def test_a_device_gets_its_copy_once() -> None:
         own, copied = getattr(suffixes, name), getattr(moved, name)
         assert copied.device == there and not copied.is_inference()
         assert copied.shape == own.shape and copied.dtype == own.dtype
-    assert (moved.sot, moved.before) == (suffixes.sot, suffixes.before) and not moved._elsewhere
+    assert (moved.sot, moved.before) == (suffixes.sot, suffixes.before) and moved._elsewhere == {}
+
+
+def test_nothing_crosses_to_the_device_after_the_first_time() -> None:
+    """`meta` stands for a GPU."""
+    clip, context = made_up_clip().to("meta"), torch.randn(2, 5, 16, device="meta")
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    for expected in (["_to_copy"] * 5, []):
+        with Crossings() as crossings:
+            assert shared_prefix_features(clip, context, suffixes).device.type == "meta"
+        assert crossings.found == expected
 
 
 def test_lines_are_of_nearly_equal_length(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from daptune.data import images as images_module
 from daptune.data.augment import EPOCH, VIEW, augment, epoch_order, generator
 from daptune.data.cache import Decoder
 from daptune.data.parallel import ordered_map
+from daptune.data.sampling import Sampler
 from daptune.errors import DataError
 
 
@@ -263,3 +264,38 @@ class TestOrderedMap:
 def test_reading_needs_no_torch():
     code = "import sys, daptune.data as d; d.read_source, d.decode; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_sampler_rules_an_epoch_and_each_draw_of_an_image_is_a_view_of_its_own(table):
+    """The third class of 23 has 7 images and the others 8: by hand, its images come again in the next view."""
+    sampler = Sampler.of(table.labels, "balanced", None, seed=1)
+    loader = make(table, sampler=sampler, batch_size=6)
+    assert (loader.images_per_epoch, loader.batches_per_epoch) == (24, 4)
+    rows, passes = sampler.epoch(2)
+    batches = list(loader.epoch(2))
+    assert torch.cat([labels for _, labels in batches]).tolist() == table.labels[rows].tolist()
+    for image, row, seen in zip(torch.cat([images for images, _ in batches]), rows, passes, strict=True):
+        view = augment(Image.fromarray(picture(row)), 8, generator(1, EPOCH, seen, row), Augmentation())
+        assert torch.equal(image, Preprocess().normalize(view))
+    assert {label: sorted(set(passes[table.labels[rows] == label])) for label in range(3)} == {
+        0: [2],
+        1: [2],
+        2: [2, 3],
+    }
+    assert same(loader.epoch(2, 1), batches[1:])
+    few = make(table, sampler=sampler, batch_size=6, views=3)
+    assert few.draws(2)[1].tolist() == (passes % 3).tolist()
+
+
+def test_a_sampler_of_equal_classes_changes_no_bit(table):
+    even = table.subset(range(21))
+    for sampling in ("shuffled", "balanced"):
+        sampled = make(even, sampler=Sampler.of(even.labels, sampling, 16, seed=1))
+        assert all(same(make(even).epoch(epoch), sampled.epoch(epoch)) for epoch in (0, 4))
+
+
+def test_a_part_of_many_images_may_be_less_than_a_batch(table):
+    sampler = Sampler.of(table.labels, "balanced", 2, seed=1)
+    assert [len(labels) for _, labels in make(table, sampler=sampler, batch_size=16).epoch(0)] == [6]
+    with pytest.raises(DataError, match="6 images fill no batch of 16"):
+        make(table, sampler=sampler, batch_size=16, drop_last=True)

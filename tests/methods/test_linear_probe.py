@@ -125,3 +125,43 @@ def test_it_has_no_text_features_and_takes_no_new_classes(backbone: Any) -> None
         probe.text_features()
     with pytest.raises(MethodError, match="cannot take new class names"):
         probe.with_classes(["dog"])
+
+
+def uneven_blobs(seed: int) -> tuple[Any, Any]:
+    features, labels = blobs(20, seed, spread=2.5)
+    kept = np.concatenate([np.flatnonzero(labels == c)[:count] for c, count in enumerate((20, 5, 3))])
+    return features[kept], labels[kept]
+
+
+def test_weights_of_classes_are_scikit_learns() -> None:
+    features, labels = uneven_blobs(1)
+    weights = np.array([0.5, 1.5, 4.0])
+    found = fit_logistic(0.5, features, labels, weights)
+    model = LogisticRegression(C=0.5, max_iter=1000, class_weight=dict(enumerate(weights))).fit(features, labels)
+    np.testing.assert_allclose(found[0], model.coef_, atol=1e-8)
+    assert not np.allclose(found[0], fit_logistic(0.5, features, labels)[0], atol=1e-2)
+
+
+def test_the_search_counts_hits_by_their_weight() -> None:
+    """Of two strengths, the one whose hits weigh more, by the predictions of scikit-learn itself."""
+    train, weights, chosen = uneven_blobs(1), np.array([0.1, 1.0, 9.0]), set()
+    for seed in range(6):
+        val = uneven_blobs(seed + 50)
+        hits = {}
+        for c in (1e-4, 1e-1):
+            model = LogisticRegression(C=c, max_iter=1000).fit(*train, weights[train[1]])
+            hits[c] = float(weights[val[1]][model.predict(val[0]) == val[1]].sum())
+        found = search_c((1e-4, 1e-1), 0, train, val, weights, seed=1)
+        assert found == pytest.approx(max(hits, key=hits.__getitem__))
+        chosen.add(found)
+    assert len(chosen) > 1
+
+
+def test_the_probe_heeds_the_weights_of_its_classes(backbone: Any) -> None:
+    pictures = make_pictures(len(NAMES), 4)
+    plain, weighted = (LinearProbe(backbone, NAMES, LinearProbeConfig(c_grid=(1.0,), search_steps=0)) for _ in range(2))
+    weighted.class_weight = torch.tensor([0.2, 0.4, 0.4, 3.0])
+    for method in (plain, weighted):
+        method.before_fit(pictures)
+    logits = [method.logits(pictures.images).softmax(-1).mean(0) for method in (plain, weighted)]
+    assert logits[1][3] > logits[0][3] + 0.01

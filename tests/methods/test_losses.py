@@ -138,3 +138,20 @@ def test_intra_dispersion_is_zero_on_the_prototypes_alone() -> None:
     z = unit(4, 6).float()
     assert intra_dispersion(z, z).item() == 0
     assert intra_dispersion(z, z + 1e-3).item() > 0
+
+
+def test_weighted_cross_entropy_equals_the_loop_and_is_the_sum_over_parts() -> None:
+    """Divided by the number of images, 5: then parts of a batch add up, as accumulation and processes need."""
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    labels, weight = torch.tensor([3, 0, 0, 2, 1]), torch.tensor([0.5, 2.0, 1.0, 4.0])
+    rows = logits.tolist()
+    terms = [
+        float(weight[y]) * (math.log(sum(map(math.exp, row))) - row[y])
+        for row, y in zip(rows, labels.tolist(), strict=True)
+    ]
+    assert cross_entropy(logits, labels, weight).item() == pytest.approx(sum(terms) / 5, abs=1e-6)
+    parts = [
+        cross_entropy(logits[own], labels[own], weight) * share for own, share in ((slice(3), 0.6), (slice(3, 5), 0.4))
+    ]
+    assert float(sum(parts)) == pytest.approx(sum(terms) / 5, abs=1e-6)
+    assert cross_entropy(logits, labels, torch.ones(4)).item() == pytest.approx(cross_entropy(logits, labels).item())

@@ -13,7 +13,14 @@ from .conftest import NAMES, Pictures, make_pictures
 
 
 def reference(
-    z: Tensor, y: Tensor, w: Tensor, val: tuple[Tensor, Tensor] | None, steps: int, *, clear: bool
+    z: Tensor,
+    y: Tensor,
+    w: Tensor,
+    val: tuple[Tensor, Tensor] | None,
+    steps: int,
+    *,
+    clear: bool,
+    weights: tuple[float, ...] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """METHODS B.7 with autograd and torch.optim; `clear` empties alpha's gradient before each step."""
     n, classes = len(z), len(w)
@@ -22,22 +29,25 @@ def reference(
     linear = nn.Linear(z.shape[1], classes)
     linear.weight.data, linear.bias.data = sums.clone(), torch.zeros(classes)
     alpha = torch.full((classes,), 250 * sum(means) / classes, requires_grad=True)
-    rate = 4 * n / float(torch.linalg.svdvals(z)[0]) ** 2
-    alpha_rate = n / (4 * max(sum(float(z[i] @ w[c]) ** 2 for i in range(n)) for c in range(classes)))
+    of_class = torch.tensor(weights or (1.0,) * classes)
+    share = of_class[y]
+    rate = 4 * n / float(torch.linalg.svdvals(z * share.sqrt().unsqueeze(1))[0]) ** 2
+    alpha_rate = n / (4 * max(sum(float(share[i] * (z[i] @ w[c]) ** 2) for i in range(n)) for c in range(classes)))
     optimizer = torch.optim.SGD(linear.parameters(), rate, momentum=0.9)
     copy = lambda: (linear.weight.detach().clone(), linear.bias.detach().clone(), alpha.detach().clone())  # noqa: E731
     best, kept = 0.0, copy()
     for step in range(steps):
         if clear:
             alpha.grad = None
-        loss = nn.functional.cross_entropy(linear(z) + alpha * (z @ w.T), y)
+        loss = (share * nn.functional.cross_entropy(linear(z) + alpha * (z @ w.T), y, reduction="none")).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if (step + 1) % 10 == 0:
             alpha.data -= alpha_rate * alpha.grad  # type: ignore[operator]
         if val is not None:
-            right = ((linear(val[0]) + alpha * (val[0] @ w.T)).argmax(-1) == val[1]).float().mean().item()
+            hits = (linear(val[0]) + alpha * (val[0] @ w.T)).argmax(-1) == val[1]
+            right = of_class[val[1]][hits].sum().item()
             if right >= best:
                 best, kept = right, copy()
     return copy() if val is None else kept
@@ -58,6 +68,25 @@ def test_the_optimisation_is_the_written_out_one(
     expected = reference(z, few.labels, method.text_features(), held_out, steps, clear=not official)
     for found, wanted in zip((method.weight, method.bias, method.alpha), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_weights_of_classes_count_in_steps_rates_and_the_choice(
+    validated: bool, backbone: Any, pictures: Pictures
+) -> None:
+    weights = (0.25, 3.0, 0.5, 1.0)
+    val = make_pictures(len(NAMES), 3, seed=5) if validated else None
+    few = Pictures(pictures.images[:-1], pictures.labels[:-1])
+    method = LPPP(backbone, NAMES, LPPPConfig(steps=35))
+    method.class_weight = torch.tensor(weights)
+    method.before_fit(few, val)
+    z = torch.cat([method.image_features(images) for images, _ in few.augmented_view(0)])
+    held_out = None if val is None else (method.image_features(val.images), val.labels)
+    expected = reference(z, few.labels, method.text_features(), held_out, 35, clear=True, weights=weights)
+    for found, wanted in zip((method.weight, method.bias, method.alpha), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    plain = reference(z, few.labels, method.text_features(), held_out, 35, clear=True)
+    assert not torch.allclose(plain[0], expected[0], atol=1e-3)
 
 
 def test_logits_are_the_written_out_sums(backbone: Any, pictures: Pictures) -> None:

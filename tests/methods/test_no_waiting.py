@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import daptune
 from daptune.methods import METHODS, Method
 from daptune.train.parallel import Ranks
 
+from ..crossings import Crossings
 from .test_matrix import build, each_method, shown
 
 LOOKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal"}  # and what torch tags as depending on values
@@ -75,21 +75,6 @@ def test_nothing_is_looked_at_in_a_step(name: str, tiny: Any) -> None:
     with Watch(counters) as watch:
         step(method, optimizer, pictures.images, pictures.labels)
     assert bool(watch.found) == (name in MAY_LOOK), watch.found
-
-
-class Crossings(TorchDispatchMode):
-    """Names of the operations that see the device and the processor's memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
-        if len({tensor.device.type for tensor in tensors}) > 1:
-            self.found.append(func.overloadpacket.__name__)
-        return result
 
 
 @each_method

@@ -11,9 +11,10 @@ from torch import Tensor
 from daptune.errors import MethodError
 from daptune.methods import METHODS, make_config
 from daptune.methods.coop import CoOp, CoOpConfig
-from daptune.methods.text_prompts import POSITIONS, TextPrompts
+from daptune.methods.text_prompts import POSITIONS, PhraseConfig, TextPrompts, noise
 
 from ..clip.test_model import plain_text
+from ..crossings import Crossings
 from .conftest import NAMES
 
 
@@ -52,6 +53,16 @@ def test_options_have_bounds_and_name_them(option: str, allowed: Any, refused: A
     assert str(caught.value) == f"{option}: expected {words}"
 
 
+def test_the_number_of_tokens_is_the_phrases() -> None:
+    """4 is the default, which every phrase may replace; another number must be that of the phrase."""
+    PhraseConfig().check_length(3)
+    PhraseConfig(text_tokens=5).check_length(5)
+    with pytest.raises(MethodError) as caught:
+        PhraseConfig(text_tokens=5).check_length(6)
+    words = "expected 6 (context_init's) or an empty context_init, found 5. For example: text_tokens=4"
+    assert str(caught.value) == f"text_tokens: {words}"
+
+
 @pytest.mark.parametrize("class_specific", [False, True])
 @pytest.mark.parametrize("tokens", [1, 5, 16])
 @pytest.mark.parametrize("position", POSITIONS)
@@ -88,6 +99,37 @@ def test_token_layout_follows_coops_rule(backbone: Any, position: str, name: str
     assert prompts.ids[0].tolist() == expected
     assert [place for place, token in enumerate(expected) if token == 0] == prompts.slots[0].tolist()
     assert int(prompts.lengths[0]) == len(expected) == full.index(eot) + 1
+
+
+def test_shorter_prompts_are_padded_with_zeros(backbone: Any) -> None:
+    config = CoOpConfig(text_tokens=3, class_position="front")
+    prompts = TextPrompts(backbone, ["cat", "Boeing 737-800"], config)
+    short, long = prompts.lengths.tolist()
+    assert prompts.ids.shape == (2, long) and short < long
+    assert prompts.ids[0, short - 1 :].tolist() == [backbone.tokenizer.eot, *[0] * (long - short)]
+
+
+def test_a_device_gets_the_tokens_once_and_training_can_use_them(backbone: Any) -> None:
+    """`meta` stands for a GPU. Tensors that prediction makes could not be trained with."""
+    prompts = TextPrompts(backbone, NAMES, CoOpConfig(text_tokens=3, class_position="middle"))
+    backbone.clip.to("meta")
+    context = torch.zeros(3, 16, device="meta")
+    with torch.inference_mode(), Crossings() as crossings:
+        assert prompts.features(context).device.type == "meta"
+    assert crossings.found == ["_to_copy"] * 3
+    for tensor in (prompts.ids, prompts.slots, prompts.lengths):
+        assert tensor.device.type == "meta" and not tensor.is_inference()
+    with Crossings() as crossings:
+        prompts.features(context)
+    assert not crossings.found
+
+
+def test_noise_is_that_of_the_generator_on_the_backbones_device(backbone: Any, vit_b_16: Any) -> None:
+    expected = 0.02 * torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(noise(backbone.clip, (2, 5, 16), torch.Generator().manual_seed(3)), expected)
+    prompts = TextPrompts(backbone, NAMES[:2], CoOpConfig(text_tokens=5, class_specific=True))
+    assert torch.equal(prompts.initial(torch.Generator().manual_seed(3)), expected)
+    assert noise(vit_b_16.clip, (2, 5), torch.Generator()).device.type == "meta"
 
 
 def test_the_first_context_is_normal_with_deviation_0_02(backbone: Any) -> None:

@@ -14,11 +14,13 @@ import daptune
 from daptune.adapter.record import read_record
 from daptune.cli import run
 from daptune.cli.report import find_fit
+from daptune.data import heldout
 from daptune.data.cache import Decoder
 from daptune.data.heldout import draw_readable, hold_out
 from daptune.data.sources import read_source
 from daptune.errors import DataError
 from daptune.metrics import expected_calibration_error
+from daptune.report import fit as fit_module
 from daptune.report.fit import held_out_images
 from daptune.report.fit_charts import confusion_figure
 
@@ -117,6 +119,23 @@ def test_the_images_of_a_fit_are_found_again(tmp_path: Path) -> None:
     none = held_out_images(record(None, 5, fingerprint=whole.fingerprint()), folder)
     assert none.test is None and "No images were held out" in none.remark
     assert none.train is not None and tuple(none.train.counts()) == counts
+
+
+def test_all_images_of_a_large_source_are_found_again_without_the_unreadable_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pictures"
+    for place, name in enumerate(CLASSES):
+        for number in range(4 + place):
+            save_picture(folder / name / f"{number}.png", COLOURS[name], 20 * place + number)
+    (folder / CLASSES[0] / "1.png").write_bytes(b"no image")
+    for module in (heldout, fit_module):
+        monkeypatch.setattr(module, "CHECK_ALL", 5)
+    whole = draw_readable(read_source(folder).train, None, 1, None, Decoder()).train
+    assert len(whole) == 14
+    data = {"fingerprint": whole.fingerprint()}
+    found = held_out_images(SimpleNamespace(class_names=CLASSES, shots=None, seed=1, data=data), folder)  # type: ignore[arg-type]
+    assert found.train is not None and found.train.fingerprint() == whole.fingerprint()
 
 
 def test_the_wrong_labels_are_shown(fit_report: Path, fitted_folder: Path) -> None:

@@ -137,3 +137,16 @@ def test_a_lesson_takes_no_name_that_is_served(client: TestClient, tmp_path: Pat
     for name, status in (("there", 409), ("../x", 422), ("x/y", 422)):
         answer = client.post("/v1/lessons", json={"name": name, "classes": []})
         assert answer.status_code == status and answer.json()["error"], name
+
+
+def test_a_lesson_has_as_many_steps_with_many_pictures(client: TestClient, tmp_path: Path) -> None:
+    """With 40 and 24 pictures an epoch draws 16 of each, which is one step of 32: three epochs are three steps."""
+    client.post("/v1/lessons", json={"name": "many", "classes": ["red", "green thing"]})
+    for name, count in (("red", 40), ("green thing", 24)):
+        for first in range(0, count, 8):
+            contents = files(*(png(100 * len(name) + first + number) for number in range(8)))
+            assert client.post(f"/v1/lessons/many/classes/{name}/images", files=contents).status_code == 201
+    assert client.post("/v1/lessons/many/training").status_code == 202
+    told = events(client, "many")
+    assert [(each["step"], each["steps"]) for each in told[1:-1]] == [(1, 3), (2, 3), (3, 3)]
+    assert told[-1]["type"] == "done"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data import ImageLoader, read_source
+from daptune.data.sampling import Sampler
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import TrainConfig, features, fit_method
 from daptune.train.features import EncodedImages, encoded_once
@@ -133,3 +134,25 @@ def test_images_stay_where_features_would_not_do(table, backbone: Backbone, monk
     assert isinstance(encoded_once(coop, returning), EncodedImages) and encoded_once(plot, returning) is returning
     monkeypatch.setattr(features, "MOST_BYTES", 100)
     assert encoded_once(coop, returning) is returning
+
+
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+def test_draws_of_a_sampler_have_the_features_of_their_own_views(sampling: str, table, backbone: Backbone) -> None:
+    uneven = table.subset([0, 1, 2, 3, 4, 6])
+    plain = loader(uneven, backbone)
+    plain.sampler = Sampler.of(uneven.labels, sampling, None if sampling == "balanced" else 2, seed=3)
+    encoded = EncodedImages(plain, backbone.clip.encode_image, torch.device("cpu"))
+    for epoch in range(3):
+        for (images, labels), (found, same) in zip(plain.epoch(epoch), encoded.epoch(epoch), strict=True):
+            assert labels.tolist() == same.tolist()
+            with torch.no_grad():
+                torch.testing.assert_close(found, backbone.clip.encode_image(images), atol=1e-4, rtol=1e-4)
+
+
+def test_images_of_which_a_run_draws_few_are_not_all_encoded(table, backbone: Backbone) -> None:
+    """Nine images in two views are 18 to encode; an epoch draws 3 of them, one of each class."""
+    method, plain = build("coop", table, backbone), loader(table, backbone)
+    assert isinstance(encoded_once(method, plain, 1), EncodedImages)
+    plain.sampler, plain.batch_size = Sampler.of(table.labels, "balanced", 1, seed=3), 3
+    assert encoded_once(method, plain, 5) is plain
+    assert isinstance(encoded_once(method, plain, 6), EncodedImages)

@@ -3,7 +3,8 @@
 import errno
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from daptune.methods import Method, SupportSet
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint
 from daptune.train.loop import grouped
+from daptune.train.parallel import Ranks
 from daptune.train.run import identity_of
 from daptune.train.schedule import learning_rate
 
@@ -259,6 +261,89 @@ def test_of_many_epochs_about_fifty_are_validated() -> None:
     assert [row.epoch for row in history.rows if row.val_accuracy is not None] == [*range(2, 51, 2), 51]
 
 
+class Second(Ranks):
+    """The second of two processes, with half of each batch's weight; the first has the same images and gradients."""
+
+    first = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alike: list[Tensor] = []
+        self.whole: list[bool] = []
+        self.weights: list[float] = []
+
+    def begin_alike(self, tensors: Iterable[Tensor]) -> None:
+        self.alike += tensors
+
+    def share(self, images: Tensor, labels: Tensor, *, whole: bool = False) -> tuple[Tensor, Tensor, float]:
+        self.whole.append(whole)
+        return images, labels, 0.5
+
+    def mean(self, terms: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+        self.weights.append(weight)
+        return dict(terms)
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        for parameter in parameters:
+            parameter.grad *= 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_second_process_learns_what_one_alone_does_and_writes_nothing(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sharing(SmallMethod):
+        whole_batch = whole
+
+    alone, expected = train()
+    ranks, method, told = Second(), Sharing(), []
+    monkeypatch.setattr("daptune.train.loop.Ranks", lambda: ranks)
+    _, found = train(tmp_path, method=method, progress=told.append)
+    assert list(map(id, ranks.alike)) == list(map(id, [*method.parameters(), *method.buffers()]))
+    assert ranks.whole == [whole] * 18 and ranks.weights == [0.5] * 18
+    assert same(method.state_dict(), alone.state_dict())
+    assert [row.losses for row in found.rows] == [row.losses for row in expected.rows]
+    assert not told and not list(tmp_path.iterdir())
+
+
+def test_a_stop_asked_for_in_another_process_stops_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Second()
+    monkeypatch.setattr(ranks, "any", lambda asked: asked or len(ranks.weights) >= 10)
+    monkeypatch.setattr("daptune.train.loop.Ranks", lambda: ranks)
+    with pytest.raises(Interrupted, match="stopped after step 5 of 9"):
+        train(tmp_path)
+
+
+def test_compiled_graphs_begin_anew_for_each_step_and_validation_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, begun = [], []
+
+    @contextmanager
+    def compiled(*arguments: Any) -> Iterator[Callable[[], None]]:
+        given.append(arguments)
+        yield lambda: begun.append(1)
+
+    monkeypatch.setattr("daptune.train.loop.check_compiler", lambda _: None)
+    monkeypatch.setattr("daptune.train.loop.compiled_blocks", compiled)
+    method, _ = train(config=replace(CONFIG, compile=True))
+    assert given == [(method, True)] and len(begun) == 9 + 3 * 3  # 9 images are 3 batches
+
+
+def test_the_compiler_is_looked_at_first_and_for_the_methods_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: torch.device) -> None:
+        raise TrainingError(f"no compiler for {device}")
+
+    monkeypatch.setattr("daptune.train.loop.check_compiler", refuse)
+    method = SmallMethod()
+    with pytest.raises(TrainingError, match="no compiler for cpu"):
+        train(method=method, config=replace(CONFIG, compile=True))
+    assert not method.fitted
+
+
+def test_without_a_folder_no_image_is_read_for_a_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daptune.train.loop.identity_of", None)
+    assert len(train()[1].rows) == 3
+
+
 def test_best_val_needs_validation_images() -> None:
     with pytest.raises(TrainingError, match="needs validation images"):
         train(val=None)
@@ -401,6 +486,15 @@ def test_batches_are_grouped_from_a_step_on(step: int, size: int, expected: list
     batches = list(loader.epoch(3))[step * size :]
     flat = [images for group in groups for images, _ in group]
     assert len(flat) == len(batches) and all(torch.equal(a, b) for a, (b, _) in zip(flat, batches, strict=True))
+
+
+def test_behind_the_last_step_the_loader_is_left_alone() -> None:
+    class Silent(SmallLoader):
+        def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+            raise NotImplementedError
+
+    for step, size in ((6, 1), (3, 2), (2, 3), (2, 4)):  # 6 batches
+        assert list(grouped(Silent(), 0, step, size)) == []
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------

@@ -9,20 +9,23 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
-from daptune.errors import Interrupted
+from daptune.errors import Interrupted, TrainingError
 from daptune.methods import METHODS
 from daptune.methods.base import Method
 from daptune.train import TrainConfig, evaluate, fit_method
 from daptune.train.checkpoint import read_checkpoint
+from daptune.train.run import VALIDATIONS, validations_of
 
-from .small import CONFIG, ends_like, same, train
+from .small import CONFIG, SmallLoader, SmallMethod, ends_like, same, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,3 +141,44 @@ def test_every_method_trains_and_resumes_to_the_same_bits(tmp_path: Path, backbo
     assert same(whole.state_dict(), parts.state_dict())
     assert same(frozen, dict(backbone.clip.state_dict()))
     assert evaluate(whole, pictures(backbone, 13, 1))["probabilities"].shape == (13, 3)
+
+
+def drawing(images: int = 22, **settings: Any) -> tuple[SmallLoader, TrainConfig]:
+    config = replace(CONFIG, accumulate=1, **settings)
+    loader = SmallLoader(images)
+    loader.sampler = config.sampler(loader.table.labels, loader.seed)
+    return loader, config
+
+
+def test_draws_of_a_sampler_resume_to_the_same_bits(tmp_path: Path) -> None:
+    settings = {"sampling": "balanced", "epoch_shots": 3}
+    loader, config = drawing(**settings)
+    whole, _ = train(tmp_path / "whole", loader=loader, config=config)
+    asked = iter(range(100))
+    with pytest.raises(Interrupted, match=r"after step [45] of 9"):  # within the second of three epochs
+        train(tmp_path / "run", loader=drawing(**settings)[0], config=config, stop=lambda: next(asked) >= 7)
+    method, _ = train(tmp_path / "run", loader=drawing(**settings)[0], config=config, resume=True)
+    assert ends_like(tmp_path / "run", tmp_path / "whole") and same(method.state_dict(), whole.state_dict())
+
+
+def test_other_draws_are_another_run(tmp_path: Path) -> None:
+    plain, config = drawing()
+    train(tmp_path, loader=plain, config=config)
+    even, drawn = drawing(sampling="balanced")
+    with pytest.raises(TrainingError, match=r"images.groups is None there and 3 now .*--shots 16"):
+        train(tmp_path, loader=even, config=drawn, resume=True)
+    weighted = SmallMethod()
+    weighted.class_weight = torch.tensor([1.0, 2.0, 3.0])
+    with pytest.raises(TrainingError, match="class_weight is None there"):
+        train(tmp_path, method=weighted, loader=plain, config=config, resume=True)
+    limited = replace(config, epoch_shots=50)  # no class has so many: the same draws
+    train(tmp_path, loader=plain, config=limited, resume=True)
+
+
+@pytest.mark.parametrize(("epochs", "val", "expected"), [(50, 9, 50), (50, 60, 15), (50, 4000, 5), (3, 9, 3)])
+def test_many_validation_images_are_looked_at_less_often(epochs: int, val: int, expected: int) -> None:
+    """By hand: 50 epochs of 18 images are 900, as many as 15 passes over 60."""
+    loader, config = drawing(30, sampling="balanced", epoch_shots=6, epochs=epochs)
+    assert min(epochs, validations_of(loader, SmallLoader(val), config)) == expected
+    assert validations_of(loader, SmallLoader(val), replace(config, epoch_shots=None)) == VALIDATIONS
+    assert validations_of(loader, None, config) == VALIDATIONS

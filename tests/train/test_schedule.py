@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -204,3 +205,29 @@ def test_optimizers_have_the_papers_settings() -> None:
     adamw = build_optimizer(module, replace(TrainConfig(), weight_decay=0.1).resolved(1))
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.9, 0.999) and adamw.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("steps", "per_epoch", "epochs"), [(60, 1, 60), (60, 7, 9), (60, 200, 1), (1, 3, 1), (5, 2, 2)]
+)
+def test_steps_become_whole_epochs(steps: int, per_epoch: int, epochs: int) -> None:
+    config = TrainConfig(steps=steps).resolved(per_epoch)
+    assert (config.epochs, config.steps) == (epochs, None)
+    assert config.resolved(per_epoch) == config
+
+
+def test_steps_and_epochs_are_one_setting() -> None:
+    with pytest.raises(TrainingError, match="steps=5 and epochs=2 set the same; leave one of them out"):
+        TrainConfig(steps=5, epochs=2)
+
+
+def test_a_sampler_is_made_where_epochs_are_no_plain_passes() -> None:
+    labels = np.array([0] * 30 + [1] * 4)
+    assert TrainConfig().sampler(labels, 1) is None
+    assert TrainConfig(sampling="balanced", epoch_shots=16).sampler(np.array([0, 1, 1, 0]), 1) is None
+    lengths = {
+        (sampling, shots): len(sampler)
+        for sampling, shots in (("shuffled", 16), ("balanced", None), ("balanced", 16))
+        if (sampler := TrainConfig(sampling=sampling, epoch_shots=shots).sampler(labels, 1)) is not None
+    }
+    assert lengths == {("shuffled", 16): 20, ("balanced", None): 60, ("balanced", 16): 32}

@@ -17,7 +17,11 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     `title` is the method's full name, `size` the bytes of the tensor file, `parameters` the number of parameters.
     """
     names = ", ".join(record.class_names[:20]) + (" ..." if len(record.class_names) > 20 else "")
-    made, origin = "Learned with", f"| images per class | {'all' if record.shots is None else record.shots} |\n"
+    images = f", {record.data['images']} images" if "images" in record.data else ""
+    each = f"all{images}" if record.shots is None else record.shots
+    made, origin = "Learned with", f"| images per class | {each} |\n"
+    if (weights := record.data.get("class_weight")) is not None:
+        origin += f"| class weights | {weights if isinstance(weights, str) else 'given by class, in adapter.json'} |\n"
     origin += f"| seed | {record.seed} |"
     if imported := record.data.get("imported_from"):
         made = "Learned with official code and imported into"

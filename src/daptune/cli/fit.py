@@ -16,6 +16,7 @@ from daptune.cli.options import FitOptions, key_values
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
+from daptune.data.weights import AUTO, read_class_weights
 from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import get_method
@@ -117,6 +118,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         train_options=training,
         ensemble=options.ensemble,
         templates=options.template,
+        class_weight=_class_weight(options.class_weight),
         start_from=options.start_from,
         preset=options.preset,
         dataset=None if options.dataset is None else canonical(options.dataset),
@@ -124,6 +126,11 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         device=options.device,
         cache_dir=options.cache_dir,
     )
+
+
+def _class_weight(given: str | None) -> str | dict[str, float] | None:
+    """The value of --class-weight, read from its file."""
+    return given if given in (None, AUTO) else read_class_weights(Path(given).expanduser())
 
 
 def _train_options(options: FitOptions) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from daptune.classifier import FewShotClassifier
 from daptune.cli.console import progress, shapes_text
 from daptune.evaluate import BATCH
 from daptune.methods import Method
-from daptune.train import Progress
+from daptune.train import Progress, TrainConfig
+
+UNEVEN = 4
+"""Ratio of the largest to the smallest class from which `fit` advises weights."""
 
 
 @contextmanager
@@ -58,12 +61,36 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         f"fingerprint {table.fingerprint()[:12]}",
         "held out": held_out,
     }
+    if classifier.left_out_:
+        whole = len(table) + classifier.left_out_
+        card["left out"] = f"{classifier.left_out_:,} of {whole:,} training images; --shots all learns from them too"
+    if classifier.class_weight is not None:
+        card["class weights"] = weights_text(classifier)
+    elif method.weighs_classes and counts.max() >= UNEVEN * counts.min():
+        card["uneven"] = "large classes count more; --class-weight auto makes them count alike"
     if learned:
         card["training"] = (
-            f"{config.optimizer}, learning rate {config.lr:g}, {config.epochs} epochs, batches of "
+            f"{config.optimizer}, learning rate {config.lr:g}, {config.epochs} epochs{_drawn(config)}, batches of "
             f"{config.batch_size}, {config.schedule.replace('_', ' ')}"
         )
     return card
+
+
+def weights_text(classifier: FewShotClassifier) -> str:
+    """The extreme weights of the classes in the loss."""
+    method = classifier.method_
+    if method.class_weight is None:
+        return "none"
+    by_weight = sorted(zip(method.class_weight.tolist(), method.class_names, strict=True))
+    (low, first), (high, last) = by_weight[0], by_weight[-1]
+    return f"{low:.3g} ({first}) to {high:.3g} ({last}), mean 1 over the images"
+
+
+def _drawn(config: TrainConfig) -> str:
+    if config.epoch_shots is None:
+        return "" if config.sampling == "shuffled" else " (classes drawn evenly)"
+    each = f" of at most {config.epoch_shots} images a class"
+    return f"{each} (classes drawn evenly)" if config.sampling == "balanced" else each
 
 
 def prompt_text(method: Method) -> str:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from daptune.classifier import FewShotClassifier
 
 
-def _shots(kind: Any, tokens: Sequence[Any]) -> int | None:
+def _shots(kind: Any, tokens: Sequence[Any]) -> int | str:
     text = tokens[0].value
     if text.lower() == "all":
-        return None
+        return "all"
     if not text.isdecimal() or int(text) < 1:
         raise DaptuneError(f"--shots must be a whole number of at least 1, or all; found {text!r}")
     return int(text)
@@ -30,8 +30,12 @@ Device = Annotated[str, Parameter(help="PyTorch device: `cpu`, `cuda`, `mps`.")]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
 Shots = Annotated[
-    int | None,
-    Parameter(converter=_shots, metavar="K", help="Training images per class, or `all`."),
+    int | str | None,
+    Parameter(
+        converter=_shots,
+        metavar="K",
+        help="Training images per class, or `all`; by default all, and 16 with `--preset paper`.",
+    ),
 ]
 SetOptions = Annotated[
     tuple[str, ...],
@@ -72,7 +76,7 @@ class _SampleOptions:
     """What to learn; `daptune methods` lists them."""
     backbone: str = "tiny"
     """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
-    shots: Shots = 16
+    shots: Shots = None
     seed: int = 1
     """Random seed for the few-shot sample, the initial prompts and the order of training."""
     out: Path = Path("adapter")
@@ -80,7 +84,7 @@ class _SampleOptions:
     set_options: SetOptions = ()
     train_options: TrainOptions = ()
     epochs: int | None = None
-    """Passes over the images."""
+    """Passes over the images; without --shots, an epoch draws at most 16 images of each class."""
     lr: float | None = None
     """Peak learning rate."""
     batch_size: int | None = None
@@ -100,6 +104,8 @@ class FitOptions(_SampleOptions):
 
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
+    class_weight: Annotated[str | None, Parameter(metavar="auto|FILE")] = None
+    """Weights of the classes in the loss: `auto` by inverse frequency, or a CSV `class,weight` or JSON file."""
     accumulate: int | None = None
     """Batches per step (gradient accumulation); they share one pass of the text tower."""
     optimizer: Literal["adamw", "sgd"] | None = None

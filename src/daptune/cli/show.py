@@ -64,7 +64,12 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
     if imported := record.data.get("imported_from"):
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:
-        origin = {"shots": "all images" if record.shots is None else str(record.shots), "seed": str(record.seed)}
+        images = record.data.get("images")
+        origin = {"shots": f"all images{f', {images:,}' if isinstance(images, int) else ''}", "seed": str(record.seed)}
+        if record.shots is not None:
+            origin["shots"] = str(record.shots)
+        if (weights := record.data.get("class_weight")) is not None:
+            origin["class weights"] = weights if isinstance(weights, str) else str(weights)
     learned = {name: shape for name, shape in record.tensors.items() if not name.startswith("ensemble.")}
     return {
         "method": record.method,

@@ -82,7 +82,7 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     """The `daptune fit` command with the settings of a trial, on the same sample of images."""
     method, train = split_params(search, row.params)
     words = ["daptune", "fit", str(folder), "--method", search.classifier.method, "--backbone", options.backbone]
-    words += ["--shots", "all" if options.shots is None else str(options.shots), "--seed", str(options.seed)]
+    words += ["--shots", str(options.shots or "all"), "--seed", str(options.seed)]
     if options.holdout != FitOptions.holdout:
         words += ["--holdout", str(options.holdout)]
     for name in ("precision", "device"):

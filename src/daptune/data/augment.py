@@ -13,7 +13,7 @@ from PIL import Image
 
 from daptune.errors import DataError
 
-EPOCH, VIEW, ORDER = 0, 1, 2  # purposes: training epochs, views for prototypes, the order of an epoch
+EPOCH, VIEW, ORDER, DRAW = 0, 1, 2, 3  # purposes: training epochs, views for prototypes, order of an epoch, its images
 _TRIES = 10
 
 

@@ -17,6 +17,7 @@ from daptune.data.augment import EPOCH, VIEW, Augmentation, augment, epoch_order
 from daptune.data.cache import MEMORY_BYTES, Decoder
 from daptune.data.device import Cut, Preprocess
 from daptune.data.parallel import ordered_map
+from daptune.data.sampling import Sampler
 from daptune.data.stream import PREFETCH, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
@@ -35,7 +36,8 @@ class ImageLoader:
         the workers do, with Pillow (see daptune.data.device for the difference).
     views: number of augmented views of each image, reused epoch by epoch; None: a new one in every epoch.
     shuffle: a new order each epoch.
-    drop_last: drop the incomplete last batch of an epoch; "auto" does so if the table fills at least one batch
+    sampler: the images of each epoch and their order; None: all, by `shuffle`.
+    drop_last: drop the incomplete last batch of an epoch; "auto" does so if an epoch fills at least one batch
         (dassl/data/data_manager.py).
     workers: decoding threads; None: one per CPU, 0: none.
     cache_bytes, cache_dir: arguments of `daptune.data.cache.Decoder`.
@@ -56,6 +58,7 @@ class ImageLoader:
     augmentation: Augmentation = field(default_factory=Augmentation)
     augment_on: torch.device | str | None = None
     views: int | None = None
+    sampler: Sampler | None = None
     workers: int | None = None
     cache_bytes: InitVar[int] = MEMORY_BYTES
     cache_dir: InitVar[Path | None] = None
@@ -69,14 +72,19 @@ class ImageLoader:
         if len(self.table) == 0:
             raise DataError("expected images to load, found an empty table.")
         if self.drop_last == "auto":
-            self.drop_last = len(self.table) >= self.batch_size
+            self.drop_last = self.images_per_epoch >= self.batch_size
         self._decode = Decoder(cache_bytes, cache_dir) if decoder is None else decoder
         if self.batches_per_epoch == 0:
-            raise DataError(f"{len(self.table)} images fill no batch of {self.batch_size}; lower the batch size.")
+            raise DataError(f"{self.images_per_epoch} images fill no batch of {self.batch_size}; lower the batch size.")
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images that an epoch draws, including those of an incomplete batch that it drops."""
+        return len(self.table) if self.sampler is None else len(self.sampler)
 
     @property
     def batches_per_epoch(self) -> int:
-        whole, ragged = divmod(len(self.table), self.batch_size)
+        whole, ragged = divmod(self.images_per_epoch, self.batch_size)
         return whole + (ragged > 0 and not self.drop_last)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
@@ -84,50 +92,57 @@ class ImageLoader:
 
         A pure function of (seed, epoch, batch), so that a resumed run gets the same batches.
         """
-        view = (EPOCH, self.view_of(epoch)) if self.augment else None
-        return self._batches(view, self.order(epoch, start_batch))
+        rows, views = self.draws(epoch, start_batch)
+        return self._batches(rows, EPOCH if self.augment else None, views)
 
-    def order(self, epoch: int, start_batch: int = 0) -> npt.NDArray[np.int64]:
-        """The rows of an epoch in order, from batch `start_batch`."""
-        size = len(self.table)
-        order = epoch_order(size, self.seed, epoch) if self.shuffle else np.arange(size)
-        return order[start_batch * self.batch_size : self.batches_per_epoch * self.batch_size]
-
-    def view_of(self, epoch: int) -> int:
-        """Index of the augmented views in an epoch."""
-        return epoch if self.views is None else epoch % self.views
+    def draws(self, epoch: int, start_batch: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The rows of an epoch in order, from batch `start_batch`, and the index of the augmented view of each."""
+        if self.sampler is not None:
+            rows, views = self.sampler.epoch(epoch)
+        else:
+            size = len(self.table)
+            rows = epoch_order(size, self.seed, epoch) if self.shuffle else np.arange(size)
+            views = np.full(size, epoch)
+        kept = slice(start_batch * self.batch_size, self.batches_per_epoch * self.batch_size)
+        return rows[kept], views[kept] if self.views is None else views[kept] % self.views
 
     def training_view(self, view: int) -> Iterator[Batch]:
-        """All images in table order, augmented as in the epochs of this view."""
-        return self._batches((EPOCH, view) if self.augment else None)
+        """All images in table order, augmented as in epochs where this view is drawn."""
+        rows = np.arange(len(self.table))
+        return self._batches(rows, EPOCH if self.augment else None, np.full(len(rows), view))
 
     def evaluation(self) -> Iterator[Batch]:
         """All images in table order with the evaluation transform; shapes as in `epoch`."""
-        return self._batches(None)
+        rows = np.arange(len(self.table))
+        return self._batches(rows, None, rows)
 
     def augmented_view(self, view: int) -> Iterator[Batch]:
         """All images in table order, augmented: a pure function of (seed, view, row), separate from epochs."""
-        return self._batches((VIEW, view))
+        rows = np.arange(len(self.table))
+        return self._batches(rows, VIEW, np.full(len(rows), view))
 
-    def _made(self, view: tuple[int, int] | None, row: int) -> Tensor | Cut:
-        """An image in the augmented view (purpose, number), or None: with the evaluation transform."""
+    def _made(self, purpose: int | None, place: tuple[int, int]) -> Tensor | Cut:
+        """An image (row, view), augmented for a purpose, or None: with the evaluation transform."""
+        row, view = place
         image = self._decode(self.table.images[row])
-        if view is None:
+        if purpose is None:
             return self.preprocess(image)
-        rng = generator(self.seed, *view, row)
+        rng = generator(self.seed, purpose, view, row)
         if self.augment_on is not None:
             return Cut.draw(image, rng, self.augmentation, torch.device(self.augment_on))
         return self.preprocess.normalize(augment(image, self.preprocess.size, rng, self.augmentation))
 
-    def _batches(self, view: tuple[int, int] | None, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Batch]:
-        rows = np.arange(len(self.table)) if rows is None else rows
-        make, ahead = partial(self._made, view), PREFETCH * self.batch_size
-        made = ordered_map(make, rows.tolist(), workers=self.workers, ahead=ahead, initializer=_one_torch_thread)
-        with closing(made) as views:
+    def _batches(
+        self, rows: npt.NDArray[np.int64], purpose: int | None, views: npt.NDArray[np.int64]
+    ) -> Iterator[Batch]:
+        make, ahead = partial(self._made, purpose), PREFETCH * self.batch_size
+        places = list(zip(rows.tolist(), views.tolist(), strict=True))
+        made = ordered_map(make, places, workers=self.workers, ahead=ahead, initializer=_one_torch_thread)
+        with closing(made) as ready:
             for start in range(0, len(rows), self.batch_size):
                 chosen = rows[start : start + self.batch_size]
-                ready = (v.view(self.preprocess) if isinstance(v, Cut) else v for v in islice(views, len(chosen)))
-                yield torch.stack(list(ready)), torch.from_numpy(self.table.labels[chosen])
+                batch = (v.view(self.preprocess) if isinstance(v, Cut) else v for v in islice(ready, len(chosen)))
+                yield torch.stack(list(batch)), torch.from_numpy(self.table.labels[chosen])
 
 
 DecodedBatch = Decoded[Tensor]

@@ -79,9 +79,14 @@ class Method(nn.Module, ABC):
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` uses validation images, if present."""
 
+    weighs_classes: ClassVar[bool] = False
+    """Whether `before_fit` heeds `class_weight`; gradient steps always do, in `cross_entropy`."""
+
     config: MethodConfig
     ensemble: Ensemble | None
     """What `answer` adds to `logits`; None: nothing. Not part of `state_dict`."""
+    class_weight: Tensor | None = None
+    """Weights of the classes in the loss, (C,), on the method's device; None: 1. Set it before the fit; not saved."""
     started_from: str | None = None
     """SHA-256 of the adapter that training started from; None without one. Recorded in adapter.json."""
     batch_accuracy: Tensor | None = None
@@ -177,9 +182,9 @@ class Method(nn.Module, ABC):
         return {"cross_entropy": loss, "total": loss}
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy: logits (B, C), labels (B,). Stores the batch accuracy in `batch_accuracy`."""
+        """Mean cross-entropy, weighted by class: logits (B, C), labels (B,). Stores `batch_accuracy`."""
         self.batch_accuracy = (logits.detach().argmax(-1) == labels).float().mean()
-        return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, self.class_weight)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Called before the first step. Closed-form methods are fitted here."""

@@ -44,6 +44,7 @@ class LinearProbe(Method):
     config_class = LinearProbeConfig
     accepts_new_classes = False
     uses_validation = True
+    weighs_classes = True
     config: LinearProbeConfig
     weight: Tensor
     bias: Tensor
@@ -73,10 +74,11 @@ class LinearProbe(Method):
                 f"{len(np.unique(known[1]))} classes with images: add images, or leave out the classes without."
             )
         held_out = None if val is None else self._arrays(val)
-        c = search_c(self.config.c_grid, self.config.search_steps, known, held_out, seed=self.seed)
+        weights = None if self.class_weight is None else self.class_weight.double().cpu().numpy()
+        c = search_c(self.config.c_grid, self.config.search_steps, known, held_out, weights, seed=self.seed)
         if self.config.refit and held_out is not None:
             known = np.concatenate([known[0], held_out[0]]), np.concatenate([known[1], held_out[1]])
-        for learned, found in zip((self.weight, self.bias), fit_logistic(c, *known), strict=True):
+        for learned, found in zip((self.weight, self.bias), fit_logistic(c, *known, weights), strict=True):
             learned.copy_(torch.from_numpy(found))
 
     def _arrays(self, images: SupportSet) -> Arrays:

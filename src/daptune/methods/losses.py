@@ -11,9 +11,15 @@ from torch.utils.checkpoint import checkpoint
 ROWS = 1024  # rows of the C x C kernel per block; with more classes, blocks are recomputed in the backward pass
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-mean over B of log softmax(logits)[y]: logits (B, C), labels (B,) int64 -> scalar."""
-    return F.cross_entropy(logits.float(), labels)
+def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None) -> Tensor:
+    """-mean over B of a_y log softmax(logits)[y]: logits (B, C), labels (B,) int64, weights a (C,) or 1 -> scalar.
+
+    The sum is divided by B and not by the weights in the batch (torch's `weight`), so that losses of parts of a batch
+    add up to that of the whole.
+    """
+    if class_weight is None:
+        return F.cross_entropy(logits.float(), labels)
+    return (class_weight[labels] * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
 
 
 def inter_dispersion(text_features: Tensor, t: float = 2.0) -> Tensor:

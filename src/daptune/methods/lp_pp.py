@@ -50,6 +50,7 @@ class LPPP(ZeroShot):
     config_class = LPPPConfig
     accepts_new_classes = False
     uses_validation = True
+    weighs_classes = True
     sees = "features"
     config: LPPPConfig
     weight: Tensor
@@ -77,18 +78,20 @@ class LPPP(ZeroShot):
         z = features if self.config.views <= 1 else F.normalize(features, dim=-1)  # (n, D)
         w = self.text_features()
         similarity, truth, n = z @ w.mT, one_hot(labels, len(w)), len(z)  # (n, C) both
+        weights = torch.ones_like(counts, dtype=z.dtype) if self.class_weight is None else self.class_weight
+        share = weights[labels].unsqueeze(1)  # (n, 1)
         held_out = None if val is None else encode_batches(self.image_features, val.evaluation(), self.clip.device)
 
         self.weight, self.bias = class_sums(z, labels, len(w)), torch.zeros_like(self.bias)
         own = (truth * similarity).sum(0) / counts  # mean similarity of a class's images to its text
         self.alpha = torch.full_like(self.alpha, self.config.alpha_scale * own.mean().item())
-        rate = 4 * n / torch.linalg.eigvalsh(z.mT @ z)[-1]
-        alpha_rate = n / (4 * similarity.square().sum(0).max())
+        rate = 4 * n / torch.linalg.eigvalsh(z.mT @ (share * z))[-1]
+        alpha_rate = n / (4 * (share * similarity.square()).sum(0).max())
 
         speed_v, speed_b, summed = (torch.zeros_like(each) for each in self._copy())
-        best, kept = -1, self._copy()
+        best, kept = -1.0, self._copy()
         for step in range(1, self.config.steps + 1):
-            error = (self._logits(z, similarity).softmax(-1) - truth) / n  # gradient in the logits, (n, C)
+            error = share * (self._logits(z, similarity).softmax(-1) - truth) / n  # gradient in the logits, (n, C)
             speed_v = self.config.momentum * speed_v + error.mT @ z
             speed_b = self.config.momentum * speed_b + error.sum(0)
             slope = (error * similarity).sum(0)
@@ -97,7 +100,8 @@ class LPPP(ZeroShot):
             if step % ALPHA_EVERY == 0:
                 self.alpha = self.alpha - alpha_rate * (summed if self.config.official_alpha else slope)
             if held_out is not None:
-                right = int((self._logits(held_out[0], held_out[0] @ w.mT).argmax(-1) == held_out[1]).sum())
+                hits = held_out[1][self._logits(held_out[0], held_out[0] @ w.mT).argmax(-1) == held_out[1]]
+                right = float(weights[hits].sum())
                 if right >= best:
                     best, kept = right, self._copy()
         if best >= 0:

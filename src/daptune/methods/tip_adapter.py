@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from .base import SupportSet, encode_batches
 from .options import Fits, Views, Weight
 from .support import check_labels, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
+
+MOST_AFFINITIES = 1 << 25  # of validation images and keys at once in the search
 
 
 def two_above(low: float) -> Fits:
@@ -91,18 +94,20 @@ class TipAdapter(ZeroShot):
         if val is None or not self.config.search:
             return
         z, labels = encode_batches(self.image_features, val.evaluation(), self.clip.device)
-        zero_shot, distance = self.scale * z @ self.text_features().mT, 1 - z @ self.keys.mT
-        values, best = one_hot(self.key_labels, len(self.class_names)), -1
+        values = one_hot(self.key_labels, len(self.class_names))
         grids = zip(self.config.search_to, self.config.search_steps, strict=True)
         betas, alphas = ([0.1 + i * (top - 0.1) / steps for i in range(steps)] for top, steps in grids)
-        for beta in betas:
-            cached = (-beta * distance).exp() @ values
-            for alpha in alphas:
-                right = int(((zero_shot + alpha * cached).argmax(-1) == labels).sum())
-                if right > best:
-                    best = right
-                    self.alpha.fill_(alpha)
-                    self.beta.fill_(beta)
+        right = np.zeros((len(betas), len(alphas)), np.int64)
+        rows = max(1, MOST_AFFINITIES // len(self.keys))
+        for z_part, truth in zip(z.split(rows), labels.split(rows), strict=True):
+            zero_shot, distance = self.scale * z_part @ self.text_features().mT, 1 - z_part @ self.keys.mT
+            for b, beta in enumerate(betas):
+                cached = (-beta * distance).exp() @ values
+                for a, alpha in enumerate(alphas):
+                    right[b, a] += int(((zero_shot + alpha * cached).argmax(-1) == truth).sum())
+        b, a = divmod(int(right.argmax()), len(alphas))
+        self.alpha.fill_(alphas[a])
+        self.beta.fill_(betas[b])
 
     def make_room(self, state_dict: Mapping[str, Tensor]) -> None:
         new = [state_dict[name] for name in ("keys", "key_labels") if name in state_dict]

@@ -15,6 +15,8 @@ from daptune.files import read_json
 from daptune.names import plain_key
 
 PRESETS = ("paper", "fast")
+PROTOCOL_SHOTS = {"paper": 16}
+"""Training images per class of a preset that follows a protocol, unless another number is given."""
 _ALL_AS_SHOTS = 16  # shots that determine the number of steps for all images
 
 

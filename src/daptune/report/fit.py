@@ -13,7 +13,7 @@ from daptune.adapter.record import AdapterRecord
 from daptune.bench.measure import evenly
 from daptune.data.cache import Decoder
 from daptune.data.fewshot import sample_fewshot
-from daptune.data.heldout import choose_split, hold_out, read_images
+from daptune.data.heldout import CHECK_ALL, choose_split, draw_readable, hold_out, read_images
 from daptune.data.table import ImageTable, describe
 from daptune.evaluate import BATCH, Measured, measure_beside
 from daptune.methods import Method
@@ -72,6 +72,9 @@ def held_out_images(record: AdapterRecord, folder: Path, decoder: Decoder | None
         seed, part = record.seed or 0, record.data.get("holdout") or 0
         own, name = hold_out(splits, part, seed, decoder)
         drawn = sample_fewshot(own.train, record.shots, seed, val=own.val).train
+        if drawn.fingerprint() != record.data.get("fingerprint") and len(splits.whole()) > CHECK_ALL:
+            # of a large source, `fit` has read the drawn images alone and left out those that it could not read
+            drawn = draw_readable(own.train, record.shots, seed, own.val, decoder or Decoder(0)).train
         if drawn.fingerprint() == record.data.get("fingerprint"):
             if part and splits.test is None:
                 name = f"{100 * part:.0f} % of {called}, held out of training"

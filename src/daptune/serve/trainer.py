@@ -15,7 +15,7 @@ from daptune.serve.pool import AdapterPool
 from daptune.train import Progress
 
 METHOD = "dapt"
-STEPS = 60  # training steps of a lesson: few, because a person waits for the result
+STEPS = 60  # training steps of a lesson with any number of images: few, because a person waits for the result
 BATCH = 32
 _EVERY = 0.1  # seconds between two reports
 logger = logging.getLogger("daptune")
@@ -105,9 +105,8 @@ class Trainer:
     def _fit(self, job: Training, lesson: Lesson) -> FewShotClassifier:
         pairs = [(each.name, image) for each in lesson.classes for image in each.images]
         images = [self.lessons.image(lesson.name, label, image) for label, image in pairs]
-        epochs = max(1, round(STEPS / max(1, len(pairs) // BATCH)))
-        options = {"epochs": epochs, "batch_size": BATCH}
-        classifier = FewShotClassifier(METHOD, self._pool.backbone, shots=None, train_options=options)
+        options = {"steps": STEPS, "batch_size": BATCH}
+        classifier = FewShotClassifier(METHOD, self._pool.backbone, train_options=options)
         return classifier.fit(images, [label for label, _ in pairs], progress=_reporter(job))
 
 

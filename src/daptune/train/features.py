@@ -25,9 +25,14 @@ class EncodedImages(ImageLoader):
         self._features: dict[int | None, Batch] = {}  # by view; None: the evaluation transform
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        features, labels = self._encoded(self.view_of(epoch) if self.augment else None)
-        for rows in torch.from_numpy(self.order(epoch, start_batch)).split(self.batch_size):
-            yield features[rows], labels[rows]
+        rows, views = (torch.from_numpy(found).split(self.batch_size) for found in self.draws(epoch, start_batch))
+        for chosen, seen in zip(rows, views, strict=True):
+            labels = torch.from_numpy(self.table.labels)[chosen]
+            if self.augment:  # a sampler may mix views in an epoch
+                pairs = zip(chosen.tolist(), seen.tolist(), strict=True)
+                yield torch.stack([self._encoded(view)[0][row] for row, view in pairs]), labels
+            else:
+                yield self._encoded(None)[0][chosen], labels
 
     def evaluation(self) -> Iterator[Batch]:
         features, labels = self._encoded(None)
@@ -44,10 +49,17 @@ class EncodedImages(ImageLoader):
         return self._features[view]
 
 
-def encoded_once(method: Method, loader: ImageLoader) -> ImageLoader:
-    """The loader, as `EncodedImages` if the method allows it, views repeat, and the features fit into memory."""
+def encoded_once(method: Method, loader: ImageLoader, epochs: int | None = None) -> ImageLoader:
+    """The loader, as `EncodedImages` if the method allows it, views repeat, and the features fit into memory.
+
+    A run of `epochs` that draws fewer images than there are to encode stays as it is.
+    """
     returning = loader.views is not None or not loader.augment
     if not method.trains_on_features or not returning or isinstance(loader, EncodedImages):
         return loader
+    if loader.sampler is not None and epochs is not None:
+        drawn = epochs * loader.batches_per_epoch * loader.batch_size
+        if drawn < (loader.views or 1) * len(loader.table):
+            return loader
     size = (loader.views or 1) * len(loader.table) * method.encoded_size * 4
     return EncodedImages(loader, method.encode, method.device) if size <= MOST_BYTES else loader

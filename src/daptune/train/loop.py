@@ -27,7 +27,7 @@ from daptune.train.compiling import check_compiler, compiled_blocks
 from daptune.train.features import encoded_once
 from daptune.train.history import History, Progress
 from daptune.train.parallel import Ranks
-from daptune.train.run import ACCURACY, Run, identity_of, open_run
+from daptune.train.run import ACCURACY, Run, identity_of, open_run, validations_of
 from daptune.train.schedule import TrainConfig, build_optimizer
 from daptune.train.stopping import StopSignals
 
@@ -49,8 +49,8 @@ def fit_method(
     is called before each validation and `after_fit` after the last step. In distributed training (parallel.py), all
     processes call this function; only rank 0 writes and reports.
 
-    val       evaluated after every epoch (about 50 times in long runs); config.select "best_val" chooses the epoch by
-              it. Never the test images.
+    val       evaluated after every epoch (about 50 times in long runs, fewer if it is large); config.select "best_val"
+              chooses the epoch by it. Never the test images.
     run_dir   folder for checkpoint.safetensors and history.jsonl; None: nothing is written
     resume    resume from the checkpoint in run_dir; start from scratch if there is none yet
     progress  called after each step (on other devices than the CPU: every few steps); its exceptions end the run
@@ -75,14 +75,16 @@ def fit_method(
     if not method.trainable:
         method.eval()
         return History()
-    feed, held_out = encoded_once(method, train), None if val is None else encoded_once(method, val)
+    feed = encoded_once(method, train, config.epochs)
+    held_out = None if val is None else encoded_once(method, val)
     with (
         StopSignals(stop, agree=ranks.any) as signals,
         saving_memory(method, config.memory == "low"),
         compiled_blocks(method, config.compile) as begin,
     ):
         optimizer = build_optimizer(method, config)
-        run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals)
+        validations = validations_of(train, val, config)
+        run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals, validations)
         descent = Descent(method, config, optimizer, run, ranks, begin)
         try:
             while not run.state.finished:

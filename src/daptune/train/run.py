@@ -32,6 +32,7 @@ log = logging.getLogger("daptune")
 ACCURACY = "accuracy"  # stored with the loss terms under this name
 LOOK_EVERY = 10  # steps between copies of the losses to the host: each copy synchronises the device
 VALIDATIONS = 50  # per run, about: with few images an epoch has one or two steps, and validation would dominate
+LEAST_VALIDATIONS = 5
 
 
 @dataclass
@@ -52,13 +53,14 @@ class State:
 
 def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, config: TrainConfig) -> dict[str, Any]:
     """What must be the same in a checkpoint and the run that resumes it, as JSON values."""
-    # how often to save and what to recompute does not change the result
-    settings = {name: value for name, value in asdict(config).items() if name not in ("checkpoint_seconds", "memory")}
+    # how often to save and what to recompute does not change the result; `images` has what is drawn, `epochs` the steps
+    left_out = ("checkpoint_seconds", "memory", "sampling", "epoch_shots", "steps")
+    settings = {name: value for name, value in asdict(config).items() if name not in left_out}
     images, validation = (
         loader and {"fingerprint": loader.table.fingerprint(), "seed": loader.seed, "batches": loader.batches_per_epoch}
         for loader in (train, val)
     )
-    identity = {
+    identity: dict[str, Any] = {
         "method": method.name,
         "options": asdict(method.config),
         "classes": method.class_names,
@@ -68,8 +70,24 @@ def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, con
         "images": images,
         "validation": validation,
     }
+    if train.sampler is not None:
+        identity["images"] |= {"groups": len(train.sampler.groups), "draws": len(train.sampler)}
+    if method.class_weight is not None:
+        identity["class_weight"] = method.class_weight.tolist()
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
+
+
+def validations_of(train: ImageLoader, val: ImageLoader | None, config: TrainConfig) -> int:
+    """About how many epochs of a run are validated; `config` is resolved.
+
+    Where epochs draw a part of many images, there may be as many for validation: then they may cost no more passes of
+    the image tower than training does.
+    """
+    if val is None or config.epoch_shots is None:
+        return VALIDATIONS
+    drawn = int(config.epochs or 0) * train.images_per_epoch
+    return min(VALIDATIONS, max(LEAST_VALIDATIONS, drawn // len(val.table)))
 
 
 def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) -> Checkpoint | None:
@@ -88,6 +106,8 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
     if checkpoint is None:
         log.info("no checkpoint in %s yet: training starts from the beginning", run_dir)
     elif found := difference(checkpoint.identity, identity):
+        if "draws" in identity["images"] and "draws" not in checkpoint.identity["images"]:
+            found += " (a run of 16 images of each class, the default of earlier versions, needs --shots 16)"
         raise TrainingError(
             f"The run in {run_dir} was started with different settings: {found}; "
             "use the same ones with --resume, or train in another folder."
@@ -109,6 +129,8 @@ class Run:
     """The last one: first the one resumed from, then the ones saved."""
     progress: Callable[[Progress], None] | None
     signals: StopSignals
+    validations: int = VALIDATIONS
+    """About how many epochs are validated."""
 
     def __post_init__(self) -> None:
         self._epochs = int(self.config.epochs or 0)
@@ -140,9 +162,9 @@ class Run:
 
     @property
     def validates(self) -> bool:
-        """Whether the current epoch is validated: about VALIDATIONS epochs are, and the last."""
+        """Whether the current epoch is validated: about `validations` epochs are, and the last."""
         number = self.state.epoch + 1
-        return number % -(-self._epochs // VALIDATIONS) == 0 or number == self._epochs
+        return number % -(-self._epochs // self.validations) == 0 or number == self._epochs
 
     def note(self, terms: Mapping[str, Tensor], images: int) -> None:
         """Record the loss terms (scalars), and the accuracy as ACCURACY, of a batch with `images` images."""

@@ -10,14 +10,17 @@ from typing import Any, Self
 import torch
 
 from daptune.data.augment import Augmentation
+from daptune.data.sampling import SAMPLINGS, Indices, Sampler
 from daptune.errors import TrainingError, suggest
 
 # Defaults of fields that are None (`TrainConfig.resolved`), for unknown data; those of the papers are a preset.
 DEFAULT_STEPS, LEAST_EPOCHS = 200, 10
+EPOCH_SHOTS = 16  # images of a class in an epoch where all labelled images are learned from: then steps do not grow
 DEFAULT_LR = {"adamw": 0.01, "sgd": 0.002}
 DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "sgd": 5e-4}
 
 _CHOICES = {
+    "sampling": SAMPLINGS,
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "cosine_per_epoch", "constant"),
     "select": ("last", "best_val"),
@@ -30,8 +33,13 @@ _CHOICES = {
 class TrainConfig:
     """Settings of a run, except the method and the data. Raises `TrainingError` for an invalid value.
 
-    epochs             passes over the training images; None: DEFAULT_STEPS steps, at least LEAST_EPOCHS epochs
-    batch_size         images per batch; this and the next four are used to build the loader
+    epochs             passes over the training images, or draws of `epoch_shots` images of each class; None:
+                       DEFAULT_STEPS steps, at least LEAST_EPOCHS epochs
+    steps              instead of epochs: about this many steps, in whole epochs
+    batch_size         images per batch; this and the next six are used to build the loader
+    sampling           "shuffled": each image counts once; "balanced": an epoch draws as many images of every class,
+                       those of small classes several times
+    epoch_shots        maximum number of images of a class in an epoch, others in the next; None: all
     min_crop           smallest share of an image's area in a random crop; 0.08 in CoOp and DAPT, 1: no crops
     flip               probability of a left-right flip; use 0 if left and right differ (letters, arrows)
     augment_on         where random crops are resized: "workers", by the decoding threads with Pillow; "device", on the
@@ -56,7 +64,10 @@ class TrainConfig:
     """
 
     epochs: int | None = None
+    steps: int | None = None
     batch_size: int = 32
+    sampling: str = SAMPLINGS[0]
+    epoch_shots: int | None = None
     min_crop: float = Augmentation().scale[0]
     flip: float = Augmentation().flip
     augment_on: str = "workers"
@@ -97,6 +108,8 @@ class TrainConfig:
                 f"warmup_epochs={self.warmup_epochs} must be whole with schedule='cosine_per_epoch'; "
                 "round it or use schedule='cosine'."
             )
+        if self.steps is not None and self.epochs is not None:
+            raise TrainingError(f"steps={self.steps} and epochs={self.epochs} set the same; leave one of them out.")
         if self.patience is not None and self.select != "best_val":
             raise TrainingError(f"patience={self.patience} needs select='best_val', not {self.select!r}.")
 
@@ -104,18 +117,26 @@ class TrainConfig:
     def augmentation(self) -> Augmentation:
         return Augmentation(scale=(self.min_crop, 1.0), flip=self.flip)
 
+    def sampler(self, labels: Indices, seed: int) -> Sampler | None:
+        """What draws the epochs of images with labels (n,); None: whole passes."""
+        sampler = Sampler.of(labels, self.sampling, self.epoch_shots, seed)
+        return None if sampler.whole else sampler
+
     def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
         """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`."""
         enough = max(LEAST_EPOCHS, math.ceil(DEFAULT_STEPS / max(1, steps_per_epoch)))
+        if self.steps is not None:
+            enough = max(1, round(self.steps / max(1, steps_per_epoch)))
         default_lr = adamw_lr if adamw_lr is not None and self.optimizer == "adamw" else DEFAULT_LR[self.optimizer]
         default_decay = DEFAULT_WEIGHT_DECAY[self.optimizer]
         defaults: dict[str, Any] = {"epochs": enough, "lr": default_lr, "weight_decay": default_decay}
-        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return replace(self, steps=None, **filled)
 
 
 # (type, lowest value, whether the lowest itself is allowed) -> fields
 _LIMITS: dict[tuple[type, float, bool], tuple[str, ...]] = {
-    (int, 1, True): ("epochs", "batch_size", "accumulate", "patience", "views"),
+    (int, 1, True): ("epochs", "steps", "batch_size", "epoch_shots", "accumulate", "patience", "views"),
     (int, 0, True): ("seed",),
     (float, 0, False): ("lr", "clip_norm", "min_crop"),
     (float, 0, True): ("weight_decay", "momentum", "warmup_epochs", "warmup_lr", "checkpoint_seconds", "flip"),
