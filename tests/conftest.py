@@ -91,6 +91,30 @@ def paths_and_labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
     return paths, labels
 
 
+def scores_by_hand(method: Any, images: torch.Tensor) -> np.ndarray:
+    """Class scores (B, C) of images (B, 3, R, R) in numpy, with the numbers that the adapter stores of an ensemble."""
+    with torch.no_grad():
+        logits = method.logits(images).double().numpy()
+        z = method.encode(images).double().numpy()
+    if method.ensemble is None:
+        return logits
+    weights, bias = (part.double().numpy() for part in (method.ensemble.weights, method.ensemble.bias))
+    unit = z / np.sqrt((z**2).sum(axis=1, keepdims=True))
+    return unit @ weights.T + bias + method.ensemble.mix.factors[2] * logits
+
+
+def with_ensemble(method: Any, seed: int = 0) -> Any:
+    """The method with a made-up ensemble, whose support and text disagree with it."""
+    from daptune.methods.ensemble import Ensemble, Mix
+
+    generator = torch.Generator().manual_seed(seed)
+    classes, width = len(method.class_names), method.clip.config.embed_dim
+    weights = 4 * torch.randn(classes, width, generator=generator)
+    mix = Mix((0.8, 1.2, 0.4), (9.0, 5.0, 0.3), ("a {} picture.",))
+    method.ensemble = Ensemble(weights, torch.randn(classes, generator=generator), mix)
+    return method
+
+
 @pytest.fixture(scope="session")
 def fitted(made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]]):
     """A FewShotClassifier that has learned the three colours; not to be changed."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
@@ -22,7 +21,7 @@ from daptune.errors import DataError
 from daptune.evaluate import Measured, evaluate, measure, measure_beside, nearest_words, zero_shot
 from daptune.methods import METHODS
 
-from .conftest import CLASSES, COLOURS, save_picture
+from .conftest import CLASSES, COLOURS, save_picture, scores_by_hand
 
 COUNTS = (2, 9, 5)
 """Images of each class: a mean over classes is not one over images."""
@@ -39,12 +38,11 @@ def uneven(tmp_path: Path) -> Path:
 
 
 def by_hand(classifier: FewShotClassifier, table: ImageTable, temperature: float = 1.0) -> NDArray[np.float64]:
-    """softmax(logits / temperature), one image at a time and in numpy."""
+    """softmax(scores / temperature), one image at a time and in numpy."""
     rows = []
-    with torch.no_grad():
-        for path in table.images:
-            picture = classifier.backbone_.preprocess(Image.open(path).convert("RGB"))
-            rows.append(classifier.method_.logits(picture.unsqueeze(0))[0].double().numpy() / temperature)
+    for path in table.images:
+        picture = classifier.backbone_.preprocess(Image.open(path).convert("RGB"))
+        rows.append(scores_by_hand(classifier.method_, picture.unsqueeze(0))[0] / temperature)
     powers = np.exp(np.array(rows) - np.max(rows, axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -133,10 +131,15 @@ def test_two_methods_read_the_images_once(
         patch.setattr(decoding, "decode", counted)
         both = measure_beside(baseline, fitted.method_, table, temperature=3, batch_size=4)
     assert seen == Counter(table.images)
-    assert list(both) == ["zero_shot", "coop_vpt"]
+    assert list(both) == ["zero_shot", "coop_vpt alone", "coop_vpt"]
     for name, alone in (("zero_shot", measure(baseline, table, batch_size=4)),
                         ("coop_vpt", measure(fitted.method_, table, temperature=3, batch_size=4))):  # fmt: skip
         np.testing.assert_array_equal(both[name].probabilities, alone.probabilities)
+    prompts = copy.deepcopy(fitted.method_)  # a shallow copy shares its modules
+    prompts.ensemble = None
+    learned = measure(prompts, table, batch_size=4)  # the temperature is the answer's
+    np.testing.assert_array_equal(both["coop_vpt alone"].probabilities, learned.probabilities)
+    assert list(measure_beside(baseline, prompts, table)) == ["zero_shot", "coop_vpt"]
     own = measure_beside(baseline, baseline, table)
     assert list(own) == ["zero_shot"]
 

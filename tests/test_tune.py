@@ -74,7 +74,7 @@ def test_the_accuracy_is_that_of_fitting_by_hand(made_up_backbone: str, pictures
     (row,) = run_search(search, tmp_path / "run", trials=1)
     right = 0.0
     for train, val in search.parts:
-        classifier = unfitted(made_up_backbone).set_params(shots=None).fit(train)
+        classifier = unfitted(made_up_backbone).set_params(shots=None, ensemble="none").fit(train)
         right += classifier.score(list(val.images), classifier.classes_[val.labels]) * len(val)
     assert row.accuracy == pytest.approx(right / 30)
 

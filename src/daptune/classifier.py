@@ -30,14 +30,18 @@ from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight, class_weights
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, measure
+from daptune.evaluate import Measured, measure, zero_shot
 from daptune.methods import MethodConfig, get_method, make_config, say_unreadable
+from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
+from daptune.methods.templates import choose_templates
 from daptune.names import ClassNames, match_names
 from daptune.predict.predictor import Predictor
 from daptune.presets import PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
+
+ENSEMBLES = ("auto", "none")
 
 
 @dataclass(eq=False, repr=False)
@@ -50,6 +54,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     seed            random seed for the few-shot sample, the initial prompts and the order of training
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
+    ensemble        "auto": after training, add hand-written prompts and the training images to the answer, for methods
+                    whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
+    templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
     class_weight    weights of the classes in the loss: "auto" by inverse frequency, or numbers by class name; None: 1
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits.
                     Or {label: name or [names]}: prompts say these, answers keep the labels (`n01532829`, `猫`, 17)
@@ -80,6 +87,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     seed: int = 1
     method_options: Mapping[str, Any] | None = None
     train_options: Mapping[str, Any] | None = None
+    ensemble: str = "auto"
+    templates: Sequence[str] = ()
     class_weight: str | Mapping[Any, float] | None = None
     class_names: ClassNames | None = None
     start_from: str | Path | None = None
@@ -153,6 +162,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
+        if self.ensemble == "auto" and self.preset != "paper" and method.joins_ensemble:
+            self._join_ensemble(train, held)
         self.record_ = self._record(given, holdout)
         return self
 
@@ -167,7 +178,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         check_is_fitted(self, "record_")
         transfer = Transfer(self.backbone_.device)
         with torch.inference_mode():
-            logits = self.method_.logits(*transfer(torch.from_numpy(images))).float()
+            logits = self.method_.answer(*transfer(torch.from_numpy(images))).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
         return found
 
@@ -226,6 +237,14 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
         return other
 
+    def _join_ensemble(self, train: ImageLoader, val: ImageLoader | None) -> None:
+        method = self.method_.eval()
+        templates = tuple(self.templates) or choose_templates()
+        w0 = zero_shot(self.backbone_, method.names, templates).text_features().double().cpu().numpy()
+        held = None if val is None else Seen.by(method, val.evaluation())
+        seen = Seen.by(method, train.evaluation())
+        method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
+
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, validated, as `fit` uses them.
 
@@ -235,6 +254,11 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         shots = self._shots
         if shots is not None and (not _is_whole(shots) or shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
+        if self.ensemble not in ENSEMBLES:
+            raise MethodError(f"ensemble must be one of {', '.join(ENSEMBLES)}; found {self.ensemble!r}")
+        if isinstance(self.templates, str):
+            raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
+        make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
         if not _is_whole(self.seed) or self.seed < 0:
             raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
         if isinstance(self.backbone, str):
@@ -346,6 +370,8 @@ def load(
         seed=1 if record.seed is None else record.seed,
         method_options=record.method_config,
         train_options=training or None,
+        ensemble="auto" if record.ensemble else "none",
+        templates=tuple(record.ensemble.get("templates", ())),
         class_weight=record.data.get("class_weight"),
         precision=adapter.backbone.precision,
         device=device,

@@ -4,7 +4,7 @@ The one place where accuracy is measured: training, the classifier, the command 
 n images, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -99,7 +99,7 @@ def evaluate(
     The method's mode (training or evaluation) is restored; `after_batch` is called after each batch.
     Raises DataError if there are no images.
     """
-    return _answers([(method, temperature)], loader, after_batch)[0]
+    return _answers({method.name: (method, temperature)}, loader, after_batch)[method.name]
 
 
 def measure(
@@ -130,41 +130,47 @@ def measure_beside(
 ) -> dict[str, Measured]:
     """`measure` for a method and its baseline in one pass over the images: by name, the baseline first.
 
-    They share a backbone; `temperature` is the method's. A method that is its own baseline appears once.
+    They share a backbone; `temperature` is the method's. A method that is its own baseline appears once. With an
+    ensemble, the learned prompts alone stand between the two, as "NAME alone".
     """
     pairs = {baseline.name: (baseline, 1.0)} | {method.name: (method, temperature)}
     if not len(table):
         raise DataError("expected images to measure on, found none.")
     once = Decoder(0) if decoder is None else decoder  # a single pass need not keep images
     loader = ImageLoader(table, method.backbone.preprocess, batch_size, drop_last=False, decoder=once)
-    return dict(zip(pairs, _answers(list(pairs.values()), loader, after_batch), strict=True))
+    return _answers(pairs, loader, after_batch)
 
 
 def _answers(
-    methods: Sequence[tuple[Method, float]], loader: ImageLoader, after_batch: Callable[[], object]
-) -> list[Measured]:
-    """Predictions of each (method, temperature); every batch is read once for all."""
-    transfer, modes = Transfer(methods[0][0].device), [method.training for method, _ in methods]
-    probabilities: list[list[torch.Tensor]] = [[] for _ in methods]
+    methods: Mapping[str, tuple[Method, float]], loader: ImageLoader, after_batch: Callable[[], object]
+) -> dict[str, Measured]:
+    """Predictions of each (method, temperature), and of an ensemble's method alone; a batch is read once for all."""
+    transfer = Transfer(next(iter(methods.values()))[0].device)
+    probabilities: dict[str, list[torch.Tensor]] = {}
     labels = []
-    for method, _ in methods:
+    modes = {method: method.training for method, _ in methods.values()}
+    for method in modes:
         method.eval()
     try:
         with torch.no_grad():
             for batch, truth in loader.evaluation():
                 (images,) = transfer(batch)
-                for (method, temperature), found in zip(methods, probabilities, strict=True):
-                    logits = method.logits(images).float()  # (B, C)
-                    found.append((logits / temperature).softmax(dim=-1).cpu())
+                for name, (method, temperature) in methods.items():
+                    seen = images if method.ensemble is None else method.encode(images)
+                    if method.ensemble is not None:
+                        alone = method.logits(seen).float().softmax(dim=-1)
+                        probabilities.setdefault(f"{name} alone", []).append(alone.cpu())
+                    logits = method.answer(seen).float()  # (B, C)
+                    probabilities.setdefault(name, []).append((logits / temperature).softmax(dim=-1).cpu())
                 labels.append(truth)
                 after_batch()
     finally:
-        for (method, _), mode in zip(methods, modes, strict=True):
+        for method, mode in modes.items():
             method.train(mode)
     if not labels:
         raise DataError("There are no images to measure on; give at least one.")
     right = torch.cat(labels).cpu().numpy()
-    return [Measured(torch.cat(found).numpy(), right) for found in probabilities]
+    return {name: Measured(torch.cat(found).numpy(), right) for name, found in probabilities.items()}
 
 
 def zero_shot(

@@ -54,6 +54,7 @@ def test_a_run_goes_on(tmp_path: Path) -> None:
         "dapt",
         "tiny",
         precision="fp32",
+        ensemble="none",
         method_options={"text_tokens": 2, "vision_tokens": 2},
         train_options={"epochs": 4, "checkpoint_seconds": 0.0, "lr": 0.01},
     )

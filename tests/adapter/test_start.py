@@ -37,7 +37,9 @@ def renamed(pictures: Path) -> Path:
 
 
 def test_a_fit_on_other_classes_starts_from_the_adapter(made_up_backbone: str, pictures: Path, adapter: Path) -> None:
-    source = safetensors.torch.load_file(adapter / "adapter.safetensors")
+    whole = safetensors.torch.load_file(adapter / "adapter.safetensors")
+    source = {name: value for name, value in whole.items() if not name.startswith("ensemble.")}
+    assert set(whole) - set(source) == {"ensemble.weights", "ensemble.bias"}  # of the start's classes: left behind
     first: dict[str, torch.Tensor] = {}
 
     def before(ready: FewShotClassifier) -> None:
@@ -49,6 +51,9 @@ def test_a_fit_on_other_classes_starts_from_the_adapter(made_up_backbone: str, p
     assert all(not torch.equal(learned[name], value) for name, value in source.items())
     assert all(name.startswith("new ") for name in classifier.classes_)
     assert classifier.record_.data["started_from"] == read_record(adapter).tensors_sha256
+    own = classifier.method_.ensemble
+    assert own is not None and own.weights.shape == whole["ensemble.weights"].shape
+    assert not torch.equal(own.weights, whole["ensemble.weights"].float())
     plain = again(made_up_backbone, adapter, start_from=None).fit(pictures)
     assert not torch.equal(plain.method_.text_prompt, classifier.method_.text_prompt)
     assert "started_from" not in plain.record_.data

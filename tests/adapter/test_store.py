@@ -1,5 +1,6 @@
 """Adapters: what is saved comes back bit for bit, and every kind of damage is one clear line."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from daptune.adapter.record import FORMAT_VERSION, check_target, read_record
+from daptune.adapter.record import FORMAT_VERSION, AdapterRecord, check_target, read_record
 from daptune.adapter.store import load_adapter, make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.errors import AdapterError
 from daptune.methods import METHODS
+from daptune.methods.ensemble import Ensemble, Mix
 
 from ..conftest import CLASSES
 
@@ -62,7 +64,9 @@ def test_the_folder_is_small_and_holds_three_files(adapter: Path) -> None:
     assert set(sizes) == {"adapter.safetensors", "adapter.json", "README.md"}
     assert sum(sizes.values()) < 8_000
     with safetensors.safe_open(str(adapter / "adapter.safetensors"), framework="pt") as file:
-        assert set(file.keys()) == {"text_prompt", "vision_prompt"}
+        kinds = {name: str(file.get_tensor(name).dtype) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    learned = {"text_prompt": "torch.float32", "vision_prompt": "torch.float32"}
+    assert kinds == learned | {"ensemble.weights": "torch.float16", "ensemble.bias": "torch.float32"}
 
 
 def test_saving_twice_gives_the_same_bytes(fitted: FewShotClassifier, tmp_path: Path) -> None:
@@ -76,6 +80,9 @@ def test_the_card_names_what_matters(adapter: Path) -> None:
     assert card.startswith("---\nlibrary_name: daptune\n")
     assert "blue_thing, green thing, red" in card
     assert "512 parameters" in card
+    mix = read_record(adapter).ensemble
+    text, support, learned = (f"{weight:.2f}" for weight in mix["a"])
+    assert f"hand-written prompts {text}, training images {support}, learned prompts {learned}" in card
 
 
 def test_saving_replaces_an_adapter_and_keeps_other_files(copy: Path, fitted: FewShotClassifier) -> None:
@@ -140,7 +147,10 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "binary json": (lambda f: (f / "adapter.json").write_bytes(b"\xff\xfe\x00"), "is not JSON"),
     "deep json": (lambda f: (f / "adapter.json").write_text("[" * 100_000), "damaged"),
     "list json": (lambda f: (f / "adapter.json").write_text("[]"), "expected an object, found list"),
-    "newer": (lambda f: edit(f, format_version=FORMAT_VERSION + 1), "made by a newer daptune: format 3"),
+    "newer": (
+        lambda f: edit(f, format_version=FORMAT_VERSION + 1),
+        f"made by a newer daptune: format {FORMAT_VERSION + 1}",
+    ),
     "names of other classes": (lambda f: edit(f, names={"cat": ["dog"]}), "'names' must give one name or more"),
     "names as texts": (lambda f: edit(f, names=dict.fromkeys(CLASSES, "dog")), "'names' must give one name or more"),
     "no version": (lambda f: edit(f, format_version=None), "format_version is None"),
@@ -185,17 +195,65 @@ def test_a_missing_field_is_named(copy: Path) -> None:
 
 
 def test_a_tensor_file_with_the_right_hash_and_other_tensors(copy: Path) -> None:
-    import hashlib
-
     blob = safetensors.torch.save({"other": torch.zeros(2)})
     (copy / "adapter.safetensors").write_bytes(blob)
-    edit(copy, tensors_sha256=hashlib.sha256(blob).hexdigest())
+    edit(copy, tensors_sha256=hashlib.sha256(blob).hexdigest(), ensemble={})
     with pytest.raises(AdapterError, match=r"text_prompt should be \(4, 64\) and is absent"):
         load_adapter(copy)
     (copy / "adapter.safetensors").write_bytes(b"nonsense")
     edit(copy, tensors_sha256=hashlib.sha256(b"nonsense").hexdigest())
     with pytest.raises(AdapterError, match="not a safetensors file"):
         load_adapter(copy)
+
+
+MIX = {"a": [1.0, 2.0, 0.5], "factors": [3.0, 4.0, 0.1], "templates": ["a {}."]}
+WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "ensemble", "message"),
+    [
+        ({}, MIX, "'ensemble.weights': [3, 32], 'ensemble.bias': [3]}, found none;"),
+        ({"ensemble.bias": BIAS}, MIX, "found {'ensemble.bias': [3]};"),
+        ({"ensemble.weights": WEIGHTS[:2], "ensemble.bias": BIAS}, MIX, "found {'ensemble.weights': [2, 32]"),
+        ({"ensemble.weights": WEIGHTS, "ensemble.bias": torch.zeros(3, 1)}, MIX, "'ensemble.bias': [3, 1]};"),
+        ({"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS}, {}, "expected of the ensemble no tensors, found {"),
+        (None, {"a": [1, 2]} | {"factors": MIX["factors"], "templates": MIX["templates"]}, "a: expected a number"),
+        (None, MIX | {"a": [1, 2, -1]}, "a: expected a number of at least 0 for each of"),
+        (None, MIX | {"factors": [1, 2, float("nan")]}, "factors: expected a number"),
+        (None, MIX | {"factors": [1, 2, "3"]}, "factors: expected a number"),
+        (None, MIX | {"factors": 7}, "'ensemble' is not one"),
+        (None, MIX | {"templates": ["a picture"]}, "templates: expected texts with one {}"),
+        (None, MIX | {"templates": []}, "templates: expected texts with one {}"),
+        (None, {"a": MIX["a"]}, "'ensemble' is not one"),
+        (None, MIX | {"more": 1}, "'ensemble' is not one"),
+        (None, "auto", "'ensemble' is 'auto'"),
+    ],
+)
+def test_a_damaged_ensemble_is_one_line(
+    tensors: dict[str, torch.Tensor] | None, ensemble: Any, message: str, copy: Path
+) -> None:
+    path = copy / "adapter.safetensors"
+    whole = safetensors.torch.load_file(path)
+    if tensors is not None:
+        learned = {name: value for name, value in whole.items() if not name.startswith("ensemble.")}
+        path.write_bytes(safetensors.torch.save(learned | tensors))
+    edit(copy, ensemble=ensemble, tensors_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(AdapterError) as caught:
+        load_adapter(copy)
+    assert message in str(caught.value) and "is damaged" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_only_an_ensemble_needs_the_newer_format(copy: Path, adapter: Path) -> None:
+    """Version 0.1.0 reads format 1, and would take the ensemble's tensors for damage."""
+    assert json.loads((adapter / "adapter.json").read_text("utf-8"))["format_version"] == 2
+    loaded = load_adapter(adapter)
+    loaded.method.ensemble = None
+    save_adapter(copy, loaded.method, make_record(loaded.method, loaded.backbone))
+    content = json.loads((copy / "adapter.json").read_text("utf-8"))
+    assert content["format_version"] == 1 and "ensemble" not in content
+    assert set(content["tensors"]) == {"text_prompt", "vision_prompt"}
+    assert load_adapter(copy).method.ensemble is None
 
 
 def test_another_backbone_is_refused_with_both_named(
@@ -229,23 +287,24 @@ def test_check_target_tells_before_training(tmp_path: Path) -> None:
         check_target(tmp_path / "file" / "below")
 
 
-def test_vit_b_16_needs_about_100_kb(tmp_path: Path) -> None:
-    """20,480 numbers in float32 are 82 kB; names of 100 classes and the rest come on top."""
+@pytest.mark.parametrize(("classes", "ensemble", "most"), [(100, False, 100_000), (10, True, 110_000)])
+def test_vit_b_16_needs_about_100_kb(classes: int, ensemble: bool, most: int, tmp_path: Path) -> None:
+    """20,480 numbers in float32 are 82 kB, an ensemble of 10 classes 10 kB; names and the rest come on top."""
     from types import SimpleNamespace
 
+    mix = Mix((1, 1, 1), (1, 1, 1), ("a {}.",))
     method = SimpleNamespace(
         state_dict=lambda: {"text_prompt": torch.zeros(16, 512), "vision_prompt": torch.zeros(16, 768)},
         title="DAPT",
         name="dapt",
+        ensemble=Ensemble(torch.zeros(classes, 512), torch.zeros(classes), mix) if ensemble else None,
     )
-    from daptune.adapter.record import AdapterRecord
-
     record = AdapterRecord(
         backbone={"name": "ViT-B-16/openai", "sha256": "0" * 64, "precision": "bf16"},
         method="dapt",
         method_config={},
-        class_names=tuple(f"class number {n}" for n in range(100)),
+        class_names=tuple(f"class number {n}" for n in range(classes)),
         preprocess={},
     )
     folder = save_adapter(tmp_path / "vit", method, record)  # type: ignore[arg-type]
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000
+    assert sum(path.stat().st_size for path in folder.iterdir()) < most

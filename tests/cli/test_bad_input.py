@@ -70,7 +70,7 @@ def other_checkpoint(pictures: Path, *_: object) -> list[object]:
 
 def newer_adapter(pictures: Path, adapter: Path, _: str) -> list[object]:
     text = (adapter / "adapter.json").read_text()
-    (adapter / "adapter.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))
+    (adapter / "adapter.json").write_text(text.replace('"format_version": 2', '"format_version": 9'))
     return ["predict", adapter, pictures]
 
 

@@ -1,10 +1,14 @@
 """`daptune demo` with few pictures."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from daptune.classifier import load
 from daptune.cli import demo
+from daptune.data.demo import demo_styles
 
 from .conftest import Command
 
@@ -25,7 +29,14 @@ def test_demo_runs_from_beginning_to_end(daptune: Command, monkeypatch: pytest.M
         assert words in done.out
     assert done.err == ""
     found = daptune("demo", "--epochs", "1", "--json").json
-    assert set(found["accuracy"]) == {"zero_shot", "coop_vpt", "dapt"}
+    assert set(found["accuracy"]) == {"zero_shot", "coop_vpt", "dapt", "dapt_ensemble"}
+    source, *_ = demo_styles()
+    tables = demo.demo_tables(Path("daptune-demo/pictures"), source, [])[1]
+    saved, truth = load(found["adapter"]), np.array(tables[source].class_names)[tables[source].labels]
+    for row in ("dapt_ensemble", "dapt"):
+        right = float((saved.predict(tables[source].images) == truth).mean())
+        assert found["accuracy"][row][source] == pytest.approx(right)
+        saved.method_.ensemble = None  # the learned prompts alone
     assert len(found["accuracy"]["dapt"]) >= 4 and len(found["predictions"]) == 3
     assert daptune("show", found["adapter"]).code == 0
     assert daptune("demo", "--out", "daptune-demo/pictures/ATTRIBUTION.md").code == 2

@@ -18,6 +18,7 @@ from daptune.cli.options import FitOptions
 from daptune.data import images, sources
 from daptune.evaluate import Measured
 from daptune.methods import METHODS
+from daptune.methods.ensemble import LEARNED
 from daptune.train import TrainConfig
 
 from ..conftest import CLASSES, COLOURS, save_picture
@@ -50,7 +51,9 @@ def test_fit_as_json(fit: Command, pictures: Path) -> None:
     assert done.code == 0, done.err
     assert done.json["adapter"] == "adapter"
     assert done.json["bytes"] == sum(path.stat().st_size for path in Path("adapter").iterdir())
-    assert set(done.json["held_out"]) == {"split", "images", "zero_shot", "coop"}
+    assert set(done.json["held_out"]) == {"split", "images", "zero_shot", "coop alone", "coop"}
+    assert done.json["ensemble"] == json.loads(Path("adapter/adapter.json").read_text())["ensemble"]
+    assert set(done.json["ensemble"]) == {"a", "factors", "templates"}
     assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
 
 
@@ -64,22 +67,48 @@ def test_fit_says_when_the_tuned_method_is_below_zero_shot(
         return {one.name: of_accuracy(figures[one.name]) for one in (baseline, method)}
 
     monkeypatch.setattr("daptune.cli.fit.measure_beside", measured)
-    done = fit(pictures)
+    done = fit(pictures, "--ensemble", "none")
     line = done.err.splitlines()[-1]
     assert done.code == 0 and line == (
         "daptune: warning: dapt reaches 25.0 % on the held-out images, zero_shot 50.0 %: zero-shot CLIP is better "
-        "here. Try: more images of each class; --preset paper; --method lp_pp or tip_adapter; "
+        "here. Try: more images of each class; --ensemble auto; --method lp_pp or tip_adapter; "
         "a gentler start (--set context_init='a photo of a' --lr 0.001)."
     )
     assert done.out.index("macro-F1") < done.out.index("time to learn")
-    found = fit(pictures, "--json")
+    found = fit(pictures, "--json", "--ensemble", "none")
     assert found.json["warning"] == line.removeprefix("daptune: warning: ") and "zero_shot" not in found.err
     warning = fit(pictures, "--json", "--preset", "paper", "--set", "context_init=a photo of a").json["warning"]
+    assert warning.endswith("Try: more images of each class; no --preset paper; --method lp_pp or tip_adapter.")
+    warning = fit(pictures, "--json").json["warning"]  # the start matters little for an ensemble
     assert warning.endswith("Try: more images of each class; --method lp_pp or tip_adapter.")
     figures["dapt"] = 0.5
     assert fit(pictures, "--json").json["warning"] is None
     figures["zero_shot"] = 0.1
     assert "zero_shot" not in fit(pictures).err
+
+
+def test_fit_with_and_without_an_ensemble(fit: Command, daptune: Command, pictures: Path) -> None:
+    """`fit` prints the weights of its sources and measures the learned prompts alone beside it; `show` prints them."""
+    done = fit(pictures, "--template", "a {} picture.", "--template", "{}!")
+    assert done.code == 0 and "dapt alone" in done.out
+    mix = daptune("show", "adapter", "--json").json["record"]["ensemble"]
+    assert mix["templates"] == ["a {} picture.", "{}!"] and min(mix["a"]) > 0
+    text, support, learned = (f"{weight:.2f}" for weight in mix["a"])
+    words = f"hand-written prompts {text}, training images {support}, learned prompts {learned}"
+    for shown in (done.out, daptune("show", "adapter").out):
+        assert words in " ".join(shown.split())
+    for options in (("--ensemble", "none"), ("--preset", "paper")):
+        done = fit(pictures, *options)
+        assert done.code == 0 and "alone" not in done.out and "hand-written" not in done.out
+        shown = daptune("show", "adapter")
+        assert ["ensemble", "none"] in [line.split() for line in shown.out.splitlines()]
+        assert daptune("show", "adapter", "--json").json["record"]["ensemble"] == {}
+    for options, message in (
+        (("--ensemble", "all"), "auto"),
+        (("--template", "a picture"), "templates"),
+    ):
+        done = fit(pictures, *options)
+        assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
 
 
 def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
@@ -120,6 +149,8 @@ def test_fit_without_images_to_hold_out(fit: Command, tmp_path: Path) -> None:
     assert done.code == 0
     assert "no hold-out set, so nothing was evaluated" in done.err
     assert "fewer than 2 images, all used" in done.err
+    said = " ".join(done.out.split())
+    assert f"training images {1 - LEARNED:.2f}, learned prompts {LEARNED:.2f} (the last two are fixed: one" in said
 
 
 def test_fit_of_methods_without_training(fit: Command, daptune: Command, pictures: Path, made_up_backbone: str) -> None:

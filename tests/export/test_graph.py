@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -13,6 +14,7 @@ from daptune.export.graph import LARGEST, TRACED_BATCH, folded, trace
 from daptune.methods import METHODS, Method, make_config
 
 from ..clip.test_model import CONFIG, made_up_clip
+from ..conftest import scores_by_hand, with_ensemble
 from ..methods.conftest import NAMES, MadeUp, make_pictures
 
 NEED_TEXT_TOWER = {"cocoop"}
@@ -50,6 +52,24 @@ def test_the_file_answers_as_torch_does(name: str, shallow: Any) -> None:
         logits, probabilities = map(torch.from_numpy, session.run(None, {"images": images.numpy()}))
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(probabilities, (expected / 2).softmax(-1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dapt", "clip_adapter"])
+def test_the_file_of_an_ensemble_answers_as_torch_does(name: str, shallow: Any) -> None:
+    """With one image tower, of as many nodes as without the ensemble and a few more."""
+    method = learned(name, shallow)
+    nodes = len(trace(folded(method), temperature=1.0).graph.node)
+    model = trace(folded(with_ensemble(method)), temperature=2.0)
+    assert len(model.graph.node) < nodes + 20
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    expected = scores_by_hand(method, images)
+    logits, probabilities = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    powers = np.exp(expected / 2)
+    np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+    with torch.no_grad():
+        assert np.abs(method.logits(images).numpy() - expected).max() > 0.1
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -1,5 +1,6 @@
 """The class weights alone: what they are, and what is said where they are not the whole."""
 
+import copy
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from daptune.export.weights import export_weights
 def fit(method: str, backbone: str, images: tuple[list[str], list[str]], **options: object) -> FewShotClassifier:
     classifier = FewShotClassifier(
         method, backbone, shots=2, method_options=options, train_options={"epochs": 1, "batch_size": 6},
-        precision="fp32",
+        precision="fp32", ensemble="none",
     )  # fmt: skip
     return classifier.fit(*images)
 
@@ -49,7 +50,15 @@ def test_they_classify_plain_clip_features(
 def test_where_they_are_half_of_it(
     exact: FewShotClassifier, made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
 ) -> None:
-    assert "only the text half" in str(export_weights(exact, tmp_path / "a.npy").warning)
+    prompts = copy.copy(exact)
+    prompts.method_ = copy.deepcopy(exact.method_)  # a shallow copy shares its modules
+    prompts.method_.ensemble = None
+    assert "only the text half" in str(export_weights(prompts, tmp_path / "a.npy").warning)
+    warning = export_weights(exact, tmp_path / "a.npy").warning
+    assert warning is not None and warning.startswith(
+        "these are the learned prompts' weights: the adapter also answers"
+    )
+    assert "--ensemble none" in warning and "--to onnx" in warning and "\n" not in warning
     tip = fit("tip_adapter", made_up_backbone, paths_and_labels, views=0)
     assert "has more than class weights" in str(export_weights(tip, tmp_path / "b.npy").warning)
     probe = fit("linear_probe", made_up_backbone, paths_and_labels)
@@ -63,6 +72,6 @@ def test_the_command(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     words = ["export", str(adapter), "--to", "text-weights", "--out", str(tmp_path / "w.npy")]
     assert run(words) == 0
     shown = capsys.readouterr()
-    assert "3 classes x 32" in shown.out and "only the text half" in shown.err
+    assert "3 classes x 32" in shown.out and "fit with --ensemble none" in shown.err
     assert run([*words, "--dtype", "int8"]) == 2
     assert "--dtype and --images belong to --to onnx" in capsys.readouterr().err

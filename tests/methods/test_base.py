@@ -34,6 +34,22 @@ def test_the_frozen_clip_is_no_submodule(backbone: Any) -> None:
     assert list(method.children()) == []
 
 
+def test_methods_that_join_an_ensemble(backbone: Any) -> None:
+    """All that learn by gradient from CLIP's features alone; not those that fit in closed form, change the image tower,
+    or answer by the training images already."""
+    joins = "coop vpt coop_vpt dapt cocoop kgcoop maple ivlp promptsrc proda upt mvlpt clip_adapter taskres"
+    built_in = [name for name in METHODS if METHODS[name].__module__.startswith("daptune.")]
+    found = {name for name in built_in if METHODS[name](backbone, NAMES).joins_ensemble}
+    assert found == set(joins.split())
+
+
+def test_an_answer_without_an_ensemble_is_the_logits(backbone: Any, pictures: Pictures) -> None:
+    for name in ("dapt", "vp", "zero_shot"):
+        method = METHODS[name](backbone, NAMES).eval()
+        with torch.no_grad():
+            assert torch.equal(method.answer(pictures.images), method.logits(pictures.images))
+
+
 def test_options_of_another_method_are_refused(backbone: Any) -> None:
     with pytest.raises(MethodError, match="dapt expected DAPTConfig options, found CoOpConfig"):
         METHODS["dapt"](backbone, NAMES, make_config("coop", {}))

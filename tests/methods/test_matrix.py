@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import daptune
+from daptune.adapter.store import make_record, save_adapter
+from daptune.classifier import FewShotClassifier, load
 from daptune.errors import MethodError
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import TrainConfig, fit_method
@@ -242,3 +246,49 @@ def test_whether_validation_images_are_looked_at_is_said(name: str, backbone: An
     method.before_fit(known, held_out)
     method.after_fit(known, held_out)
     assert held_out.seen == method.uses_validation
+
+
+@pytest.fixture(scope="module")
+def usual(made_up_backbone: str) -> Any:
+    """A whole backbone, which adapters can name."""
+    return daptune.load_backbone(made_up_backbone, precision="fp32")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_ensemble_is_there_stored_and_free(
+    name: str, usual: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted on 3, 1, 2 and 4 images of four classes: the answer is finite, comes back from the adapter bit for bit,
+    takes one pass of the image tower and, beside names and options, 2 C D + 4 C bytes."""
+    labels = np.repeat(NAMES, [3, 1, 2, 4])
+    images = np.random.default_rng(0).integers(0, 256, (13, 32, 32, 3), dtype=np.uint8)
+    classifier = FewShotClassifier(name, usual, shots=None, train_options={"epochs": 1, "batch_size": 4})
+    classifier.fit(list(images[:10]), list(labels))
+    method = classifier.method_
+    assert (method.ensemble is not None) == method.joins_ensemble == bool(classifier.record_.ensemble)
+    found = classifier.predict_proba(list(images))
+    assert np.isfinite(found).all() and found.shape == (13, 4)
+    folder = classifier.save(tmp_path / "a")
+    again = load(folder, usual)
+    np.testing.assert_array_equal(again.predict_proba(list(images)), found)
+    if method.ensemble is None:
+        return
+    assert (again.method_.ensemble.mix, again.ensemble) == (method.ensemble.mix, "auto")
+    passes: list[int] = []
+    encode = usual.clip.encode_image
+    pixels = torch.stack([usual.preprocess(Image.fromarray(image)) for image in images])
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(usual.clip, "encode_image", lambda *a, **o: passes.append(len(a[0])) or encode(*a, **o))
+        scores = method.eval().answer(pixels)
+    assert passes == [13]
+    with torch.no_grad():
+        of_features = method.answer(method.encode(pixels))  # as the server asks
+    np.testing.assert_allclose(scores.softmax(-1).numpy(), found, atol=1e-5)
+    torch.testing.assert_close(of_features, scores)
+    method.ensemble = None
+    plain = save_adapter(tmp_path / "b", method, make_record(method, usual))
+    sizes = [(path / "adapter.safetensors").stat().st_size for path in (folder, plain)]
+    headers = [int.from_bytes((path / "adapter.safetensors").read_bytes()[:8], "little") for path in (folder, plain)]
+    classes, width = len(NAMES), usual.clip.config.embed_dim
+    assert sizes[0] - sizes[1] == 2 * classes * width + 4 * classes + headers[0] - headers[1]
+    assert headers[0] - headers[1] < 200

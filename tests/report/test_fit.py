@@ -37,8 +37,12 @@ def test_scores_and_classes_are_those_of_the_held_out_images(fit_report: Path, f
     right = 100 * (p.argmax(axis=1) == labels).mean()
     assert float(scores["dapt"]["accuracy, %"]) == pytest.approx(right, abs=1e-3)
     recorded = classifier.record_.metrics["held_out"]
-    for name in ("dapt", "zero_shot"):
+    for name in ("dapt", "dapt alone", "zero_shot"):
         assert float(scores[name]["accuracy, %"]) == pytest.approx(100 * recorded[name]["accuracy"], abs=1e-3)
+    text = fit_report.read_text("utf-8").replace("\u00a0", " ")
+    alone = 100 * recorded["dapt alone"]["accuracy"]
+    assert f"The learned prompts alone, without the ensemble, classify {alone:.1f} %." in text
+    assert [path.name for path in fit_report.parent.rglob("*") if " " in path.name] == []
     error = 100 * expected_calibration_error(labels, p)
     assert float(scores["dapt"]["ECE, points ↓"]) == pytest.approx(error, abs=1e-3)
     by_class = {row["class"]: row for row in table(fit_report, "classes")}
@@ -71,6 +75,7 @@ def test_scores_are_those_at_the_temperature_of_the_adapter(
     for shares, found in zip((warm, p), losses, strict=True):
         assert found["dapt"] == pytest.approx(log_loss(test.labels, shares, labels=range(3)), abs=1e-3)
     assert abs(losses[0]["dapt"] - losses[1]["dapt"]) > 0.01 and losses[0]["zero_shot"] == losses[1]["zero_shot"]
+    assert losses[0]["dapt alone"] == losses[1]["dapt alone"]  # the temperature is that of the whole answer
 
 
 def test_the_images_learned_from_are_known_by_their_fingerprint(fitted_folder: Path, pictures: Path) -> None:

@@ -23,6 +23,8 @@ from daptune.serve.app import make_app
 from daptune.serve.limits import Limits
 from daptune.serve.pool import AdapterPool
 
+from ..conftest import with_ensemble
+
 HOST = "http://127.0.0.1:8000"
 METHOD_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "prompted": ("dapt", {"text_tokens": 3, "vision_tokens": 2}),
@@ -32,6 +34,8 @@ METHOD_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "words": ("coop", {"text_tokens": 2}),
     "pixels": ("vp", {}),
 }
+JOINED = ("prompted-too", "coupled", "words")
+"""Those with an ensemble."""
 CLASSES = {"words": ["a", "b"], "deep": ["dog", "cat", "bird", "fish"]}
 
 
@@ -69,6 +73,8 @@ def shelf(small: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
         with torch.no_grad():
             for parameter in made.parameters():
                 parameter.mul_(5)
+        if name in JOINED:
+            with_ensemble(made, seed)
         save_adapter(folder / name, made, make_record(made, small, temperature=1.5))
     return folder
 

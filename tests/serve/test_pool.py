@@ -18,7 +18,8 @@ from daptune.serve import pool as pool_module
 from daptune.serve.limits import Refused
 from daptune.serve.pool import AdapterPool
 
-from .conftest import CLASSES, METHOD_OF, pixels_of, png, pool_of
+from ..conftest import scores_by_hand
+from .conftest import CLASSES, JOINED, METHOD_OF, pixels_of, png, pool_of
 
 
 def test_images_of_different_adapters_share_a_pass_and_equal_the_adapter_alone(
@@ -49,6 +50,10 @@ def test_images_of_different_adapters_share_a_pass_and_equal_the_adapter_alone(
             path.write_bytes(data)
             alone = daptune.load(shelf / name, small).predict_proba([path])[0]
             np.testing.assert_allclose(mine, alone, atol=1e-5, rtol=0)
+            scores = scores_by_hand(pool.open(name).method, small.preprocess.normalize(pixels_of(small, data))[None])
+            powers = np.exp(scores[0] / 1.5)
+            np.testing.assert_allclose(mine, powers / powers.sum(), atol=1e-5)
+            assert (pool.open(name).method.ensemble is not None) == (name in JOINED)
         if names[0] == "prompted":  # the same image and classes: a prompt that did nothing would show
             assert np.abs(np.subtract(found[0], found[1])).max() > 1e-3
 

@@ -56,7 +56,8 @@ def test_the_command_line(
         assert len((tmp_path / f"{devices}.run" / HISTORY_NAME).read_text().splitlines()) == 3
         assert json.loads((out / "adapter.json").read_text())["metrics"]["held_out"]["images"] == 6
     for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, atol=1e-5, rtol=0)
+        derived = key.startswith("ensemble.")  # from logits, which CLIP's scale and fp16 move further
+        torch.testing.assert_close(found[1][key], value, atol=1e-3 if derived else 1e-5, rtol=1e-3 if derived else 0)
     capsys.readouterr()
     with pytest.raises(DataError, match="no such thing"):
         launch(2, _fail)

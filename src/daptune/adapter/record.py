@@ -18,7 +18,7 @@ from daptune.errors import AdapterError
 from daptune.names import ClassNames
 
 FORMAT_VERSION = 2
-"""The newest. 1 has no `names`; adapters without names of their own are still written as 1."""
+"""1: no ensemble and no `names`. Adapters without either are still written as 1, so that earlier versions read them."""
 JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "README.md"
 
 
@@ -26,7 +26,7 @@ JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "READ
 class AdapterRecord:
     """Contents of `adapter.json`, JSON values only."""
 
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
     backbone: dict[str, str]
     """`name` and `sha256` of the frozen CLIP, and the `precision` in training."""
     method: str
@@ -48,6 +48,8 @@ class AdapterRecord:
     """Labels of the classes if the training labels were integers; None: the class names."""
     names: dict[str, list[str]] | None = None
     """Label -> the names in its prompt; None: the labels themselves. Format 2."""
+    ensemble: dict[str, Any] = field(default_factory=dict)
+    """`daptune.methods.ensemble.Mix` as JSON; empty: without an ensemble."""
     temperature: float = 1.0
     """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -59,9 +61,21 @@ class AdapterRecord:
 
     def to_json(self) -> str:
         content = asdict(self)
-        if self.names is None:
-            del content["names"]  # a file of format 1
+        later = {"ensemble": self.ensemble, "names": self.names}
+        for name, value in later.items():
+            if not value:
+                del content[name]
+        if not any(later.values()):
+            content["format_version"] = 1
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @property
+    def ensemble_text(self) -> str:
+        """The weights of the ensemble's sources in words; `none` without one."""
+        if not self.ensemble:
+            return "none"
+        sources = zip(("hand-written prompts", "training images", "learned prompts"), self.ensemble["a"], strict=True)
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in sources)
 
 
 def json_types(hint: Any) -> tuple[type, ...]:
@@ -99,11 +113,11 @@ def read_record(folder: Path) -> AdapterRecord:
             f"{folder} was made by a newer daptune: format {version}, this version reads up to {FORMAT_VERSION}; "
             "update with: pip install -U daptune"
         )
+    content.setdefault("ensemble", {})  # older adapters have none
     if fault := _fault(content):
         raise damaged(path, fault)
     content["class_names"] = tuple(content["class_names"])
     known = {item.name for item in fields(AdapterRecord)}
-    content["format_version"] = version
     return AdapterRecord(**{name: value for name, value in content.items() if name in known})
 
 

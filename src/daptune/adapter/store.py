@@ -23,7 +23,6 @@ import torch
 from daptune.adapter.card import model_card
 from daptune.adapter.record import (
     CARD_FILE,
-    FORMAT_VERSION,
     JSON_FILE,
     TENSOR_FILE,
     AdapterRecord,
@@ -37,8 +36,10 @@ from daptune.clip.backbone import Backbone, load_backbone
 from daptune.errors import AdapterError, BackboneError, MethodError, suggest
 from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
+from daptune.methods.ensemble import Ensemble, Mix
 from daptune.names import own_names
 
+_ENSEMBLE = ("ensemble.weights", "ensemble.bias")
 logger = logging.getLogger("daptune")
 
 
@@ -61,7 +62,6 @@ def make_record(method: Method, backbone: Backbone, *, train_config: Any = None,
     }
     own = own_names(method.names)
     return AdapterRecord(
-        format_version=1 if own else FORMAT_VERSION,
         names=None if own else {label: list(names) for label, names in method.names.items()},
         backbone={"name": backbone.name, "sha256": backbone.sha256, "precision": backbone.precision},
         method=method.name,
@@ -69,6 +69,7 @@ def make_record(method: Method, backbone: Backbone, *, train_config: Any = None,
         class_names=tuple(method.class_names),
         preprocess=_plain(backbone.preprocess),
         train_config=_plain(train_config),
+        ensemble=_plain(method.ensemble and method.ensemble.mix),
         versions=versions,
         **about,
     )
@@ -80,13 +81,15 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
     Raises AdapterError if the folder holds something else, or the disk is full; the folder is then unchanged.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
+    numbers = sum(value.numel() for value in tensors.values())
+    if method.ensemble is not None:
+        tensors |= {_ENSEMBLE[0]: method.ensemble.weights.cpu().half(), _ENSEMBLE[1]: method.ensemble.bias.cpu()}
     blob = safetensors.torch.save(tensors, {"format": "pt"})  # one key: the order of several is not fixed
     record = replace(
         record,
         tensors=_shapes(tensors),
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
     )
-    numbers = sum(value.numel() for value in tensors.values())
     card = model_card(record, title=method.title, size=len(blob), parameters=numbers)
     content = {TENSOR_FILE: blob, CARD_FILE: card.encode(), JSON_FILE: record.to_json().encode()}
     return write_folder(Path(folder), content)
@@ -128,6 +131,7 @@ def load_adapter(
         method = METHODS[record.method](backbone, record.prompt_names, config)
     except MethodError as error:
         raise _unfit(folder, record, error) from error
+    ensemble = _ensemble(folder, record, tensors, backbone)
     method.make_room(tensors)
     expected, found = _shapes(method.state_dict()), _shapes(tensors)
     if expected != found:
@@ -138,6 +142,7 @@ def load_adapter(
             f"{wrong}; fit again"
         )
     method.load_state_dict(tensors, strict=True)
+    method.ensemble = ensemble
     method.requires_grad_(False).eval()
     return Adapter(method, record, backbone)
 
@@ -173,7 +178,8 @@ def start_from(method: Method, folder: str | Path) -> None:
     _check_backbone(folder, record, method.backbone)
     there, here = _plain(config.for_new_classes()), _plain(method.config.for_new_classes())
     other = "; ".join(f"{name}={there[name]} there, {here[name]} here" for name in here if there[name] != here[name])
-    tensors = _read_tensors(folder, record)
+    learned = _read_tensors(folder, record)
+    tensors = {name: value for name, value in learned.items() if name not in _ENSEMBLE}
     if not tensors:
         raise AdapterError(f"{folder} holds nothing learned to start from; fit without it")
     try:
@@ -215,6 +221,26 @@ def _read_tensors(folder: Path, record: AdapterRecord) -> dict[str, torch.Tensor
         return safetensors.torch.load(blob)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({error})") from error
+
+
+def _ensemble(
+    folder: Path, record: AdapterRecord, tensors: dict[str, torch.Tensor], backbone: Backbone
+) -> Ensemble | None:
+    """Take the ensemble's tensors out of `tensors`. Raises AdapterError if they are not those of the record."""
+    parts = {name: tensors.pop(name) for name in _ENSEMBLE if name in tensors}
+    classes, width = len(record.class_names), backbone.clip.config.embed_dim
+    expected = dict(zip(_ENSEMBLE, ([classes, width], [classes]), strict=True)) if record.ensemble else {}
+    if (found := _shapes(parts)) != expected:
+        reason = f"expected of the ensemble {expected or 'no tensors'}, found {found or 'none'}"
+        raise damaged(folder / TENSOR_FILE, reason)
+    if not expected:
+        return None
+    try:
+        mix = Mix(**record.ensemble)
+    except (TypeError, MethodError) as error:
+        raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
+    weights, bias = parts.values()
+    return Ensemble(weights.float(), bias.float(), mix).to(backbone.device)
 
 
 def _plain(config: Any) -> dict[str, Any]:

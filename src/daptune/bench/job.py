@@ -66,16 +66,17 @@ def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] 
 
     job = jobs[0]
     forget_peak(device)
-    classifier, splits, tests = prepare(job, root, device)
+    ensemble = "auto" if any(own.ensemble == "auto" for own in jobs) else "none"
+    classifier, splits, tests = prepare(job, root, device, ensemble)
     began = time.perf_counter()
     classifier.fit(splits, progress=ask)
     seconds = time.perf_counter() - began
-    method, train = classifier.method_, classifier.train_table_
-    hits = {name: measure(method, table).correct for name, table in _measured(tests).items()}
-    if not hits:
-        raise DataError(f"{job.dataset} has no images to measure on; add a test split")
-    targets, skipped = _targets(jobs, classifier, root, hits)
-    adapter, record = _adapter(classifier), classifier.record_
+    method, train, record = classifier.method_, classifier.train_table_, classifier.record_
+    joined, answers = method.ensemble, {}
+    for kind in dict.fromkeys(own.ensemble for own in jobs):
+        method.ensemble = joined if kind == "auto" else None
+        answers[kind] = _answer([own for own in jobs if own.ensemble == kind], classifier, tests, root)
+    method.ensemble = None  # `_selected` changes the method
     same: dict[str, Any] = {
         "method_config": record.method_config,
         "train_config": record.train_config,
@@ -91,18 +92,39 @@ def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] 
         "selected": _selected(classifier, tests),  # last, because it changes the method
         "peak_bytes": peak_bytes(device),
     }
-    return [Outcome(Result(**head(own), **same, **_scores(own, hits | targets, skipped)), adapter) for own in jobs]
+    return [answers[own.ensemble](own, same) for own in jobs]
 
 
-def prepare(job: Job, root: Path, device: str = "cpu") -> tuple[FewShotClassifier, Splits, Splits]:
+def _answer(
+    jobs: Sequence[Job], classifier: FewShotClassifier, tests: Splits, root: Path
+) -> Callable[[Job, dict[str, Any]], Outcome]:
+    """Measure a trained method; returns how the outcome of each of `jobs` follows from what they share."""
+    measured = {name: measure(classifier.method_, table) for name, table in _measured(tests).items()}
+    if not measured:
+        raise DataError(f"{jobs[0].dataset} has no images to measure on; add a test split")
+    hits: Hits = {name: found.correct for name, found in measured.items()}
+    figures: dict[str, Any] = {
+        "nll": {name: found.nll for name, found in measured.items()},
+        "ece": {name: found.calibration_error for name, found in measured.items()},
+    }
+    targets, skipped = _targets(jobs, classifier, root, hits)
+    adapter = _adapter(classifier)
+    return lambda job, same: Outcome(
+        Result(**head(job), **same, **figures, **_scores(job, hits | targets, skipped)), adapter
+    )
+
+
+def prepare(
+    job: Job, root: Path, device: str = "cpu", ensemble: str = "none"
+) -> tuple[FewShotClassifier, Splits, Splits]:
     """The unfitted classifier, the splits it samples its training images from, and the splits to measure on."""
     splits, tests = _images(job, root)  # before the backbone, which may be a long download
-    return _classifier(job, splits, _backbone(job.backbone, job.precision, device)), splits, tests
+    return _classifier(job, splits, _backbone(job.backbone, job.precision, device), ensemble), splits, tests
 
 
 def head(job: Job) -> dict[str, Any]:
     """The fields of a result that identify its job."""
-    names = ("key", "plan", "experiment", "method", "label", "dataset", "shots", "seed", "options", "train")
+    names = ("key", "plan", "experiment", "method", "label", "dataset", "shots", "seed", "options", "train", "ensemble")
     return {name: getattr(job, name) for name in names}
 
 
@@ -135,7 +157,7 @@ def _images(job: Job, root: Path) -> tuple[Splits, Splits]:
     return replace(base_and_new(replace(splits, train=drawn.train, val=drawn.val))[0], test=None), base
 
 
-def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifier:
+def _classifier(job: Job, splits: Splits, backbone: Backbone, ensemble: str) -> FewShotClassifier:
     options, training = dict(job.options), dict(job.train)
     if (steps := training.pop("steps", None)) is not None:
         images = int(np.minimum(splits.train.counts(), job.shots).sum())
@@ -152,6 +174,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone) -> FewShotClassifi
         seed=job.seed,
         method_options=options,
         train_options=training,
+        ensemble=ensemble,
         preset=preset,
         dataset=None if preset is None else benchmark,
     )

@@ -39,6 +39,7 @@ class Job:
     options  fields of the method's config          train    fields of TrainConfig, or `steps` instead of `epochs`
     targets  data sets to measure on besides the test images
     score    "val" measures validation images only, so that nothing can be selected on test images
+    ensemble "auto" adds hand-written prompts and training images to the answers (`daptune.methods.ensemble`)
     among    predictions on a target whose classes are all learned ones: "target", only its classes, or "all", any
              learned class
     """
@@ -58,6 +59,7 @@ class Job:
     targets: tuple[str, ...] = ()
     score: str = "test"
     among: str = "target"
+    ensemble: str = "none"
 
     @property
     def key(self) -> str:
@@ -66,12 +68,13 @@ class Job:
     @property
     def training(self) -> str:
         """Hash that is equal for jobs that share a training and differ only in name or measurements."""
-        own = ("plan", "experiment", "label", "targets")
+        own = ("plan", "experiment", "label", "targets", "ensemble")
         content = {name: value for name, value in self._content().items() if name not in own}
         return _digest(content | {"half": self.experiment == "base2new"})
 
     def _content(self) -> dict[str, Any]:
-        first = {"score": SCORES[0], "among": AMONG[0]}  # older results lack these fields: keep their keys
+        # older results lack these fields: keep their keys
+        first = {"score": SCORES[0], "among": AMONG[0], "ensemble": "none"}
         return {name: value for name, value in asdict(self).items() if name not in first or value != first[name]}
 
 
@@ -81,6 +84,7 @@ class MethodRow:
     label: str
     options: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    ensemble: str = "none"
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Plan:
             Job(
                 self.name, part.kind, row.method, row.label, dataset, shots, seed, self.backbone, self.precision,
                 self.preset, row.options, row.train, tuple(name for name in part.targets if name != dataset),
-                part.score, part.among,
+                part.score, part.among, row.ensemble,
             )
             for part in self.experiments
             for shots, dataset, row, seed in product(sorted(part.shots), part.datasets, part.methods, part.seeds)
@@ -219,7 +223,8 @@ def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:
         if "epochs" in training:
             raise PlanError(f"{where}: train of {method} has both steps and epochs; keep one of the two")
     TrainConfig(**settings)
-    return MethodRow(method, _of(str, content.get("label", method), f"{where}: label"), options, training)
+    ensemble = _one_of(content.get("ensemble", "none"), ("none", "auto"), f"{where}: ensemble")
+    return MethodRow(method, _of(str, content.get("label", method), f"{where}: label"), options, training, ensemble)
 
 
 def _known(content: Mapping[str, Any], known: set[str], where: str) -> None:

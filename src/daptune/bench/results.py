@@ -39,6 +39,7 @@ class Result:
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    ensemble: str = "none"
     status: str = "done"  # "done" or "failed"; a failed job has no fields after `error`
     error: str = ""
     method_config: dict[str, Any] = field(default_factory=dict)
@@ -57,6 +58,9 @@ class Result:
     peak_bytes: float | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
     """After the last step: "test", "val", and the names of target data sets, or "base" and "new"."""
+    nll: dict[str, float] = field(default_factory=dict)
+    """Negative log-likelihood of "test" and "val", in nats; `ece` their expected calibration error, 0 to 1."""
+    ece: dict[str, float] = field(default_factory=dict)
     correct: dict[str, str] = field(default_factory=dict)
     """For each split measured, a 1 or 0 per image in table order."""
     skipped: dict[str, str] = field(default_factory=dict)  # targets that were not measured -> reason
@@ -79,7 +83,7 @@ class Result:
         content: dict[str, Any] = {"format": FORMAT}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name != "run" and (value or item.name not in _WHERE_GIVEN):
+            if item.name != "run" and (item.name not in _ABSENT or value != _ABSENT[item.name]):
                 content[item.name] = list(value) if isinstance(value, tuple) else value
             if item.name == "error" and value:
                 break
@@ -113,7 +117,8 @@ class Result:
 
 _KINDS = {item.name: json_types(item.type) for item in fields(Result) if item.name != "run"}
 _HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
-_WHERE_GIVEN = ("error", "skipped", "curve")  # fields that are left out if empty
+_ABSENT: dict[str, Any] = {"error": "", "skipped": {}, "curve": None, "ensemble": "none", "nll": {}, "ece": {}}
+"""Fields that are left out of a line if they have these values."""
 _NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}
 """Required fields of every line, and of a finished job."""
 

@@ -15,14 +15,16 @@ from daptune.data.cache import Decoder
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
-from daptune.evaluate import Measured, measure, zero_shot
+from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import Method
 
 SHOTS = 16
 EPOCHS = 10
 """Fewer than the default: about a minute on two cores."""
 COMPARED = {"coop_vpt": "CoOp + VPT", "dapt": "DAPT"}
-"""Methods and their names in the table; the last one is saved."""
+"""Methods and their names in the table; the last one is saved, as an ensemble."""
+ENSEMBLE = "dapt_ensemble"
+"""Its row."""
 PREDICTED = 3
 
 
@@ -41,11 +43,14 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
 
     training = {"epochs": EPOCHS if epochs is None else epochs}
     decoder = Decoder()
-    rows = {"zero_shot": measure_all(zero_shot(backbone, train.class_names), tests, decoder)}
+    rows = measure_all(zero_shot(backbone, train.class_names), tests, decoder)
     fitted: dict[str, FewShotClassifier] = {}
     for step, (method, title) in enumerate(COMPARED.items(), start=2):
         tell(f"[bold]{step}  Learn by {title}[/bold]")
-        classifier = FewShotClassifier(method, backbone, shots=SHOTS, seed=seed, train_options=training)
+        ensemble = "auto" if method == "dapt" else "none"
+        classifier = FewShotClassifier(
+            method, backbone, shots=SHOTS, seed=seed, train_options=training, ensemble=ensemble
+        )
         started = time.monotonic()
         with training_bar(classifier, warn=False) as show:
             classifier.fit(train, progress=show, decoder=decoder)
@@ -53,9 +58,13 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
             card = method_card(classifier, f"{len(tests[source])} images of concepts that it is not trained on")
             print_pairs({f"   {name}": card[name] for name in ("learns", "prompt", "images", "training", "held out")})
         elif method == "dapt":
-            tell("   the same prompts, with two more terms: classes move apart, images towards their class")
+            tell("   the same prompts, with two more terms: classes move apart, images towards their class;")
+            tell("   then an ensemble: hand-written prompts and the training images answer too")
         tell(f"   done in {time.monotonic() - started:.0f} s\n")
-        rows[method] = measure_all(classifier.method_, tests, decoder)
+        found = measure_all(classifier.method_, tests, decoder)
+        if classifier.method_.ensemble is not None:
+            found = {method: found[f"{method} alone"], ENSEMBLE: found[method]}
+        rows |= found
         fitted[method] = classifier
 
     best = fitted[method]
@@ -66,7 +75,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     if as_json:
         emit_json(_json(rows, shown, out, size, seconds))
         return 0
-    titles = {"zero_shot": "zero-shot"} | COMPARED
+    titles = {"zero_shot": "zero-shot"} | COMPARED | {ENSEMBLE: "DAPT, ensemble"}
     cells = [(titles[name], *(percent(found[style].accuracy) for style in tests)) for name, found in rows.items()]
     print_table(
         f"{len(COMPARED) + 2}  Accuracy: test pictures of the training style, then unseen styles",
@@ -91,12 +100,13 @@ def demo_tables(pictures: Path, source: str, domains: list[str]) -> tuple[ImageT
     }
 
 
-def measure_all(method: Method, tests: Mapping[str, ImageTable], decoder: Decoder) -> dict[str, Measured]:
-    """Measure the method on every style."""
-    found = {}
+def measure_all(method: Method, tests: Mapping[str, ImageTable], decoder: Decoder) -> dict[str, dict[str, Measured]]:
+    """Measure the method on every style: by name as in `measure_beside`, then by style."""
+    found: dict[str, dict[str, Measured]] = {}
     for style, table in tests.items():
         with measuring(f"{method.name} on {style}", len(table)) as tick:
-            found[style] = measure(method, table, decoder=decoder, after_batch=tick)
+            for name, row in measure_beside(method, method, table, decoder=decoder, after_batch=tick).items():
+                found.setdefault(name, {})[style] = row
     return found
 
 

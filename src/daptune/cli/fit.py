@@ -30,7 +30,7 @@ from daptune.train.parallel import Ranks, joined, launch
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """Best with one image per class in docs/defaults.md."""
 SAFER = ("lp_pp", "tip_adapter")
-"""Methods that keep zero-shot CLIP's own answer as a part of theirs."""
+"""Methods that have zero-shot CLIP's own answer as a part of theirs, and no ensemble."""
 SHOWN = 3
 """Classes listed at each end."""
 
@@ -80,7 +80,7 @@ def _run(folder: Path, options: FitOptions) -> int:
     warning = below_zero_shot(classifier, rows)
     if options.json:
         written = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        emit_json(written | classifier.record_.metrics)
+        emit_json(written | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:
         note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
@@ -91,7 +91,8 @@ def _run(folder: Path, options: FitOptions) -> int:
         _print_extremes(table, rows)
     if warning is not None:
         note(f"daptune: warning: {warning}")
-    print_pairs({"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
+    mixed = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
+    print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
     say(f"  daptune predict {shown} PICTURES...   label images")
@@ -117,6 +118,8 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         seed=options.seed,
         method_options=method_options,
         train_options=training,
+        ensemble=options.ensemble,
+        templates=options.template,
         class_weight=_class_weight(options.class_weight),
         start_from=options.start_from,
         preset=options.preset,
@@ -149,15 +152,25 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         return None
     tuned, plain = (percent(rows[name].accuracy) for name in (method.name, "zero_shot"))
     advice = ["more images of each class"]
-    if classifier.preset is None and method.name in method_names():
+    alone = method.ensemble is None
+    if alone and method.joins_ensemble:
+        advice.append("--ensemble auto" if classifier.preset != "paper" else "no --preset paper")
+    elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
     advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
-    if getattr(method.config, "context_init", None) == "":
+    if alone and getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (
         f"{method.name} reaches {tuned} on the held-out images, zero_shot {plain}: zero-shot CLIP is better here. "
         f"Try: {'; '.join(advice)}."
     )
+
+
+def _ensemble_text(classifier: FewShotClassifier) -> str:
+    text = classifier.record_.ensemble_text
+    if classifier.train_table_.counts().max() == 1 and classifier.val_table_ is None:
+        text += " (the last two are fixed: one image of a class cannot judge them)"
+    return text
 
 
 def _print_extremes(table: ImageTable, rows: Mapping[str, Measured]) -> None:

@@ -141,6 +141,9 @@ class FitOptions(_SampleOptions):
     """With --preset: the benchmark data set whose settings to use, e.g. `eurosat`."""
     template: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = ()
     """Hand-written prompt of the zero-shot classifier, e.g. `a photo of a {}.`; repeat for more."""
+    ensemble: Literal["auto", "none"] = "auto"
+    """`auto` adds hand-written prompts and the training images to the answers of the learned prompts; `none` does not.
+    `--preset paper` has none."""
     select: Literal["last", "best_val"] | None = None
     """`last` keeps the last step, `best_val` the epoch with the best validation accuracy."""
     run_dir: Path | None = None

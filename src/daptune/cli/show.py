@@ -73,12 +73,14 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
             origin["shots"] = str(record.shots)
         if (weights := record.data.get("class_weight")) is not None:
             origin["class weights"] = weights if isinstance(weights, str) else str(weights)
+    learned = {name: shape for name, shape in record.tensors.items() if not name.startswith("ensemble.")}
     return {
         "method": record.method,
         "options": options,
         "backbone": f"{record.backbone['name']}, sha256 {record.backbone['sha256'][:12]}",
         "classes": f"{len(record.class_names)}: {names}",
-        "learned": shapes_text(record.tensors) or "nothing",
+        "ensemble": record.ensemble_text,
+        "learned": shapes_text(learned) or "nothing",
         **origin,
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),
         "made with": ", ".join(f"{name} {version}" for name, version in record.versions.items()),

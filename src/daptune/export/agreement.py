@@ -68,7 +68,7 @@ def measure(
             continue
         pixels = batch.images  # (b, 3, R, R)
         with torch.inference_mode():
-            expected = method.logits(torch.from_numpy(pixels).to(method.clip.device)).float().cpu().numpy()
+            expected = method.answer(torch.from_numpy(pixels).to(method.clip.device)).float().cpu().numpy()
         parts = np.split(pixels, np.cumsum(BATCHES)[:-1])
         found = np.concatenate([exported.logits(part) for part in parts])
         seen += len(found)

@@ -49,7 +49,7 @@ class Graph(nn.Module):
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.method.logits(images).float()
+        logits = self.method.answer(images).float()
         return logits, (logits / self.temperature).softmax(-1)
 
 

@@ -58,6 +58,11 @@ def export_weights(classifier: FewShotClassifier, out: str | Path) -> Weights:
 
 def _missing(classifier: FewShotClassifier, weights: Tensor) -> str | None:
     """Compare features and logits on random images and say what the weights lack."""
+    if classifier.method_.ensemble is not None:
+        return (
+            "these are the learned prompts' weights: the adapter also answers by hand-written prompts and training "
+            "images, which are not in them; fit with --ensemble none, or export the whole classifier with --to onnx"
+        )
     method, side = classifier.method_, classifier.backbone_.preprocess.size
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0)).to(method.clip.device)
     plain = F.normalize(method.clip.encode_image(images), dim=-1)

@@ -9,6 +9,7 @@ A method overrides some of these functions. Defaults are in brackets.
     encode_images         image features, not normalised; encoded_size is their number      (CLIP's with image_prompts)
     image_features        unit image features, (B, D)                                       (those of encode)
     logits                class scores, (B, C)                                              (scaled cosines)
+    joins_ensemble        whether `answer` may add other sources to `logits`                (if trained on features)
     losses                loss terms of a batch and their total                             (cross-entropy)
     before_fit            called before the first step                                      (nothing)
     after_epoch           called after each epoch; running_state is its state               (nothing)
@@ -33,6 +34,7 @@ from ..clip.transfer import Transfer
 from ..data.loader import Batch, ImageLoader
 from ..errors import MethodError
 from ..names import ClassNames, names_by_class
+from .ensemble import Ensemble
 from .losses import cross_entropy
 from .options import MethodConfig
 
@@ -85,6 +87,8 @@ class Method(nn.Module, ABC):
     config: MethodConfig
     names: dict[str, tuple[str, ...]]
     """Class -> the names that its prompt says; another method of the same classes is built with it."""
+    ensemble: Ensemble | None
+    """What `answer` adds to `logits`; None: nothing. Not part of `state_dict`."""
     class_weight: Tensor | None = None
     """Weights of the classes in the loss, (C,), on the method's device; None: 1. Set it before the fit; not saved."""
     started_from: str | None = None
@@ -112,6 +116,7 @@ class Method(nn.Module, ABC):
         self.class_names, self.prompt_names = tuple(self.names), tuple(self.names.values())
         self.config = config
         self.seed = seed
+        self.register_module("ensemble", None)
         self._cached: tuple[list[Tensor], Tensor] | None = None
         self._shared: list[Tensor] | None = None
         self.build(torch.Generator().manual_seed(seed))
@@ -160,6 +165,21 @@ class Method(nn.Module, ABC):
     def logits(self, images: Tensor) -> Tensor:
         """exp(logit_scale) z w^T: (B, 3, R, R) -> (B, C)."""
         return self.scale * self.image_features(images) @ self.class_text_features().mT
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Class scores for predictions, `logits` or those of `ensemble`: (B, 3, R, R) or features -> (B, C).
+
+        One pass of the image tower. Training never uses it.
+        """
+        if self.ensemble is None:
+            return self.logits(images)
+        features = self.encode(images)
+        return self.ensemble(F.normalize(features.float(), dim=-1), self.logits(features).float())
+
+    @property
+    def joins_ensemble(self) -> bool:
+        """Whether `answer` may add hand-written prompts and support images: `logits` read CLIP's features only."""
+        return self.trainable and self.sees != "images" and self.encoded_size == self.clip.config.embed_dim
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Raw terms and their weighted "total", scalars: images (B, 3, R, R), labels (B,)."""
@@ -275,6 +295,8 @@ class Method(nn.Module, ABC):
         names = names_by_class(class_names, alike="marked", error=MethodError)
         other = type(self)(self.backbone, names, self.config.for_new_classes(), seed=self.seed)
         other.load_state_dict(self.state_dict())
+        if self.ensemble is not None:
+            other.ensemble = self.ensemble.with_classes(self.backbone, other.prompt_names)
         return other.train(self.training)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

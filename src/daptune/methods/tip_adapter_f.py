@@ -36,6 +36,10 @@ class TipAdapterF(TipAdapter):
         self.keys = nn.Parameter(keys)
         self.register_buffer("key_labels", labels)
 
+    @property
+    def joins_ensemble(self) -> bool:
+        return False  # its keys are the support images already
+
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         super().before_fit(train, None)  # alpha and beta keep the given values while keys are learned
 

@@ -54,7 +54,7 @@ class Scored:
     """Predictions of the method and of zero-shot CLIP on test images."""
 
     table: ImageTable
-    found: dict[str, Measured]  # zero-shot first, the method last
+    found: dict[str, Measured]  # zero-shot first, the method last, before it what its ensemble's prompts say alone
 
     @property
     def learned(self) -> Measured:
@@ -250,6 +250,8 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
             f", {abs(100 * d.difference):.1f} percentage points {word} than zero-shot CLIP (the 95 % interval "
             f"{signed(d.low)} to {signed(d.high)} {MEANING[verdict(d)]})"
         )
+    if (alone := hits.get(f"{record.method} alone")) is not None:
+        lines.insert(0, f"The learned prompts alone, without the ensemble, classify {100 * alone.mean():.1f} %.")
     recall = scored.learned.per_class
     known = np.flatnonzero(~np.isnan(recall))
     worst = known[np.argsort(recall[known], kind="stable")][:3]

@@ -94,5 +94,5 @@ def reliability_figures(found: Mapping[str, Measured]) -> list[Figure]:
             axes.set(xlim=(0, 101), ylim=(-3, 103), xlabel="confidence, %", ylabel="accuracy, %", aspect="equal")
             axes.set_title(f"{name}: ECE {100 * error:.1f} points")
             words = f"reliability of {name}: expected calibration error {100 * error:.1f} points"
-            figures.append(finished(drawing, f"reliability-{name.replace('_', '-')}", words))
+            figures.append(finished(drawing, f"reliability-{'-'.join(name.replace('_', ' ').split())}", words))
     return figures

@@ -101,6 +101,7 @@ def settings_table(record: AdapterRecord) -> Table:
         "method": record.method,
         **{f"option {name}": value for name, value in record.method_config.items()},
         **{f"training {name}": value for name, value in record.train_config.items()},
+        "ensemble": record.ensemble_text,
         "shots": "all" if record.shots is None else record.shots,
         "seed": record.seed,
         **{f"backbone {name}": value for name, value in record.backbone.items()},

@@ -131,7 +131,7 @@ class AdapterPool:
             seen = self._encode(served, pixels, same=len(rows) == 1)
             for each, places in rows.items():
                 try:
-                    logits = each.method.logits(seen[places]).float()
+                    logits = each.method.answer(seen[places]).float()
                     found = list((logits / each.temperature).softmax(dim=-1).cpu().numpy())
                     results |= zip(places, found, strict=True)
                 except (RuntimeError, DaptuneError) as error:
@@ -154,7 +154,7 @@ class AdapterPool:
         shares, sizes = method.shares_image_tower, self.backbone.clip.config
         nothing = torch.zeros(1, sizes.embed_dim) if shares else torch.zeros(1, 3, sizes.image_size, sizes.image_size)
         with torch.inference_mode():
-            method.logits(nothing.to(self.backbone.device))  # computes and caches the text features
+            method.answer(nothing.to(self.backbone.device))  # computes and caches the text features
             prompts = method.image_prompts() if shares else None
         temperature = 1.0 if zero_shot else record.temperature
         key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)

@@ -1,0 +1,88 @@
+"""Linear discriminant analysis of image features with a shrunk covariance, and its leave-one-out scores.
+
+n images, C classes, D dimensions; float64. Class means mu (C, D), pooled covariance
+
+    S = (sum_i (z_i - mu_yi)(z_i - mu_yi)^T + SHRINKAGE D v I) / (n - C + SHRINKAGE D),   v = tr(sum) / ((n - C) D)
+
+so few images give a multiple of I (nearest class mean), many the covariance. Classes count alike, whatever their sizes.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+SHRINKAGE = 1.0
+"""Pseudo-images of equal variance in all directions, per dimension."""
+
+
+@dataclass(frozen=True, eq=False)
+class Discriminant:
+    """Scores z S^-1 mu_c - mu_c S^-1 mu_c / 2.
+
+    means (C, D); counts (C,), images of each class; precision S^-1 (D, D)
+    """
+
+    means: Floats
+    counts: Labels
+    precision: Floats
+    share: float
+    """An image's share in S, 1 / (n - C + SHRINKAGE D); 0 if S is the identity."""
+
+    @classmethod
+    def fit(cls, z: Floats, labels: Labels, classes: int) -> Self:
+        """Fit to image features (n, D) with labels (n,); a class without images has the mean of the others."""
+        counts, size = np.bincount(labels, minlength=classes), z.shape[1]
+        sums = np.zeros((classes, size))
+        np.add.at(sums, labels, z)
+        means = sums / np.maximum(counts, 1)[:, None]
+        means[counts == 0] = means[counts > 0].mean(axis=0)
+        around = z - means[labels]
+        free = len(z) - int((counts > 0).sum())
+        scatter = around.T @ around
+        level = np.trace(scatter) / size / max(free, 1)
+        if not level > 0:
+            return cls(means, counts, np.eye(size), 0.0)
+        share = 1 / (free + SHRINKAGE * size)
+        covariance = share * (scatter + SHRINKAGE * size * level * np.eye(size))
+        return cls(means, counts, np.linalg.inv(covariance), share)
+
+    @property
+    def weights(self) -> Floats:
+        """S^-1 mu, (C, D)."""
+        return self.means @ self.precision
+
+    @property
+    def bias(self) -> Floats:
+        """-mu_c S^-1 mu_c / 2, (C,)."""
+        return -0.5 * (self.weights * self.means).sum(axis=1)
+
+    def __call__(self, z: Floats) -> Floats:
+        """Scores of image features: (m, D) -> (m, C)."""
+        return z @ self.weights.T + self.bias
+
+    def left_out(self, z: Floats, labels: Labels) -> Floats:
+        """Scores of images that it was fitted to, each as if fitted without that image: (m, D), (m,) -> (m, C).
+
+        By the Sherman-Morrison formula; the divisor and the isotropic part of S stay those of all images. NaN for an
+        image alone in its class.
+        """
+        others = self.counts[labels].astype(float) - 1
+        others[others == 0] = np.nan
+        around = z - self.means[labels]
+        # S without image i is S - f r r^T, with r its deviation from its class mean: see Cook & Weisberg 1982, 2.2
+        factor = self.share * (others + 1) / others
+        moved = around @ self.precision  # (m, D), S^-1 r
+        gain = (factor / (1 - factor * (around * moved).sum(axis=1)))[:, None]
+        along = moved @ self.means.T  # (m, C)
+        quadratic = -2 * self.bias + gain * along**2  # mu_c S_i^-1 mu_c
+        scores = z @ self.weights.T + gain * (z * moved).sum(axis=1)[:, None] * along - 0.5 * quadratic
+        rows = np.arange(len(z))
+        own = self.means[labels] - around / others[:, None]  # the class mean without the image
+        solved = own @ self.precision + gain * (own * moved).sum(axis=1)[:, None] * moved
+        scores[rows, labels] = ((z - 0.5 * own) * solved).sum(axis=1)
+        scores[np.isnan(others)] = np.nan
+        return scores

@@ -1,0 +1,193 @@
+"""Ensemble: the scores of hand-written prompts, of class statistics and of the learned prompt, added in one pass.
+
+Three sources read the same unit image features z, with the method's visual prompts if it has any:
+
+    text        z w0^T: text features w0 (C, D) of hand-written prompts, as zero-shot CLIP
+    support     linear discriminant analysis of the labelled images (discriminant.py); one image a class: nearest mean
+    learned     the method's own logits
+
+From the scores of text and learned, `CENTRED` of each class's mean over the support images (classes counting alike) is
+subtracted, because both favour some classes. Scores are divided by their standard deviation over images and classes,
+after centring each image. The answer is their sum weighted by a.
+
+The weights a come from the labelled images alone: the maximum a posteriori of a multinomial regression of the labels on
+the scores, with log a ~ N(0, 1), so that a stays near 1 with few images. Text has not seen the labels, and the support
+scores leave out the image itself. Such scores come from fewer images than the final ones, so they are multiplied by
+(n - 1) / n, n the mean number of images of a class. The learned prompt was trained on these images and cannot be judged
+by them: it takes the share `LEARNED` of the weight of support. Validation images, if there are any, judge all three.
+
+The constants were chosen in the study of docs/ensemble.md. Related: GDA (Wang et al., ICLR 2024, arXiv 2402.04087,
+equation 7) adds discriminant analysis to the text scores with a weight searched on validation images.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..clip.backbone import Backbone
+from ..clip.pooling import Names
+from ..clip.transfer import Transfer
+from ..errors import MethodError
+from .discriminant import Discriminant, Floats, Labels
+from .templates import template_features
+
+if TYPE_CHECKING:
+    from .base import Method
+
+CENTRED = 0.5
+LEARNED = 0.25
+MOST_JUDGED = 4096
+"""Support images that the weights are fitted on, evenly spaced; three numbers need no more."""
+ROUNDING = 1e-7
+"""Accuracy of float32 features: smaller relative differences of scores, as of identical images, mean nothing."""
+SOURCES = ("text", "support", "learned")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How the sources are mixed, JSON values: a, the weights of `SOURCES`, and the same divided by their spreads.
+
+    `templates` are the hand-written prompts of text.
+    """
+
+    a: tuple[float, ...]
+    factors: tuple[float, ...]
+    templates: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("a", "factors"):
+            values = getattr(self, name)
+            if len(values) != len(SOURCES) or not all(isinstance(v, int | float) and 0 <= v < math.inf for v in values):
+                raise MethodError(f"{name}: expected a number of at least 0 for each of {SOURCES}, found {values!r}")
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if not self.templates or not all(isinstance(text, str) and text.count("{}") == 1 for text in self.templates):
+            raise MethodError(f"templates: expected texts with one {{}}, found {self.templates!r}")
+        object.__setattr__(self, "templates", tuple(self.templates))
+
+
+class Ensemble(nn.Module):
+    """scores = z weights^T + bias + factor of learned * logits: z (B, D), logits (B, C) -> (B, C).
+
+    weights (C, D) hold text and support in one matrix, rounded to float16, as they are stored; bias (C,)
+    """
+
+    weights: Tensor
+    bias: Tensor
+
+    def __init__(self, weights: Tensor, bias: Tensor, mix: Mix) -> None:
+        super().__init__()
+        most = torch.finfo(torch.float16).max  # where the images of all classes are nearly the same
+        self.register_buffer("weights", weights.clamp(-most, most).half().float(), persistent=False)
+        self.register_buffer("bias", bias.float(), persistent=False)
+        self.mix = mix
+
+    def forward(self, z: Tensor, logits: Tensor) -> Tensor:
+        return z @ self.weights.mT + self.bias + self.mix.factors[2] * logits
+
+    def with_classes(self, backbone: Backbone, class_names: Names) -> "Ensemble":
+        """Text and learned prompt for other classes; support and offsets belong to the old ones and are dropped."""
+        mix, w0 = self.mix, template_features(backbone, class_names, self.mix.templates)
+        kept = Mix((mix.a[0], 0.0, mix.a[2]), (mix.factors[0], 0.0, mix.factors[2]), mix.templates)
+        return Ensemble(mix.factors[0] * w0, w0.new_zeros(len(w0)), kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Labelled images: unit features z (n, D), the method's logits (n, C), labels (n,)."""
+
+    z: Floats
+    logits: Floats
+    labels: Labels
+
+    @classmethod
+    @torch.no_grad()
+    def by(cls, method: "Method", batches: Iterable[tuple[Tensor, Tensor]]) -> Self:
+        """What a method that `joins_ensemble` sees in batches of images and labels, in one pass of its image tower."""
+        transfer, rows = Transfer(method.device), []
+        for batch, labels in batches:
+            features = method.encode(*transfer(batch))
+            rows.append((F.normalize(features.float(), dim=-1), method.logits(features).float(), labels))
+        z, logits, labels = (torch.cat(part).cpu() for part in zip(*rows, strict=True))
+        return cls(z.double().numpy(), logits.double().numpy(), labels.numpy())
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How raw scores (n, C) of a source become comparable: (raw - offset) / spread."""
+
+    offset: Floats  # (C,)
+    spread: float
+
+    @classmethod
+    def of(cls, raw: Floats, labels: Labels) -> Self:
+        """For a source that may favour some classes."""
+        present = np.unique(labels)
+        offset = CENTRED * np.mean([raw[labels == c].mean(axis=0) for c in present], axis=0)
+        return cls(offset, _spread(raw - offset))
+
+    def __call__(self, raw: Floats) -> Floats:
+        return (raw - self.offset) / self.spread
+
+
+def fit_ensemble(support: Seen, w0: Floats, val: Seen | None = None, *, templates: Sequence[str]) -> Ensemble:
+    """The ensemble for labelled support images and text features w0 (C, D), made from `templates`."""
+    classes, labels = len(w0), support.labels
+    found = Discriminant.fit(support.z, labels, classes)
+    some = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST_JUDGED)).astype(int))
+    held_out = found.left_out(support.z[some], labels[some])
+    known = ~np.isnan(held_out[:, 0])
+    if known.any():
+        spread = _spread(held_out[known])
+    else:  # how well an image fits its own mean says nothing: the scores of the other classes
+        spread = _spread(np.ma.masked_array(found(support.z), np.arange(classes) == labels[:, None]))
+    text, learned = _Scale.of(support.z @ w0.T, labels), _Scale.of(support.logits, labels)
+    scales = (text, _Scale(np.zeros(classes), spread), learned)
+    fewer = (len(labels) - classes) / len(labels)
+    held_out = np.where(known[:, None], held_out * max(fewer, 0.0), 0.0)
+    rows = [text(support.z[some] @ w0.T), held_out / spread, np.zeros_like(held_out)]
+    truth = labels[some]
+    if val is not None:
+        raw = (val.z @ w0.T, found(val.z), val.logits)
+        rows = [np.concatenate([row, scale(own)]) for row, scale, own in zip(rows, scales, raw, strict=True)]
+        truth = np.concatenate([truth, val.labels])
+    a = _posterior_mode(np.stack(rows), truth)
+    if val is None:
+        a[1:] = (1 - LEARNED) * a[1], LEARNED * a[1]
+    factors = a / [scale.spread for scale in scales]
+    weights = factors[0] * w0 + factors[1] * found.weights
+    bias = factors[1] * found.bias - factors[0] * text.offset - factors[2] * learned.offset
+    return Ensemble(
+        torch.from_numpy(weights - weights.mean(axis=0)),  # the same for all classes: changes no probability
+        torch.from_numpy(bias - bias.mean()),
+        Mix(tuple(a.tolist()), tuple(factors.tolist()), tuple(templates)),
+    )
+
+
+def _posterior_mode(scores: Floats, labels: Labels) -> Floats:
+    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi - |log a|^2 / 2: scores (S, n, C), labels (n,)."""
+    from scipy.optimize import minimize  # a dependency of scikit-learn
+    from scipy.special import log_softmax
+
+    rows = np.arange(len(labels))
+    right = scores[:, rows, labels]  # (S, n)
+
+    def loss(log_a: Floats) -> tuple[float, Floats]:
+        a = np.exp(log_a)
+        logs = log_softmax(np.tensordot(a, scores, 1), axis=1)
+        expected = (np.exp(logs) * scores).sum(axis=2)  # (S, n)
+        return -logs[rows, labels].sum() + log_a @ log_a / 2, a * (expected - right).sum(axis=1) + log_a
+
+    found: Floats = np.exp(minimize(loss, np.zeros(len(scores)), jac=True, method="L-BFGS-B").x)
+    return found
+
+
+def _spread(scores: Floats) -> float:
+    """Standard deviation of scores (n, C) about the mean of each image; 1 if all are equal up to rounding."""
+    deviation = float((scores - scores.mean(axis=1, keepdims=True)).std())
+    return deviation if deviation > ROUNDING * float(np.abs(scores).max()) else 1.0

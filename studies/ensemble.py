@@ -1,0 +1,122 @@
+"""What an answer from three sources is worth: the learned prompts, hand-written prompts and the training images.
+
+    python -m studies.ensemble --tasks TASKS --out studies/results/ensemble.jsonl
+
+DAPT and CoOp + VPT at their defaults, each measured alone and as an ensemble (`--ensemble auto`), beside methods that
+use hand-written prompts or training images alone, and Tip-Adapter-F and LP++, which use both. All see the same training
+and validation images. The constants of the ensemble were chosen on the tasks of CHOSEN; OTHERS were measured once.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from daptune.bench.plan import Experiment, MethodRow
+from daptune.bench.results import Result
+from daptune.metrics import paired_bootstrap
+from studies.runs import arguments, part, run_study
+
+CHOSEN = ("demo", "clothing", "eurosat")
+OTHERS = ("contrast", "digits", "letters")
+SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3, 4, 5)
+SOURCES = ("zero_shot", "prototype", "dapt")
+OURS = "dapt + ensemble"
+QUICK = ("zero_shot", "prototype", "tip_adapter", "tip_adapter_f", "lp_pp", "linear_probe")
+PAIRED = {"dapt": OURS, "coop_vpt": "coop_vpt + ensemble"}
+
+
+def plan() -> list[Experiment]:
+    """The parts in the order of their use: all methods with three seeds, then two more seeds."""
+    rows = [MethodRow(name, name) for name in QUICK]
+    for method, label in PAIRED.items():
+        rows += [MethodRow(method, method), MethodRow(method, label, ensemble="auto")]
+    return [part(CHOSEN + OTHERS, rows, SHOTS, seeds, test=True) for seeds in (SEEDS[:3], SEEDS[3:])]
+
+
+def mean(rows: Sequence[Result], label: str, task: str, shots: int, figure: str = "accuracy") -> float:
+    """Mean over seeds of a figure on test images, accuracy in per cent; NaN without results."""
+    found = [getattr(r, figure)["test"] for r in rows if (r.label, r.dataset, r.shots) == (label, task, shots)]
+    return float(np.mean(found)) * (100 if figure in ("accuracy", "ece") else 1) if found else float("nan")
+
+
+def tasks_of(rows: Sequence[Result]) -> list[str]:
+    return [task for task in CHOSEN + OTHERS if any(r.dataset == task for r in rows)]
+
+
+def accuracy_table(rows: Sequence[Result]) -> list[str]:
+    """By task and shots: the sources alone, the ensemble, and methods that combine text and images otherwise."""
+    labels = (*SOURCES, OURS, "coop_vpt", "coop_vpt + ensemble", *QUICK[2:])
+    lines = ["| task | shots | " + " | ".join(labels) + " |", "|---" * (len(labels) + 2) + "|"]
+    for task in tasks_of(rows):
+        for shots in SHOTS:
+            figures = [mean(rows, label, task, shots) for label in labels]
+            lines.append(f"| {task} | {shots} | " + " | ".join(f"{value:.1f}" for value in figures) + " |")
+    return lines
+
+
+def misses(rows: Sequence[Result]) -> list[str]:
+    """Where the ensemble is below zero-shot, or more than a point below the best single source."""
+    found = []
+    for task in tasks_of(rows):
+        for shots in SHOTS:
+            ours, *alone = (mean(rows, label, task, shots) for label in (OURS, *SOURCES))
+            if ours < alone[0] or ours < max(alone) - 1:
+                best = SOURCES[int(np.argmax(alone))]
+                found.append(f"{task}, {shots} shots: {ours:.1f}; {best} {max(alone):.1f}")
+    return found
+
+
+def difference(rows: Sequence[Result], label: str, other: str, shots: int) -> str:
+    """Mean difference over tasks and seeds in points, with the 95 % interval of a paired bootstrap over images."""
+    pairs = []
+    for task in tasks_of(rows):
+        hits = {}
+        for name in (label, other):
+            own = {r.seed: r.correct["test"] for r in rows if (r.label, r.dataset, r.shots) == (name, task, shots)}
+            hits[name] = own
+        seeds = sorted(hits[label].keys() & hits[other].keys())
+        if seeds:
+            each = [np.mean([[bit == "1" for bit in hits[name][s]] for s in seeds], axis=0) for name in (other, label)]
+            pairs.append((each[0], each[1]))
+    if not pairs:
+        return "-"
+    d = paired_bootstrap(pairs)
+    return f"{100 * d.difference:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+
+
+def report(rows: Sequence[Result]) -> str:
+    """Markdown: accuracies, misses, differences, calibration."""
+    lines = [*accuracy_table(rows), "\nMisses:\n", *(f"- {line}" for line in misses(rows) or ["none"])]
+    pairs = [(OURS, name) for name in (*SOURCES, *QUICK[2:])] + [(OURS, "coop_vpt + ensemble"), ("dapt", "coop_vpt")]
+    lines += ["\n| difference | " + " | ".join(f"{s} shots" for s in SHOTS) + " |", "|---" * (len(SHOTS) + 1) + "|"]
+    lines += [f"| {a} - {b} | " + " | ".join(difference(rows, a, b, s) for s in SHOTS) + " |" for a, b in pairs]
+    lines += ["\n| shots | label | NLL, nats | ECE, points |", "|---|---|---|---|"]
+    for shots in SHOTS:
+        for label in ("zero_shot", "dapt", OURS, "tip_adapter_f", "linear_probe"):
+            nll, ece = (
+                np.nanmean([mean(rows, label, task, shots, figure) for task in tasks_of(rows)])
+                for figure in ("nll", "ece")
+            )
+            lines.append(f"| {shots} | {label} | {nll:.2f} | {ece:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, and print the tables."""
+    parser = arguments(__doc__)
+    parser.add_argument("--show", action="store_true", help="only what is there")
+    options = parser.parse_args()
+    if options.show:
+        from daptune.bench.results import read_results
+
+        rows = [r for r in read_results(Path(options.out).with_suffix("")) if r.done]
+        for r in rows:
+            object.__setattr__(r, "dataset", Path(r.dataset).name)
+    else:
+        rows = run_study("ensemble", plan(), options)
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()
