@@ -55,7 +55,9 @@ def test_names_of_prompts_come_back_and_the_file_is_of_format_two(adapter: Path,
     assert loaded.record.prompt_names == {"猫": ["cat", "kitten"], "1": ["dog"]}
     assert torch.equal(loaded.method.text_features(), method.text_features())
     assert json.loads((folder / "adapter.json").read_text("utf-8"))["format_version"] == 2
-    assert json.loads((adapter / "adapter.json").read_text("utf-8"))["format_version"] == 1
+    plain = METHODS["zero_shot"](backbone, ["cat", "dog"])
+    own = save_adapter(tmp_path / "own", plain, make_record(plain, backbone))
+    assert json.loads((own / "adapter.json").read_text("utf-8"))["format_version"] == 1
     assert read_record(save_adapter(tmp_path / "again", loaded.method, loaded.record)).format_version == 2
 
 
