@@ -75,13 +75,7 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     if as_json:
         emit_json(_json(rows, shown, out, size, seconds))
         return 0
-    titles = {"zero_shot": "zero-shot"} | COMPARED | {ENSEMBLE: "DAPT, ensemble"}
-    cells = [(titles[name], *(percent(found[style].accuracy) for style in tests)) for name, found in rows.items()]
-    print_table(
-        f"{len(COMPARED) + 2}  Accuracy: test pictures of the training style, then unseen styles",
-        ("method", *tests),
-        cells,
-    )
+    _accuracies(rows, tests)
     say(f"[bold]{len(COMPARED) + 3}  Saved[/bold] {out / 'adapter'} ({size_text(size)}). Three predictions:")
     for row in shown:
         mark = "right" if row["label"] == row["truth"] else f"it is {row['truth']}"
@@ -89,6 +83,13 @@ def run(out: Path, *, epochs: int | None, seed: int, as_json: bool) -> int:
     _next(out)
     say(f"\n{seconds:.0f} s in all.")
     return 0
+
+
+def _accuracies(rows: Mapping[str, Mapping[str, Measured]], tests: Mapping[str, ImageTable]) -> None:
+    titles = {"zero_shot": "zero-shot"} | COMPARED | {ENSEMBLE: "DAPT, ensemble"}
+    cells = [(titles[name], *(percent(found[style].accuracy) for style in tests)) for name, found in rows.items()]
+    title = f"{len(COMPARED) + 2}  Accuracy: test pictures of the training style, then unseen styles"
+    print_table(title, ("method", *tests), cells)
 
 
 def demo_tables(pictures: Path, source: str, domains: list[str]) -> tuple[ImageTable, dict[str, ImageTable]]:
