@@ -133,5 +133,5 @@ def test_names_of_prompts_are_in_the_weights_and_labels_in_answers(exact: FewSho
     size = named.backbone_.preprocess.size
     images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = named.method_.logits(images).softmax(-1).numpy()
+        expected = named.method_.answer(images).softmax(-1).numpy()
     np.testing.assert_allclose(model.probabilities(images.numpy()), expected, atol=1e-5)
