@@ -2,7 +2,7 @@
 
     python -m studies.ensemble --tasks TASKS --out studies/results/ensemble.jsonl
 
-DAPT and CoOp + VPT at their defaults, each measured alone and as an ensemble (`--ensemble auto`), beside the methods that
+DAPT and CoOp + VPT at their defaults, each measured alone and as an ensemble (`--ensemble auto`), beside methods that
 use hand-written prompts or training images alone, and Tip-Adapter-F and LP++, which use both. All see the same training
 and validation images. The constants of the ensemble were chosen on the tasks of CHOSEN; OTHERS were measured once.
 """

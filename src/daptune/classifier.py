@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
@@ -34,7 +35,8 @@ from daptune.methods import MethodConfig, get_method, make_config
 from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
 from daptune.methods.templates import choose_templates
-from daptune.predict.predictor import Predictor
+from daptune.metrics import rank_p_values
+from daptune.predict.predictor import Answers, Predictor
 from daptune.presets import resolve
 from daptune.train import Progress, TrainConfig, fit_method
 
@@ -162,12 +164,24 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C)."""
+        return self.answers(images).probabilities
+
+    @property
+    def truth(self) -> tuple[float, ...]:
+        check_is_fitted(self, "record_")
+        return self.method_.ensemble.mix.truth if self.method_.ensemble is not None else ()
+
+    def answers(self, images: NDArray[np.float32]) -> Answers:
         check_is_fitted(self, "record_")
         transfer = Transfer(self.backbone_.device)
         with torch.inference_mode():
-            logits = self.method_.answer(*transfer(torch.from_numpy(images))).float()
+            seen, ensemble = self.method_.encode(*transfer(torch.from_numpy(images))), self.method_.ensemble
+            logits = self.method_.answer(seen).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
-        return found
+            if ensemble is None or not ensemble.mix.similarity:
+                return Answers(found)
+            similarity = ensemble.similarity(F.normalize(seen.float(), dim=-1)).cpu().numpy()
+        return Answers(found, rank_p_values(ensemble.mix.similarity, similarity))
 
     def evaluate(
         self,

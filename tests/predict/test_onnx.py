@@ -60,7 +60,7 @@ def test_damaged_images_stop_nothing(exported: Path, paths_and_labels: tuple[lis
     sources = [b"no image", Path(paths_and_labels[0][0]), b"", b"neither"]
     batches = list(classifier.stream(sources))
     assert [len(batch.failed) for batch, _ in batches] == [1, 2] and batches[0][0].indices == (1,)
-    assert [found.shape for _, found in batches] == [(1, 3), (0, 3)]
+    assert [found.probabilities.shape for _, found in batches] == [(1, 3), (0, 3)]
     with pytest.raises(DataError, match="not an image"):
         classifier.predict(sources)
     with pytest.raises(DataError, match="found none"):

@@ -15,7 +15,7 @@ from daptune import cluster
 from daptune.data.stream import Item
 from daptune.errors import AdapterError, DataError, MissingExtraError
 from daptune.predict.ray_rows import ray_rows
-from daptune.predict.rows import predict_rows
+from daptune.predict.rows import Wanted, predict_rows
 
 from . import fakes
 
@@ -60,7 +60,7 @@ def doomed(folder: str) -> fakes.Fake:
 @pytest.mark.filterwarnings("ignore")  # of ray's own
 def test_a_node_dies_and_no_row_is_lost_or_twice(nodes: Any, tmp_path: Path) -> None:
     """It is killed in the middle of a piece, which another node has to do again."""
-    expected = [row for rows in predict_rows(fakes.Fake(), images(150), 2) for row in rows]
+    expected = [row for rows in predict_rows(fakes.Fake(), images(150), Wanted(2)) for row in rows]
     node = next(iter(nodes.worker_nodes))
 
     def kill() -> None:

@@ -103,7 +103,7 @@ def _answer(
     if not measured:
         raise DataError(f"{jobs[0].dataset} has no images to measure on; add a test split")
     hits: Hits = {name: found.correct for name, found in measured.items()}
-    figures = {
+    figures: dict[str, Any] = {
         "nll": {name: found.nll for name, found in measured.items()},
         "ece": {name: found.calibration_error for name, found in measured.items()},
     }
@@ -114,7 +114,9 @@ def _answer(
     )
 
 
-def prepare(job: Job, root: Path, device: str = "cpu", ensemble: str = "none") -> tuple[FewShotClassifier, Splits, Splits]:
+def prepare(
+    job: Job, root: Path, device: str = "cpu", ensemble: str = "none"
+) -> tuple[FewShotClassifier, Splits, Splits]:
     """The unfitted classifier, the splits it samples its training images from, and the splits to measure on."""
     splits, tests = _images(job, root)  # before the backbone, which may be a long download
     return _classifier(job, splits, _backbone(job.backbone, job.precision, device), ensemble), splits, tests

@@ -73,7 +73,11 @@ class Job:
         return _digest(content | {"half": self.experiment == "base2new"})
 
     def _content(self) -> dict[str, Any]:
-        first = {"score": SCORES[0], "among": AMONG[0], "ensemble": "none"}  # older results lack these fields: keep their keys
+        first = {
+            "score": SCORES[0],
+            "among": AMONG[0],
+            "ensemble": "none",
+        }  # older results lack these fields: keep their keys
         return {name: value for name, value in asdict(self).items() if name not in first or value != first[name]}
 
 

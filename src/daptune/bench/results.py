@@ -117,7 +117,8 @@ class Result:
 
 _KINDS = {item.name: json_types(item.type) for item in fields(Result) if item.name != "run"}
 _HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
-_ABSENT = {"error": "", "skipped": {}, "curve": None, "ensemble": "none", "nll": {}, "ece": {}}  # left out if so
+_ABSENT: dict[str, Any] = {"error": "", "skipped": {}, "curve": None, "ensemble": "none", "nll": {}, "ece": {}}
+"""Fields that are left out of a line if they have these values."""
 _NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}
 """Required fields of every line, and of a finished job."""
 

@@ -240,6 +240,10 @@ class PredictOptions:
 
     top_k: int = 1
     """Classes to list per image, most likely first."""
+    reject: float | None = None
+    """Share of known images that may be called `unknown`, e.g. 0.05, so that images of no class are."""
+    sets: float | None = None
+    """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
     """JSON lines, CSV or Parquet; default: the suffix of --out, else JSON lines."""
     out: Path | None = None
