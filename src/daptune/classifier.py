@@ -175,7 +175,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         check_is_fitted(self, "record_")
         transfer = Transfer(self.backbone_.device)
         with torch.inference_mode():
-            seen, ensemble = self.method_.encode(*transfer(torch.from_numpy(images))), self.method_.ensemble
+            (seen,), ensemble = transfer(torch.from_numpy(images)), self.method_.ensemble
+            seen = seen if ensemble is None else self.method_.encode(seen)
             logits = self.method_.answer(seen).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
             if ensemble is None or not ensemble.mix.similarity:
