@@ -5,19 +5,19 @@ arguments; `fit` validates and returns self; fitted attributes end in `_`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
+from daptune.calibration import CHOICES, Calibration, calibrate, scaled
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
@@ -30,17 +30,14 @@ from daptune.data.sources import read_source, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, measure, zero_shot
+from daptune.evaluate import Measured, evaluate, measure, zero_shot
 from daptune.methods import MethodConfig, get_method, make_config
 from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
 from daptune.methods.templates import choose_templates
-from daptune.metrics import rank_p_values
 from daptune.predict.predictor import Answers, Predictor
 from daptune.presets import resolve
 from daptune.train import Progress, TrainConfig, fit_method
-
-ENSEMBLES = ("auto", "none")
 
 
 @dataclass(eq=False, repr=False)
@@ -56,6 +53,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     ensemble        "auto": after training, add hand-written prompts and the training images to the answer, for methods
                     whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
     templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
+    calibrate       "auto": after training, a temperature by the validation images, if there are any and if it makes
+                    images that it was not fitted to more likely (`daptune.calibration`); "none". A paper's preset has
+                    "none"
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits
     start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
     preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
@@ -73,6 +73,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     train_table_    the drawn training images; `val_table_` the validation images, or None
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
+    calibration_    the `Calibration` of the temperature, or None
     record_         the `AdapterRecord` that `save` writes
     """
 
@@ -85,6 +86,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     train_options: Mapping[str, Any] | None = None
     ensemble: str = "auto"
     templates: Sequence[str] = ()
+    calibrate: str = "auto"
     class_names: Sequence[str] | None = None
     start_from: str | Path | None = None
     preset: str | None = None
@@ -153,6 +155,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         )
         if self.ensemble == "auto" and self.preset != "paper" and method.joins_ensemble:
             self._join_ensemble(train, held)
+        self.calibration_ = None if held is None else self._calibrate(held)
         self.record_ = self._record(given, holdout)
         return self
 
@@ -179,10 +182,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             seen = seen if ensemble is None else self.method_.encode(seen)
             logits = self.method_.answer(seen).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
-            if ensemble is None or not ensemble.mix.similarity:
-                return Answers(found)
-            similarity = ensemble.similarity(F.normalize(seen.float(), dim=-1)).cpu().numpy()
-        return Answers(found, rank_p_values(ensemble.mix.similarity, similarity))
+            return Answers(found, None if ensemble is None else ensemble.known(seen))
 
     def evaluate(
         self,
@@ -223,7 +223,10 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         return save_adapter(folder, self.method_, self.record_)
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
-        """A new classifier with the same prompts for other classes; MethodError if they depend on the old classes."""
+        """A new classifier with the same prompts for other classes; MethodError if they depend on the old classes.
+
+        Statistics of the training images and the temperature belong to the old classes and are dropped.
+        """
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)
         record = make_record(method, self.backbone_, shots=self.shots, seed=self.seed, data=dict(self.record_.data))
@@ -240,6 +243,18 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         seen = Seen.by(method, train.evaluation())
         method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
 
+    def _calibrate(self, val: ImageLoader) -> Calibration | None:
+        """The temperature by validation images, which also say how probable true classes are at this temperature."""
+        if self.calibrate == "none" or self.preset == "paper":
+            return None
+        seen = evaluate(self.method_, val)
+        logits = np.log(np.maximum(seen.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
+        found = calibrate(seen.labels, logits)
+        if self.method_.ensemble is not None:
+            right = scaled(logits, found.temperature)[np.arange(len(seen.labels)), seen.labels]
+            self.method_.ensemble.judge_by(right)
+        return found
+
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, validated, as `fit` uses them.
 
@@ -248,8 +263,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         method_class = get_method(self.method)
         if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or None for all; found {self.shots!r}")
-        if self.ensemble not in ENSEMBLES:
-            raise MethodError(f"ensemble must be one of {', '.join(ENSEMBLES)}; found {self.ensemble!r}")
+        for name, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
+            if value not in CHOICES:
+                raise MethodError(f"{name} must be one of {', '.join(CHOICES)}; found {value!r}")
         if isinstance(self.templates, str):
             raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
         make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
@@ -299,6 +315,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             seed=self.seed,
             data=data,
             labels=None if labels is None else labels.tolist(),
+            temperature=1.0 if self.calibration_ is None else self.calibration_.temperature,
+            metrics={} if self.calibration_ is None else {"calibration": asdict(self.calibration_)},
         )
 
     def _labelled(self, images: Any, labels: Any) -> ImageTable:
@@ -340,6 +358,7 @@ def load(
         train_options=record.train_config or None,
         ensemble="auto" if record.ensemble else "none",
         templates=tuple(record.ensemble.get("templates", ())),
+        calibrate="auto" if "calibration" in record.metrics else "none",
         precision=adapter.backbone.precision,
         device=device,
     )

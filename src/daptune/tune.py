@@ -190,7 +190,13 @@ def _measure(search: Search, trial: Any, until: float) -> float:
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        settings = {"shots": None, "ensemble": "none", "method_options": method, "train_options": train}
+        settings = {
+            "shots": None,
+            "ensemble": "none",
+            "calibrate": "none",
+            "method_options": method,
+            "train_options": train,
+        }
         classifier = FewShotClassifier(**search.classifier.get_params(deep=False) | settings)
         try:
             last = classifier.fit(part, val=val, progress=look).history_.rows[-1]

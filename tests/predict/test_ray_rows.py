@@ -70,7 +70,7 @@ def test_a_node_dies_and_no_row_is_lost_or_twice(nodes: Any, tmp_path: Path) -> 
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    found = [row for rows in ray_rows(partial(doomed, str(tmp_path)), images(150), 2, piece=5) for row in rows]
+    found = [row for rows in ray_rows(partial(doomed, str(tmp_path)), images(150), Wanted(2), piece=5) for row in rows]
     killer.join(60)
     assert (tmp_path / "hanging").exists() and len(nodes.list_all_nodes()) == 1
     assert found == expected

@@ -135,7 +135,7 @@ def test_sets_hold_every_class_that_is_probable_enough() -> None:
 
 @pytest.mark.parametrize("wanted", [Wanted(reject=0.05), Wanted(sets=0.1)])
 def test_without_known_images_nothing_is_judged(wanted: Wanted) -> None:
-    with pytest.raises(DataError, match="fit again with --ensemble auto and two or more images"):
+    with pytest.raises(DataError, match="prompts again, with --ensemble auto and two or more images"):
         next(predict_rows(Fake(), images(), wanted))
 
 

@@ -90,6 +90,8 @@ def _run(folder: Path, options: FitOptions) -> int:
     if warning is not None:
         note(f"daptune: warning: {warning}")
     mixed = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
+    if (calibration := classifier.calibration_) is not None:
+        mixed["temperature"] = calibration.text
     print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
@@ -117,6 +119,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         train_options=training,
         ensemble=options.ensemble,
         templates=options.template,
+        calibrate=options.calibrate,
         start_from=options.start_from,
         preset=options.preset,
         dataset=None if options.dataset is None else canonical(options.dataset),
@@ -193,7 +196,8 @@ def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decode
         return {}
     baseline = zero_shot(classifier.backbone_, method.class_names, options.template, options.dataset)
     with measuring(method.name, len(table)) as tick:
-        return measure_beside(baseline, method, table, decoder=decoder, after_batch=tick)
+        temperature = classifier.record_.temperature
+        return measure_beside(baseline, method, table, temperature=temperature, decoder=decoder, after_batch=tick)
 
 
 def _note_measured(

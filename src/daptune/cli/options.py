@@ -129,6 +129,9 @@ class FitOptions(_SampleOptions):
     ensemble: Literal["auto", "none"] = "auto"
     """`auto` adds hand-written prompts and the training images to the answers of the learned prompts; `none` does not.
     `--preset paper` has none."""
+    calibrate: Literal["auto", "none"] = "auto"
+    """`auto` fits a temperature to validation images, if there are any, so that probabilities mean what they say;
+    `none` does not. `--preset paper` has none."""
     select: Literal["last", "best_val"] | None = None
     """`last` keeps the last step, `best_val` the epoch with the best validation accuracy."""
     run_dir: Path | None = None

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daptune.errors import MethodError, extra
@@ -59,7 +58,7 @@ class Graph(nn.Module):
         found = logits, (logits / self.temperature).softmax(-1)
         if ensemble is None or not ensemble.mix.similarity:
             return found
-        return *found, ensemble.similarity(F.normalize(seen.float(), dim=-1))
+        return *found, ensemble.similarity(seen)
 
 
 @torch.no_grad()
@@ -103,9 +102,8 @@ def trace(method: Method, temperature: float) -> Any:
     graph = Graph(method, temperature).eval()
     side = method.clip.config.image_size
     example = torch.zeros(TRACED_BATCH, 3, side, side)
-    outputs = [LOGITS, PROBABILITIES, SIMILARITY][
-        : len(graph(example))
-    ]  # a method that needs the text tower raises here, before the slow export
+    found = graph(example)  # a method that needs the text tower raises here, before the slow export
+    outputs = [LOGITS, PROBABILITIES, SIMILARITY][: len(found)]
     try:
         with _quietly():
             program = torch.onnx.export(

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from ..clip.backbone import Backbone
 from ..clip.transfer import Transfer
 from ..errors import MethodError
+from ..metrics import rank_p_values
 from .discriminant import Discriminant, Floats, Labels
 from .templates import template_features
 
@@ -111,9 +112,15 @@ class Ensemble(nn.Module):
         """Other probabilities of the true classes of known images, (q,), for prediction sets."""
         self.mix = replace(self.mix, truth=_order_statistics(probabilities))
 
-    def similarity(self, z: Tensor) -> Tensor:
-        """Cosine to the nearest class mean: z (B, D) -> (B,)."""
-        return (z @ self.prototypes.mT).amax(dim=-1)
+    def similarity(self, features: Tensor) -> Tensor:
+        """Cosine of image features of any norm to the nearest class mean: (B, D) -> (B,)."""
+        return (F.normalize(features.float(), dim=-1) @ self.prototypes.mT).amax(dim=-1)
+
+    def known(self, features: Tensor) -> Floats | None:
+        """p value of the similarity among known images, (B, D) -> (B,); None without their statistics."""
+        if not self.mix.similarity:
+            return None
+        return rank_p_values(self.mix.similarity, self.similarity(features).cpu().numpy())
 
     def forward(self, z: Tensor, logits: Tensor) -> Tensor:
         return z @ self.weights.mT + self.bias + self.mix.factors[2] * logits

@@ -65,8 +65,8 @@ class Predictor(ABC):
         if (reject is not None or error is not None) and not self.truth:
             option = "--sets" if reject is None else "--reject"
             raise DataError(
-                f"this adapter does not say what known images look like, which {option} needs: fit again with "
-                "--ensemble auto and two or more images of a class"
+                f"this adapter does not say what known images look like, which {option} needs: fit a method that "
+                "learns prompts again, with --ensemble auto and two or more images of a class"
             )
 
     def predict_known(self, images: Any) -> NDArray[np.float64]:
