@@ -64,10 +64,7 @@ class Predictor(ABC):
                 raise DataError(f"--{name} must be a share between 0 and 1, such as 0.05; found {share:g}")
         if (reject is not None or error is not None) and not self.truth:
             option = "--sets" if reject is None else "--reject"
-            raise DataError(
-                f"this adapter does not say what known images look like, which {option} needs: fit a method that "
-                "learns prompts again, with --ensemble auto and two or more images of a class"
-            )
+            raise DataError(without_statistics(option))
 
     def predict_known(self, images: Any) -> NDArray[np.float64]:
         """How well each image is known, (n,): below 0.05 for 5 % of images like the training images, more of others.
@@ -123,6 +120,14 @@ class Predictor(ABC):
                 yield batch, self.answers(batch.images)
             else:
                 yield batch, Answers(np.empty((0, len(self.classes_)), np.float32))
+
+
+def without_statistics(option: str) -> str:
+    """The error for an option that needs statistics of known images."""
+    return (
+        f"this adapter does not say what known images look like, which {option} needs: fit a method that learns "
+        "prompts again, with --ensemble auto and two or more images of a class"
+    )
 
 
 def of_set(classes: Sequence[Any], probabilities: NDArray[np.float32], within: NDArray[np.bool_]) -> list[Any]:
