@@ -50,7 +50,8 @@ def test_the_folder_is_small_and_holds_three_files(adapter: Path) -> None:
     with safetensors.safe_open(str(adapter / "adapter.safetensors"), framework="pt") as file:
         kinds = {name: str(file.get_tensor(name).dtype) for name in file.keys()}  # noqa: SIM118  # not a mapping
     learned = {"text_prompt": "torch.float32", "vision_prompt": "torch.float32"}
-    assert kinds == learned | {"ensemble.weights": "torch.float16", "ensemble.bias": "torch.float32"}
+    matrices = dict.fromkeys(("ensemble.weights", "ensemble.prototypes"), "torch.float16")
+    assert kinds == learned | matrices | {"ensemble.bias": "torch.float32"}
 
 
 def test_saving_twice_gives_the_same_bytes(fitted: FewShotClassifier, tmp_path: Path) -> None:
@@ -189,6 +190,7 @@ def test_a_tensor_file_with_the_right_hash_and_other_tensors(copy: Path) -> None
 
 
 MIX = {"a": [1.0, 2.0, 0.5], "factors": [3.0, 4.0, 0.1], "templates": ["a {}."]}
+KNOWN = {"similarity": [0.2, 0.7], "truth": [0.1, 0.6, 0.9]}
 WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
 
 
@@ -205,6 +207,21 @@ WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
         (None, MIX | {"factors": [1, 2, float("nan")]}, "factors: expected a number"),
         (None, MIX | {"factors": [1, 2, "3"]}, "factors: expected a number"),
         (None, MIX | {"factors": 7}, "'ensemble' is not one"),
+        (None, MIX | KNOWN | {"similarity": [0.5, 0.1]}, "similarity: expected at most 255 ascending numbers up to 1"),
+        (None, MIX | KNOWN | {"similarity": [0.5, 1.5]}, "similarity: expected"),
+        (None, MIX | KNOWN | {"similarity": ["0.5"]}, "similarity: expected"),
+        (None, MIX | KNOWN | {"similarity": [0.5] * 256}, "similarity: expected"),
+        (None, MIX | KNOWN | {"similarity": 0.5}, "'ensemble' is not one"),
+        (None, MIX | KNOWN | {"truth": [-0.1, 0.2]}, "truth: expected"),
+        (None, MIX | KNOWN | {"truth": [float("nan")]}, "truth: expected"),
+        (None, MIX | KNOWN | {"truth": []}, "similarity and truth: expected both or neither, found one"),
+        (None, MIX | KNOWN | {"similarity": []}, "similarity and truth: expected both or neither, found one"),
+        ({"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS}, MIX | KNOWN, "expected 'ensemble.prototypes' with"),
+        (
+            {"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS, "ensemble.prototypes": WEIGHTS[:2].clone()},
+            MIX | KNOWN,
+            "'ensemble.prototypes': [2, 32]",
+        ),
         (None, MIX | {"templates": ["a picture"]}, "templates: expected texts with one {}"),
         (None, MIX | {"templates": []}, "templates: expected texts with one {}"),
         (None, {"a": MIX["a"]}, "'ensemble' is not one"),

@@ -240,6 +240,10 @@ def _ensemble(
         mix = Mix(**record.ensemble)
     except (TypeError, MethodError) as error:
         raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
+    if mix.similarity and _ENSEMBLE[2] not in parts:
+        raise damaged(
+            folder / TENSOR_FILE, f"expected {_ENSEMBLE[2]!r} with the similarity of known images, found none"
+        )
     weights, bias, *rest = (part.float() for part in parts.values())
     return Ensemble(weights, bias, rest[0] if rest else weights[:0], mix).to(backbone.device)
 

@@ -79,6 +79,8 @@ class Mix:
                     f"{name}: expected at most {MOST_KEPT} ascending numbers up to 1, found {values!r:.80}"
                 )
             object.__setattr__(self, name, tuple(map(float, values)))
+        if bool(self.similarity) != bool(self.truth):
+            raise MethodError("similarity and truth: expected both or neither, found one")
         for name in ("a", "factors"):
             values = getattr(self, name)
             if len(values) != len(SOURCES) or not all(isinstance(v, int | float) and 0 <= v < math.inf for v in values):

@@ -142,7 +142,9 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
         own = {item.name for item in fields(Metadata)}
         found = Metadata(**{name: value for name, value in content.items() if name in own})
         names = tuple(str(name) for name in found.class_names)
-        known = [tuple(sorted(map(float, values))) for values in (found.similarity, found.truth)]
+        known = [_statistics(name, getattr(found, name)) for name in ("similarity", "truth")]
+        if bool(known[0]) != bool(known[1]):
+            raise ValueError("similarity and truth belong together")
         if not names or (found.labels is not None and len(found.labels) != len(names)):
             raise ValueError("class names and labels differ in number")
         preprocess = Preprocess.from_dict(found.preprocess)
@@ -151,4 +153,13 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise AdapterError(f"{path} is damaged: its metadata cannot be read ({reason}); export it again") from error
-    return replace(found, class_names=names, similarity=known[0], truth=known[1]), preprocess
+    return replace(found, class_names=names, similarity=known[0], truth=known[1], format_version=version), preprocess
+
+
+def _statistics(name: str, values: Any) -> tuple[float, ...]:
+    """Ascending numbers up to 1, as `daptune.methods.ensemble.Mix` keeps them. Raises ValueError for others."""
+    low = 0 if name == "truth" else -1.01
+    numbers = isinstance(values, list | tuple) and all(isinstance(v, int | float) and low <= v <= 1.01 for v in values)
+    if not numbers or list(values) != sorted(values):
+        raise ValueError(f"{name} is not a list of ascending numbers up to 1")
+    return tuple(map(float, values))
