@@ -43,8 +43,8 @@ class AdapterInfo:
     """Whether it shares batches with other adapters."""
     loaded: bool
     """Whether it is in memory."""
-    judges: bool = False
-    """Whether it says how well images are known, which `reject` needs."""
+    known_images: int = 0
+    """Images that new ones are compared with for `reject`, 255 at most; 0: `reject` is refused."""
     taught: bool = False
     """Whether it was trained on this server, which keeps its training images."""
     shots: int | None = None
@@ -78,12 +78,19 @@ class OnnxEngine:
         self._models: dict[str, ServedModel] = {}
         for name, path in files.items():
             model = OnnxClassifier(path)
-            known = bool(model.metadata.similarity)
-            self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), known, model)
+            judges = bool(model.metadata.similarity)
+            self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), judges, model)
 
     def adapters(self) -> list[AdapterInfo]:
         return [
-            AdapterInfo(name, "onnx", list(each.classes), shared=False, loaded=True, judges=each.judges)
+            AdapterInfo(
+                name=name,
+                method="onnx",
+                classes=list(each.classes),
+                shared=False,
+                loaded=True,
+                known_images=len(each.model.metadata.similarity),
+            )
             for name, each in sorted(self._models.items())
         ]
 

@@ -86,7 +86,7 @@ class AdapterPool:
                 classes=_classes(record),
                 shared=METHODS[record.method].shares_image_tower,
                 loaded=(name, False) in loaded,
-                judges=bool(record.ensemble.get("similarity")),
+                known_images=len(record.ensemble.get("similarity", ())),
                 taught=folder.with_name(folder.name + IMAGES_SUFFIX).is_dir(),
                 shots=record.shots,
                 metrics=record.metrics,

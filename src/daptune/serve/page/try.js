@@ -4,6 +4,7 @@ import { get, part, upload } from "./api.js";
 import { bars, byId, complain, dropPlace, el, legend, onPaste, percent, say } from "./ui.js";
 
 const MOST = 50; // classes asked for, so that the zero-shot bar of each shown class is among them
+const FEWEST = 9; // known pictures: with fewer, more than one of ten would be "not sure"
 let adapters = [];
 let reject = 0.05; // share of known pictures that may be "not sure", unless the server has its own
 
@@ -27,8 +28,9 @@ function about() {
 
 // Classifies files in portions and calls draw(row, file) for each.
 export async function classify(name, files, zeroShot, draw) {
-  const judges = adapters.find((each) => each.name === name)?.judges;
-  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}${judges ? `&reject=${reject}` : ""}`;
+  const known = adapters.find((each) => each.name === name)?.known_images ?? 0;
+  const share = known < FEWEST ? "" : `&reject=${Math.max(reject, 1 / (1 + known))}`; // a smaller one turns nothing away
+  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}${share}`;
   await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => draw(row, portion[place])));
 }
 
