@@ -68,6 +68,7 @@ def test_the_card_names_what_matters(adapter: Path) -> None:
     mix = read_record(adapter).ensemble
     text, support, learned = (f"{weight:.2f}" for weight in mix["a"])
     assert f"hand-written prompts {text}, training images {support}, learned prompts {learned}" in card
+    assert "predict --reject 0.05" in card  # it has statistics of known images
 
 
 def test_saving_replaces_an_adapter_and_keeps_other_files(copy: Path, fitted: FewShotClassifier) -> None:
