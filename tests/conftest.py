@@ -110,8 +110,11 @@ def with_ensemble(method: Any, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     classes, width = len(method.class_names), method.clip.config.embed_dim
     weights = 4 * torch.randn(classes, width, generator=generator)
-    mix = Mix((0.8, 1.2, 0.4), (9.0, 5.0, 0.3), ("a {} picture.",))
-    method.ensemble = Ensemble(weights, torch.randn(classes, generator=generator), mix)
+    bias = torch.randn(classes, generator=generator)
+    prototypes = torch.nn.functional.normalize(torch.randn(classes, width, generator=generator), dim=-1)
+    known = {"similarity": (-0.1, 0.0, 0.05), "truth": (0.2, 0.5, 0.9)}
+    mix = Mix((0.8, 1.2, 0.4), (9.0, 5.0, 0.3), ("a {} picture.",), **known)
+    method.ensemble = Ensemble(weights, bias, prototypes, mix)
     return method
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 import daptune
 from daptune.classifier import FewShotClassifier
 from daptune.data import read_source
+from daptune.data.sources import table_from_lists
+from daptune.data.table import ImageTable
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError
 from daptune.evaluate import zero_shot
 from daptune.methods.ensemble import Ensemble
@@ -83,6 +85,58 @@ def test_probabilities_are_divided_by_the_temperature(
     assert abs(found - plain).max() > 0.01 and list(classifier.predict(paths)) == list(exact.predict(paths))
     surer = found.max(axis=1) > plain.max(axis=1)
     assert surer.all() if temperature < 1 else not surer.any()
+
+
+def blurred(paths_and_labels: Any) -> ImageTable:
+    """Validation images of which every fifth has another class's label, so that sure answers are wrong."""
+    paths, labels = paths_and_labels
+    mixed = [CLASSES[(CLASSES.index(label) + (n % 5 == 0)) % 3] for n, label in enumerate(labels)]
+    return table_from_lists(paths, mixed, label_names=sorted(CLASSES))
+
+
+@pytest.mark.parametrize("ensemble", ["auto", "none"])
+def test_validation_images_set_the_temperature(
+    ensemble: str, made_up_backbone: str, paths_and_labels: Any, tmp_path: Path
+) -> None:
+    """The likeliest one, which the adapter keeps; statistics of known images are those at this temperature."""
+    val = blurred(paths_and_labels)
+    options = {"train_options": {"epochs": 12, "batch_size": 6, "lr": 0.05}, "precision": "fp32", "shots": None}
+    options |= {"ensemble": ensemble, "method_options": {"text_tokens": 4}}
+    plain = FewShotClassifier("coop", made_up_backbone, calibrate="none", **options).fit(*paths_and_labels, val=val)
+    assert plain.record_.temperature == 1 and plain.calibration_ is None and "calibration" not in plain.record_.metrics
+    warm = FewShotClassifier("coop", made_up_backbone, **options).fit(*paths_and_labels, val=val)
+    drawn = warm.val_table_
+    assert drawn is not None and len(drawn) == 30
+    found = warm.calibration_
+    assert found is not None and found.images == 30 and warm.record_.metrics["calibration"] == asdict(found)
+    pictures = torch.stack([warm.preprocess(Image.open(path).convert("RGB")) for path in drawn.images])
+    scores = scores_by_hand(plain.method_, pictures)
+    losses = []
+    for t in (grid := np.exp(np.linspace(np.log(0.05), np.log(20), 2000))):
+        powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / t)
+        losses.append(-np.log(powers[np.arange(30), drawn.labels] / powers.sum(axis=1)).mean())
+    best = grid[np.argmin(losses)]
+    assert found.temperature == pytest.approx(best, rel=5e-3) and warm.record_.temperature == found.temperature != 1
+    powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / found.temperature)
+    p = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(warm.predict_proba(drawn.images), p, atol=1e-4)
+    if ensemble == "auto":
+        np.testing.assert_allclose(warm.truth, np.sort(p[np.arange(30), drawn.labels]), atol=1e-4)
+        assert warm.truth != plain.truth
+    again = daptune.load(warm.save(tmp_path / "warm"))
+    assert again.record_.temperature == found.temperature and again.truth == warm.truth
+    assert (again.calibrate, daptune.load(plain.save(tmp_path / "plain")).calibrate) == ("auto", "none")
+    other = warm.with_classes(["sea", "meadow"])  # the temperature belongs to the old classes
+    assert other.record_.temperature == 1 and other.truth == () and "calibration" not in other.record_.metrics
+
+
+def test_without_validation_images_there_is_no_temperature(fitted: FewShotClassifier) -> None:
+    assert fitted.calibration_ is None and fitted.record_.temperature == 1 and fitted.record_.metrics == {}
+
+
+def test_the_paper_has_no_temperature(made_up_backbone: str, paths_and_labels: Any) -> None:
+    paper = quick(made_up_backbone, preset="paper").fit(*paths_and_labels, val=blurred(paths_and_labels))
+    assert paper.val_table_ is not None and paper.calibration_ is None and paper.record_.temperature == 1
 
 
 def test_fit_returns_self_and_forgets_the_earlier_fit(
@@ -318,6 +372,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "training value": ({"train_options": {"epochs": 0}}, TrainingError, "epochs must be"),
     "shots": ({"shots": 0}, DataError, "shots must be a whole number of at least 1"),
     "ensemble": ({"ensemble": "both"}, MethodError, "^ensemble must be one of auto, none; found 'both'$"),
+    "calibrate": ({"calibrate": True}, MethodError, "^calibrate must be one of auto, none; found True$"),
     "templates": ({"templates": ["a photo"]}, MethodError, "templates: expected each to hold one {}"),
     "a text for templates": (
         {"templates": "a {}."},

@@ -197,3 +197,21 @@ def test_what_was_held_out_is_measured_on(made_up_backbone: str, uneven: Path) -
     assert np.isnan(classifier.evaluate(classifier.test_table_).per_class[0])
     lists = table_from_lists(sorted(learned), [path.parent.name for path in sorted(learned)])
     assert classifier.fit(lists).test_table_ is None and "holdout" not in classifier.record_.data
+
+
+def test_what_is_unknown_and_what_sets_hold_is_counted() -> None:
+    """Of five images by hand: p values of at most the share are unknown; sets from the second of four probabilities."""
+    p = np.array([[0.7, 0.2, 0.1], [0.45, 0.35, 0.2], [0.1, 0.1, 0.8], [0.05, 0.05, 0.9], [0.3, 0.32, 0.38]])
+    found = Measured(p, np.array([0, 1, 0, 2, 1]), np.array([0.05, 0.2, 0.04, 1.0, 0.1]), (0.1, 0.3, 0.6, 0.9))
+    assert found.turned_away(0.05) == pytest.approx(2 / 5) and found.turned_away(0.1) == pytest.approx(3 / 5)
+    # p values of probabilities: 0.2 below 0.1, 0.4 below 0.3, 0.6 below 0.6: at 40 %, sets hold those of 0.3 and more
+    assert found.covered(0.4) == (pytest.approx(4 / 5), pytest.approx((1 + 2 + 1 + 1 + 3) / 5))
+    assert np.isnan(Measured(p, found.labels).turned_away(0.05))
+
+
+def test_known_images_are_measured_in_the_same_pass(exact: FewShotClassifier, uneven: Path) -> None:
+    table = read_source(uneven).train
+    found = measure_beside(zero_shot(exact.backbone_, exact.method_.class_names), exact.method_, table)
+    assert found["coop_vpt"].known is not None and found["coop_vpt"].truth == exact.truth != ()
+    np.testing.assert_allclose(found["coop_vpt"].known, exact.predict_known(table.images))
+    assert found["zero_shot"].known is found["coop_vpt alone"].known is None

@@ -271,3 +271,25 @@ def test_silhouette_against_plain_loops() -> None:
     apart = np.array([[0.0], [0.1], [5.0], [5.2]])
     assert metrics.silhouette(apart, [0, 0, 1, 1]) > 0.9 > 0 > metrics.silhouette(apart, [0, 1, 0, 1])
     assert math.isnan(metrics.silhouette(z, np.zeros(len(z), int)))
+
+
+def test_p_values_are_ranks_among_known_images() -> None:
+    """4 known: nothing below is 1 of 5, one at most the value 2 of 5, all 5 of 5."""
+    assert metrics.rank_p_values([0.2, 0.4, 0.4, 0.9], [0.1, 0.2, 0.4, 0.95]).tolist() == [0.2, 0.4, 0.8, 1.0]
+
+
+@pytest.mark.parametrize("error", [0.05, 0.1, 0.3])
+def test_sets_hold_the_truth_as_often_as_promised(error: float) -> None:
+    """Coverage over 400 draws of 60 known and 50 new images lies between 1 - error and 1 - error + 1 / 61."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        p = rng.dirichlet([0.3] * 5, size=110)
+        labels = np.array([rng.choice(5, p=row) for row in p])
+        true = p[np.arange(110), labels]
+        sets = metrics.prediction_sets(np.sort(true[:60]), p[60:], error)
+        assert sets[np.arange(50), p[60:].argmax(axis=1)].all()
+        held.append(sets[np.arange(50), labels[60:]].mean())
+    noise = 3 * np.std(held) / 20
+    assert 1 - error - noise <= np.mean(held)
+    assert np.mean(held) <= max(1 - error + 1 / 61, 0.0) + noise + 0.03  # the likeliest class is always in the set

@@ -5,7 +5,7 @@ arguments; `fit` validates and returns self; fitted attributes end in `_`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
+from daptune.calibration import CHOICES, Calibration, calibrate, scaled
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
@@ -30,18 +31,16 @@ from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight, class_weights
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, measure, zero_shot
+from daptune.evaluate import Measured, evaluate, measure, zero_shot
 from daptune.methods import MethodConfig, get_method, make_config, say_unreadable
 from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
 from daptune.methods.templates import choose_templates
 from daptune.names import ClassNames, match_names
-from daptune.predict.predictor import Predictor
+from daptune.predict.predictor import Answers, Predictor
 from daptune.presets import PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
-
-ENSEMBLES = ("auto", "none")
 
 
 @dataclass(eq=False, repr=False)
@@ -58,6 +57,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
                     whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
     templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
     class_weight    weights of the classes in the loss: "auto" by inverse frequency, or numbers by class name; None: 1
+    calibrate       "auto": after training, a temperature by the validation images, if there are any and if it makes
+                    images that it was not fitted to more likely (`daptune.calibration`); "none". A paper's preset has
+                    "none"
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits.
                     Or {label: name or [names]}: prompts say these, answers keep the labels (`n01532829`, `猫`, 17)
     start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
@@ -77,6 +79,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     left_out_       number of training images that were not drawn
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
+    calibration_    the `Calibration` of the temperature, or None
     record_         the `AdapterRecord` that `save` writes
     """
 
@@ -90,6 +93,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     ensemble: str = "auto"
     templates: Sequence[str] = ()
     class_weight: str | Mapping[Any, float] | None = None
+    calibrate: str = "auto"
     class_names: ClassNames | None = None
     start_from: str | Path | None = None
     preset: str | None = None
@@ -127,23 +131,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             delattr(self, name)
         method_class, method_config, train_config = self.settings()
         decoder = Decoder(cache_dir=self.cache_dir) if decoder is None else decoder
-        given_names = self.class_names if isinstance(self.class_names, Mapping) else None
-        names = None if isinstance(self.class_names, Mapping) else self.class_names
-        source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
-        self.test_name_ = "test split"
-        if holdout is None:
-            splits = read_source(source, label_names=names, own_ids=given_names is not None)
-        else:
-            splits = read_images(source, label_names=names, own_ids=given_names is not None, decoder=decoder)
-            splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
-        drawn = draw_readable(splits.train, self._shots, self.seed, splits.val if val is None else val, decoder)
-        self.left_out_ = len(splits.train) - len(drawn.train)
-        given = _integer_labels(labels, names)
-        self.classes_ = np.array(drawn.train.class_names) if given is None else given
-        self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
-
-        labelled = drawn.train.class_names
-        spoken = labelled if given_names is None else match_names(labelled, given_names)
+        given = self._draw(images, labels, val, holdout, decoder)
+        table, labelled = self.train_table_, self.train_table_.class_names
+        spoken = match_names(labelled, self.class_names) if isinstance(self.class_names, Mapping) else labelled
         backbone = self.backbone
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, precision=self.precision, device=self.device)
@@ -152,18 +142,20 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
-        self._weigh(method, drawn.train)
-        train = self._loader(drawn.train, train_config, decoder, training=True)
+        self._weigh(method, table)
+        train = self._loader(table, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
         if before is not None:
             before(self)
-        held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
+        val = self.val_table_
+        held = None if val is None else self._loader(val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
         if self.ensemble == "auto" and self.preset != "paper" and method.joins_ensemble:
             self._join_ensemble(train, held)
+        self.calibration_ = None if held is None else self._calibrate(held)
         self.record_ = self._record(given, holdout)
         return self
 
@@ -175,12 +167,22 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C)."""
+        return self.answers(images).probabilities
+
+    @property
+    def truth(self) -> tuple[float, ...]:
+        check_is_fitted(self, "record_")
+        return self.method_.ensemble.mix.truth if self.method_.ensemble is not None else ()
+
+    def answers(self, images: NDArray[np.float32]) -> Answers:
         check_is_fitted(self, "record_")
         transfer = Transfer(self.backbone_.device)
         with torch.inference_mode():
-            logits = self.method_.answer(*transfer(torch.from_numpy(images))).float()
+            (seen,), ensemble = transfer(torch.from_numpy(images)), self.method_.ensemble
+            seen = seen if ensemble is None else self.method_.encode(seen)
+            logits = self.method_.answer(seen).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
-        return found
+            return Answers(found, None if ensemble is None else ensemble.known(seen))
 
     def evaluate(
         self,
@@ -224,6 +226,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         """A new classifier with the same prompts for other classes, or for {label: name or [names]}.
 
         Raises MethodError if the prompts depend on the old classes.
+        Statistics of the training images and the temperature belong to the old classes and are dropped.
         """
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)
@@ -237,6 +240,26 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
         return other
 
+    def _draw(
+        self, images: Any, labels: Any, val: ImageTable | None, holdout: float | None, decoder: Decoder
+    ) -> NDArray[np.int64] | None:
+        """Read the source and draw the tables of a fit; returns the labels of the classes if they are integers."""
+        spoken = isinstance(self.class_names, Mapping)
+        names = None if isinstance(self.class_names, Mapping) else self.class_names
+        source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
+        self.test_name_ = "test split"
+        if holdout is None:
+            splits = read_source(source, label_names=names, own_ids=spoken)
+        else:
+            splits = read_images(source, label_names=names, own_ids=spoken, decoder=decoder)
+            splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
+        drawn = draw_readable(splits.train, self._shots, self.seed, splits.val if val is None else val, decoder)
+        self.left_out_ = len(splits.train) - len(drawn.train)
+        given = _integer_labels(labels, names)
+        self.classes_ = np.array(drawn.train.class_names) if given is None else given
+        self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
+        return given
+
     def _join_ensemble(self, train: ImageLoader, val: ImageLoader | None) -> None:
         method = self.method_.eval()
         templates = tuple(self.templates) or choose_templates()
@@ -244,6 +267,18 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         held = None if val is None else Seen.by(method, val.evaluation())
         seen = Seen.by(method, train.evaluation())
         method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
+
+    def _calibrate(self, val: ImageLoader) -> Calibration | None:
+        """The temperature by validation images, which also say how probable true classes are at this temperature."""
+        if self.calibrate == "none" or self.preset == "paper":
+            return None
+        seen = evaluate(self.method_, val)
+        logits = np.log(np.maximum(seen.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
+        found = calibrate(seen.labels, logits)
+        if self.method_.ensemble is not None:
+            right = scaled(logits, found.temperature)[np.arange(len(seen.labels)), seen.labels]
+            self.method_.ensemble.judge_by(right)
+        return found
 
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, validated, as `fit` uses them.
@@ -254,8 +289,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         shots = self._shots
         if shots is not None and (not _is_whole(shots) or shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
-        if self.ensemble not in ENSEMBLES:
-            raise MethodError(f"ensemble must be one of {', '.join(ENSEMBLES)}; found {self.ensemble!r}")
+        for name, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
+            if value not in CHOICES:
+                raise MethodError(f"{name} must be one of {', '.join(CHOICES)}; found {value!r}")
         if isinstance(self.templates, str):
             raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
         make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
@@ -329,6 +365,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             seed=self.seed,
             data=data,
             labels=None if labels is None else labels.tolist(),
+            temperature=1.0 if self.calibration_ is None else self.calibration_.temperature,
+            metrics={} if self.calibration_ is None else {"calibration": asdict(self.calibration_)},
         )
 
     def _labelled(self, images: Any, labels: Any) -> ImageTable:
@@ -373,6 +411,7 @@ def load(
         ensemble="auto" if record.ensemble else "none",
         templates=tuple(record.ensemble.get("templates", ())),
         class_weight=record.data.get("class_weight"),
+        calibrate="auto" if "calibration" in record.metrics else "none",
         precision=adapter.backbone.precision,
         device=device,
     )

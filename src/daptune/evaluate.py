@@ -32,10 +32,14 @@ class Measured:
     """Predictions on n labelled images, and the figures computed from them.
 
     probabilities   (n, C), float32 as measured, rows that sum to 1      labels   (n,) int64, the true classes
+    known           p value of each image's similarity to known images (n,), or None (`Ensemble.known`)
+    truth           probabilities of the true classes of known images, ascending, or empty
     """
 
     probabilities: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
+    known: NDArray[np.float64] | None = None
+    truth: tuple[float, ...] = ()
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -71,6 +75,15 @@ class Measured:
     def per_class(self) -> NDArray[np.float64]:
         """Accuracy within each class, (C,); NaN for a class without images."""
         return metrics.per_class_accuracy(self.labels, self.predicted, self.probabilities.shape[1])
+
+    def turned_away(self, reject: float) -> float:
+        """Share of images that are called unknown if this share of known images may be; NaN without `known`."""
+        return float("nan") if self.known is None else float((self.known <= reject).mean())
+
+    def covered(self, error: float) -> tuple[float, float]:
+        """Share of images whose prediction set holds the truth, and mean number of classes in a set."""
+        within = metrics.prediction_sets(self.truth, self.probabilities, error)
+        return float(within[np.arange(len(self.labels)), self.labels].mean()), float(within.sum(axis=1).mean())
 
     def __getitem__(self, figure: str) -> Any:
         return getattr(self, figure)  # `evaluate` once gave a dict
@@ -147,6 +160,7 @@ def _answers(
     """Predictions of each (method, temperature), and of an ensemble's method alone; a batch is read once for all."""
     transfer = Transfer(next(iter(methods.values()))[0].device)
     probabilities: dict[str, list[torch.Tensor]] = {}
+    known: dict[str, list[NDArray[np.float64]]] = {}
     labels = []
     modes = {method: method.training for method, _ in methods.values()}
     for method in modes:
@@ -160,6 +174,8 @@ def _answers(
                     if method.ensemble is not None:
                         alone = method.logits(seen).float().softmax(dim=-1)
                         probabilities.setdefault(f"{name} alone", []).append(alone.cpu())
+                        if (values := method.ensemble.known(seen)) is not None:
+                            known.setdefault(name, []).append(values)
                     logits = method.answer(seen).float()  # (B, C)
                     probabilities.setdefault(name, []).append((logits / temperature).softmax(dim=-1).cpu())
                 labels.append(truth)
@@ -170,7 +186,16 @@ def _answers(
     if not labels:
         raise DataError("There are no images to measure on; give at least one.")
     right = torch.cat(labels).cpu().numpy()
-    return {name: Measured(torch.cat(found).numpy(), right) for name, found in probabilities.items()}
+    of_known = {name: method.ensemble.mix.truth for name, (method, _) in methods.items() if method.ensemble is not None}
+    return {
+        name: Measured(
+            torch.cat(found).numpy(),
+            right,
+            np.concatenate(known[name]) if name in known else None,
+            of_known.get(name, ()),
+        )
+        for name, found in probabilities.items()
+    }
 
 
 def zero_shot(

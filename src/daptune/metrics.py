@@ -77,6 +77,29 @@ def by_confidence(
     return [(confidence[which == place], right[which == place]) for place in np.unique(which)]
 
 
+def rank_p_values(reference: ArrayLike, values: ArrayLike) -> Floats:
+    """Share of known images that are as strange as each new one: reference (q,) ascending, values (n,) -> (n,).
+
+    p = (1 + number of reference values <= value) / (1 + q), the p value of conformal prediction (Vovk, Gammerman &
+    Shafer, Algorithmic Learning in a Random World, 2005, section 2.2): for images like the known ones, P(p <= e) <= e.
+    """
+    known = np.asarray(reference, dtype=np.float64)
+    found: Floats = (1 + np.searchsorted(known, np.asarray(values, dtype=np.float64), side="right")) / (1 + len(known))
+    return found
+
+
+def prediction_sets(reference: ArrayLike, probabilities: ArrayLike, error: float) -> NDArray[np.bool_]:
+    """Sets of classes that hold the true one with probability 1 - error, and the most likely one always: (n, C).
+
+    Split conformal prediction with the score 1 - p(class) (Sadinle, Lei & Wasserman, JASA 2019): `reference` (q,) are
+    the probabilities of the true classes of images that were not learned from, ascending; `probabilities` (n, C).
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    found: NDArray[np.bool_] = rank_p_values(reference, p.ravel()).reshape(p.shape) > error
+    found[np.arange(len(p)), p.argmax(axis=1)] = True
+    return found
+
+
 def text_distance(text_features: ArrayLike) -> float:
     """Mean Euclidean distance over unordered pairs of features (C, D); NaN for one class."""
     return float(np.sqrt(_pair_squares(text_features)).mean()) if len(np.asarray(text_features)) > 1 else float("nan")

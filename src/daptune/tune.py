@@ -196,7 +196,8 @@ def _measure(search: Search, trial: Any, until: float) -> float:
                 raise optuna.TrialPruned
 
         drawing = {name: getattr(search.training, name) for name in ("sampling", "epoch_shots")}
-        settings = {"shots": "all", "ensemble": "none", "method_options": method, "train_options": drawing | train}
+        alone = {"shots": "all", "ensemble": "none", "calibrate": "none"}
+        settings = alone | {"method_options": method, "train_options": drawing | train}
         classifier = FewShotClassifier(**search.classifier.get_params(deep=False) | settings)
         try:
             last = classifier.fit(part, val=val, progress=look).history_.rows[-1]

@@ -68,7 +68,8 @@ def test_the_folder_is_small_and_holds_three_files(adapter: Path) -> None:
     with safetensors.safe_open(str(adapter / "adapter.safetensors"), framework="pt") as file:
         kinds = {name: str(file.get_tensor(name).dtype) for name in file.keys()}  # noqa: SIM118  # not a mapping
     learned = {"text_prompt": "torch.float32", "vision_prompt": "torch.float32"}
-    assert kinds == learned | {"ensemble.weights": "torch.float16", "ensemble.bias": "torch.float32"}
+    matrices = dict.fromkeys(("ensemble.weights", "ensemble.prototypes"), "torch.float16")
+    assert kinds == learned | matrices | {"ensemble.bias": "torch.float32"}
 
 
 def test_saving_twice_gives_the_same_bytes(fitted: FewShotClassifier, tmp_path: Path) -> None:
@@ -85,6 +86,7 @@ def test_the_card_names_what_matters(adapter: Path) -> None:
     mix = read_record(adapter).ensemble
     text, support, learned = (f"{weight:.2f}" for weight in mix["a"])
     assert f"hand-written prompts {text}, training images {support}, learned prompts {learned}" in card
+    assert "predict --reject 0.05" in card  # it has statistics of known images
 
 
 def test_saving_replaces_an_adapter_and_keeps_other_files(copy: Path, fitted: FewShotClassifier) -> None:
@@ -209,6 +211,7 @@ def test_a_tensor_file_with_the_right_hash_and_other_tensors(copy: Path) -> None
 
 
 MIX = {"a": [1.0, 2.0, 0.5], "factors": [3.0, 4.0, 0.1], "templates": ["a {}."]}
+KNOWN = {"similarity": [0.2, 0.7], "truth": [0.1, 0.6, 0.9]}
 WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
 
 
@@ -225,6 +228,21 @@ WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
         (None, MIX | {"factors": [1, 2, float("nan")]}, "factors: expected a number"),
         (None, MIX | {"factors": [1, 2, "3"]}, "factors: expected a number"),
         (None, MIX | {"factors": 7}, "'ensemble' is not one"),
+        (None, MIX | KNOWN | {"similarity": [0.5, 0.1]}, "similarity: expected at most 255 ascending numbers up to 1"),
+        (None, MIX | KNOWN | {"similarity": [0.5, 1.5]}, "similarity: expected"),
+        (None, MIX | KNOWN | {"similarity": ["0.5"]}, "similarity: expected"),
+        (None, MIX | KNOWN | {"similarity": [0.5] * 256}, "similarity: expected"),
+        (None, MIX | KNOWN | {"similarity": 0.5}, "'ensemble' is not one"),
+        (None, MIX | KNOWN | {"truth": [-0.1, 0.2]}, "truth: expected"),
+        (None, MIX | KNOWN | {"truth": [float("nan")]}, "truth: expected"),
+        (None, MIX | KNOWN | {"truth": []}, "similarity and truth: expected both or neither, found one"),
+        (None, MIX | KNOWN | {"similarity": []}, "similarity and truth: expected both or neither, found one"),
+        ({"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS}, MIX | KNOWN, "expected 'ensemble.prototypes' with"),
+        (
+            {"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS, "ensemble.prototypes": WEIGHTS[:2].clone()},
+            MIX | KNOWN,
+            "'ensemble.prototypes': [2, 32]",
+        ),
         (None, MIX | {"templates": ["a picture"]}, "templates: expected texts with one {}"),
         (None, MIX | {"templates": []}, "templates: expected texts with one {}"),
         (None, {"a": MIX["a"]}, "'ensemble' is not one"),
@@ -289,17 +307,18 @@ def test_check_target_tells_before_training(tmp_path: Path) -> None:
         check_target(tmp_path / "file" / "below")
 
 
-@pytest.mark.parametrize(("classes", "ensemble", "most"), [(100, False, 100_000), (10, True, 110_000)])
+@pytest.mark.parametrize(("classes", "ensemble", "most"), [(100, False, 100_000), (10, True, 125_000)])
 def test_vit_b_16_needs_about_100_kb(classes: int, ensemble: bool, most: int, tmp_path: Path) -> None:
-    """20,480 numbers in float32 are 82 kB, an ensemble of 10 classes 10 kB; names and the rest come on top."""
+    """20,480 numbers in float32 are 82 kB, an ensemble of 10 classes 20 kB, known images 12 kB, and names."""
     from types import SimpleNamespace
 
-    mix = Mix((1, 1, 1), (1, 1, 1), ("a {}.",))
+    mix = Mix((1, 1, 1), (1, 1, 1), ("a {}.",), (0.12345,) * 255, (0.12345,) * 255)
+    matrix = torch.zeros(classes, 512)
     method = SimpleNamespace(
         state_dict=lambda: {"text_prompt": torch.zeros(16, 512), "vision_prompt": torch.zeros(16, 768)},
         title="DAPT",
         name="dapt",
-        ensemble=Ensemble(torch.zeros(classes, 512), torch.zeros(classes), mix) if ensemble else None,
+        ensemble=Ensemble(matrix, torch.zeros(classes), matrix, mix) if ensemble else None,
     )
     record = AdapterRecord(
         backbone={"name": "ViT-B-16/openai", "sha256": "0" * 64, "precision": "bf16"},

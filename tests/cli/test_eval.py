@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from daptune.adapter.store import make_record, save_adapter
+from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.data.demo import demo_styles, extract_demo
 from daptune.data.sources import read_source
@@ -54,3 +57,21 @@ def test_eval_on_new_classes(daptune: Command, adapter: Path, pictures: Path) ->
     assert done.code == 2 and "tomato" in done.err
     found = daptune("eval", adapter, pictures, "--new-classes", "--json").json
     assert set(found["per_class"]) == {"blue_thing", "green thing", "tomato"}
+
+
+def test_eval_of_unknown_images_and_sets(
+    daptune: Command, adapter: Path, fitted: FewShotClassifier, pictures: Path
+) -> None:
+    paths = [str(path) for path in sorted(pictures.rglob("*.png"))]
+    names = [Path(path).parent.name for path in paths]
+    known, sets = fitted.predict_known(paths), fitted.predict_sets(paths, error=0.3)
+    found = daptune("eval", adapter, pictures, "--reject", "0.3", "--sets", "0.3", "--json").json
+    assert found["turned_away"] == pytest.approx((known <= 0.3).mean())
+    assert found["coverage"] == pytest.approx(sum(map(list.__contains__, sets, names)) / 30)
+    assert found["set_size"] == pytest.approx(sum(map(len, sets)) / 30)
+    shown = daptune("eval", adapter, pictures, "--reject", "0.3", "--sets", "0.3").out
+    assert "called unknown at 0.3" in shown and "sets at 0.3 hold the truth" in shown
+    assert "unknown" not in daptune("eval", adapter, pictures).out
+    assert not {"turned_away", "coverage"} & daptune("eval", adapter, pictures, "--json").json.keys()
+    done = daptune("eval", adapter, pictures, "--sets", "1.5")
+    assert done.code == 2 and "--sets must be a share between 0 and 1" in done.err

@@ -111,6 +111,32 @@ def test_fit_with_and_without_an_ensemble(fit: Command, daptune: Command, pictur
         assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
 
 
+def test_fit_with_and_without_a_temperature(fit: Command, daptune: Command, tmp_path: Path) -> None:
+    """Two of five validation images of a class look like another; two are drawn, as many as training images."""
+    for split, count in (("train", 4), ("val", 5), ("test", 3)):
+        for place, name in enumerate(CLASSES):
+            for number in range(count):
+                colour = COLOURS[CLASSES[(place + (split == "val" and number > 2)) % 3]]
+                save_picture(tmp_path / "data" / split / name / f"{number}.png", colour, 10 * place + number)
+    words = (tmp_path / "data", "--train", "weight_decay=0", "--lr", "0.1", "--ensemble", "none", "--json")
+    for options in (("--calibrate", "none"), ("--preset", "paper")):
+        kept = fit(words[0], *options, *(("--json",) if "paper" in options else words[1:]))
+        assert kept.code == 0, kept.err
+        assert "calibration" not in kept.json
+        assert daptune("show", "adapter", "--json").json["record"]["temperature"] == 1
+    done = fit(*words).json
+    record = daptune("show", "adapter", "--json").json["record"]
+    assert done["calibration"] == record["metrics"]["calibration"] and done["calibration"]["images"] == 6
+    assert record["temperature"] == done["calibration"]["temperature"]
+    shown = fit(*words[:-1])
+    line = next(line for line in shown.out.splitlines() if line.startswith("temperature"))
+    assert "calibration error" in line and "points on 6 validation images" in line
+    measured = daptune("eval", "adapter", words[0], "--json").json  # at the temperature, as `fit` measured
+    assert measured["nll"] == pytest.approx(done["held_out"]["dapt"]["nll"], abs=1e-4)
+    done = fit(words[0], "--calibrate", "yes")
+    assert done.code == 2 and "auto" in done.err and len(done.err.splitlines()) == 1
+
+
 def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
     low, high = of_accuracy(0.2), of_accuracy(0.4)
     classifier = FewShotClassifier("lp_pp")

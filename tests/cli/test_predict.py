@@ -6,10 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
+from sklearn.base import clone
 
+from daptune.classifier import FewShotClassifier
 from daptune.predict.inputs import items
+from daptune.predict.row_log import RowLog
 
 from ..conftest import CLASSES
 from .conftest import Command
@@ -38,6 +43,64 @@ def test_predict_as_csv_with_several_classes(daptune: Command, adapter: Path, pi
     daptune("predict", adapter, pictures / "red", "--out", "rows.jsonl", "--top-k", "9", "--batch-size", "3")
     assert len(json.loads(Path("rows.jsonl").read_text().splitlines()[0])["top"]) == 3
     assert sorted(path.name for path in Path().iterdir()) == ["rows.csv", "rows.jsonl"]
+
+
+def test_predict_unknown_and_sets(daptune: Command, adapter: Path, fitted: FewShotClassifier, pictures: Path) -> None:
+    """The rows say what the classifier says: p values of at most the share are unknown, with the likeliest class."""
+    noise = pictures / "noise.png"
+    Image.effect_noise((40, 36), 200).convert("RGB").save(noise)
+    paths = [*sorted((pictures / "red").iterdir()), noise]
+    rows = daptune("predict", adapter, *paths, "--reject", "0.1", "--sets", "0.2").rows
+    known = fitted.predict_known(paths)
+    assert [row["known"] for row in rows] == pytest.approx(known.tolist(), abs=1e-4)
+    assert [row["unknown"] for row in rows] == (known <= 0.1).tolist()
+    assert [row["likeliest"] for row in rows] == fitted.predict(paths).tolist()
+    assert [row["label"] for row in rows] == ["unknown" if row["unknown"] else row["likeliest"] for row in rows]
+    assert [row["set"] for row in rows] == fitted.predict_sets(paths, error=0.2)
+    for words in (("--reject", "1"), ("--sets", "0")):
+        done = daptune("predict", adapter, noise, *words)
+        assert done.code == 2 and "must be a share between 0 and 1" in done.err and not done.out
+
+
+def test_adapters_without_known_images_say_so_in_one_line(
+    daptune: Command, fit: Command, fitted: FewShotClassifier, pictures: Path, paths_and_labels: Any
+) -> None:
+    """Those of other classes, of one image a class, of the paper's settings, and of earlier versions."""
+    fitted.with_classes(["sea", "meadow"]).save("other")
+    clone(fitted).set_params(shots=1).fit(*paths_and_labels).save("one")
+    assert fit(pictures, "--ensemble", "none", "--out", "plain").code == 0
+    for name in ("other", "one", "plain", Path(__file__).parent.parent / "adapter" / "data" / "dapt"):
+        if name == "one":
+            assert daptune("show", name, "--json").json["record"]["ensemble"]["similarity"] == []
+        for option in ("--reject", "--sets"):
+            for words in (("predict", name, pictures / "red" / "0.png"), ("eval", name, pictures, "--new-classes")):
+                done = daptune(*words, option, "0.1")
+                assert done.code == 2 and not done.out, done.err
+                assert done.err.count("\n") == 1 and f"which {option} needs: fit a method that learns" in done.err
+
+
+@pytest.mark.parametrize("option", ["--reject", "--sets"])
+def test_a_run_resumed_with_another_share_is_refused(
+    option: str, daptune: Command, adapter: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("predict", adapter, pictures, "--out", "rows.jsonl", "--batch-size", "4")
+    append, calls = RowLog.append, []
+
+    def stopped(log: RowLog, rows: Any) -> None:
+        calls.append(rows)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        append(log, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowLog, "append", stopped)
+        assert daptune(*words, option, "0.1").code == 130
+    for other in ((), (option, "0.2")):
+        done = daptune(*words, *other)
+        assert done.code == 2 and f"holds a run with another {option[2:]} (0.1 there" in done.err, done.err
+    done = daptune(*words, option, "0.1")
+    assert done.code == 0 and "resuming after 8 existing rows" in done.err
+    assert len(Path("rows.jsonl").read_text().splitlines()) == 30
 
 
 def test_predict_reads_a_list_from_standard_input(

@@ -56,7 +56,8 @@ def test_the_file_answers_as_torch_does(name: str, shallow: Any) -> None:
 
 @pytest.mark.parametrize("name", ["dapt", "clip_adapter"])
 def test_the_file_of_an_ensemble_answers_as_torch_does(name: str, shallow: Any) -> None:
-    """With one image tower, of as many nodes as without the ensemble and a few more."""
+    """With one image tower, of as many nodes as without the ensemble and a few more; the similarity to known images
+    is the largest cosine to a class mean."""
     method = learned(name, shallow)
     nodes = len(trace(folded(method), temperature=1.0).graph.node)
     model = trace(folded(with_ensemble(method)), temperature=2.0)
@@ -64,12 +65,23 @@ def test_the_file_of_an_ensemble_answers_as_torch_does(name: str, shallow: Any) 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     expected = scores_by_hand(method, images)
-    logits, probabilities = session.run(None, {"images": images.numpy()})
+    assert [each.name for each in session.get_outputs()] == ["logits", "probabilities", "similarity"]
+    logits, probabilities, similarity = session.run(None, {"images": images.numpy()})
     np.testing.assert_allclose(logits, expected, atol=1e-4)
+    with torch.no_grad():
+        z, means = method.encode(images).double().numpy(), method.ensemble.prototypes.double().numpy()
+    cosines = z @ means.T / np.sqrt((z**2).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(similarity, cosines.max(axis=1), atol=1e-5)
     powers = np.exp(expected / 2)
     np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
     with torch.no_grad():
         assert np.abs(method.logits(images).numpy() - expected).max() > 0.1
+
+
+def test_without_known_images_there_is_no_similarity(shallow: Any) -> None:
+    """As with one image a class, and after a change of classes."""
+    method = with_ensemble(learned("dapt", shallow)).with_classes(["sea", "meadow"])
+    assert [each.name for each in trace(folded(method), temperature=1.0).graph.output] == ["logits", "probabilities"]
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -139,7 +139,7 @@ def test_weights_survive_float16() -> None:
 def test_other_classes_keep_text_and_learned_prompt(backbone: Any) -> None:
     width = backbone.clip.config.embed_dim
     mix = Mix((0.9, 1.5, 0.5), (2.0, 3.0, 0.25), ("a {} at sea.", "one {}."))
-    ensemble = Ensemble(torch.randn(4, width), torch.randn(4), mix)
+    ensemble = Ensemble(torch.randn(4, width), torch.randn(4), torch.randn(4, width), mix)
     other = ensemble.with_classes(backbone, ["gull", "boat"])
     w0 = template_features(backbone, ["gull", "boat"], mix.templates)
     z, logits = torch.randn(3, width), torch.randn(3, 2)
@@ -180,3 +180,34 @@ def test_what_a_method_sees(backbone: Any, uneven: Pictures) -> None:
             z = backbone.clip.encode_image(image[None], method.image_prompts())[0].double().numpy()
             np.testing.assert_allclose(seen.z[row], z / np.sqrt((z**2).sum()), atol=1e-5)
             np.testing.assert_allclose(seen.logits[row], method.logits(image[None])[0].numpy(), atol=1e-3)
+
+
+def test_known_images_are_left_out_of_what_they_are_compared_with() -> None:
+    support, w0 = made_up(np.repeat(np.arange(4), [3, 6, 2, 5]), signal=0.6)
+    expected = []
+    for i in range(16):
+        cosines = []
+        for c in range(4):
+            mean = support.z[(support.labels == c) & (np.arange(16) != i)].mean(axis=0)
+            cosines.append(support.z[i] @ mean / np.sqrt(mean @ mean))
+        expected.append(max(cosines))
+    mix = fit_ensemble(support, w0, templates=TEMPLATES).mix
+    np.testing.assert_allclose(mix.similarity, sorted(expected), atol=1e-5)  # five digits are kept
+    assert len(mix.truth) == 16 and list(mix.truth) == sorted(mix.truth) and 0 <= mix.truth[0] <= mix.truth[-1] <= 1
+
+
+def test_validation_images_say_what_known_images_look_like() -> None:
+    support, w0 = made_up(UNEVEN, signal=0.6)
+    val, _ = made_up(np.repeat(np.arange(4), [5, 2, 4, 3]), signal=0.6, seed=9)
+    ensemble = fit_ensemble(support, w0, val, templates=TEMPLATES)
+    p = softmax(ensemble(torch.tensor(val.z).float(), torch.tensor(val.logits).float()).double().numpy())
+    np.testing.assert_allclose(ensemble.mix.truth, np.sort(p[np.arange(14), val.labels]), atol=5e-3)
+    means = np.array([support.z[support.labels == c].mean(axis=0) for c in range(4)])
+    cosines = val.z @ (means / np.sqrt((means**2).sum(axis=1, keepdims=True))).T
+    np.testing.assert_allclose(ensemble.mix.similarity, np.sort(cosines.max(axis=1)), atol=1e-5)
+    np.testing.assert_allclose(ensemble.similarity(torch.tensor(val.z).float()), cosines.max(axis=1), atol=2e-3)
+
+
+def test_one_image_a_class_says_nothing_of_known_images() -> None:
+    mix = fit_ensemble(*made_up(np.array([1, 3, 0, 2]), signal=1.0), templates=TEMPLATES).mix
+    assert mix.similarity == mix.truth == ()

@@ -11,7 +11,7 @@ import numpy as np
 from daptune.clip.preprocess import Preprocess
 from daptune.data.check import Unreadable
 from daptune.data.stream import Decoded, Item
-from daptune.predict.predictor import Predictor
+from daptune.predict.predictor import Answers, Predictor
 
 
 class Fake(Predictor):
@@ -27,6 +27,11 @@ class Fake(Predictor):
 
     def probabilities(self, images: Any) -> Any:
         raise NotImplementedError("there are no pixels")
+
+    def known(self, sources: Iterable[Any]) -> Any:
+        """Like the name of a path "known 0.02", or 1; None without `truth`."""
+        words = [str(source).partition("known ")[2] for source in sources]
+        return np.array([float(word or 1) for word in words]) if self.truth else None
 
     def stream(self, sources: Iterable[Any]) -> Iterator[tuple[Decoded[Any], Any]]:
         numbered = enumerate(item if isinstance(item, Item) else Item("", item) for item in sources)
@@ -48,4 +53,5 @@ class Fake(Predictor):
                 tuple(bad),
                 tuple(item.name for _, item in good),
             )
-            yield batch, (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+            probabilities = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+            yield batch, Answers(probabilities, self.known(batch.sources))

@@ -5,16 +5,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 
 import daptune
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
 from daptune.errors import AdapterError, DataError
+from daptune.export.onnx_file import export_onnx
 from daptune.predict.onnx import KEY, OnnxClassifier
 
 WITHOUT_TORCH = """
@@ -49,6 +52,55 @@ def test_it_answers_as_the_classifier_does(
     np.testing.assert_allclose(classifier.predict_proba([picture]), exact.predict_proba([picture]), atol=1e-5)
 
 
+def test_it_judges_as_the_classifier_does(
+    exact: FewShotClassifier, exported: Path, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    """Known images as likely, and the same sets, also of pictures that are none of the classes."""
+    noise = tmp_path / "noise.png"
+    Image.effect_noise((40, 36), 200).convert("RGB").save(noise)
+    paths, classifier = [*paths_and_labels[0], noise], OnnxClassifier(exported, batch_size=7)
+    assert classifier.metadata.format_version == 2
+    known = exact.predict_known(paths)
+    np.testing.assert_allclose(classifier.predict_known(paths), known, atol=1e-9)
+    assert classifier.predict_sets(paths, error=0.2) == exact.predict_sets(paths, error=0.2)
+    z = torch.nn.functional.normalize(exact.method_.encode(pictures_of(exact, paths)).float(), dim=-1)
+    mix, means = exact.method_.ensemble.mix, exact.method_.ensemble.prototypes
+    similarity = (z @ means.mT).amax(dim=1).tolist()
+    assert known.tolist() == [
+        (1 + sum(other <= value for other in mix.similarity)) / (1 + len(mix.similarity)) for value in similarity
+    ]
+    p = exact.predict_proba(paths)
+    for row, names in zip(p, exact.predict_sets(paths, error=0.2), strict=True):
+        ranks = [(1 + sum(other <= share for other in mix.truth)) / (1 + len(mix.truth)) for share in row]
+        first = exact.classes_[row.argmax()]
+        within = {label for label, rank in zip(exact.classes_, ranks, strict=True) if rank > 0.2} | {first}
+        assert set(names) == within and names[0] == first
+
+
+def pictures_of(classifier: FewShotClassifier, paths: list[Any]) -> torch.Tensor:
+    return torch.stack([classifier.preprocess(Image.open(path).convert("RGB")) for path in paths])
+
+
+def test_a_file_of_format_1_is_read_and_does_not_judge(
+    adapter: Path, tmp_path: Path, paths_and_labels: tuple[list[str], list[str]]
+) -> None:
+    """As the first version wrote it: two outputs, and metadata without statistics of known images."""
+    plain = daptune.load(adapter, precision="fp32")
+    plain.method_.ensemble = None
+    path = export_onnx(plain, tmp_path / "new.onnx").path
+    content = json.loads(OnnxClassifier(path).metadata.to_json())
+    assert content["format_version"] == 1
+    for name in ("similarity", "truth"):
+        del content[name]
+    old = OnnxClassifier(changed(path, tmp_path / "old.onnx", json.dumps(content)))
+    paths = paths_and_labels[0][:5]
+    np.testing.assert_allclose(old.predict_proba(paths), plain.predict_proba(paths), atol=1e-5)
+    for judge in (old.predict_known, old.predict_sets, plain.predict_known, plain.predict_sets):
+        with pytest.raises(DataError, match="with --ensemble auto and two or more images of a class") as caught:
+            judge(paths)
+        assert "\n" not in str(caught.value)
+
+
 def test_pixels_are_those_of_torch(exact: FewShotClassifier) -> None:
     preprocess = exact.backbone_.preprocess
     image = Image.effect_noise((50, 37), 80).convert("RGB")
@@ -60,7 +112,7 @@ def test_damaged_images_stop_nothing(exported: Path, paths_and_labels: tuple[lis
     sources = [b"no image", Path(paths_and_labels[0][0]), b"", b"neither"]
     batches = list(classifier.stream(sources))
     assert [len(batch.failed) for batch, _ in batches] == [1, 2] and batches[0][0].indices == (1,)
-    assert [found.shape for _, found in batches] == [(1, 3), (0, 3)]
+    assert [found.probabilities.shape for _, found in batches] == [(1, 3), (0, 3)]
     with pytest.raises(DataError, match="not an image"):
         classifier.predict(sources)
     with pytest.raises(DataError, match="found none"):
@@ -92,6 +144,15 @@ def test_files_that_are_no_export(exported: Path, tmp_path: Path) -> None:
         changed(exported, tmp_path / "e.onnx", json.dumps(content | {"class_names": []})): "metadata cannot be read",
         changed(exported, tmp_path / "f.onnx", json.dumps(content | {"class_names": ["a", "b"]})): "does not match",
         changed(exported, tmp_path / "g.onnx", json.dumps(content | {"preprocess": {"size": 0}})): "metadata cannot",
+        changed(exported, tmp_path / "h.onnx", json.dumps(content | {"similarity": []})): "metadata cannot",
+        changed(exported, tmp_path / "p.onnx", json.dumps(content | {"similarity": [], "truth": []})): "does not match",
+        changed(exported, tmp_path / "i.onnx", json.dumps(content | {"similarity": ["a"]})): "metadata cannot",
+        changed(exported, tmp_path / "j.onnx", json.dumps(content | {"similarity": 0.5})): "metadata cannot",
+        changed(exported, tmp_path / "k.onnx", json.dumps(content | {"similarity": [0.5, 2.0]})): "metadata cannot",
+        changed(exported, tmp_path / "l.onnx", json.dumps(content | {"similarity": [0.5, 0.1]})): "metadata cannot",
+        changed(exported, tmp_path / "m.onnx", json.dumps(content | {"truth": []})): "metadata cannot",
+        changed(exported, tmp_path / "n.onnx", json.dumps(content | {"truth": [float("nan")]})): "metadata cannot",
+        changed(exported, tmp_path / "o.onnx", json.dumps(content | {"truth": [-0.1]})): "metadata cannot",
     }.items():
         with pytest.raises(AdapterError, match=words) as caught:
             OnnxClassifier(bad)

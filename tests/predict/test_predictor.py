@@ -23,15 +23,15 @@ def test_a_name_stays_with_its_image(predictor: Predictor, paths_and_labels: tup
     ((batch, found),) = predictor.stream(sources)
     assert batch.names == ("one", "", "two") and batch.indices == (0, 2, 3)
     assert [(bad.index, bad.name) for bad in batch.failed] == [(1, "none")]
-    np.testing.assert_allclose(found, predictor.predict_proba([first, second, second]), atol=1e-6)
+    np.testing.assert_allclose(found.probabilities, predictor.predict_proba([first, second, second]), atol=1e-6)
     side = predictor.preprocess.size
-    assert batch.images.shape == (3, 3, side, side) and found.shape == (3, len(predictor.classes_))
+    assert batch.images.shape == (3, 3, side, side) and found.probabilities.shape == (3, len(predictor.classes_))
 
 
 def test_a_batch_without_an_image_has_no_probabilities(predictor: Predictor) -> None:
     ((batch, found),) = predictor.stream([b"", Item("x", b"y")])
     side = predictor.preprocess.size
-    assert batch.images.shape == (0, 3, side, side) and found.shape == (0, len(predictor.classes_))
+    assert batch.images.shape == (0, 3, side, side) and found.probabilities.shape == (0, len(predictor.classes_))
     assert list(predictor.stream([])) == []
 
 

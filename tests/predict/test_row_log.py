@@ -16,7 +16,7 @@ from daptune.data.stream import Item
 from daptune.errors import DataError
 from daptune.predict.inputs import items
 from daptune.predict.row_log import RowLog
-from daptune.predict.rows import predict_rows
+from daptune.predict.rows import Wanted, predict_rows
 
 from .fakes import Fake
 
@@ -33,16 +33,16 @@ def go(out: Path, names: list[str] = NAMES, who: dict[str, Any] = WHO) -> Fake:
     fake, images = Fake(), stream(names)
     with RowLog(out, who) as log:
         log.match(images)
-        for rows in predict_rows(fake, images, 1):
+        for rows in predict_rows(fake, images, Wanted(1)):
             log.append(rows)
-        log.finish("jsonl", 1)
+        log.finish("jsonl", Wanted(1))
     return fake
 
 
 def begin(out: Path, batches: int) -> Path:
     """A run that ended behind so many batches of three; returns the file of its rows."""
     with RowLog(out, WHO) as log:
-        for rows, _ in zip(predict_rows(Fake(), stream(), 1), range(batches), strict=False):
+        for rows, _ in zip(predict_rows(Fake(), stream(), Wanted(1)), range(batches), strict=False):
             log.append(rows)
     return log.folder / "rows.jsonl"
 
@@ -139,15 +139,15 @@ import sys
 from pathlib import Path
 from daptune.predict.inputs import items
 from daptune.predict.row_log import RowLog
-from daptune.predict.rows import predict_rows
+from daptune.predict.rows import Wanted, predict_rows
 from tests.predict.fakes import Fake
 
 images = items([f"{number}.png" for number in range(400)])
 with RowLog(Path(sys.argv[1]), {}) as log:
     log.match(images)
-    for rows in predict_rows(Fake(2, 0.005), images, 1):
+    for rows in predict_rows(Fake(2, 0.005), images, Wanted(1)):
         log.append(rows)
-    log.finish("csv", 1)
+    log.finish("csv", Wanted(1))
 """
 
 

@@ -158,7 +158,7 @@ def test_the_page_is_sound_small_and_alone(fit_report: Path) -> None:
     assert any("<script>alert(1)<&>" in part for part in elements.text)
     sections = re.findall(r'<section id="([^"]+)"', text)
     assert sections[1:] == [
-        "scores", "training", "classes", "calibration", "mistakes", "labels", "maps", "words", "repeat",
+        "scores", "training", "classes", "calibration", "sure", "mistakes", "labels", "maps", "words", "repeat",
     ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import daptune
 from daptune.clip.backbone import Backbone
 from daptune.serve.limits import Limits
 
-from .conftest import CLASSES, METHOD_OF, Start, files, png, pool_of
+from .conftest import CLASSES, JOINED, METHOD_OF, Start, files, png, pool_of
 
 
 def test_predictions_equal_the_adapter_alone(start: Start, small: Backbone, folder: Path, tmp_path: Path) -> None:
@@ -37,6 +37,43 @@ def test_predictions_equal_the_adapter_alone(start: Start, small: Backbone, fold
             assert {guess["label"] for guess in row["zero_shot"]} <= set(classifier.classes_)
 
 
+def test_images_of_no_class_are_unknown(start: Start, small: Backbone, folder: Path, tmp_path: Path) -> None:
+    """`known` is that of the adapter alone, and `unknown` if it is at most `reject`; the classes stay in `top`."""
+    client, contents = start(), [png(number) for number in range(6)]
+    paths = [tmp_path / f"{number}.png" for number in range(6)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    kinds = set()
+    for name in METHOD_OF:
+        plain = client.post(f"/v1/adapters/{name}/predict", files=files(*contents)).json()["predictions"]
+        assert all(not row.keys() & {"unknown", "known"} for row in plain)
+        answer = client.post(f"/v1/adapters/{name}/predict?reject=0.5", files=files(*contents))
+        if name not in JOINED:
+            assert answer.status_code == 422 and "fit a method that learns prompts again" in answer.json()["error"]
+            continue
+        rows, known = answer.json()["predictions"], daptune.load(folder / name, small).predict_known(paths)
+        assert [row["known"] for row in rows] == known.tolist()  # quarters, of three known images
+        assert [row["unknown"] for row in rows] == (known <= 0.5).tolist()
+        assert [row["top"] for row in rows] == [row["top"] for row in plain]
+        kinds |= set(known <= 0.5)
+        none = client.post(f"/v1/adapters/{name}/predict?reject=0.2&zero_shot=true", files=files(*contents)).json()
+        assert not any(row["unknown"] for row in none["predictions"]) and none["predictions"][0]["zero_shot"]
+    assert kinds == {True, False}
+    for wrong in ("1", "-0.1", "nan", "many"):
+        answer = client.post(f"/v1/adapters/words/predict?reject={wrong}", files=files(png()))
+        assert answer.status_code == 422 and "reject" in answer.json()["error"]
+
+
+def test_a_server_rejects_by_default_where_it_can(start: Start) -> None:
+    client = start(reject=0.5)
+    assert client.get("/v1/info").json()["reject"] == 0.5
+    for name in METHOD_OF:
+        (row,) = client.post(f"/v1/adapters/{name}/predict", files=files(png(1))).json()["predictions"]
+        assert (row.keys() >= {"unknown", "known"}) == (name in JOINED)
+        (off,) = client.post(f"/v1/adapters/{name}/predict?reject=0", files=files(png(1))).json()["predictions"]
+        assert not off.keys() & {"unknown", "known"} and off["top"] == row["top"]
+
+
 def test_a_bad_file_gets_a_row_and_disturbs_no_other(start: Start) -> None:
     client = start()
     rows = client.post("/v1/adapters/words/predict", files=files(png(), b"no image", png()[:200])).json()["predictions"]
@@ -51,8 +88,11 @@ def test_requests_for_different_adapters_meet_in_one_batch(start: Start) -> None
     for name in set(names):  # in memory, so that they arrive together
         client.app.state.context.engine.open(name)  # type: ignore[attr-defined]
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda name: client.post(f"/v1/adapters/{name}/predict", files=files(png())), names))
+        paths = [f"/v1/adapters/{name}/predict" for name in names[:3]] + [f"/v1/adapters/{names[3]}/predict?reject=0.5"]
+        answers = list(threads.map(lambda path: client.post(path, files=files(png())), paths))
     assert [answer.json()["adapter"] for answer in answers] == names
+    judged = [answer.json()["predictions"][0].get("unknown") for answer in answers]
+    assert judged[0] is judged[1] is judged[2] is None and judged[3] in (True, False)
     tops = [answer.json()["predictions"][0]["top"] for answer in answers]
     assert tops[0] == tops[2] != tops[1] == tops[3]
     text = client.get("/metrics").text.splitlines()
@@ -250,7 +290,12 @@ def test_health_metrics_and_openapi(start: Start) -> None:
         "daptune_adapters_loaded 1.0",
     ):
         assert line in text.splitlines()
-    described = client.get("/openapi.json").json()["paths"]
+    whole = client.get("/openapi.json").json()
+    described, schema = whole["paths"], whole["components"]["schemas"]["Prediction"]["properties"]
+    kinds = {name: {kind.get("type") for kind in schema[name]["anyOf"]} for name in ("unknown", "known")}
+    assert kinds == {"unknown": {"boolean", "null"}, "known": {"number", "null"}}
+    options = {each["name"]: each["schema"] for each in described["/v1/adapters/{name}/predict"]["post"]["parameters"]}
+    assert {"type": "number", "minimum": 0.0, "exclusiveMaximum": 1.0} in options["reject"]["anyOf"]
     body = described["/v1/adapters/{name}/predict"]["post"]["requestBody"]["content"]
     assert body["multipart/form-data"]["schema"]["properties"]["files"]["items"]["format"] == "binary"
     client.app.state.context.batcher.draining = True  # type: ignore[attr-defined]

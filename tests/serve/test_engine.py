@@ -29,6 +29,11 @@ def test_a_model_is_one_adapter_without_teaching(
     for each, expected in zip(found, exact.predict_proba([tmp_path / "1.png", tmp_path / "2.png"]), strict=True):
         shares = {guess["label"]: guess["probability"] for guess in each["top"]}
         assert [shares[name] for name in exact.classes_] == pytest.approx(expected.tolist(), abs=1e-5)
+    known = exact.predict_known([tmp_path / "1.png", tmp_path / "2.png"])
+    judged = client.post("/v1/adapters/light/predict?reject=0.4", files=files(*sent)).json()["predictions"]
+    assert [each["known"] for each in judged] == [round(value, 4) for value in known.tolist()]
+    assert [each["unknown"] for each in judged] == (known <= 0.4).tolist()
+    assert row["known_images"] == len(exact.method_.ensemble.mix.similarity) > 0
     info = client.get("/v1/info").json()
     assert info["backbone"] is None and not info["teach"] and not info["zero_shot"]
     for answer, status in (

@@ -99,8 +99,8 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         assert page.locator("#train").is_disabled()
         for colour in ("red", "blue_thing"):
             selector = f'[aria-label="Class {colour}"]'
-            page.evaluate(DROP, [selector, pictures(tmp_path, colour, range(3))])
-            playwright.expect(page.locator(f"{selector} .thumb img")).to_have_count(3)
+            page.evaluate(DROP, [selector, pictures(tmp_path, colour, range(10, 15))])
+            playwright.expect(page.locator(f"{selector} .thumb img")).to_have_count(5)
 
         page.get_by_role("button", name="Train").click()
         playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
@@ -111,10 +111,15 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         assert {page.locator("#lesson-results h3").nth(n).inner_text() for n in (0, 1)} <= {"red", "blue_thing"}
         assert results.first.locator(".bars li").count() == 2 and results.first.locator(".track.thin").count() == 2
 
+        page.evaluate(DROP, ["#lesson-drop", pictures(tmp_path, "green thing", range(1))])  # of no class
+        playwright.expect(results).to_have_count(3)
+        playwright.expect(results.first.locator(".unsure-title")).to_have_text("Not sure")
+        playwright.expect(results.first.locator(".hint")).to_contain_text("Likeliest: ")
+        assert results.first.locator(".bars").count() == 0
         results.first.get_by_label("Correct class").select_option("red")
         results.first.get_by_role("button", name="Add and train").click()
-        playwright.expect(results).to_have_count(1)
-        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(4)
+        playwright.expect(results).to_have_count(2)
+        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(6)
         playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
         results.first.locator("img").hover()
         page.mouse.down()
@@ -122,14 +127,14 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         place = page.locator("#targets li", has_text="red").bounding_box()
         page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2, steps=4)
         page.mouse.up()
-        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(5)
+        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(7)
         playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
 
         page.get_by_role("button", name="Camera for red").click()
         page.get_by_role("button", name="Take a picture").click()
         playwright.expect(page.locator("#camera-count")).to_have_text("1 taken")
         page.get_by_role("button", name="Done").click()
-        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(6)
+        playwright.expect(page.locator('[aria-label="Class red"] .thumb')).to_have_count(8)
 
         with page.expect_download() as waiting:
             page.get_by_role("button", name="Download the adapter").click()
@@ -138,17 +143,17 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
             assert "colours/adapter.safetensors" in archive.namelist() and archive.testzip() is None
 
         page.get_by_role("tab", name="Try").click()
-        page.locator("#try input[type=file]").set_input_files([tmp_path / "red 1.png", tmp_path / "blue_thing 1.png"])
+        page.locator("#try input[type=file]").set_input_files([tmp_path / "red 10.png", tmp_path / "blue_thing 10.png"])
         playwright.expect(page.locator("#results > li")).to_have_count(2)
         (tmp_path / "broken.png").write_bytes(b"no image")
-        page.locator("#try input[type=file]").set_input_files([tmp_path / "broken.png", tmp_path / "red 1.png"])
+        page.locator("#try input[type=file]").set_input_files([tmp_path / "broken.png", tmp_path / "red 10.png"])
         playwright.expect(page.locator("#results .wrong")).to_contain_text("not an image")
 
         page.set_viewport_size({"width": 360, "height": 740})
         assert fits(page)
         page.reload()
         page.get_by_role("tab", name="Teach").click()
-        playwright.expect(page.locator(".thumb img")).to_have_count(9)
+        playwright.expect(page.locator(".thumb img")).to_have_count(13)
         assert fits(page) and page.locator("#step-keep").is_visible()
         assert not wrong and all(each.startswith((url, f"blob:{url}")) for each in asked)
         browser.close()

@@ -15,6 +15,7 @@ from daptune.adapter.store import make_record, save_adapter
 from daptune.clip.backbone import Backbone
 from daptune.errors import AdapterError
 from daptune.serve import pool as pool_module
+from daptune.serve.engine import Answer
 from daptune.serve.limits import Refused
 from daptune.serve.pool import AdapterPool
 
@@ -45,17 +46,18 @@ def test_images_of_different_adapters_share_a_pass_and_equal_the_adapter_alone(
         assert passes == [len(jobs)]
         monkeypatch.undo()
         for (name, data), mine in zip(jobs, found, strict=True):
-            assert isinstance(mine, np.ndarray) and mine.shape == (len(CLASSES.get(name, "123")),)
+            assert isinstance(mine, Answer) and mine.probabilities.shape == (len(CLASSES.get(name, "123")),)
             path = tmp_path / "alone.png"
             path.write_bytes(data)
-            alone = daptune.load(shelf / name, small).predict_proba([path])[0]
-            np.testing.assert_allclose(mine, alone, atol=1e-5, rtol=0)
+            classifier = daptune.load(shelf / name, small)
+            np.testing.assert_allclose(mine.probabilities, classifier.predict_proba([path])[0], atol=1e-5, rtol=0)
+            assert mine.known == (classifier.predict_known([path])[0] if name in JOINED else None)
             scores = scores_by_hand(pool.open(name).method, small.preprocess.normalize(pixels_of(small, data))[None])
             powers = np.exp(scores[0] / 1.5)
-            np.testing.assert_allclose(mine, powers / powers.sum(), atol=1e-5)
+            np.testing.assert_allclose(mine.probabilities, powers / powers.sum(), atol=1e-5)
             assert (pool.open(name).method.ensemble is not None) == (name in JOINED)
         if names[0] == "prompted":  # the same image and classes: a prompt that did nothing would show
-            assert np.abs(np.subtract(found[0], found[1])).max() > 1e-3
+            assert np.abs(np.subtract(found[0].probabilities, found[1].probabilities)).max() > 1e-3
 
 
 def test_the_zero_shot_classifier_of_an_adapter(small: Backbone, shelf: Path) -> None:
@@ -67,7 +69,7 @@ def test_the_zero_shot_classifier_of_an_adapter(small: Backbone, shelf: Path) ->
     with torch.inference_mode():
         expected = plain.logits(small.preprocess.normalize(image).unsqueeze(0)).softmax(-1)[0]
     (found,) = pool.run([beside], [image])
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5, rtol=0)
 
 
 def test_both_use_the_names_of_the_prompts_and_answer_with_labels(small: Backbone, tmp_path: Path) -> None:
@@ -163,4 +165,26 @@ def test_one_adapter_that_fails_leaves_the_others_results(small: Backbone, shelf
     bad.method.logits = lambda images: images @ images  # type: ignore[assignment,method-assign]
     found, failed = pool.run([good, bad], [image, image])
     assert isinstance(failed, RuntimeError)
-    np.testing.assert_allclose(found, expected, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)  # type: ignore[union-attr]
+
+
+def test_an_adapter_alone_is_encoded_once_also_where_it_judges(
+    small: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method whose passes are its own, with an ensemble: features serve the answer and the similarity."""
+    pool = pool_of(small, folder)
+    served = pool.open("words")
+    passes: list[int] = []
+    encode = type(served.method).encode_images
+    monkeypatch.setattr(type(served.method), "shares_image_tower", False)
+    monkeypatch.setattr(
+        type(served.method), "encode_images", lambda self, images: passes.append(len(images)) or encode(self, images)
+    )
+    image = pixels_of(small, png(4))
+    (found,) = pool.run([served], [image])
+    assert isinstance(found, Answer) and found.known is not None and passes == [1]
+
+
+def test_adapters_say_how_many_images_they_know(small: Backbone, shelf: Path) -> None:
+    found = {each.name: each.known_images for each in pool_of(small, shelf).adapters()}
+    assert found == {name: 3 if name in JOINED else 0 for name in METHOD_OF}

@@ -98,6 +98,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(
     for words, reason in (
         (["--host", "0.0.0.0"], "a token is needed"),
         (["--port", "99999"], "--port must be a number from 0"),
+        (["--reject", "1"], "--reject must be a share between 0 and 1, such as 0.05; found 1"),
         (["--max-batch", "0"], "--max-batch must be a number of at least 1"),
     ):
         assert run(["serve", str(folder), *words]) == 2

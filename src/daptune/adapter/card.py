@@ -32,13 +32,16 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     name = record.backbone["name"]
     repo = _repository(name)
     template = Path(__file__).with_name("card.md").read_text("utf-8")
-    beside, answer = "", ""
+    beside, answer, unless = "", "", ""
+    if record.ensemble.get("similarity"):
+        unless = f" `daptune predict --reject 0.05 {PLACE}` calls images unlike the training images unknown."
     if record.ensemble:
         beside = " and an ensemble"
         answer = f" Its answer is an ensemble, a sum of scores with these weights: {record.ensemble_text}."
     return template.format(
         beside=beside,
         answer=answer,
+        unless=unless,
         base=f"base_model: {repo}\nbase_model_relation: adapter\n" if repo else "",
         record=record,
         title=title,

@@ -39,7 +39,8 @@ from daptune.methods.base import Method
 from daptune.methods.ensemble import Ensemble, Mix
 from daptune.names import own_names
 
-_ENSEMBLE = ("ensemble.weights", "ensemble.bias")
+_ENSEMBLE = ("ensemble.weights", "ensemble.bias", "ensemble.prototypes")
+"""The last is missing after a change of classes."""
 logger = logging.getLogger("daptune")
 
 
@@ -83,7 +84,8 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     numbers = sum(value.numel() for value in tensors.values())
     if method.ensemble is not None:
-        tensors |= {_ENSEMBLE[0]: method.ensemble.weights.cpu().half(), _ENSEMBLE[1]: method.ensemble.bias.cpu()}
+        parts = method.ensemble.weights.half(), method.ensemble.bias, method.ensemble.prototypes.half()
+        tensors |= {name: part.cpu() for name, part in zip(_ENSEMBLE, parts, strict=True) if len(part)}
     blob = safetensors.torch.save(tensors, {"format": "pt"})  # one key: the order of several is not fixed
     record = replace(
         record,
@@ -229,8 +231,10 @@ def _ensemble(
     """Take the ensemble's tensors out of `tensors`. Raises AdapterError if they are not those of the record."""
     parts = {name: tensors.pop(name) for name in _ENSEMBLE if name in tensors}
     classes, width = len(record.class_names), backbone.clip.config.embed_dim
-    expected = dict(zip(_ENSEMBLE, ([classes, width], [classes]), strict=True)) if record.ensemble else {}
-    if (found := _shapes(parts)) != expected:
+    kept = _ENSEMBLE if _ENSEMBLE[2] in parts else _ENSEMBLE[:2]
+    expected = {name: [classes] if name.endswith("bias") else [classes, width] for name in kept if record.ensemble}
+    found = _shapes(parts)
+    if found != expected:
         reason = f"expected of the ensemble {expected or 'no tensors'}, found {found or 'none'}"
         raise damaged(folder / TENSOR_FILE, reason)
     if not expected:
@@ -239,8 +243,12 @@ def _ensemble(
         mix = Mix(**record.ensemble)
     except (TypeError, MethodError) as error:
         raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
-    weights, bias = parts.values()
-    return Ensemble(weights.float(), bias.float(), mix).to(backbone.device)
+    if mix.similarity and _ENSEMBLE[2] not in parts:
+        raise damaged(
+            folder / TENSOR_FILE, f"expected {_ENSEMBLE[2]!r} with the similarity of known images, found none"
+        )
+    weights, bias, *rest = (part.float() for part in parts.values())
+    return Ensemble(weights, bias, rest[0] if rest else weights[:0], mix).to(backbone.device)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -175,6 +175,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone, ensemble: str) -> 
         method_options=options,
         train_options=training,
         ensemble=ensemble,
+        calibrate="none",
         preset=preset,
         dataset=None if preset is None else benchmark,
     )

@@ -20,6 +20,8 @@ def evaluate(
     split: Literal["train", "val", "test", "all"] | None = None,
     new_classes: bool = False,
     names: NamesFile = None,
+    reject: float | None = None,
+    sets: float | None = None,
     options: RunOptions = _RUN,
     json: Json = False,
 ) -> int:
@@ -33,6 +35,10 @@ def evaluate(
         Images to measure on; by default `test` if the folder has one, else all.
     new_classes
         Use the class names of the folder instead of the adapter's: the same prompts on other classes.
+    reject
+        Also say how many images `predict --reject` would call unknown, e.g. 0.05.
+    sets
+        Also say how often the sets of `predict --sets` hold the truth, and how large they are, e.g. 0.1.
     """
     from daptune.cli.fitting import measuring
     from daptune.data.cache import Decoder
@@ -52,13 +58,25 @@ def evaluate(
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
+        classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
             found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
+    judged: dict[str, float] = {}
+    if reject is not None:
+        judged["turned_away"] = found.turned_away(reject)
+    if sets is not None:
+        judged["coverage"], judged["set_size"] = found.covered(sets)
     if json:
-        emit_json({"adapter": str(adapter), "split": name, "images": len(table), **found.to_json(table.class_names)})
+        own = found.to_json(table.class_names) | judged
+        emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own})
         return 0
     figures = [("accuracy", percent(found.accuracy)), ("macro-F1", percent(found.macro_f1))]
     figures.append(("negative log-likelihood", f"{found.nll:.3f}"))
+    if reject is not None:
+        figures.append((f"called unknown at {reject:g}", percent(judged["turned_away"])))
+    if sets is not None:
+        size = f"{judged['set_size']:.1f} classes on average"
+        figures.append((f"sets at {sets:g} hold the truth", f"{percent(judged['coverage'])}, {size}"))
     print_table(f"{adapter} on {len(table)} images ({name})", ("measure", "value"), figures)
     counts = table.counts()
     order = [int(place) for place in found.per_class.argsort(kind="stable") if counts[place]]

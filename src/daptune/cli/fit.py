@@ -92,6 +92,8 @@ def _run(folder: Path, options: FitOptions) -> int:
     if warning is not None:
         note(f"daptune: warning: {warning}")
     mixed = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
+    if (calibration := classifier.calibration_) is not None:
+        mixed["temperature"] = calibration.text
     print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
     shown = shlex.quote(str(options.out))
     say("\nNext:")
@@ -121,6 +123,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         ensemble=options.ensemble,
         templates=options.template,
         class_weight=_class_weight(options.class_weight),
+        calibrate=options.calibrate,
         start_from=options.start_from,
         preset=options.preset,
         dataset=None if options.dataset is None else canonical(options.dataset),
@@ -202,7 +205,8 @@ def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decode
         return {}
     baseline = zero_shot(classifier.backbone_, method.names, options.template, options.dataset)
     with measuring(method.name, len(table)) as tick:
-        return measure_beside(baseline, method, table, decoder=decoder, after_batch=tick)
+        temperature = classifier.record_.temperature
+        return measure_beside(baseline, method, table, temperature=temperature, decoder=decoder, after_batch=tick)
 
 
 def _note_measured(

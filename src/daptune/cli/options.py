@@ -144,6 +144,9 @@ class FitOptions(_SampleOptions):
     ensemble: Literal["auto", "none"] = "auto"
     """`auto` adds hand-written prompts and the training images to the answers of the learned prompts; `none` does not.
     `--preset paper` has none."""
+    calibrate: Literal["auto", "none"] = "auto"
+    """`auto` fits a temperature to validation images, if there are any, so that probabilities mean what they say;
+    `none` does not. `--preset paper` has none."""
     select: Literal["last", "best_val"] | None = None
     """`last` keeps the last step, `best_val` the epoch with the best validation accuracy."""
     run_dir: Path | None = None
@@ -255,6 +258,10 @@ class PredictOptions:
 
     top_k: int = 1
     """Classes to list per image, most likely first."""
+    reject: float | None = None
+    """Share of known images that may be called `unknown`, e.g. 0.05, so that images of no class are."""
+    sets: float | None = None
+    """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
     """JSON lines, CSV or Parquet; default: the suffix of --out, else JSON lines."""
     out: Path | None = None

@@ -17,7 +17,7 @@ from daptune.errors import DataError, Interrupted
 from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog
-from daptune.predict.rows import Format, Row, check_parquet, format_of, line_writer, predict_rows
+from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, line_writer, predict_rows
 
 COUNTED = 10_000  # maximum number of images that are counted before the first is read, to estimate the remaining time
 
@@ -27,11 +27,11 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     form = _format(predict)
     paths = ["-" if path == STDIN else path for path in paths]
     images, total = _images(paths, predict.shard)
-    predicted = _executor(adapter, predict, options)
+    predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
     with warnings_shown(), progress(steps=True) as bar:
         task = bar.add_task("predicting", total=total, note="")
         if predict.out is None:
-            write = line_writer(form, sys.stdout, predict.top_k)
+            write = line_writer(form, sys.stdout, wanted)
             done = read = 0
             for rows in predicted(images):
                 for row in rows:
@@ -52,7 +52,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
                     raise Interrupted(
                         f"Stopped; {log.done} rows are in {log.folder}; run the same command to resume."
                     ) from None
-                log.finish(form, predict.top_k)
+                log.finish(form, wanted)
                 done, read = log.done, log.read
     if not read:
         raise DataError(f"none of the {done} files could be read; each row says why")
@@ -84,8 +84,12 @@ def _executor(
     if predict.executor == "ray":
         from daptune.predict.ray_rows import ray_rows
 
-        return partial(ray_rows, load, top_k=predict.top_k, gpu=options.device.startswith("cuda"))
-    return partial(predict_rows, load(), top_k=predict.top_k)
+        return partial(ray_rows, load, wanted=_wanted(predict), gpu=options.device.startswith("cuda"))
+    return partial(predict_rows, load(), wanted=_wanted(predict))
+
+
+def _wanted(predict: PredictOptions) -> Wanted:
+    return Wanted(predict.top_k, predict.reject, predict.sets)
 
 
 def _format(predict: PredictOptions) -> Format:
@@ -132,6 +136,8 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "images": [path if path == "-" else os.path.abspath(os.path.expanduser(path)) for path in paths],
         "shard": predict.shard,
         "top-k": predict.top_k,
+        "reject": predict.reject,
+        "sets": predict.sets,
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
     }

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from daptune.cli.app import app
 from daptune.cli.console import note, warnings_shown
 from daptune.cli.options import Precision
-from daptune.errors import extra
+from daptune.errors import DataError, extra
 from daptune.serve.limits import Limits
 
 _LIMITS = Limits()
@@ -24,6 +24,7 @@ def serve(
     backbone: str | None = None,
     precision: Precision | None = None,
     device: str = "cpu",
+    reject: float | None = None,
     limits: Annotated[Limits, Parameter(name="*")] = _LIMITS,
 ) -> int:
     """Serve any number of adapters of one backbone over HTTP, with a web page to test adapters and train new ones.
@@ -45,6 +46,9 @@ def serve(
         Precision of the frozen CLIP; default: that of the first adapter.
     device
         Torch device: `cpu`, `cuda`, `mps`.
+    reject
+        Share of known images that may be called unknown, e.g. 0.05, in requests that do not say; adapters without
+        statistics of known images answer as without it.
     """
     with extra("serve", "serving needs {}"):
         import python_multipart  # noqa: F401  starlette imports it only at the first upload
@@ -52,13 +56,15 @@ def serve(
         from daptune.serve import server
         from daptune.serve.app import make_app
 
+    if reject is not None and not 0 < reject < 1:
+        raise DataError(f"--reject must be a share between 0 and 1, such as 0.05; found {reject:g}")
     token = token or os.environ.get("DAPTUNE_TOKEN") or None
     server.check_exposure(host, token)  # quick checks before the backbone is loaded
     sources = server.read_sources(paths)
     listening = server.open_socket(host, port)
     with warnings_shown():
         engine = server.make_engine(sources, limits, backbone=backbone, precision=precision, device=device)
-        served = make_app(engine, limits, folder=sources.folder, token=token)
+        served = make_app(engine, limits, folder=sources.folder, reject=reject, token=token)
         count = len(engine.adapters())
         note(f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)")
         server.run(served, listening, patience=limits.timeout)

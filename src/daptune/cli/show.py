@@ -80,6 +80,7 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
         "backbone": f"{record.backbone['name']}, sha256 {record.backbone['sha256'][:12]}",
         "classes": f"{len(record.class_names)}: {names}",
         "ensemble": record.ensemble_text,
+        "temperature": f"{record.temperature:g}",
         "learned": shapes_text(learned) or "nothing",
         **origin,
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),

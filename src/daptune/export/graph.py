@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from daptune.errors import MethodError, extra
 from daptune.methods import Method
-from daptune.predict.onnx import INPUT, LOGITS, PROBABILITIES
+from daptune.predict.onnx import INPUT, LOGITS, PROBABILITIES, SIMILARITY
 
 TRACED_BATCH = 2
 OPSET = 18  # onnxruntime >= 1.14 (2023)
@@ -40,7 +40,10 @@ class _NoTextTower(nn.Module):
 
 
 class Graph(nn.Module):
-    """The traced module: images (B, 3, R, R) -> logits (B, C) and softmax(logits / temperature) (B, C)."""
+    """The traced module: images (B, 3, R, R) -> logits (B, C) and softmax(logits / temperature) (B, C).
+
+    With statistics of known images also the similarity to the nearest class mean, (B,).
+    """
 
     def __init__(self, method: Method, temperature: float) -> None:
         super().__init__()
@@ -48,9 +51,14 @@ class Graph(nn.Module):
         self.clip = method.clip  # not a submodule of a method, but the graph needs its weights
         self.temperature = temperature
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.method.answer(images).float()
-        return logits, (logits / self.temperature).softmax(-1)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        ensemble = self.method.ensemble
+        seen = images if ensemble is None else self.method.encode(images)
+        logits = self.method.answer(seen).float()
+        found = logits, (logits / self.temperature).softmax(-1)
+        if ensemble is None or not ensemble.mix.similarity:
+            return found
+        return *found, ensemble.similarity(seen)
 
 
 @torch.no_grad()
@@ -94,7 +102,8 @@ def trace(method: Method, temperature: float) -> Any:
     graph = Graph(method, temperature).eval()
     side = method.clip.config.image_size
     example = torch.zeros(TRACED_BATCH, 3, side, side)
-    graph(example)  # a method that needs the text tower raises here, before the slow export
+    found = graph(example)  # a method that needs the text tower raises here, before the slow export
+    outputs = [LOGITS, PROBABILITIES, SIMILARITY][: len(found)]
     try:
         with _quietly():
             program = torch.onnx.export(
@@ -102,7 +111,7 @@ def trace(method: Method, temperature: float) -> Any:
                 (example,),
                 dynamo=True,
                 input_names=[INPUT],
-                output_names=[LOGITS, PROBABILITIES],
+                output_names=outputs,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=OPSET,
                 external_data=False,

@@ -52,6 +52,7 @@ def export_onnx(
     if dtype == "int8":
         model = to_int8(model)
 
+    mix = classifier.method_.ensemble and classifier.method_.ensemble.mix
     about = Metadata(
         class_names=tuple(classifier.method_.class_names),
         preprocess=classifier.backbone_.preprocess.to_dict(),
@@ -61,6 +62,9 @@ def export_onnx(
         backbone=record.backbone,
         dtype=dtype,
         version=metadata.version("daptune"),
+        similarity=mix.similarity if mix else (),
+        truth=mix.truth if mix else (),
+        format_version=2 if mix and mix.similarity else 1,
     )
     agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called)
     content = _stamped(model, replace(about, agreement=asdict(agreement)))

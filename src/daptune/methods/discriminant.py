@@ -64,6 +64,25 @@ class Discriminant:
         """Scores of image features: (m, D) -> (m, C)."""
         return z @ self.weights.T + self.bias
 
+    @property
+    def directions(self) -> Floats:
+        """Unit class means, (C, D)."""
+        found: Floats = self.means / np.maximum(np.linalg.norm(self.means, axis=1, keepdims=True), 1e-12)
+        return found
+
+    def nearest(self, z: Floats, labels: Labels | None = None) -> Floats:
+        """Cosine of unit features (m, D) to the nearest class mean, (m,).
+
+        With `labels`, of images that it was fitted to: the mean of its own class is that without the image.
+        """
+        cosines = z @ self.directions.T
+        if labels is not None:
+            others = self.counts[labels][:, None] * self.means[labels] - z
+            size = np.maximum(np.linalg.norm(others, axis=1), 1e-12)
+            cosines[np.arange(len(z)), labels] = (z * others).sum(axis=1) / size
+        found: Floats = cosines.max(axis=1)
+        return found
+
     def left_out(self, z: Floats, labels: Labels) -> Floats:
         """Scores of images that it was fitted to, each as if fitted without that image: (m, D), (m,) -> (m, C).
 

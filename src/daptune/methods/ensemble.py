@@ -16,13 +16,17 @@ scores leave out the image itself. Such scores come from fewer images than the f
 (n - 1) / n, n the mean number of images of a class. The learned prompt was trained on these images and cannot be judged
 by them: it takes the share `LEARNED` of the weight of support. Validation images, if there are any, judge all three.
 
+The same images, left out or of validation, say what known images look like: how similar they are to the nearest class
+mean, and how probable their true class is. New images are compared with them (`daptune.metrics.rank_p_values`, split
+conformal prediction): "none of these", and sets of classes that hold the truth.
+
 The constants were chosen in the study of docs/ensemble.md. Related: GDA (Wang et al., ICLR 2024, arXiv 2402.04087,
 equation 7) adds discriminant analysis to the text scores with a weight searched on validation images.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -34,6 +38,7 @@ from ..clip.backbone import Backbone
 from ..clip.pooling import Names
 from ..clip.transfer import Transfer
 from ..errors import MethodError
+from ..metrics import rank_p_values
 from .discriminant import Discriminant, Floats, Labels
 from .templates import template_features
 
@@ -46,6 +51,8 @@ MOST_JUDGED = 4096
 """Support images that the weights are fitted on, evenly spaced; three numbers need no more."""
 ROUNDING = 1e-7
 """Accuracy of float32 features: smaller relative differences of scores, as of identical images, mean nothing."""
+MOST_KEPT = 255
+"""Order statistics of known images that are kept."""
 SOURCES = ("text", "support", "learned")
 
 
@@ -59,8 +66,22 @@ class Mix:
     a: tuple[float, ...]
     factors: tuple[float, ...]
     templates: tuple[str, ...]
+    similarity: tuple[float, ...] = ()
+    """Of known images: cosine to the nearest class mean, ascending, at most MOST_KEPT order statistics."""
+    truth: tuple[float, ...] = ()
+    """Of known images: probability of the true class, likewise."""
 
     def __post_init__(self) -> None:
+        for name, low in (("similarity", -1.01), ("truth", 0)):
+            values = getattr(self, name)
+            numbers = all(isinstance(v, int | float) and low <= v <= 1.01 for v in values)
+            if not numbers or len(values) > MOST_KEPT or list(values) != sorted(values):
+                raise MethodError(
+                    f"{name}: expected at most {MOST_KEPT} ascending numbers up to 1, found {values!r:.80}"
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if bool(self.similarity) != bool(self.truth):
+            raise MethodError("similarity and truth: expected both or neither, found one")
         for name in ("a", "factors"):
             values = getattr(self, name)
             if len(values) != len(SOURCES) or not all(isinstance(v, int | float) and 0 <= v < math.inf for v in values):
@@ -74,18 +95,35 @@ class Mix:
 class Ensemble(nn.Module):
     """scores = z weights^T + bias + factor of learned * logits: z (B, D), logits (B, C) -> (B, C).
 
-    weights (C, D) hold text and support in one matrix, rounded to float16, as they are stored; bias (C,)
+    weights (C, D) hold text and support in one matrix; bias (C,); prototypes (P, D) are the unit class means, P = C or,
+    for other classes, 0. Matrices are rounded to float16, as they are stored.
     """
 
     weights: Tensor
     bias: Tensor
+    prototypes: Tensor
 
-    def __init__(self, weights: Tensor, bias: Tensor, mix: Mix) -> None:
+    def __init__(self, weights: Tensor, bias: Tensor, prototypes: Tensor, mix: Mix) -> None:
         super().__init__()
         most = torch.finfo(torch.float16).max  # where the images of all classes are nearly the same
         self.register_buffer("weights", weights.clamp(-most, most).half().float(), persistent=False)
         self.register_buffer("bias", bias.float(), persistent=False)
+        self.register_buffer("prototypes", prototypes.half().float(), persistent=False)
         self.mix = mix
+
+    def judge_by(self, probabilities: Floats) -> None:
+        """Other probabilities of the true classes of known images, (q,), for prediction sets."""
+        self.mix = replace(self.mix, truth=_order_statistics(probabilities))
+
+    def similarity(self, features: Tensor) -> Tensor:
+        """Cosine of image features of any norm to the nearest class mean: (B, D) -> (B,)."""
+        return (F.normalize(features.float(), dim=-1) @ self.prototypes.mT).amax(dim=-1)
+
+    def known(self, features: Tensor) -> Floats | None:
+        """p value of the similarity among known images, (B, D) -> (B,); None without their statistics."""
+        if not self.mix.similarity:
+            return None
+        return rank_p_values(self.mix.similarity, self.similarity(features).cpu().numpy())
 
     def forward(self, z: Tensor, logits: Tensor) -> Tensor:
         return z @ self.weights.mT + self.bias + self.mix.factors[2] * logits
@@ -94,7 +132,7 @@ class Ensemble(nn.Module):
         """Text and learned prompt for other classes; support and offsets belong to the old ones and are dropped."""
         mix, w0 = self.mix, template_features(backbone, class_names, self.mix.templates)
         kept = Mix((mix.a[0], 0.0, mix.a[2]), (mix.factors[0], 0.0, mix.factors[2]), mix.templates)
-        return Ensemble(mix.factors[0] * w0, w0.new_zeros(len(w0)), kept)
+        return Ensemble(mix.factors[0] * w0, w0.new_zeros(len(w0)), w0[:0], kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +142,11 @@ class Seen:
     z: Floats
     logits: Floats
     labels: Labels
+
+    def evenly(self, most: int) -> "Seen":
+        """At most `most` of the images, evenly spaced."""
+        rows = np.unique(np.linspace(0, len(self.labels) - 1, min(len(self.labels), most)).astype(int))
+        return Seen(self.z[rows], self.logits[rows], self.labels[rows])
 
     @classmethod
     @torch.no_grad()
@@ -137,36 +180,59 @@ class _Scale:
 
 def fit_ensemble(support: Seen, w0: Floats, val: Seen | None = None, *, templates: Sequence[str]) -> Ensemble:
     """The ensemble for labelled support images and text features w0 (C, D), made from `templates`."""
-    classes, labels = len(w0), support.labels
-    found = Discriminant.fit(support.z, labels, classes)
-    some = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST_JUDGED)).astype(int))
-    held_out = found.left_out(support.z[some], labels[some])
-    known = ~np.isnan(held_out[:, 0])
-    if known.any():
-        spread = _spread(held_out[known])
+    classes, some = len(w0), support.evenly(MOST_JUDGED)
+    found = Discriminant.fit(support.z, support.labels, classes)
+    held_out = found.left_out(some.z, some.labels)
+    judged = ~np.isnan(held_out[:, 0])
+    if judged.any():
+        spread = _spread(held_out[judged])
     else:  # how well an image fits its own mean says nothing: the scores of the other classes
-        spread = _spread(np.ma.masked_array(found(support.z), np.arange(classes) == labels[:, None]))
-    text, learned = _Scale.of(support.z @ w0.T, labels), _Scale.of(support.logits, labels)
+        spread = _spread(np.ma.masked_array(found(support.z), np.arange(classes) == support.labels[:, None]))
+    text, learned = _Scale.of(support.z @ w0.T, support.labels), _Scale.of(support.logits, support.labels)
     scales = (text, _Scale(np.zeros(classes), spread), learned)
-    fewer = (len(labels) - classes) / len(labels)
-    held_out = np.where(known[:, None], held_out * max(fewer, 0.0), 0.0)
-    rows = [text(support.z[some] @ w0.T), held_out / spread, np.zeros_like(held_out)]
-    truth = labels[some]
-    if val is not None:
-        raw = (val.z @ w0.T, found(val.z), val.logits)
-        rows = [np.concatenate([row, scale(own)]) for row, scale, own in zip(rows, scales, raw, strict=True)]
-        truth = np.concatenate([truth, val.labels])
-    a = _posterior_mode(np.stack(rows), truth)
+    fewer = (len(support.labels) - classes) / len(support.labels)
+    held_out = np.where(judged[:, None], held_out * max(fewer, 0.0), 0.0)
+    rows = np.stack([text(some.z @ w0.T), held_out / spread, np.zeros_like(held_out)])
     if val is None:
+        a = _posterior_mode(rows, some.labels)
+        probabilities, labels = _softmax(a, rows)[judged], some.labels[judged]
+        similarity = found.nearest(some.z, some.labels)[judged]
         a[1:] = (1 - LEARNED) * a[1], LEARNED * a[1]
+    else:
+        raw = (val.z @ w0.T, found(val.z), val.logits)
+        own = np.stack([scale(scores) for scale, scores in zip(scales, raw, strict=True)])
+        a = _posterior_mode(np.concatenate([rows, own], axis=1), np.concatenate([some.labels, val.labels]))
+        probabilities, labels, similarity = _softmax(a, own), val.labels, found.nearest(val.z)
     factors = a / [scale.spread for scale in scales]
     weights = factors[0] * w0 + factors[1] * found.weights
     bias = factors[1] * found.bias - factors[0] * text.offset - factors[2] * learned.offset
+    mix = Mix(
+        a=tuple(a.tolist()),
+        factors=tuple(factors.tolist()),
+        templates=tuple(templates),
+        similarity=_order_statistics(similarity),
+        truth=_order_statistics(probabilities[np.arange(len(labels)), labels]),
+    )
     return Ensemble(
         torch.from_numpy(weights - weights.mean(axis=0)),  # the same for all classes: changes no probability
         torch.from_numpy(bias - bias.mean()),
-        Mix(tuple(a.tolist()), tuple(factors.tolist()), tuple(templates)),
+        torch.from_numpy(found.directions),
+        mix,
     )
+
+
+def _order_statistics(values: Floats) -> tuple[float, ...]:
+    """At most MOST_KEPT of the values, ascending, at even ranks."""
+    kept = min(len(values), MOST_KEPT)
+    ranks = np.linspace(0, len(values) - 1, kept).round().astype(int)
+    return tuple(np.sort(values)[ranks].round(5).tolist())
+
+
+def _softmax(a: Floats, scores: Floats) -> Floats:
+    from scipy.special import softmax  # a dependency of scikit-learn
+
+    found: Floats = softmax(np.tensordot(a, scores, 1), axis=1)
+    return found
 
 
 def _posterior_mode(scores: Floats, labels: Labels) -> Floats:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from daptune.clip.preprocess import Preprocess
 from daptune.errors import AdapterError, DataError, extra
-from daptune.predict.predictor import Predictor
+from daptune.metrics import rank_p_values
+from daptune.predict.predictor import Answers, Predictor
 
 KEY = "daptune"
-FORMAT_VERSION = 1
-INPUT, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
+FORMAT_VERSION = 2
+"""2: with the output SIMILARITY, which version 1 does not know."""
+INPUT, LOGITS, PROBABILITIES, SIMILARITY = "images", "logits", "probabilities", "similarity"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -40,7 +42,9 @@ class Metadata:
     version: str = ""  # version of daptune
     channels: str = "RGB"
     layout: str = "NCHW"
-    format_version: int = FORMAT_VERSION
+    similarity: tuple[float, ...] = ()  # of known images, ascending, to compare SIMILARITY with
+    truth: tuple[float, ...] = ()  # probabilities of the true classes of known images, ascending, for prediction sets
+    format_version: int = 1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
@@ -77,6 +81,16 @@ class OnnxClassifier(Predictor):
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._run(PROBABILITIES, images)
 
+    @property
+    def truth(self) -> tuple[float, ...]:
+        return self.metadata.truth
+
+    def answers(self, images: NDArray[np.float32]) -> Answers:
+        if not self.metadata.similarity:
+            return Answers(self.probabilities(images))
+        found, similarity = self._session.run([PROBABILITIES, SIMILARITY], {INPUT: images})
+        return Answers(found, rank_p_values(self.metadata.similarity, similarity))
+
     def _run(self, output: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(images):
             return np.empty((0, len(self.classes_)), np.float32)
@@ -89,7 +103,10 @@ class OnnxClassifier(Predictor):
         inputs = {each.name: each.shape[1:] for each in self._session.get_inputs()}
         outputs = {each.name: each.shape[1:] for each in self._session.get_outputs()}
         row = [len(self.classes_)]
-        if inputs != {INPUT: [3, size, size]} or outputs != {LOGITS: row, PROBABILITIES: row}:
+        expected: dict[str, list[int]] = {LOGITS: row, PROBABILITIES: row}
+        if self.metadata.similarity:
+            expected[SIMILARITY] = []
+        if inputs != {INPUT: [3, size, size]} or outputs != expected:
             raise AdapterError(f"{name} is damaged: its graph does not match its metadata; export it again")
 
 
@@ -122,9 +139,12 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
                 f"{path} was made by a newer daptune: format {version}, this version reads up to {FORMAT_VERSION}; "
                 "update with: pip install -U daptune"
             )
-        known = {item.name for item in fields(Metadata)}
-        found = Metadata(**{name: value for name, value in content.items() if name in known})
+        own = {item.name for item in fields(Metadata)}
+        found = Metadata(**{name: value for name, value in content.items() if name in own})
         names = tuple(str(name) for name in found.class_names)
+        known = [_statistics(name, getattr(found, name)) for name in ("similarity", "truth")]
+        if bool(known[0]) != bool(known[1]):
+            raise ValueError("similarity and truth belong together")
         if not names or (found.labels is not None and len(found.labels) != len(names)):
             raise ValueError("class names and labels differ in number")
         preprocess = Preprocess.from_dict(found.preprocess)
@@ -133,4 +153,13 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise AdapterError(f"{path} is damaged: its metadata cannot be read ({reason}); export it again") from error
-    return replace(found, class_names=names), preprocess
+    return replace(found, class_names=names, similarity=known[0], truth=known[1], format_version=version), preprocess
+
+
+def _statistics(name: str, values: Any) -> tuple[float, ...]:
+    """Ascending numbers up to 1, as `daptune.methods.ensemble.Mix` keeps them. Raises ValueError for others."""
+    low = 0 if name == "truth" else -1.01
+    numbers = isinstance(values, list | tuple) and all(isinstance(v, int | float) and low <= v <= 1.01 for v in values)
+    if not numbers or list(values) != sorted(values):
+        raise ValueError(f"{name} is not a list of ascending numbers up to 1")
+    return tuple(map(float, values))

@@ -1,7 +1,8 @@
 """`Predictor`: base class of fitted image classifiers. C classes, R x R pixels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,19 @@ from daptune.clip.preprocess import Preprocess
 from daptune.data.stream import Decoded, Item, decoded_batches
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
+from daptune.metrics import prediction_sets
 from daptune.predict.inputs import image_sources
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a predictor says of B images: probabilities (B, C), and how well each is known (B,), or None.
+
+    known   p value of the similarity to the nearest class mean among known images (`daptune.metrics.rank_p_values`)
+    """
+
+    probabilities: NDArray[np.float32]
+    known: NDArray[np.float64] | None = None
 
 
 class Predictor(ABC):
@@ -35,6 +48,46 @@ class Predictor(ABC):
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C), for B >= 1."""
 
+    @property
+    def truth(self) -> tuple[float, ...]:
+        """Probabilities of the true classes of known images, ascending, to make prediction sets; empty without any."""
+        return ()
+
+    def answers(self, images: NDArray[np.float32]) -> Answers:
+        """`probabilities`, and how well the images are known: (B, 3, R, R), for B >= 1."""
+        return Answers(self.probabilities(images))
+
+    def check_judging(self, reject: float | None, error: float | None) -> None:
+        """Raise DataError for a share that is none, or if the adapter has no statistics of known images."""
+        for name, share in (("reject", reject), ("sets", error)):
+            if share is not None and not 0 < share < 1:
+                raise DataError(f"--{name} must be a share between 0 and 1, such as 0.05; found {share:g}")
+        if (reject is not None or error is not None) and not self.truth:
+            option = "--sets" if reject is None else "--reject"
+            raise DataError(without_statistics(option))
+
+    def predict_known(self, images: Any) -> NDArray[np.float64]:
+        """How well each image is known, (n,): below 0.05 for 5 % of images like the training images, more of others.
+
+        Raises DataError if the adapter has no statistics of known images.
+        """
+        self.check_judging(0.5, None)
+        return np.concatenate([answers.known for answers in self._answers(images) if answers.known is not None])
+
+    def predict_sets(self, images: Any, *, error: float = 0.1) -> list[list[Any]]:
+        """For each image the classes that may be true, most likely first; the truth is missing with `error` at most.
+
+        Raises DataError as `predict_known`.
+        """
+        self.check_judging(None, error)
+        return [
+            of_set(self.classes_.tolist(), row, within)
+            for answers in self._answers(images)
+            for row, within in zip(
+                answers.probabilities, prediction_sets(self.truth, answers.probabilities, error), strict=True
+            )
+        ]
+
     def predict(self, images: Any) -> NDArray[Any]:
         """The most likely class of each image, (n,): names, or integers if the training labels were."""
         likeliest = self.predict_proba(images).argmax(axis=1)
@@ -47,21 +100,36 @@ class Predictor(ABC):
         `images`: a list of paths, PIL images, uint8 arrays or bytes, or one folder, searched recursively. Images are
         streamed, so memory does not grow with their number. Raises DataError for the first unreadable image.
         """
-        found = []
-        for batch, probabilities in self.stream(image_sources(images)):
+        return np.concatenate([answers.probabilities for answers in self._answers(images)])
+
+    def _answers(self, images: Any) -> Iterator[Answers]:
+        """Of each batch. Raises DataError for the first unreadable image, and without any."""
+        none = True
+        for batch, answers in self.stream(image_sources(images)):
             if batch.failed:
                 raise DataError(f"{batch.failed[0].reason} Leave it out; `daptune predict` skips such files.")
-            found.append(probabilities)
-        if not found:
+            none = False
+            yield answers
+        if none:
             raise DataError("expected images to predict, found none.")
-        return np.concatenate(found)
 
-    def stream(
-        self, sources: Iterable[ImageSource | Item]
-    ) -> Iterator[tuple[Decoded[NDArray[np.float32]], NDArray[np.float32]]]:
-        """Batches of images with their probabilities (b, C); `batch.failed` holds the unreadable images."""
+    def stream(self, sources: Iterable[ImageSource | Item]) -> Iterator[tuple[Decoded[NDArray[np.float32]], Answers]]:
+        """Batches of images with what is said of them; `batch.failed` holds the unreadable images."""
         for batch in decoded_batches(sources, self.preprocess, self.batch_size, scaled=self.scaled_decoding):
             if batch.indices:
-                yield batch, self.probabilities(batch.images)
+                yield batch, self.answers(batch.images)
             else:
-                yield batch, np.empty((0, len(self.classes_)), np.float32)
+                yield batch, Answers(np.empty((0, len(self.classes_)), np.float32))
+
+
+def without_statistics(option: str) -> str:
+    """The error for an option that needs statistics of known images."""
+    return (
+        f"this adapter does not say what known images look like, which {option} needs: fit a method that learns "
+        "prompts again, with --ensemble auto and two or more images of a class"
+    )
+
+
+def of_set(classes: Sequence[Any], probabilities: NDArray[np.float32], within: NDArray[np.bool_]) -> list[Any]:
+    """The classes of a prediction set `within` (C,), most likely first."""
+    return [classes[place] for place in np.argsort(-probabilities, kind="stable") if within[place]]

@@ -13,7 +13,7 @@ from daptune.cluster import RETRIES, connected
 from daptune.data.stream import Item
 from daptune.errors import DaptuneError, DataError
 from daptune.predict.predictor import Predictor
-from daptune.predict.rows import Row, batched, predict_rows
+from daptune.predict.rows import Row, Wanted, batched, predict_rows
 
 PIECE = 256  # images per task
 CPUS = 4  # per task, if every node has that many
@@ -21,7 +21,7 @@ _AHEAD = 2  # tasks submitted per task that the cluster can run at a time
 
 
 def ray_rows(
-    load: Callable[[], Predictor], images: Iterable[Item], top_k: int, *, piece: int = PIECE, gpu: bool = False
+    load: Callable[[], Predictor], images: Iterable[Item], wanted: Wanted, *, piece: int = PIECE, gpu: bool = False
 ) -> Iterator[list[Row]]:
     """The rows of each chunk, in the order of the images. `load` makes the predictor, once in each worker.
 
@@ -35,7 +35,7 @@ def ray_rows(
         begun: deque[Any] = deque()
         try:
             for part in batched(images, piece):
-                begun.append(run.remote(pickled, part, top_k))
+                begun.append(run.remote(pickled, part, wanted))
                 if len(begun) >= _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0) // cpus)):
                     yield _result(ray, begun)
             while begun:
@@ -45,8 +45,8 @@ def ray_rows(
                 ray.cancel(waiting, force=True)
 
 
-def _rows(pickled: bytes, part: list[Item], top_k: int) -> list[Row]:
-    return [row for rows in predict_rows(_predictor(pickled), part, top_k) for row in rows]
+def _rows(pickled: bytes, part: list[Item], wanted: Wanted) -> list[Row]:
+    return [row for rows in predict_rows(_predictor(pickled), part, wanted) for row in rows]
 
 
 @lru_cache(maxsize=1)  # a worker runs many tasks

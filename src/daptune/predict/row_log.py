@@ -21,7 +21,7 @@ from typing import Any, Self
 from daptune import files
 from daptune.data.stream import Item
 from daptune.errors import DataError
-from daptune.predict.rows import Format, Row, json_line, write_rows
+from daptune.predict.rows import Format, Row, Wanted, json_line, write_rows
 
 _SYNC_SECONDS = 1.0
 _ROW_LINE = b"}\n"  # end of a complete row
@@ -87,7 +87,7 @@ class RowLog:
         with open(self.folder / "rows.jsonl", "rb") as file:
             yield from map(json.loads, file)
 
-    def finish(self, form: Format, top_k: int) -> None:
+    def finish(self, form: Format, wanted: Wanted) -> None:
         """Write `out` atomically and remove the folder."""
         self._sync()
         if form == "jsonl":
@@ -95,7 +95,7 @@ class RowLog:
             os.replace(self.folder / "rows.jsonl", self.out)
         else:
             with files.replacing(self.out) as fresh:
-                write_rows(fresh, self.rows, form, top_k)
+                write_rows(fresh, self.rows, form, wanted)
             self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

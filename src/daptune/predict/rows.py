@@ -6,6 +6,7 @@ They are written as JSON lines, CSV or Parquet, a few at a time.
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.stream import Item
-from daptune.errors import extra
+from daptune.errors import DataError, extra
+from daptune.metrics import prediction_sets
 from daptune.predict.inputs import spelt
-from daptune.predict.predictor import Predictor
+from daptune.predict.predictor import Answers, Predictor, of_set
 
+UNKNOWN = "unknown"
 T = TypeVar("T")
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
@@ -25,17 +28,59 @@ _SUFFIXES: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "pa
 _GROUP = 1 << 14  # rows per Parquet row group, the only rows of the table in memory
 
 
-def predict_rows(predictor: Predictor, images: Iterable[Item], top_k: int) -> Iterator[list[Row]]:
-    """The rows of each batch, in the order of the images; only a few batches are in memory."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a row says of an image.
+
+    top_k    classes, most likely first
+    reject   the share of known images that may be called UNKNOWN; None: every image has a class
+    sets     the share of images whose prediction set may miss the truth; None: no sets
+    """
+
+    top_k: int = 1
+    reject: float | None = None
+    sets: float | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Of CSV and Parquet, without `error`."""
+        ranks = ["", *(f"_{rank}" for rank in range(2, self.top_k + 1))]
+        known = ["unknown", "known", "likeliest"] if self.reject is not None else []
+        own = [name + rank for rank in ranks for name in ("label", "probability")]
+        return ["file", *own, *known, *(["set"] if self.sets is not None else [])]
+
+
+def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -> Iterator[list[Row]]:
+    """The rows of each batch, in the order of the images; only a few batches are in memory.
+
+    Raises DataError if the predictor cannot say what is wanted.
+    """
+    predictor.check_judging(wanted.reject, wanted.sets)
     classes = predictor.classes_.tolist()
-    for batch, probabilities in predictor.stream(images):
+    if wanted.reject is not None and UNKNOWN in classes:
+        raise DataError(f"a class is called {UNKNOWN!r}, which --reject says of images of no class; rename the class")
+    for batch, answers in predictor.stream(images):
         rows: dict[int, Row] = {
             bad.index: {"file": bad.name, "error": " ".join(spelt(bad.reason).split())} for bad in batch.failed
         }
-        for index, name, values in zip(batch.indices, batch.names, probabilities, strict=True):
-            top = [{"label": label, "probability": share} for label, share in likeliest(classes, values, top_k)]
-            rows[index] = {"file": name, **top[0], **({"top": top} if top_k > 1 else {})}
+        for place, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
+            rows[index] = {"file": name, **_said(classes, answers, place, predictor.truth, wanted)}
         yield [rows[index] for index in sorted(rows)]
+
+
+def _said(classes: Sequence[Any], answers: Answers, place: int, truth: Sequence[float], wanted: Wanted) -> Row:
+    """What a row says of the image at a place of the batch."""
+    values = answers.probabilities[place]
+    top = [{"label": label, "probability": share} for label, share in likeliest(classes, values, wanted.top_k)]
+    row: Row = {**top[0], **({"top": top} if wanted.top_k > 1 else {})}
+    if wanted.reject is not None and answers.known is not None:
+        known = float(answers.known[place])
+        unknown = known <= wanted.reject
+        row |= {"unknown": unknown, "known": round(known, 4), "likeliest": row["label"]}
+        row["label"] = UNKNOWN if unknown else row["label"]
+    if wanted.sets is not None:
+        row["set"] = of_set(classes, values, prediction_sets(truth, values[None], wanted.sets)[0])
+    return row
 
 
 def likeliest(
@@ -55,17 +100,20 @@ def json_line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def line_writer(form: Format, stream: IO[str], top_k: int) -> Callable[[Row], object]:
+def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
     """A function that writes one row as a JSON line, or as CSV below a header."""
     if form == "jsonl":
         return lambda row: stream.write(json_line(row))
-    table = csv.DictWriter(stream, [*_label_columns(top_k), "error"], lineterminator="\n")
+    table = csv.DictWriter(stream, [*wanted.columns, "error"], lineterminator="\n")
     table.writeheader()
     return lambda row: table.writerow(_flat(row))
 
 
 def _flat(row: Row) -> Row:
-    found: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
+    """The columns of a row; a set is its classes separated by "|"."""
+    found: Row = {name: value for name, value in row.items() if name not in ("top", "set")}
+    if "set" in row:
+        found["set"] = "|".join(map(str, row["set"]))
     for rank, item in enumerate(row.get("top", ())[1:], start=2):
         found |= {f"{name}_{rank}": value for name, value in item.items()}
     return found
@@ -77,34 +125,36 @@ def check_parquet(name: str) -> None:
         import pyarrow.parquet  # noqa: F401
 
 
-def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, top_k: int) -> None:
+def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, wanted: Wanted) -> None:
     """Write the rows to a file. Parquet reads them twice, first to find the type of the labels."""
     if form == "parquet":
-        _write_parquet(path, rows, top_k)
+        _write_parquet(path, rows, wanted)
         return
     with open(path, "w", encoding="utf-8", newline="") as file:
-        write = line_writer(form, file, top_k)
+        write = line_writer(form, file, wanted)
         for row in rows():
             write(row)
 
 
-def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], top_k: int) -> None:
-    """Columns as in CSV: strings, doubles, and int64 for integer labels; missing values are null."""
+def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], wanted: Wanted) -> None:
+    """Columns as in CSV: strings, doubles, and int64 for integer labels; missing values are null.
+
+    Labels are strings where UNKNOWN may stand beside them.
+    """
     import pyarrow
     from pyarrow import parquet
 
-    label = next((row["label"] for row in rows() if "label" in row), "")
-    kinds = {"label": pyarrow.int64() if isinstance(label, int) else pyarrow.string(), "probability": pyarrow.float64()}
-    columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in _label_columns(top_k)]
+    label = next((row.get("likeliest", row["label"]) for row in rows() if "label" in row), "")
+    own = pyarrow.int64() if isinstance(label, int) else pyarrow.string()
+    kinds = {"label": own if wanted.reject is None else pyarrow.string(), "probability": pyarrow.float64()}
+    kinds |= {"unknown": pyarrow.bool_(), "known": pyarrow.float64(), "likeliest": own}
+    columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in wanted.columns]
     schema = pyarrow.schema([*columns, ("error", pyarrow.string())])
     with parquet.ParquetWriter(path, schema) as writer:
         for group in batched(map(_flat, rows()), _GROUP):
+            if wanted.reject is not None:
+                group = [row | {"label": str(row["label"])} if "label" in row else row for row in group]
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
-
-
-def _label_columns(top_k: int) -> list[str]:
-    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
-    return ["file", *(name + rank for rank in ranks for name in ("label", "probability"))]
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:

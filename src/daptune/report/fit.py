@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
 from daptune.bench.measure import evenly
+from daptune.calibration import scaled
 from daptune.data.cache import Decoder
 from daptune.data.fewshot import sample_fewshot
 from daptune.data.heldout import CHECK_ALL, choose_split, draw_readable, hold_out, read_images
@@ -26,6 +27,7 @@ from daptune.report.fit_tables import (
     recorded_class_table,
     scores_table,
     settings_table,
+    sure_table,
     words_table,
 )
 from daptune.report.html import tag
@@ -36,6 +38,9 @@ from daptune.report.thumbnails import gallery
 from daptune.train import History
 
 MOST_PICTURES = 12  # maximum number of thumbnails in a gallery
+REJECT, ERROR = 0.05, 0.1
+"""The shares of `predict --reject` and `--sets` that are measured."""
+MIN_SHARE = float(np.finfo(np.float32).tiny)
 Note = Callable[[str], object]
 
 
@@ -115,7 +120,8 @@ def fit_page(
         sections.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
     sections += _classes(record, scored)
     if scored is not None:
-        sections.append(_calibration(scored))
+        sections.append(_calibration(scored, record))
+        sections += _sure(scored)
         sections.append(_mistakes(scored, record.class_names))
     if method is not None and images is not None:
         if images.train is not None and baseline is not None:
@@ -148,7 +154,11 @@ def _score(
 ) -> Scored:
     found = measure_beside(baseline, method, table, temperature=temperature, batch_size=batch_size, decoder=decoder)
     exact = {name: row.probabilities.astype(np.float64) for name, row in found.items()}
-    return Scored(table, {name: Measured(p / p.sum(axis=1, keepdims=True), table.labels) for name, p in exact.items()})
+    rows = {
+        name: replace(found[name], probabilities=p / p.sum(axis=1, keepdims=True), labels=table.labels)
+        for name, p in exact.items()
+    }
+    return Scored(table, rows)
 
 
 def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
@@ -164,13 +174,31 @@ def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:
     return [Section("classes", "By class", figures=figures, caption=caption, tables=tables)]
 
 
-def _calibration(scored: Scored) -> Section:
+def _calibration(scored: Scored, record: AdapterRecord) -> Section:
     text = (
         "Accuracy by confidence of the prediction. On the dashed line, confidence equals accuracy; below it, "
         "predictions are overconfident. Larger points are more images. The expected calibration error (ECE, 15 bins) "
         "is the mean length of the orange lines, weighted by images."
     )
+    if record.temperature != 1:
+        p = scaled(np.log(np.maximum(scored.learned.probabilities, MIN_SHARE)), 1 / record.temperature)
+        plain = metrics.expected_calibration_error(scored.learned.labels, p)
+        text += (
+            f" The temperature of the adapter, {record.temperature:.2f}, changes that of {record.method} on these "
+            f"images from {100 * plain:.1f} to {100 * scored.learned.calibration_error:.1f} points."
+        )
     return Section("calibration", "Calibration", text, figures=reliability_figures(scored.found))
+
+
+def _sure(scored: Scored) -> list[Section]:
+    """What --reject and --sets make of the images; nothing without statistics of known images."""
+    if scored.learned.known is None:
+        return []
+    text = (
+        "All images show one of the classes, so that about as many should be called unknown as --reject allows, and "
+        "sets should miss the truth about as often as --sets allows, if the images are like the training images."
+    )
+    return [Section("sure", "Unknown images and sets", text, tables=[sure_table(scored.learned, REJECT, ERROR)])]
 
 
 def _mistakes(scored: Scored, names: Sequence[str]) -> Section:

@@ -26,6 +26,17 @@ def scores_table(found: Mapping[str, Measured]) -> Table:
     return Table("scores", f"On {images} images", columns, mark_best(rows, (1, 2)))
 
 
+def sure_table(found: Measured, reject: float, error: float) -> Table:
+    """What `predict --reject` and `--sets` make of the images, all of which show a class."""
+    covered, size = found.covered(error)
+    rows = (
+        text_row(f"called unknown at --reject {reject:g}, %", share(found.turned_away(reject))),
+        text_row(f"sets hold the true class at --sets {error:g}, %", share(covered)),
+        text_row("classes in a set on average", number(size, ".1f")),
+    )
+    return Table("sure", f"On {len(found.labels)} images", ("measure", "value"), rows)
+
+
 def class_table(names: Sequence[str], found: Mapping[str, Measured]) -> Table:
     """A row per class with images, for the last of `found`, lowest recall first, compared with the first of `found`."""
     size = len(names)
@@ -102,6 +113,7 @@ def settings_table(record: AdapterRecord) -> Table:
         **{f"option {name}": value for name, value in record.method_config.items()},
         **{f"training {name}": value for name, value in record.train_config.items()},
         "ensemble": record.ensemble_text,
+        "temperature": record.temperature,
         "shots": "all" if record.shots is None else record.shots,
         "seed": record.seed,
         **{f"backbone {name}": value for name, value in record.backbone.items()},

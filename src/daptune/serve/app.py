@@ -26,15 +26,17 @@ def make_app(
     limits: Limits | None = None,
     *,
     folder: Path | None = None,
+    reject: float | None = None,
     token: str | None = None,
 ) -> FastAPI:
     """The application for an engine; with a pool and a `folder`, adapters can be trained and added.
 
-    `app.state.context` is the shared state of the routes. For `token` see `daptune.serve.guard`.
+    `app.state.context` is the shared state of the routes. `reject` is the default of requests, for adapters that
+    judge (`Served.judges`). For `token` see `daptune.serve.guard`.
     """
     limits, counters = limits or Limits(), Counters()
     pool = None if isinstance(engine, OnnxEngine) else engine
-    context = Context(engine, limits, counters, Batcher(engine.run, limits, counters), folder, pool)
+    context = Context(engine, limits, counters, Batcher(engine.run, limits, counters), reject or 0, folder, pool)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from daptune.serve.counters import Counters
-from daptune.serve.engine import Probabilities, Served
+from daptune.serve.engine import Answer, Served
 from daptune.serve.limits import Limits, Refused
 
-Run = Callable[[Sequence[Any], Sequence[Any]], list[Probabilities | Exception]]
+Run = Callable[[Sequence[Any], Sequence[Any]], list[Answer | Exception]]
 
 
 @dataclass(eq=False)
 class Waiting:
     served: Served
     image: Any
-    answer: asyncio.Future[Probabilities]
+    answer: asyncio.Future[Answer]
     arrived: float
 
 
@@ -60,8 +60,8 @@ class Batcher:
         finally:
             self._hold(-images)
 
-    async def classify(self, served: Sequence[Served], images: Sequence[Any]) -> list[Probabilities]:
-        """Probabilities of each image by the adapter at the same position; reserve `room` first.
+    async def classify(self, served: Sequence[Served], images: Sequence[Any]) -> list[Answer]:
+        """Answers to each image by the adapter at the same position; reserve `room` first.
 
         Raises the first error of the engine. On an error or cancellation, waiting images leave the queue.
         """
@@ -125,7 +125,7 @@ class Batcher:
     async def _run_batch(self, batch: list[Waiting]) -> None:
         began = time.monotonic()
         served, images = [job.served for job in batch], [job.image for job in batch]
-        answers: Sequence[Probabilities | Exception]
+        answers: Sequence[Answer | Exception]
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, served, images)
         except Exception as error:  # the requests of this batch fail; later batches still run

@@ -30,12 +30,16 @@ NO_FOLDER = "this server has no folder to write to; start it with one: daptune s
 
 @dataclass
 class Context:
-    """pool: the engine if it serves adapters, otherwise None. trainer: None without a pool and a folder."""
+    """pool: the engine if it serves adapters, otherwise None. trainer: None without a pool and a folder.
+
+    reject: the default of requests; 0: none
+    """
 
     engine: Engine
     limits: Limits
     counters: Counters
     batcher: Batcher
+    reject: float = 0
     folder: Path | None = None
     pool: "AdapterPool | None" = None
     trainer: "Trainer | None" = None

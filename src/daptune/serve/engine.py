@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     from daptune.serve.pool import AdapterPool
 
 Pixels = NDArray[np.uint8]  # an image in the queue: resized and cropped, (R, R, 3)
-Probabilities = NDArray[np.float32]  # (C,), in the order of the classes
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """probabilities (C,) in the order of the classes; known: p value among known images, None without statistics."""
+
+    probabilities: NDArray[np.float32]
+    known: float | None = None
+
+    @classmethod
+    def of(cls, probabilities: NDArray[np.float32], known: NDArray[np.float64] | None) -> "list[Answer]":
+        """The answers of a batch: (B, C), (B,)."""
+        every = [None] * len(probabilities) if known is None else known.tolist()
+        return [cls(*pair) for pair in zip(probabilities, every, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,8 @@ class AdapterInfo:
     """Whether it shares batches with other adapters."""
     loaded: bool
     """Whether it is in memory."""
+    known_images: int = 0
+    """Images that new ones are compared with for `reject`, 255 at most; 0: `reject` is refused."""
     taught: bool = False
     """Whether it was trained on this server, which keeps its training images."""
     shots: int | None = None
@@ -42,6 +57,8 @@ class Served:
     preprocess: Preprocess
     batch_key: Hashable
     """Images of classifiers with equal keys can share a call of the engine's `run`."""
+    judges: bool
+    """Whether `Answer.known` is a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +78,19 @@ class OnnxEngine:
         self._models: dict[str, ServedModel] = {}
         for name, path in files.items():
             model = OnnxClassifier(path)
-            self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), model)
+            judges = bool(model.metadata.similarity)
+            self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), judges, model)
 
     def adapters(self) -> list[AdapterInfo]:
         return [
-            AdapterInfo(name=name, method="onnx", classes=list(each.classes), shared=False, loaded=True)
+            AdapterInfo(
+                name=name,
+                method="onnx",
+                classes=list(each.classes),
+                shared=False,
+                loaded=True,
+                known_images=len(each.model.metadata.similarity),
+            )
             for name, each in sorted(self._models.items())
         ]
 
@@ -81,10 +106,11 @@ class OnnxEngine:
             raise Refused(422, "an exported model has no text tower for zero-shot; serve the adapter itself.")
         return self._models[name]
 
-    def run(self, served: Sequence[ServedModel], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """Probabilities of each image by the one model that all entries of `served` share."""
+    def run(self, served: Sequence[ServedModel], images: Sequence[Pixels]) -> list[Answer | Exception]:
+        """Answers to each image by the one model that all entries of `served` share."""
         model = served[0].model
-        return list(model.probabilities(model.preprocess.normalized(np.stack(images))))
+        found = model.answers(model.preprocess.normalized(np.stack(images)))
+        return [*Answer.of(found.probabilities, found.known)]
 
 
 Engine: TypeAlias = Union["AdapterPool", OnnxEngine]  # `open` is called from any thread, `run` from one thread

@@ -20,7 +20,7 @@ from daptune.adapter.store import load_adapter
 from daptune.clip.backbone import Backbone
 from daptune.errors import AdapterError, DaptuneError
 from daptune.methods import METHODS, Method
-from daptune.serve.engine import AdapterInfo, Pixels, Probabilities, Served
+from daptune.serve.engine import AdapterInfo, Answer, Pixels, Served
 from daptune.serve.limits import IMAGES_SUFFIX, Refused
 
 
@@ -86,6 +86,7 @@ class AdapterPool:
                 classes=_classes(record),
                 shared=METHODS[record.method].shares_image_tower,
                 loaded=(name, False) in loaded,
+                known_images=len(record.ensemble.get("similarity", ())),
                 taught=folder.with_name(folder.name + IMAGES_SUFFIX).is_dir(),
                 shots=record.shots,
                 metrics=record.metrics,
@@ -117,8 +118,8 @@ class AdapterPool:
                     self._loaded.popitem(last=False)
             return fresh
 
-    def run(self, served: Sequence[Loaded], images: Sequence[Pixels]) -> list[Probabilities | Exception]:
-        """Probabilities of each image by the adapter at the same position; all must have the same `batch_key`.
+    def run(self, served: Sequence[Loaded], images: Sequence[Pixels]) -> list[Answer | Exception]:
+        """Answers to each image by the adapter at the same position; all must have the same `batch_key`.
 
         To be called from one thread. An adapter that fails does not affect the results of the others.
         """
@@ -126,14 +127,17 @@ class AdapterPool:
         rows: dict[Loaded, list[int]] = {}
         for place, each in enumerate(served):
             rows.setdefault(each, []).append(place)
-        results: dict[int, Probabilities | Exception] = {}
+        results: dict[int, Answer | Exception] = {}
         with torch.inference_mode():
             seen = self._encode(served, pixels, same=len(rows) == 1)
             for each, places in rows.items():
                 try:
-                    logits = each.method.answer(seen[places]).float()
-                    found = list((logits / each.temperature).softmax(dim=-1).cpu().numpy())
-                    results |= zip(places, found, strict=True)
+                    own, ensemble = seen[places], each.method.ensemble
+                    own = own if ensemble is None else each.method.encode(own)
+                    logits = each.method.answer(own).float()
+                    found = (logits / each.temperature).softmax(dim=-1).cpu().numpy()
+                    known = None if ensemble is None else ensemble.known(own)
+                    results |= zip(places, Answer.of(found, known), strict=True)
                 except (RuntimeError, DaptuneError) as error:
                     results |= dict.fromkeys(places, error)
         return [results[place] for place in range(len(served))]
@@ -158,7 +162,8 @@ class AdapterPool:
             prompts = method.image_prompts() if shares else None
         temperature = 1.0 if zero_shot else record.temperature
         key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)
-        return Loaded(_classes(record), self.backbone.preprocess, key, method, temperature, prompts)
+        judges = method.ensemble is not None and bool(method.ensemble.mix.similarity)
+        return Loaded(_classes(record), self.backbone.preprocess, key, judges, method, temperature, prompts)
 
     def _recall(self, key: tuple[str, bool]) -> Loaded | None:
         with self._lock:

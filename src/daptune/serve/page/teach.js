@@ -236,9 +236,9 @@ async function follow() {
   });
   if (lesson?.name !== name) return;
   await reload();
+  if (end?.type === "done") await refreshAdapters(name); // which says whether it can be not sure
   bar.hidden = true;
   words.textContent = { done: "Done. Try it below.", stopped: "Stopped.", failed: end?.error }[end?.type] ?? "The server stopped; train again when it is back.";
-  if (end?.type === "done") await refreshAdapters(name);
 }
 
 // ---- trying and correcting ----
@@ -257,7 +257,7 @@ async function tryOut(files) {
 function correctable(row, file) {
   if (row.error) return resultCard(row, file);
   const choice = el("select", { ariaLabel: "Correct class" }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
-  choice.value = row.top[1]?.label ?? row.top[0].label;
+  choice.value = (row.unknown ? row.top[0] : row.top[1] ?? row.top[0]).label;
   const button = el("button.quiet", { type: "button" }, "Add and train");
   const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "Correct class"), choice, button));
   const correct = guarded(async (label) => {

@@ -1,10 +1,12 @@
 // The tab "Try": pictures in, bars of probabilities out.
 
 import { get, part, upload } from "./api.js";
-import { bars, byId, complain, dropPlace, el, legend, onPaste, say } from "./ui.js";
+import { bars, byId, complain, dropPlace, el, legend, onPaste, percent, say } from "./ui.js";
 
 const MOST = 50; // classes asked for, so that the zero-shot bar of each shown class is among them
+const FEWEST = 9; // known pictures: with fewer, more than one of ten would be "not sure"
 let adapters = [];
+let reject = 0.05; // share of known pictures that may be "not sure", unless the server has its own
 
 export async function refreshAdapters(choose) {
   adapters = await get("/v1/adapters");
@@ -26,7 +28,9 @@ function about() {
 
 // Classifies files in portions and calls draw(row, file) for each.
 export async function classify(name, files, zeroShot, draw) {
-  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}`;
+  const known = adapters.find((each) => each.name === name)?.known_images ?? 0;
+  const share = known < FEWEST ? "" : `&reject=${Math.max(reject, 1 / (1 + known))}`; // a smaller one turns nothing away
+  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}${share}`;
   await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => draw(row, portion[place])));
 }
 
@@ -35,11 +39,18 @@ export function resultCard(row, file, ...more) {
   const view = el("img", { src: address, alt: row.file, draggable: false });
   const body = row.error
     ? el("p.wrong", {}, row.error)
-    : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
-  const found = row.error ? "not read" : String(row.top[0].label);
+    : row.unknown ? unsure(row) : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
+  const found = row.error ? "not read" : row.unknown ? "Not sure" : String(row.top[0].label);
   const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3.visually-hidden", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
   card.forget = () => { URL.revokeObjectURL(address); card.remove(); };
   return card;
+}
+
+// In place of a class that the picture likely does not show.
+function unsure({ top: [likeliest] }) {
+  return el("div.unsure", {},
+    el("p.unsure-title", {}, "Not sure"),
+    el("p.hint", {}, `Unlike the training pictures. Likeliest: ${likeliest.label}, ${percent(likeliest.probability)}`));
 }
 
 // Adds a card at the front of a list and removes the oldest ones.
@@ -49,6 +60,7 @@ export function prepend(list, card, most = 40) {
 }
 
 export async function startTry(server) {
+  reject = server.reject || reject;
   byId("zero-shot-label").hidden = !server.zero_shot;
   byId("adapter").onchange = about;
   const place = byId("try-drop");

@@ -23,6 +23,8 @@ class Info:
     zero_shot: bool
     teach: bool
     """Whether adapters can be trained and added."""
+    reject: float
+    """The share of known images that may be unknown by default; 0: none."""
     limits: dict[str, Any]
 
 
@@ -47,7 +49,8 @@ async def info(context: Shared) -> Info:
     if context.pool is not None:
         own = context.pool.backbone
         backbone = {"name": own.name, "sha256": own.sha256, "precision": own.precision}
-    return Info(__version__, backbone, context.pool is not None, context.trainer is not None, asdict(context.limits))
+    pool, teach = context.pool is not None, context.trainer is not None
+    return Info(__version__, backbone, pool, teach, context.reject, asdict(context.limits))
 
 
 @router.get("/metrics")

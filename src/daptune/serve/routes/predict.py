@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from daptune.predict.predictor import without_statistics
 from daptune.predict.rows import likeliest
 from daptune.serve.context import Shared
+from daptune.serve.engine import Answer, Served
 from daptune.serve.limits import Refused
 from daptune.serve.uploads import files_in, form_of, name_of
 
@@ -40,9 +42,15 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most likely classes of one file, or an error."""
+    """The most likely classes of one file, or an error.
+
+    unknown    whether it is unlike the known images: `top` then names classes that it likely does not show
+    known      share of known images that are as strange
+    """
 
     file: str
+    unknown: bool | None = None
+    known: float | None = None
     top: list[Guess] | None = None
     zero_shot: list[Guess] | None = None
     error: str | None = None
@@ -63,6 +71,10 @@ async def predict(
     context: Shared,
     top_k: Annotated[int, Query(ge=1, description="Classes per file, most likely first.")] = 5,
     zero_shot: Annotated[bool, Query(description="Also return the prediction of zero-shot CLIP.")] = False,
+    reject: Annotated[
+        float | None,
+        Query(ge=0, lt=1, description="Share of known images that may be `unknown`; 0: none. Default: the server's."),
+    ] = None,
 ) -> Predictions:
     """Classify one or more image files (multipart; in any field).
 
@@ -76,6 +88,7 @@ async def predict(
                 async with asyncio.timeout(limits.timeout):
                     # not in the server's thread pool, where reading an adapter would block decoding
                     served = [await asyncio.to_thread(context.engine.open, name)]
+                    share = _share(reject, context.reject, served[0])
                     if zero_shot:
                         served.append(await asyncio.to_thread(context.engine.open, name, zero_shot=True))
                     images = await context.decode(files, served[0].preprocess)
@@ -94,6 +107,23 @@ async def predict(
         if isinstance(image, Refused):
             predictions.append(Prediction(name_of(file), error=image.reason))
         else:
-            tops = [[Guess(*pair) for pair in likeliest(each.classes, next(answers), top_k)] for each in served]
-            predictions.append(Prediction(name_of(file), tops[0], tops[1] if zero_shot else None))
+            said = [next(answers) for _ in served]
+            tops = [_guesses(each, answer, top_k) for each, answer in zip(served, said, strict=True)]
+            known = said[0].known if share else None
+            unknown = None if known is None else known <= share
+            kept = None if known is None else round(known, 4)
+            predictions.append(Prediction(name_of(file), unknown, kept, tops[0], tops[1] if zero_shot else None))
     return Predictions(name, predictions)
+
+
+def _share(asked: float | None, default: float, served: Served) -> float:
+    """The share of known images that may be called unknown. Raises `Refused` 422 if it is asked of one without them."""
+    if served.judges:
+        return default if asked is None else asked
+    if asked:
+        raise Refused(422, without_statistics("reject"))
+    return 0
+
+
+def _guesses(served: Served, answer: Answer, count: int) -> list[Guess]:
+    return [Guess(*pair) for pair in likeliest(served.classes, answer.probabilities, count)]
