@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
-from daptune.calibration import CHOICES, Calibration, calibrate, scaled
+from daptune.calibration import CHOICES
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
@@ -31,11 +31,9 @@ from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight, class_weights
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, evaluate, measure, zero_shot
+from daptune.evaluate import Measured, calibrated, join_ensemble, measure
 from daptune.methods import MethodConfig, get_method, make_config, say_unreadable
-from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.methods.options import parse_options
-from daptune.methods.templates import choose_templates
 from daptune.names import ClassNames, match_names
 from daptune.predict.predictor import Answers, Predictor
 from daptune.presets import PROTOCOL_SHOTS, resolve
@@ -153,9 +151,10 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
-        if self.ensemble == "auto" and self.preset != "paper" and method.joins_ensemble:
-            self._join_ensemble(train, held)
-        self.calibration_ = None if held is None else self._calibrate(held)
+        own = self.preset != "paper"
+        if own and self.ensemble == "auto" and method.joins_ensemble:
+            join_ensemble(method, train, held, self.templates)
+        self.calibration_ = calibrated(method, held) if own and held is not None and self.calibrate == "auto" else None
         self.record_ = self._record(given, holdout)
         return self
 
@@ -259,26 +258,6 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
         return given
-
-    def _join_ensemble(self, train: ImageLoader, val: ImageLoader | None) -> None:
-        method = self.method_.eval()
-        templates = tuple(self.templates) or choose_templates()
-        w0 = zero_shot(self.backbone_, method.names, templates).text_features().double().cpu().numpy()
-        held = None if val is None else Seen.by(method, val.evaluation())
-        seen = Seen.by(method, train.evaluation())
-        method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
-
-    def _calibrate(self, val: ImageLoader) -> Calibration | None:
-        """The temperature by validation images, which also say how probable true classes are at this temperature."""
-        if self.calibrate == "none" or self.preset == "paper":
-            return None
-        seen = evaluate(self.method_, val)
-        logits = np.log(np.maximum(seen.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
-        found = calibrate(seen.labels, logits)
-        if self.method_.ensemble is not None:
-            right = scaled(logits, found.temperature)[np.arange(len(seen.labels)), seen.labels]
-            self.method_.ensemble.judge_by(right)
-        return found
 
     def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
         """The method's class, its config and the training's, validated, as `fit` uses them.

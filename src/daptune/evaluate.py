@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from daptune import metrics
+from daptune.calibration import Calibration, calibrate, scaled
 from daptune.clip.backbone import Backbone
 from daptune.clip.transfer import Transfer
 from daptune.data.cache import Decoder
@@ -21,6 +22,8 @@ from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
 from daptune.methods import Method, get_method, make_config
+from daptune.methods.ensemble import Seen, fit_ensemble
+from daptune.methods.templates import choose_templates
 from daptune.names import ClassNames
 
 BATCH = 64
@@ -211,6 +214,26 @@ def zero_shot(
     elif dataset is not None:
         options = {"dataset": dataset}
     return get_method("zero_shot")(backbone, class_names, make_config("zero_shot", options)).eval()
+
+
+def join_ensemble(method: Method, train: ImageLoader, val: ImageLoader | None, templates: Sequence[str] = ()) -> None:
+    """Give a trained method that `joins_ensemble` its ensemble: `templates` or "a photo of a {}.", and the images."""
+    method.eval()
+    templates = tuple(templates) or choose_templates()
+    w0 = zero_shot(method.backbone, method.names, templates).text_features().double().cpu().numpy()
+    held = None if val is None else Seen.by(method, val.evaluation())
+    seen = Seen.by(method, train.evaluation())
+    method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
+
+
+def calibrated(method: Method, val: ImageLoader) -> Calibration:
+    """The temperature by validation images, which also say how probable true classes are at this temperature."""
+    seen = evaluate(method, val)
+    logits = np.log(np.maximum(seen.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
+    found = calibrate(seen.labels, logits)
+    if method.ensemble is not None:
+        method.ensemble.judge_by(scaled(logits, found.temperature)[np.arange(len(seen.labels)), seen.labels])
+    return found
 
 
 def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:

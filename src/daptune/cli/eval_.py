@@ -1,12 +1,17 @@
 """`daptune eval`: an adapter on labelled images."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, percent, print_table, warnings_shown
 from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
 from daptune.errors import DataError
+
+if TYPE_CHECKING:
+    from daptune.data.table import ImageTable
+    from daptune.evaluate import Measured
 
 _RUN = RunOptions()
 
@@ -70,6 +75,18 @@ def evaluate(
         own = found.to_json(table.class_names) | judged
         emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own})
         return 0
+    _print(f"{adapter} on {len(table)} images ({name})", table, found, judged, reject, sets)
+    return 0
+
+
+def _print(
+    title: str,
+    table: "ImageTable",
+    found: "Measured",
+    judged: Mapping[str, float],
+    reject: float | None,
+    sets: float | None,
+) -> None:
     figures = [("accuracy", percent(found.accuracy)), ("macro-F1", percent(found.macro_f1))]
     figures.append(("negative log-likelihood", f"{found.nll:.3f}"))
     if reject is not None:
@@ -77,9 +94,8 @@ def evaluate(
     if sets is not None:
         size = f"{judged['set_size']:.1f} classes on average"
         figures.append((f"sets at {sets:g} hold the truth", f"{percent(judged['coverage'])}, {size}"))
-    print_table(f"{adapter} on {len(table)} images ({name})", ("measure", "value"), figures)
+    print_table(title, ("measure", "value"), figures)
     counts = table.counts()
     order = [int(place) for place in found.per_class.argsort(kind="stable") if counts[place]]
     cells = [(table.class_names[place], counts[place], percent(float(found.per_class[place]))) for place in order]
     print_table("by class, worst first", ("class", "images", "accuracy"), cells)
-    return 0
