@@ -25,6 +25,7 @@ from daptune.clip.transfer import Transfer
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.heldout import draw_readable, hold_out, read_images
+from daptune.data.labels import integer_labels, is_whole
 from daptune.data.loader import ImageLoader
 from daptune.data.sources import read_source, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
@@ -254,7 +255,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
         drawn = draw_readable(splits.train, self._shots, self.seed, splits.val if val is None else val, decoder)
         self.left_out_ = len(splits.train) - len(drawn.train)
-        given = _integer_labels(labels, names)
+        given = integer_labels(labels, names)
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
         return given
@@ -266,7 +267,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         """
         method_class = get_method(self.method)
         shots = self._shots
-        if shots is not None and (not _is_whole(shots) or shots < 1):
+        if shots is not None and (not is_whole(shots) or shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
         for name, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
             if value not in CHOICES:
@@ -274,7 +275,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if isinstance(self.templates, str):
             raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
         make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
-        if not _is_whole(self.seed) or self.seed < 0:
+        if not is_whole(self.seed) or self.seed < 0:
             raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
         if isinstance(self.backbone, str):
             resolve_name(self.backbone)
@@ -398,14 +399,3 @@ def load(
     classifier.classes_ = names if record.labels is None else np.array(record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record
     return classifier
-
-
-def _integer_labels(labels: Any, class_names: Sequence[str] | None) -> NDArray[np.int64] | None:
-    """Integer labels in the order of the classes; None if the labels are not integers."""
-    if labels is None or not all(_is_whole(label) for label in labels):
-        return None
-    return np.unique(np.asarray(labels, dtype=np.int64)) if class_names is None else np.arange(len(class_names))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ def index_labels(
     label_names contains none of them. Raises DataError, prefixed by `where`, for an unknown or invalid label.
     """
     names = None if label_names is None else check_class_names(label_names)
-    if all(isinstance(label, int | np.integer) and not isinstance(label, bool | np.bool_) for label in labels):
+    if all(map(is_whole, labels)):
         return _from_integers(np.array(labels, dtype=np.int64), names, where)
     wrong = [label for label in labels if not isinstance(label, str)]
     if wrong:
@@ -83,3 +83,15 @@ def _from_names(texts: Sequence[str], names: tuple[str, ...], where: str) -> Lab
         near = suggest(unknown, names, otherwise=few)
         raise DataError(f"{where}: {unknown!r} is not among the {len(names)} classes.{near}")
     return np.array([distinct[text] for text in texts], dtype=np.int64)
+
+
+def integer_labels(labels: Sequence[object] | None, class_names: Sequence[str] | None) -> Labels | None:
+    """Integer labels in the order of the classes, (C,); None if the labels are not integers."""
+    if labels is None or not all(map(is_whole, labels)):
+        return None
+    return np.unique(np.asarray(labels, dtype=np.int64)) if class_names is None else np.arange(len(class_names))
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer, of Python or numpy, and not a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
