@@ -225,8 +225,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     def with_classes(self, class_names: ClassNames) -> Self:
         """A new classifier with the same prompts for other classes, or for {label: name or [names]}.
 
-        Raises MethodError if the prompts depend on the old classes.
-        Statistics of the training images and the temperature belong to the old classes and are dropped.
+        Statistics of the training images and the temperature are dropped. Raises MethodError if prompts depend on the old
+        classes.
         """
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)

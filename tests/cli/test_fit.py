@@ -53,7 +53,7 @@ def test_fit_as_json(fit: Command, pictures: Path) -> None:
     assert done.json["bytes"] == sum(path.stat().st_size for path in Path("adapter").iterdir())
     assert set(done.json["held_out"]) == {"split", "images", "zero_shot", "coop alone", "coop"}
     assert done.json["ensemble"] == json.loads(Path("adapter/adapter.json").read_text())["ensemble"]
-    assert set(done.json["ensemble"]) == {"a", "factors", "templates"}
+    assert set(done.json["ensemble"]) == {"a", "factors", "templates", "similarity", "truth"}
     assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
 
 
