@@ -225,7 +225,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     def with_classes(self, class_names: ClassNames) -> Self:
         """A new classifier with the same prompts for other classes, or for {label: name or [names]}.
 
-        Drops the temperature and what is known of the training images. Raises MethodError for prompts of the old classes.
+        Drops the temperature and what is known of the training images. MethodError: prompts depend on the old classes.
         """
         check_is_fitted(self, "record_")
         method = self.method_.with_classes(class_names)

@@ -20,8 +20,8 @@ The same images, left out or of validation, say what known images look like: how
 mean, and how probable their true class is. New images are compared with them (`daptune.metrics.rank_p_values`, split
 conformal prediction): "none of these", and sets of classes that hold the truth.
 
-The constants were chosen on three tasks (`studies/ensemble.py`). Related: GDA (Wang et al., ICLR 2024, arXiv 2402.04087,
-equation 7) adds discriminant analysis to the text scores with a weight searched on validation images.
+The constants were chosen on three tasks (`studies/ensemble.py`). Related: GDA (Wang et al., ICLR 2024, arXiv
+2402.04087, equation 7) adds discriminant analysis to the text scores with a weight searched on validation images.
 """
 
 import math
