@@ -108,7 +108,8 @@ def test_identical_images_do_not_make_weights_of_rounding_errors() -> None:
 
 def test_weights_stay_within_float16() -> None:
     mix = Mix((1, 1, 1), (1, 1, 1), TEMPLATES)
-    assert Ensemble(torch.tensor([[1e30, -1e6, 3.0]]), torch.zeros(1), mix).weights.tolist() == [[65504, -65504, 3]]
+    large = torch.tensor([[1e30, -1e6, 3.0]])
+    assert Ensemble(large, torch.zeros(1), torch.zeros(0, 3), mix).weights.tolist() == [[65504, -65504, 3]]
 
 
 def test_validation_images_judge_the_learned_prompt() -> None:
@@ -211,3 +212,22 @@ def test_validation_images_say_what_known_images_look_like() -> None:
 def test_one_image_a_class_says_nothing_of_known_images() -> None:
     mix = fit_ensemble(*made_up(np.array([1, 3, 0, 2]), signal=1.0), templates=TEMPLATES).mix
     assert mix.similarity == mix.truth == ()
+
+
+def test_probabilities_at_a_temperature_take_the_place_of_those_without() -> None:
+    """Of more than are kept, the smallest, the largest, and even ranks between; the similarities stay."""
+    ensemble = fit_ensemble(*made_up(UNEVEN, signal=1.0), templates=TEMPLATES)
+    similarity, p = ensemble.mix.similarity, np.random.default_rng(0).random(600)
+    ensemble.judge_by(p)
+    ranks = [round(place * 599 / 254) for place in range(255)]
+    assert ensemble.mix.truth == tuple(np.sort(p)[ranks].round(5).tolist()) and ensemble.mix.similarity == similarity
+    z = torch.randn(5, 8)
+    known = ensemble.known(z)
+    cosines = (torch.nn.functional.normalize(z, dim=1) @ ensemble.prototypes.T).max(dim=1).values.tolist()
+    expected = [(1 + sum(other <= c for other in similarity)) / (1 + len(similarity)) for c in cosines]
+    assert known is not None and known.tolist() == expected
+
+
+def test_without_known_images_nothing_is_known() -> None:
+    ensemble = fit_ensemble(*made_up(np.array([1, 3, 0, 2]), signal=1.0), templates=TEMPLATES)
+    assert ensemble.known(torch.randn(2, 8)) is None
