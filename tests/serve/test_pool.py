@@ -83,7 +83,9 @@ def test_both_use_the_names_of_the_prompts_and_answer_with_labels(small: Backbon
         served = pool.open("named", zero_shot=zero_shot)
         (found,) = pool.run([served], [image])
         with torch.inference_mode():
-            np.testing.assert_allclose(found, reference.logits(pixels).softmax(-1)[0], atol=1e-5, rtol=0)
+            expected = reference.logits(pixels).softmax(-1)[0]
+        assert isinstance(found, Answer) and found.known is None
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5, rtol=0)
         assert list(served.classes) == ["1", "2"]
 
 
