@@ -259,7 +259,7 @@ def test_the_ensemble_is_there_stored_and_free(
     name: str, usual: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fitted on 3, 1, 2 and 4 images of four classes: the answer is finite, comes back from the adapter bit for bit,
-    takes one pass of the image tower and, beside names and options, 2 C D + 4 C bytes."""
+    takes one pass of the image tower and, beside names and options, 4 C D + 4 C bytes."""
     labels = np.repeat(NAMES, [3, 1, 2, 4])
     images = np.random.default_rng(0).integers(0, 256, (13, 32, 32, 3), dtype=np.uint8)
     classifier = FewShotClassifier(name, usual, shots=None, train_options={"epochs": 1, "batch_size": 4})
@@ -290,5 +290,5 @@ def test_the_ensemble_is_there_stored_and_free(
     sizes = [(path / "adapter.safetensors").stat().st_size for path in (folder, plain)]
     headers = [int.from_bytes((path / "adapter.safetensors").read_bytes()[:8], "little") for path in (folder, plain)]
     classes, width = len(NAMES), usual.clip.config.embed_dim
-    assert sizes[0] - sizes[1] == 2 * classes * width + 4 * classes + headers[0] - headers[1]
-    assert headers[0] - headers[1] < 200
+    assert sizes[0] - sizes[1] == 4 * classes * width + 4 * classes + headers[0] - headers[1]
+    assert headers[0] - headers[1] < 300
