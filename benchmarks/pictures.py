@@ -115,7 +115,7 @@ def straightforward(
 
 def streamed(paths: list[Path], classifier: Any) -> torch.Tensor:
     """Probabilities (n, C) of daptune."""
-    return torch.from_numpy(np.concatenate([probabilities for _, probabilities in classifier.stream(paths)]))
+    return torch.from_numpy(np.concatenate([answers.probabilities for _, answers in classifier.stream(paths)]))
 
 
 def sides(
