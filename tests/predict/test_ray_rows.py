@@ -53,7 +53,7 @@ def doomed(folder: str) -> fakes.Fake:
                 time.sleep(300)
             return super().stream(sources)
 
-    return Fake(2, 0.02)
+    return Fake(2, 0.1)  # slow enough for both nodes to get pieces
 
 
 @pytest.mark.slow
