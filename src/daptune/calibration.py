@@ -45,9 +45,9 @@ class Calibration:
 
 def scaled(logits: ArrayLike, temperature: float) -> Floats:
     """softmax(logits / temperature), (n, C)."""
-    values = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    found: Floats = powers / powers.sum(axis=1, keepdims=True)
+    from scipy.special import softmax  # a dependency of scikit-learn
+
+    found: Floats = softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from daptune.data.labels import index_splits
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, extra
+from daptune.files import reason
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "img")
@@ -67,7 +68,9 @@ def csv_rows(path: Path, columns: str = "path,label") -> Iterator[list[str]]:
                         f"{len(row)}; put quotes around values that contain {delimiter!r}."
                     )
                 yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({reason(error)}); name a CSV file.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table ({error}); save it as CSV in UTF-8.") from None
     if width is None:
         raise DataError(f"{path.name} is empty; expected the columns {columns} and rows below.")
