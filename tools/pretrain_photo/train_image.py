@@ -77,8 +77,8 @@ def save(tower: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: 
     """Replace `image.pt` in one move, so that a kill leaves a whole file."""
     state = {"visual": tower.state_dict(), "step": step, "samples": seen, "config": SIZES}
     state["optimizers"] = [o.state_dict() for o in optimizers]
-    torch.save(state, out / "new.pt")
-    (out / "new.pt").replace(out / "image.pt")
+    torch.save(state, out / "image.new")
+    (out / "image.new").replace(out / "image.pt")
 
 
 def remaining(steps: int, began: float, options: argparse.Namespace) -> float:

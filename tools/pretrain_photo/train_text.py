@@ -99,8 +99,8 @@ def main() -> None:
         if done == first + options.steps or time.time() - saved_at > 120:
             saved_at = time.time()
             state = {"model": clip.state_dict(), "step": done, "optimizers": [o.state_dict() for o in optimizers]}
-            torch.save(state, options.out / "new.pt")
-            (options.out / "new.pt").replace(options.out / "text.pt")
+            torch.save(state, options.out / "text.new")
+            (options.out / "text.new").replace(options.out / "text.pt")
 
 
 if __name__ == "__main__":
