@@ -6,23 +6,39 @@ import numpy as np
 import pytest
 
 from daptune.bench.datasets import check_name, is_path, known_names, read_dataset
-from daptune.cli.demo import demo_tables
-from daptune.data.demo import demo_styles, extract_demo
+from daptune.cli.demo import read_tasks
+from daptune.data.demo import demo_styles
 from daptune.errors import DataError
 
 
 def test_the_demo_is_that_of_the_folders(tmp_path: Path) -> None:
-    source, *domains = demo_styles()
-    train, tests = demo_tables(extract_demo(tmp_path), source, domains)
+    (task,) = read_tasks("emoji", tmp_path)
+    train, tests = task.train, task.tests
     splits = read_dataset("demo", tmp_path)
     assert splits.train.class_names == train.class_names and splits.val is not None
     assert [Path(str(p)).read_bytes() for p in train.images] == list(splits.train.images)
     np.testing.assert_array_equal(splits.train.labels, train.labels)
-    for style in (source, *domains):
+    for style in demo_styles():
         table = read_dataset(f"demo/{style}", tmp_path).test
         assert table is not None and table.class_names == train.class_names
         np.testing.assert_array_equal(table.labels, tests[style].labels)
         assert [Path(str(p)).read_bytes() for p in tests[style].images] == list(table.images)
+
+
+def test_the_photographs_of_the_demo(tmp_path: Path) -> None:
+    """Of the official splits, 16 to learn from and 15 to measure on in each class."""
+    for task, name, classes in zip(
+        read_tasks("photographs", tmp_path), ("caltech101", "eurosat"), (20, 10), strict=True
+    ):
+        splits = read_dataset(f"demo/{name}", tmp_path)
+        assert splits.train.class_names == task.train.class_names and splits.test is not None
+        assert splits.train.counts().tolist() == [16] * classes and splits.test.counts().tolist() == [15] * classes
+        files = {
+            part: [Path(str(p)).read_bytes() for p in table.images]
+            for part, table in (("train", task.train), ("test", task.tests[name]))
+        }
+        assert files == {"train": list(splits.train.images), "test": list(splits.test.images)}
+        assert len({*files["train"], *files["test"]}) == 31 * classes, "a photograph twice"
 
 
 def test_a_folder_without_a_test_split_holds_a_fifth_out(pictures: Path) -> None:

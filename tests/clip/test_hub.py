@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daptune.clip.checkpoints import read_checkpoint
-from daptune.clip.hub import TINY, choose, hub_models, locate, pull, resolve
+from daptune.clip.hub import EMBEDDED, choose, hub_models, locate, pull, resolve
 from daptune.clip.preprocess import Preprocess
 from daptune.errors import BackboneError
 
@@ -162,7 +162,8 @@ def test_no_network(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_names() -> None:
-    assert resolve("tiny").path == TINY
+    for name in ("photo", "tiny"):
+        assert resolve(name).path == EMBEDDED[name] and (EMBEDDED[name] / "config.json").is_file()
     source = resolve("ViT-B-16/openai")
     assert (source.repo, source.activation) == ("timm/vit_base_patch16_clip_224.openai", "quick_gelu")
     assert resolve("ViT-B-16-quickgelu/openai") == source

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from daptune.adapter.record import AdapterRecord
-from daptune.clip.hub import resolve
+from daptune.clip.hub import EMBEDDED, resolve
 from daptune.errors import BackboneError
 
 PLACE = "PATH_OF_THIS_FOLDER"
@@ -70,8 +70,8 @@ def _licence(backbone: str, repo: str) -> str:
     where = "It is not part of this adapter"
     if repo:
         where += f": daptune fetches it from `{repo}` on the Hub, under the licence stated there"
-    elif backbone == "tiny":
-        where += ": it comes with daptune, under the MIT licence"
+    elif backbone in EMBEDDED:
+        where += ": it comes with daptune, under the licence in its own card"
     else:
         where += ": it was read from a file, whose licence is unknown"
     return (

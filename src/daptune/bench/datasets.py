@@ -1,4 +1,4 @@
-"""Data set name in a plan -> Splits: `demo`, `demo/<style>`, a benchmark's name, or the path of a folder."""
+"""Data set name in a plan -> Splits: `demo`, `demo/<style or set>`, a benchmark's name, or the path of a folder."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from daptune.data.benchmarks import read_benchmark
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.check import without_missing
-from daptune.data.demo import ARCHIVE, demo_styles
+from daptune.data.demo import ARCHIVE, PHOTOGRAPHS, demo_styles, photograph_sets
 from daptune.data.fewshot import split_holdout
 from daptune.data.labels import index_labels
 from daptune.data.sources import read_source
@@ -24,7 +24,7 @@ _SPLITS = {"support": "train", "validation": "val", "test": "test"}
 
 def known_names() -> list[str]:
     """All names that are not paths."""
-    return [DEMO, *(f"{DEMO}/{style}" for style in demo_styles()), *dataset_names()]
+    return [DEMO, *(f"{DEMO}/{part}" for part in (*demo_styles(), *photograph_sets())), *dataset_names()]
 
 
 def is_path(name: str) -> bool:
@@ -58,9 +58,10 @@ def read_dataset(name: str, root: Path) -> Splits:
 
 
 def _demo(style: str) -> Splits:
-    """A style of the demo pictures, read from the archive without unpacking. All have the class list of the first."""
-    source = demo_styles()[0]
-    with ZipFile(ARCHIVE) as archive:
+    """A part of the demo pictures, read from the archive without unpacking. Emoji have the class list of the first."""
+    photographs = style in photograph_sets()
+    source = style if photographs else demo_styles()[0]
+    with ZipFile(PHOTOGRAPHS if photographs else ARCHIVE) as archive:
         entries = sorted(name for name in archive.namelist() if name.count("/") == 3 and not name.endswith("/"))
         names = sorted({entry.split("/")[2] for entry in entries if entry.startswith(f"{source}/support/")})
         tables = {}

@@ -1,7 +1,7 @@
 """The commands with much work, and their help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -40,13 +40,22 @@ _TUNE = TuneOptions()
 
 
 @app.command
-def demo(*, out: Path = Path("daptune-demo"), epochs: int | None = None, seed: int = 1, json: Json = False) -> int:
-    """Learn, compare and predict on the embedded backbone and pictures: needs no download, takes about a minute.
+def demo(
+    *,
+    out: Path = Path("daptune-demo"),
+    pictures: Literal["photographs", "emoji"] = "photographs",
+    epochs: int | None = None,
+    seed: int = 1,
+    json: Json = False,
+) -> int:
+    """Learn, compare and predict on an embedded backbone and pictures: needs no download, takes about a minute.
 
     Parameters
     ----------
     out
         Folder for the pictures and the adapter.
+    pictures
+        `photographs` of Caltech101 and EuroSAT, or `emoji` in four styles.
     epochs
         Passes over the images.
     seed
@@ -54,7 +63,7 @@ def demo(*, out: Path = Path("daptune-demo"), epochs: int | None = None, seed: i
     """
     from daptune.cli.demo import run
 
-    return run(out, epochs=epochs, seed=seed, as_json=json)
+    return run(out, pictures=pictures, epochs=epochs, seed=seed, as_json=json)
 
 
 @app.command

@@ -52,7 +52,7 @@ def load_backbone(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Backbone:
-    """Load a frozen CLIP by name: `tiny`, `ViT-B-16/openai`, `hf:org/repo[@revision]`, a folder or a file (see `hub`).
+    """Load a frozen CLIP by name: `photo`, `ViT-B-16/openai`, `hf:org/repo[@revision]`, a folder or a file (see `hub`).
 
     `revision` is a branch, tag or commit of the Hub's repository, `cache_dir` the Hub's cache (default: its own).
     Raises BackboneError if it cannot be found, read or run with this precision and device.

@@ -1,6 +1,6 @@
 """Find the files of a backbone by name, in this package, on disk or on the Hugging Face Hub.
 
-    tiny                      the backbone in this package
+    photo, tiny               the backbones in this package
     ViT-B-16/openai           open_clip's architecture/tag; `hub_models.json` lists its repository on the Hub
     hf:org/repo[@revision]    any repository of the Hub in open_clip's or transformers' layout
     a folder or a file        in the formats of `checkpoints`
@@ -23,7 +23,8 @@ from ..files import read_json
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.containers import INDEX, files_of
 
-TINY = Path(__file__).with_name("tiny")
+EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
+"""The backbones in this package: one knows photographs, the other icons."""
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 _UNREACHABLE = (
@@ -59,8 +60,8 @@ def hub_models() -> dict[str, dict[str, Any]]:
 def resolve(name: str | Path, revision: str | None = None) -> Source:
     """Resolve a name without network access. Raises BackboneError with a suggestion for an unknown one."""
     text = str(name)
-    if text == "tiny":
-        return Source("tiny", path=TINY)
+    if text in EMBEDDED:
+        return Source(text, path=EMBEDDED[text])
     if match := HUB_NAME.fullmatch(text):
         if revision and match["revision"] and revision != match["revision"]:
             raise BackboneError(f"{text!r} and revision={revision!r} name different revisions: give one of them.")
@@ -87,7 +88,7 @@ def locate(name: str | Path, *, revision: str | None = None, cache_dir: Path | N
 
 
 def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
-    """Fetch a backbone or its updates from the Hub and return its folder; paths and `tiny` are returned unchanged.
+    """Fetch a backbone or its updates from the Hub and return its folder; that of a path or an embedded one as it is.
 
     Only the files needed are fetched: one layout, and no pickle if there is a safetensors file. Raises BackboneError
     as `locate`.
@@ -216,5 +217,5 @@ def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNR
 def _suggest(text: str) -> str:
     if tags := [name for name in hub_models() if name.startswith(f"{text}/")]:
         return f" Tags of {text}: {', '.join(tags)}."
-    others = "Give a name such as ViT-B-16/openai, hf:org/repo, a folder, a file, or tiny."
-    return suggest(text, ["tiny", *hub_models()], otherwise=others)
+    others = "Give a name such as ViT-B-16/openai, hf:org/repo, a folder, a file, photo or tiny."
+    return suggest(text, [*EMBEDDED, *hub_models()], otherwise=others)

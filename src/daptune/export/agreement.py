@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from daptune.classifier import FewShotClassifier
-from daptune.data.demo import ARCHIVE, demo_styles
+from daptune.data.demo import ARCHIVE, PHOTOGRAPHS, demo_styles
 from daptune.data.folders import image_files
 from daptune.data.stream import decoded_batches
 from daptune.data.table import ImageSource
@@ -19,6 +19,8 @@ from daptune.predict.onnx import OnnxClassifier
 TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
 """Minimum share of images with the same predicted class, by number format."""
 BATCHES = (1, 3, 32)  # batch sizes of the measurement; all differ from the traced one
+_DEMO = {"photo": (PHOTOGRAPHS, "caltech101/test/"), "tiny": (ARCHIVE, f"{demo_styles()[0]}/validation/")}
+"""What the embedded backbones are measured on."""
 MOST = 1_000  # maximum number of images; more would only take longer
 
 
@@ -39,11 +41,10 @@ def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list
             raise DataError(f"no image files in {folder}; name a folder with images")
         places = np.linspace(0, len(files) - 1, min(len(files), MOST)).round().astype(int)
         return [files[place] for place in places], f"images of {folder.name}"
-    if classifier.backbone_.name == "tiny":
-        style = demo_styles()[0]
-        with ZipFile(ARCHIVE) as archive:
-            names = [name for name in archive.namelist() if name.startswith(f"{style}/validation/")]
-            return [archive.read(name) for name in names], "validation pictures of the demo"
+    if known := _DEMO.get(classifier.backbone_.name):
+        archive, part = known
+        with ZipFile(archive) as packed:
+            return [packed.read(name) for name in packed.namelist() if name.startswith(part)], "pictures of the demo"
     return made_up(), "random images; use --images FOLDER for your own"
 
 

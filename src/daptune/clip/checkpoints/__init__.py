@@ -47,7 +47,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     weights = _find_weights(path) if path.is_dir() else path
     if not weights.is_file():
-        raise BackboneError(f"there is no file or folder {str(path)!r}; give a checkpoint, or a name such as tiny.")
+        raise BackboneError(f"there is no file or folder {str(path)!r}; give a checkpoint, or a name such as photo.")
     folder = weights.parent
     tensors, scripted = read_tensors(weights)
     where = str(path)
