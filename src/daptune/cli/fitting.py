@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.markup import escape
+
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import progress, shapes_text
+from daptune.cli.console import percent, print_table, progress, say, shapes_text
 from daptune.evaluate import BATCH
 from daptune.methods import Method
 from daptune.names import own_names
@@ -16,18 +18,22 @@ UNEVEN = 4
 
 
 @contextmanager
-def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterator[Callable[[Progress], None]]:
-    """A bar of losses, accuracy and time left: the `progress` of `classifier.fit`; `warn` shows what is logged."""
+def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterator[Callable[[Progress | str], None]]:
+    """A bar: `progress` (losses, accuracy, time left) and `tell` of `classifier.fit`; `warn` shows what is logged."""
     with progress(steps=False, warn=warn) as bar:
         task = bar.add_task(f"{classifier.method}: reading images", total=None, note="")
 
-        def show(state: Progress) -> None:
+        def show(state: Progress | str) -> None:
+            if isinstance(state, str):
+                bar.update(task, description=f"{classifier.method}: {state}")
+                return
+            name = classifier.method_.name
             bar.update(
                 task,
-                description=f"{classifier.method} {state.epoch}/{state.epochs}",
+                description=f"{name} {state.epoch}/{state.epochs}",
                 total=state.steps,
                 completed=state.step,
-                note=_terms(state)[: max(bar.console.width - len(classifier.method) - 28, 12)],
+                note=_terms(state)[: max(bar.console.width - len(name) - 28, 12)],
             )
 
         yield show
@@ -99,6 +105,29 @@ def names_text(names: Mapping[str, Sequence[str]]) -> str:
     """What the prompts call the first classes."""
     shown = [f"{label} is {' or '.join(own[:3])}" for label, own in list(names.items())[:3]]
     return ", ".join(shown) + (", ..." if len(names) > 3 else "")
+
+
+def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
+    """The table of a `Comparison` as JSON values; with `intervals` 95 % ones instead of standard errors."""
+    cells = []
+    for row in (row for row in found["rows"] if "accuracy" in row):
+        error, points = row["standard_error"], 100 * row["difference"]
+        if intervals:
+            low, high = (100 * end for end in row["interval"])
+            accuracy, gap = f"{percent(row['accuracy'])} ± {196 * error:.1f}", f"{points:.1f} ({low:.1f} to {high:.1f})"
+        else:
+            accuracy, gap = f"{percent(row['accuracy'])} ± {100 * error:.1f}", f"{points:.1f}"
+        if row["method"] == found["best"]:
+            gap = "best"
+        cells.append((row["method"], accuracy, gap, f"{row['nll']:.2f}", f"{row['seconds']:.1f}"))
+    kind = "95 % interval" if intervals else "standard error"
+    if cells:
+        print_table(found["measured"], ("method", f"accuracy ± {kind}", "points to the best", "nll", "seconds"), cells)
+    left_out: dict[str, list[str]] = {}
+    for row in (row for row in found["rows"] if "accuracy" not in row):
+        left_out.setdefault(row["note"], []).append(row["method"])
+    for reason, names in left_out.items():
+        say(escape(f"not tried: {', '.join(names)} ({reason})"))
 
 
 def prompt_text(method: Method) -> str:
