@@ -52,14 +52,14 @@ CANDIDATES = (
 """What is tried, in order of preference, which is also the order of the trials."""
 ERRORS = 2.0
 FOLDS = 5
-JUDGED = 200
+JUDGED = 150
 """Folds are drawn anew and tried again until there are about this many held-out predictions."""
 MOST_FITS = 10
 """... but with at most this many fits of a method."""
 CROPS = 4
 SHARE = 0.25
 """Of the time for everything, for crops."""
-FIRST_LOOK = 3
+FIRST_LOOK = 5
 """Steps of the first fit after which its time is estimated."""
 
 Floats = NDArray[np.float64]
@@ -293,12 +293,15 @@ class Trials:
             val = self._held
         elif self.val is not None:
             val = self._loader(self.val, train, training=False)
-        began = time.monotonic()
+        started = 0.0
 
         def look(state: Progress) -> None:
+            nonlocal started
+            if state.step == 1:  # it also pays for what is done once
+                started = time.monotonic()
             if state.step == FIRST_LOOK:
-                left, others = state.seconds_left, len(self._splits) - 1
-                self._check(left + others * (time.monotonic() - began + left))
+                step = (time.monotonic() - started) / (FIRST_LOOK - 1)
+                self._check(step * (state.steps * len(self._splits) - FIRST_LOOK))
 
         fit_method(method, here, train, val=val, progress=look if first else None)
         if self.ensemble and method.joins_ensemble:

@@ -271,8 +271,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         own = isinstance(self.class_names, Mapping)
         names = None if isinstance(self.class_names, Mapping) else self.class_names
         source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
-        more = {"label_names": names, "own_ids": own, "val": val, "holdout": holdout, "decoder": decoder}
-        return draw_support(source, self._shots, self.seed, **more)
+        more: dict[str, Any] = {"label_names": names, "own_ids": own, "val": val, "holdout": holdout}
+        return draw_support(source, self._shots, self.seed, decoder=decoder, **more)
 
     def trials(self, recipes: Mapping[str, Settings], drawn: Support, backbone: Backbone, **limits: Any) -> Trials:
         """The cross-validation of some methods with this classifier's settings; `limits` are fields of `Trials`."""
@@ -282,9 +282,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def loaded_backbone(self) -> Backbone:
         """The backbone, loaded unless it was given as an object."""
-        if isinstance(self.backbone, str):
-            return load_backbone(self.backbone, precision=self.precision, device=self.device)
-        return self.backbone
+        given = self.backbone
+        return load_backbone(given, precision=self.precision, device=self.device) if isinstance(given, str) else given
 
     def spoken(self, table: ImageTable) -> ClassNames:
         """What prompts call the classes of a table."""

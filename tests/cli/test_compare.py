@@ -61,7 +61,7 @@ def test_bad_input_is_one_line(daptune: Command, pictures: Path, made_up_backbon
         ("compare", "--methods", "auto"): "auto is no method to compare",
         ("compare", "--methods", ","): "no method to compare was named",
         ("compare", "--minutes", "0"): "--minutes must be above 0; found 0",
-        ("compare", "--folds", "11"): "--folds is 11, but no class has more than 10 images",
+        ("compare", "--folds", "11"): "--folds is 11, but no class has more than 8 images",
         ("compare", "--shots", "1"): "needs 2 of a class, found 1 of each",
         ("compare", "--holdout", "2"): "--holdout must be a share between 0 and 1",
         ("fit", "--minutes", "2"): "--minutes limits the choice of --method auto",
@@ -71,7 +71,7 @@ def test_bad_input_is_one_line(daptune: Command, pictures: Path, made_up_backbon
         ("tune", "--method", "auto"): "name one of them here",
     }
     for (verb, *words), expected in cases.items():
-        done = daptune(verb, pictures, "--backbone", made_up_backbone, "--holdout", "0", *words)
+        done = daptune(verb, pictures, "--backbone", made_up_backbone, *words)
         assert done.code == 2 and done.out == "", words
         errors = [line for line in done.err.splitlines() if not line.startswith("daptune: warning: ")]
         assert len(errors) == 1 and expected in errors[0], done.err
