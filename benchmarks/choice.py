@@ -17,7 +17,9 @@ import torch
 
 from benchmarks.host import ROOT, processor_name
 from benchmarks.pictures import make_pictures
-from daptune.choose import CANDIDATES, FOLDS, Row, Settings, Trials
+from daptune.choose.choice import CANDIDATES
+from daptune.choose.comparison import Row
+from daptune.choose.trials import FOLDS, Settings, Trials
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.data.sources import table_from_lists

@@ -2,10 +2,12 @@
 
     python -m studies.choice --tasks TASKS --out studies/results/choice.jsonl --task demo clothing --shots 1 4 16
 
-Prints the tables and runs what is missing. Methods that read CLIP's own features, on the features that `daptune.choose`
-makes of them; prompts, which rarely fit into its time, are left out. The choice sees the training images alone; test
-images (at most 300, drawn once) measure what it is worth. `TASKS/NAME` has train/ and test/ of class folders; a
-benchmark data set is named with `data:`, and read from $DAPTUNE_DATA.
+Runs what is missing and prints the tables. The candidates are those that read CLIP's own features, on the features that
+`daptune.choose` makes of them; prompts, which rarely fit into its time, are left out. These tables choose nothing: the
+order and the rule of `daptune.choose` were fixed before, and the trials see the training images alone. Test images (at
+most 300, drawn once) only tell what a choice is worth. The file holds the figures by method; the choices are made of
+them when the tables are printed. `TASKS/NAME` has train/ and test/ of class folders; a benchmark data set is named with
+`data:`, and read from $DAPTUNE_DATA.
 """
 
 import argparse
@@ -15,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from daptune.choose import CANDIDATES, Trials
+from daptune.choose.choice import CANDIDATES
+from daptune.choose.comparison import first_near
+from daptune.choose.trials import Trials
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data.cache import Decoder
@@ -36,7 +40,7 @@ class OnTest(Trials):
 
 
 def measure(source: object, backbone: Backbone, shots: int, seed: int) -> dict[str, Any]:
-    """Cross-validated and test figures by method, and the choice."""
+    """Cross-validated and test figures by method."""
     splits = read_source(source)
     if splits.test is None:
         raise SystemExit(f"{source} has no test images")
@@ -45,27 +49,44 @@ def measure(source: object, backbone: Backbone, shots: int, seed: int) -> dict[s
     rows = np.random.default_rng(0).choice(size, min(TESTED, size), replace=False)
     classifier, decoder = FewShotClassifier(), Decoder()
     recipes = {name: classifier.settings(name) for name in METHODS}
-    found = Trials(recipes, train, backbone, seed=seed, decoder=decoder).run()
+    trials = Trials(recipes, train, backbone, seed=seed, decoder=decoder).run().to_json()
     final = OnTest(recipes, train + splits.test.subset(np.sort(rows)), backbone, seed=seed, decoder=decoder)
     final.learned = len(train)
     tested = {row.method: {"accuracy": row.accuracy, "nll": row.nll} for row in final.run().rows}
-    return {"test": tested, "choice": found.choice()}
+    return {"test": tested, "trials": trials}
+
+
+def chosen(trials: dict[str, Any]) -> str:
+    """The method that `Comparison` chooses, from its figures; they do not depend on the order."""
+    figures = {row["method"]: row for row in trials["rows"]}
+    if trials["best"] is None:
+        return METHODS[0]
+    best = figures[trials["best"]]
+    accuracies = [figures[name]["accuracy"] for name in METHODS]
+    return METHODS[first_near(accuracies, best["accuracy"], best["standard_error"])]
 
 
 def report(results: list[dict[str, Any]]) -> str:
-    """Markdown: test accuracy by number of shots, the mean over tasks, and of the choice."""
-    lines = ["| task, shots | " + " | ".join(f"`{name}`" for name in METHODS) + " | chosen |"]
-    lines.append("|---" * (len(METHODS) + 2) + "|")
+    """Markdown: test accuracy by task and number of shots, means over seeds, and of the choice."""
+    lines = ["| task, shots (seeds) | " + " | ".join(f"`{name}`" for name in METHODS) + " | auto | it chose |"]
+    lines.append("|---" * (len(METHODS) + 3) + "|")
     for shots in sorted({row["shots"] for row in results}):
-        own = sorted((row for row in results if row["shots"] == shots), key=lambda row: (row["task"], row["seed"]))
-        for row in own:
-            cells = [f"{100 * row['test'][name]['accuracy']:.1f}" for name in METHODS]
-            lines.append(f"| {row['task']}, {shots} | " + " | ".join(cells) + f" | `{row['choice']['method']}` |")
-        means = [np.mean([row["test"][name]["accuracy"] for row in own]) for name in METHODS]
-        chosen = np.mean([row["test"][row["choice"]["method"]]["accuracy"] for row in own])
-        cells = [f"**{100 * mean:.1f}**" for mean in means]
-        lines.append(f"| **mean, {shots}** | " + " | ".join(cells) + f" | **{100 * chosen:.1f}** |")
+        means = []
+        for task in sorted({row["task"] for row in results if row["shots"] == shots}):
+            own = [row for row in results if (row["shots"], row["task"]) == (shots, task)]
+            picks = [chosen(row["trials"]) for row in own]
+            figures = [np.mean([row["test"][name]["accuracy"] for row in own]) for name in METHODS]
+            figures.append(np.mean([row["test"][name]["accuracy"] for row, name in zip(own, picks, strict=True)]))
+            means.append(figures)
+            names = ", ".join(f"`{name}`" for name in dict.fromkeys(picks))
+            lines.append(f"| {task}, {shots} ({len(own)}) | " + " | ".join(_percent(figures)) + f" | {names} |")
+        cells = [f"**{cell}**" for cell in _percent(np.mean(means, axis=0))]
+        lines.append(f"| **mean, {shots}** | " + " | ".join(cells) + " | |")
     return "\n".join(lines)
+
+
+def _percent(shares: Any) -> list[str]:
+    return [f"{100 * share:.1f}" for share in shares]
 
 
 def main() -> None:
@@ -79,10 +100,10 @@ def main() -> None:
     known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     done = {(row["task"], row["shots"], row["seed"]) for row in known}
     backbone = load_backbone("tiny", precision="fp32")
-    jobs = [(task, shots, seed) for shots in options.shots for task in options.task for seed in options.seed]
+    jobs = [(task, shots, seed) for seed in options.seed for shots in options.shots for task in options.task]
     for task, shots, seed in (job for job in jobs if job not in done):
-        source = task if task.startswith("data:") else options.tasks / task
-        known.append({"task": task, "shots": shots, "seed": seed} | measure(source, backbone, shots, seed))
+        found = measure(task if task.startswith("data:") else options.tasks / task, backbone, shots, seed)
+        known.append({"task": task, "shots": shots, "seed": seed} | found)
         with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(known[-1]) + "\n")
     print(report(known))

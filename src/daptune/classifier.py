@@ -19,7 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.calibration import CHOICES
-from daptune.choose import AUTO, CANDIDATES, Settings, Trials, check_auto, choose
+from daptune.choose.choice import AUTO, CANDIDATES, check_auto, choose
+from daptune.choose.trials import Settings, Trials
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
@@ -29,7 +30,7 @@ from daptune.data.cache import Decoder
 from daptune.data.heldout import Support, draw_support
 from daptune.data.labels import integer_labels, is_whole
 from daptune.data.loader import ImageLoader
-from daptune.data.sources import read_source, table_from_lists
+from daptune.data.sources import labelled, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight
@@ -41,15 +42,15 @@ from daptune.names import ClassNames, match_names
 from daptune.predict.predictor import Answers, Predictor
 from daptune.presets import PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
-from daptune.train.joining import weigh_classes
 from daptune.train.schedule import EPOCH_SHOTS
+from daptune.train.weighing import weigh_classes
 
 
 @dataclass(eq=False, repr=False)
 class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """A classifier of images trained on a few examples per class, by prompts of a frozen CLIP.
 
-    method          a name of `daptune.METHODS`, or "auto": chosen by cross-validation (`daptune.choose`)
+    method          a name of `daptune.METHODS`, or "auto": chosen by cross-validation (`daptune.choose.choice`)
     backbone        a name for `daptune.load_backbone`, or a loaded `Backbone`
     shots           training images per class, or "all"; None: all, and 16 with preset="paper"
     seed            random seed for the few-shot sample, the initial prompts and the order of training
@@ -302,9 +303,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         shots = self._shots
         if shots is not None and (not is_whole(shots) or shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
-        for name, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
+        for switch, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
             if value not in CHOICES:
-                raise MethodError(f"{name} must be one of {', '.join(CHOICES)}; found {value!r}")
+                raise MethodError(f"{switch} must be one of {', '.join(CHOICES)}; found {value!r}")
         if isinstance(self.templates, str):
             raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
         make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
@@ -371,16 +372,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def _labelled(self, images: Any, labels: Any) -> ImageTable:
         """Images with their classes as columns of `predict_proba`."""
-        names = self.method_.class_names
-        if labels is None:
-            splits = read_source(images, label_names=names, training=False)
-            return splits.test or splits.whole()
-        if self.record_.labels is None:
-            return table_from_lists(images, labels, label_names=names)
-        columns = {number: column for column, number in enumerate(self.record_.labels)}
-        if strange := [label for label in labels if label not in columns]:
-            raise DataError(f"label {strange[0]} is not among the {len(columns)} classes; measure on the others.")
-        return table_from_lists(images, [columns[label] for label in labels], label_names=names)
+        return labelled(images, labels, self.method_.class_names, self.record_.labels)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -398,23 +390,8 @@ def load(
 ) -> FewShotClassifier:
     """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
     adapter = load_adapter(folder, backbone, precision=precision, device=device)
-    record, training = adapter.record, adapter.record.train_config
-    if training:  # earlier adapters do not say how images were drawn: in whole passes
-        training = {"sampling": "shuffled", "epoch_shots": None} | training
-    classifier = FewShotClassifier(
-        method=record.method,
-        backbone=record.backbone["name"],
-        shots=record.shots,
-        seed=1 if record.seed is None else record.seed,
-        method_options=record.method_config,
-        train_options=training or None,
-        ensemble="auto" if record.ensemble else "none",
-        templates=tuple(record.ensemble.get("templates", ())),
-        class_weight=record.data.get("class_weight"),
-        calibrate="auto" if "calibration" in record.metrics else "none",
-        precision=adapter.backbone.precision,
-        device=device,
-    )
+    record = adapter.record
+    classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
     names = np.array(record.class_names)
     classifier.classes_ = names if record.labels is None else np.array(record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record

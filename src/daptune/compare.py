@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from daptune.choose import AUTO, CANDIDATES, Comparison, check_limits
+from daptune.choose.choice import AUTO, CANDIDATES
+from daptune.choose.comparison import Comparison
+from daptune.choose.trials import check_limits
 from daptune.classifier import FewShotClassifier
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable

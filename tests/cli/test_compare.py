@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from daptune.choose import CANDIDATES
+from daptune.choose.choice import CANDIDATES
 
 from .conftest import Command
 

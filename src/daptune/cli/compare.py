@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from daptune.choose import CANDIDATES
+from daptune.choose.choice import CANDIDATES
 from daptune.cli.console import emit_json, progress, say, warnings_shown
 from daptune.cli.fit import check_share, make_classifier
 from daptune.cli.fitting import print_trials
@@ -31,5 +31,6 @@ def run(folder: Path, options: CompareOptions) -> int:
         emit_json(found)
         return 0
     print_trials(found, intervals=True)
-    say("Test images were not used. Train one of them with: daptune fit FOLDER --method NAME")
+    say("Differences are image by image. Near the best: within one standard error of its accuracy.")
+    say("Test images were not used. Train one of the methods with: daptune fit FOLDER --method NAME")
     return 0

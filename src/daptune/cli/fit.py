@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 
 from daptune.adapter.record import check_target
-from daptune.choose import AUTO as CHOOSE
+from daptune.choose.choice import AUTO as CHOOSE
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
 from daptune.cli.fitting import measuring, method_card, print_trials, training_bar
@@ -32,8 +32,6 @@ from daptune.train.parallel import Ranks, joined, launch
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """Best with one image per class in docs/defaults.md."""
-SAFER = ("lp_pp", "tip_adapter")
-"""Methods that have zero-shot CLIP's own answer as a part of theirs, and no ensemble."""
 SHOWN = 3
 """Classes listed at each end."""
 
@@ -176,7 +174,7 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         advice.append("--ensemble auto" if classifier.preset != "paper" else "no --preset paper")
     elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
-    advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
+    advice.append("--method zero_shot" if classifier.method == CHOOSE else "--method auto")
     if alone and getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (

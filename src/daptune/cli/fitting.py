@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from daptune.choose.comparison import NORMAL
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import percent, print_table, progress, say, shapes_text
 from daptune.evaluate import BATCH
@@ -108,26 +109,40 @@ def names_text(names: Mapping[str, Sequence[str]]) -> str:
 
 
 def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
-    """The table of a `Comparison` as JSON values; with `intervals` 95 % ones instead of standard errors."""
+    """The table of a `Comparison` or of its choice, as JSON values; with `intervals` of 95 % and more figures."""
+    notes = {row.get("note") for row in found["rows"]}
+    if len(notes) == 1 and found["best"] is None:
+        say(f"[bold]nothing was compared[/bold]  {escape(notes.pop())}")
+        return
+    columns = ["method", "", "accuracy", "seconds"]
+    if intervals:
+        columns[3:3] = ["difference to the best", "nll"]
     cells = []
-    for row in (row for row in found["rows"] if "accuracy" in row):
-        error, points = row["standard_error"], 100 * row["difference"]
+    for row in found["rows"]:
+        if "accuracy" not in row:
+            cells.append([row["method"], _verdict(row, found)] + [""] * (len(columns) - 2))
+            continue
+        error = (NORMAL if intervals else 1) * row["standard_error"]
+        figures = [f"{percent(row['accuracy'])} ± {100 * error:.1f}"]
         if intervals:
             low, high = (100 * end for end in row["interval"])
-            accuracy, gap = f"{percent(row['accuracy'])} ± {196 * error:.1f}", f"{points:.1f} ({low:.1f} to {high:.1f})"
-        else:
-            accuracy, gap = f"{percent(row['accuracy'])} ± {100 * error:.1f}", f"{points:.1f}"
-        if row["method"] == found["best"]:
-            gap = "best"
-        cells.append((row["method"], accuracy, gap, f"{row['nll']:.2f}", f"{row['seconds']:.1f}"))
-    kind = "95 % interval" if intervals else "standard error"
-    if cells:
-        print_table(found["measured"], ("method", f"accuracy ± {kind}", "points to the best", "nll", "seconds"), cells)
-    left_out: dict[str, list[str]] = {}
-    for row in (row for row in found["rows"] if "accuracy" not in row):
-        left_out.setdefault(row["note"], []).append(row["method"])
-    for reason, names in left_out.items():
-        say(escape(f"not tried: {', '.join(names)} ({reason})"))
+            own = row["method"] == found["best"]
+            figures += ["" if own else f"{100 * row['difference']:.1f} ({low:.1f} to {high:.1f})", f"{row['nll']:.2f}"]
+        cells.append([row["method"], _verdict(row, found), *figures, f"{row['seconds']:.1f}"])
+    spread = "a 95 % interval" if intervals else "a standard error"
+    print_table(f"{found['measured']}; ± is {spread}", columns, cells, left=2)
+
+
+def _verdict(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What a row of `print_trials` is in the comparison: a word for the second column."""
+    if "accuracy" not in row:
+        return str(row["note"])
+    words = ["chosen"] if row["method"] == found.get("method") else []
+    if row["method"] == found["best"]:
+        words.append("best")
+    elif row["near"] and not words:
+        words.append("near the best")
+    return ", ".join(words)
 
 
 def prompt_text(method: Method) -> str:

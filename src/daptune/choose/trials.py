@@ -1,56 +1,34 @@
-"""Compare methods on labelled images by cross-validation, and choose one of them; never on test images.
+"""Cross-validation of methods on labelled images; never on test images.
 
 All methods see the same folds. Those that only read CLIP's own image features share one pass over the images: the
 evaluation transform and up to `CROPS` random crops. A closed-form method or a small training then takes seconds.
 Methods that learn in the image tower read the images in each fit.
-
-The rule counts the standard error. For each method, the difference to the most accurate one is taken image by image;
-among those within `ERRORS` standard errors, the first in the order of `CANDIDATES` is chosen. The first of all is the
-prior choice: with the ensemble the best on average over the tasks of docs/methods, it stands where images are too few
-to tell, and with one image a class, where none can be held out. The others follow from cheap to costly.
-
-Related: the one-standard-error rule of Breiman et al., Classification and Regression Trees (1984), section 3.4.3.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.choose.comparison import Comparison, Row
 from daptune.clip.backbone import Backbone
 from daptune.data.cache import Decoder
 from daptune.data.fewshot import stratified_folds
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
-from daptune.errors import DaptuneError, DataError, Interrupted, MethodError, TrainingError
-from daptune.evaluate import evaluate, join_ensemble
-from daptune.files import read_json, write
+from daptune.errors import DaptuneError, DataError, Interrupted
+from daptune.evaluate import Measured, evaluate, join_ensemble
 from daptune.methods import Method, MethodConfig
 from daptune.names import ClassNames
 from daptune.train import Progress, TrainConfig, fit_method
-from daptune.train.checkpoint import saving
 from daptune.train.features import MOST_BYTES, EncodedImages, EncodedPart
-from daptune.train.joining import weigh_classes
-from daptune.train.parallel import Ranks
-from daptune.train.run import check_unused
+from daptune.train.weighing import weigh_classes
 
-CHOICE = "choice.json"
-"""In the folder of a run."""
-AUTO = "auto"
-"""The name that asks for a choice where a method is named."""
-CANDIDATES = (
-    "taskres", "clip_adapter", "lp_pp", "zero_shot", "prototype", "tip_adapter", "linear_probe", "coop", "coop_vpt",
-    "dapt",
-)  # fmt: skip
-"""What is tried, in order of preference, which is also the order of the trials."""
-ERRORS = 2.0
 FOLDS = 5
 JUDGED = 150
 """Folds are drawn anew and tried again until there are about this many held-out predictions."""
@@ -60,110 +38,10 @@ CROPS = 4
 SHARE = 0.25
 """Of the time for everything, for crops."""
 FIRST_LOOK = 5
-"""Steps of the first fit after which its time is estimated."""
+"""Progress reports of the first fit after which its time is estimated, by the fastest step."""
 
-Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 Settings = tuple[type[Method], MethodConfig, TrainConfig]
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A method's held-out figures, image by image; or a note that says why there are none.
-
-    correct         (n,) share of the repeats in which the image was classified right
-    log_likelihood  (n,) mean over the repeats of log p(true class), in nats
-    seconds         of all fits and measurements, without the pass over the images that methods share
-    """
-
-    method: str
-    correct: Floats | None = None
-    log_likelihood: Floats | None = None
-    seconds: float = 0.0
-    note: str = ""
-
-    @property
-    def tried(self) -> bool:
-        return self.correct is not None
-
-    @cached_property
-    def accuracy(self) -> float:
-        """Share of held-out images that are classified right; NaN if it was not tried."""
-        return math.nan if self.correct is None else float(self.correct.mean())
-
-    @cached_property
-    def error(self) -> float:
-        """Standard error of the accuracy over images."""
-        return math.nan if self.correct is None else _standard_error(self.correct)
-
-    @cached_property
-    def nll(self) -> float:
-        """Mean negative log-likelihood of the true class, in nats."""
-        return math.nan if self.log_likelihood is None else -float(self.log_likelihood.mean())
-
-    def behind(self, best: "Row") -> tuple[float, float]:
-        """How much less accurate it is than another, over the same images: the mean and its standard error."""
-        if self.correct is None or best.correct is None:
-            return math.nan, math.nan
-        gap = best.correct - self.correct
-        return float(gap.mean()), _standard_error(gap)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The rows in the order of the trials, and how they were measured."""
-
-    rows: tuple[Row, ...]
-    how: str
-
-    @cached_property
-    def best(self) -> Row | None:
-        """The most accurate; of equals, the one with the higher likelihood. None if nothing was tried."""
-        tried = [row for row in self.rows if row.tried]
-        return max(tried, key=lambda row: (row.accuracy, -row.nll)) if tried else None
-
-    @cached_property
-    def chosen(self) -> Row:
-        """By the rule of the module: the first within `ERRORS` standard errors of the best."""
-        if self.best is None:
-            return self.rows[0]
-        for row in self.rows:
-            gap, error = row.behind(self.best)
-            if row.tried and gap <= ERRORS * error:
-                return row
-        return self.best
-
-    @property
-    def why(self) -> str:
-        """The choice and its reason, one line."""
-        name, best = self.chosen.method, self.best
-        if best is None:
-            return f"{name}: the prior choice, since no method could be tried ({self.rows[0].note})"
-        if self.chosen is best:
-            above = " and no method before it is within reach" if self.rows[0] is not best else ""
-            return f"{name}: the most accurate of those tried{above}"
-        gap, error = self.chosen.behind(best)
-        return (
-            f"{name}: first in the order of preference among those within {ERRORS:g} standard errors of the best "
-            f"({best.method}, {100 * gap:.1f} ± {100 * error:.1f} points more)"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, shares from 0 to 1; `behind` is the 95 % interval of the difference to the best."""
-        rows = []
-        for row in self.rows:
-            about: dict[str, Any] = {"method": row.method}
-            if row.tried and self.best is not None:
-                gap, error = row.behind(self.best)
-                about |= {"accuracy": row.accuracy, "standard_error": row.error, "nll": row.nll}
-                about |= {"difference": -gap, "interval": [-gap - 1.96 * error, -gap + 1.96 * error]}
-                about["seconds"] = round(row.seconds, 2)
-            rows.append(about | ({"note": row.note} if row.note else {}))
-        best = None if self.best is None else self.best.method
-        return {"measured": self.how, "best": best, "rows": rows}
-
-    def choice(self) -> dict[str, Any]:
-        """`to_json` with the chosen `method` and `why`."""
-        return {"method": self.chosen.method, "why": self.why} | self.to_json()
 
 
 @dataclass(eq=False)
@@ -230,7 +108,7 @@ class Trials:
             how += f" ({len(self.table) - judged} more are alone in their class and never held out)"
         return Comparison(rows, f"{how}; image features took {encoding:.1f} s")
 
-    def folds_of(self, count: int, repeats: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def folds_of(self, count: int, repeats: int) -> list[tuple[Rows, Rows]]:
         """Rows to train on and rows to measure on, for each fit of a method."""
         seeds = range(self.seed, self.seed + repeats)
         return [fold for seed in seeds for fold in stratified_folds(self.table, count, seed)]
@@ -255,6 +133,8 @@ class Trials:
 
     def _try(self, name: str, recipe: Settings) -> Row:
         began = time.monotonic()
+        if began >= self._until:
+            return Row(name, note="not tried: no time left")
         size = len(self.table)
         right, likely, times = np.zeros(size), np.zeros(size), np.zeros(size)
         try:
@@ -276,7 +156,7 @@ class Trials:
         rows = times > 0
         return Row(name, right[rows] / times[rows], likely[rows] / times[rows], time.monotonic() - began)
 
-    def _fit(self, recipe: Settings, rows: NDArray[np.int64], held: NDArray[np.int64], *, first: bool) -> Any:
+    def _fit(self, recipe: Settings, rows: Rows, held: Rows, *, first: bool) -> Measured:
         """Train on some rows and measure on others. Raises _TooSlow if all fits would take longer than is left."""
         method_class, config, train = recipe
         names = self.table.class_names if self.names is None else self.names
@@ -293,15 +173,13 @@ class Trials:
             val = self._held
         elif self.val is not None:
             val = self._loader(self.val, train, training=False)
-        started = 0.0
+        reports: list[tuple[int, float]] = []
 
         def look(state: Progress) -> None:
-            nonlocal started
-            if state.step == 1:  # it also pays for what is done once
-                started = time.monotonic()
-            if state.step == FIRST_LOOK:
-                step = (time.monotonic() - started) / (FIRST_LOOK - 1)
-                self._check(step * (state.steps * len(self._splits) - FIRST_LOOK))
+            reports.append((state.step, time.monotonic()))
+            if len(reports) == FIRST_LOOK:
+                fastest = min((late - soon) / (end - start) for (start, soon), (end, late) in pairwise(reports))
+                self._check(fastest * (state.steps * len(self._splits) - state.step))
 
         fit_method(method, here, train, val=val, progress=look if first else None)
         if self.ensemble and method.joins_ensemble:
@@ -311,7 +189,7 @@ class Trials:
     def _check(self, needed: float) -> None:
         left = self._until - time.monotonic()
         if needed > left:
-            raise _TooSlow(f"needs {needed:.0f} s more, {max(left, 0.0):.0f} s left")
+            raise _TooSlow(f"not tried: {needed:.0f} s needed, {max(left, 0.0):.0f} s left")
 
     def _loader(
         self, table: ImageTable, config: TrainConfig, *, training: bool, crops: int | None = None
@@ -343,44 +221,3 @@ def check_limits(minutes: float | None, folds: int | None) -> None:
         raise DataError(f"--minutes must be above 0; found {minutes:g}")
     if folds is not None and folds < 2:
         raise DataError(f"--folds must be at least 2; found {folds}")
-
-
-def choose(trials: Callable[[], Trials], run_dir: Path | None = None, *, resume: bool = False) -> dict[str, Any]:
-    """Run the trials and choose, as JSON values: `method`, `why` and the table of what was tried.
-
-    The choice is kept in `run_dir`, and taken from there where a run is resumed: another look at the clock could end
-    in another choice. Raises TrainingError for a folder that holds another run.
-    """
-    if resume and run_dir is not None and (run_dir / CHOICE).is_file():
-        return _read(run_dir / CHOICE)
-    check_unused(run_dir, resume=resume)
-    choice = trials().run().choice()
-    if run_dir is not None:
-        with saving(run_dir):
-            run_dir.mkdir(parents=True, exist_ok=True)
-            write(run_dir / CHOICE, (json.dumps(choice, indent=2) + "\n").encode())
-    return choice
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        choice: dict[str, Any] = read_json(path)
-        if choice["method"] in CANDIDATES and isinstance(choice["rows"], list):
-            return choice
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise TrainingError(f"{path} is damaged; train again in another folder, without --resume")
-
-
-def check_auto(minutes: float, method_options: object, start_from: object, preset: object) -> None:
-    """Raise DaptuneError for settings that a choice among methods cannot have."""
-    own = {"method_options (--set)": method_options, "start_from (--from)": start_from, "preset": preset}
-    if given := [name for name, value in own.items() if value]:
-        raise MethodError(f"{given[0]} belongs to one method; leave it out with method='auto', or name the method")
-    if Ranks().size > 1:
-        raise TrainingError("method='auto' chooses in one process; name a method to train with several")
-    check_limits(minutes, None)
-
-
-def _standard_error(values: Floats) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
