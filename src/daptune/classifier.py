@@ -144,12 +144,13 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.classes_ = np.array(drawn.train.class_names) if given is None else given
         self.train_table_, self.val_table_, self.left_out_ = drawn.train, drawn.val, drawn.left_out
         self.test_table_, self.test_name_ = drawn.test, drawn.test_name
+        names = self.spoken(drawn.train)  # a fault in them is told before the backbone is loaded
         backbone, self.choice_ = self.loaded_backbone(), None
         if self.method == AUTO:
             trials = partial(self.trials, recipes, drawn, backbone, decoder=decoder, tell=tell, minutes=self.minutes)
             self.choice_ = choose(trials, run_dir, resume=resume)
         method_class, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
-        method = method_class(backbone, self.spoken(drawn.train), method_config, seed=self.seed)
+        method = method_class(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
         if self.start_from is not None:
             start_from(method, self.start_from)

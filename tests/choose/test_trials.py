@@ -135,14 +135,13 @@ def test_a_fit_on_shared_features_is_the_fit_on_images(backbone: Backbone, tmp_p
         np.testing.assert_allclose(row.correct, right / 2)
 
 
-def test_noise_is_left_to_the_prior(backbone: Backbone, tmp_path: Path) -> None:
-    """Labels that say nothing: near chance, so no image is seen in training by the fit that it judges."""
+def test_labels_that_say_nothing_are_at_chance(backbone: Backbone, tmp_path: Path) -> None:
+    """No image is seen in training by the fit that it judges."""
     table = uneven(tmp_path, {"one": 14, "two": 18, "three": 22}, coloured=False)
     found = trials(table, backbone, [name for name in CANDIDATES if not name.startswith(("coop", "dapt"))]).run()
     chance = (1 / 3 * 2 / 3 / 54) ** 0.5
     for row in found.rows:
         assert abs(row.accuracy - 1 / 3) < 3 * chance, row.method
-    assert found.chosen.method in ("zero_shot", CANDIDATES[0])
 
 
 def test_zero_shot_is_not_chosen_where_words_are_of_no_use(backbone: Backbone, tmp_path: Path) -> None:

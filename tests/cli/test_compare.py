@@ -1,6 +1,7 @@
 """`daptune compare` and `daptune fit --method auto` as they are typed."""
 
 import json
+import re
 from pathlib import Path
 
 from daptune.choose.choice import CANDIDATES
@@ -16,7 +17,7 @@ def test_compare_prints_a_table_with_intervals_and_saves_nothing(
     words = ("compare", pictures, "--backbone", made_up_backbone, *QUICK, "--shots", "5")
     done = daptune(*words, "--methods", "zero_shot, prototype,linear_probe", "--folds", "3")
     assert done.code == 0, done.err
-    for text in ("3-fold cross-validation of 15 images", "accuracy ± 95 % interval", "nll", "best", "Test images were"):
+    for text in ("3-fold cross-validation of 15 images", "± is a 95 % interval", "nll", " best ", "Test images were"):
         assert text in done.out
     assert done.out.index("zero_shot") < done.out.index("prototype") < done.out.index("linear_probe")
     assert list(Path().iterdir()) == []
@@ -30,9 +31,10 @@ def test_compare_says_what_was_not_tried(daptune: Command, pictures: Path, made_
     words = ("compare", pictures, "--backbone", made_up_backbone, "--train", "epochs=100000", "--minutes", "0.2")
     done = daptune(*words, "--methods", "prototype,clip_adapter,taskres", "--shots", "4")
     assert done.code == 0, done.err
-    lines = [line for line in done.out.splitlines() if line.startswith("not tried: ")]
-    assert {line.split()[2].rstrip(",") for line in lines} <= {"clip_adapter", "taskres"} and lines
-    assert "s more" in lines[0] and "s left" in lines[0]
+    rows = [line.split(maxsplit=1) for line in done.out.splitlines() if line.strip()]
+    left_out = {name: what.strip() for name, what in (row for row in rows if len(row) == 2) if "not tried" in what}
+    assert left_out and left_out.keys() <= {"clip_adapter", "taskres"}
+    assert all(re.fullmatch(r"not tried: (\d+ s needed, \d+ s left|no time left)", what) for what in left_out.values())
 
 
 def test_fit_chooses_and_says_why(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
@@ -42,8 +44,12 @@ def test_fit_chooses_and_says_why(daptune: Command, pictures: Path, made_up_back
     record = json.loads(Path("mine/adapter.json").read_text())
     chosen = record["data"]["chosen"]
     assert record["method"] == chosen["method"] and {row["method"] for row in chosen["rows"]} == set(CANDIDATES)
-    assert "accuracy ± standard error" in done.out and f"chosen  {chosen['method']}: " in done.out
+    assert "± is a standard error" in done.out and f"chosen  {chosen['method']}, " in done.out
+    (row,) = [line for line in done.out.splitlines() if line.split()[:1] == [chosen["method"]] and "chosen" in line]
+    accuracy = next(row["accuracy"] for row in chosen["rows"] if row["method"] == chosen["method"])
+    assert f"{100 * accuracy:.1f} % ± " in row
     assert daptune("eval", "mine", pictures).code == 0
+    assert f"by cross-validation: {chosen['method']}, " in daptune("show", "mine").out
     as_json = daptune(*words, "--out", "other", "--minutes", "0.5", "--json")
     assert as_json.json["chosen"]["method"] in CANDIDATES and "held_out" in as_json.json
 
@@ -52,7 +58,9 @@ def test_fit_with_one_image_a_class(daptune: Command, pictures: Path, made_up_ba
     words = ("fit", pictures, "--backbone", made_up_backbone, "--method", "auto", "--epochs", "2", "--shots", "1")
     done = daptune(*words)
     assert done.code == 0, done.err
-    assert f"chosen  {CANDIDATES[0]}: the prior choice" in done.out and "not tried: " in done.out
+    reason = "(one image a class: none can be held out)"
+    assert f"chosen  {CANDIDATES[0]}, the first in the order of preference {reason}" in done.out
+    assert "nothing was compared" in done.out
 
 
 def test_bad_input_is_one_line(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
