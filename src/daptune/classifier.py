@@ -129,10 +129,9 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         Without labels, `images` is any source of `daptune.read_source`: a folder, a table, a data set.
         `val` is used to select the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are
         those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
-        a line on each step of the choice of a method.
-        `holdout` is the share of images that becomes `test_table_` if the source has no test split; all images are
-        then checked first (`daptune.data.heldout`), and none that is held out is trained on.
-        `decoder` shares decoded images with other passes over them.
+        a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
+        no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
+        on. `decoder` shares decoded images with other passes over them.
         Unreadable images are logged together and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
@@ -161,8 +160,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.train_config_ = train_config.resolved(steps, method.default_lr)
         if before is not None:
             before(self)
-        val = self.val_table_
-        held = None if val is None else self._loader(val, train_config, decoder, training=False)
+        held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
