@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from daptune.adapter.store import Adapter, load_adapter, save_adapter
     from daptune.classifier import FewShotClassifier, load
     from daptune.clip.backbone import Backbone, load_backbone
+    from daptune.compare import compare_methods
     from daptune.data.benchmarks import read_benchmark
     from daptune.data.sources import read_source
     from daptune.methods import METHODS
@@ -31,6 +32,7 @@ _LAZY = {
     "Backbone": "daptune.clip.backbone",
     "FewShotClassifier": "daptune.classifier",
     "TrainConfig": "daptune.train",
+    "compare_methods": "daptune.compare",
     "fit_method": "daptune.train",
     "load": "daptune.classifier",
     "load_adapter": "daptune.adapter.store",
@@ -48,6 +50,7 @@ __all__ = [
     "FewShotClassifier",
     "TrainConfig",
     "__version__",
+    "compare_methods",
     "fit_method",
     "load",
     "load_adapter",

@@ -5,7 +5,8 @@ arguments; `fit` validates and returns self; fitted attributes end in `_`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,40 +19,44 @@ from sklearn.utils.validation import check_is_fitted
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
 from daptune.calibration import CHOICES
+from daptune.choose.choice import AUTO, CANDIDATES, check_auto, choose
+from daptune.choose.trials import Settings, Trials
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
-from daptune.data.heldout import draw_readable, hold_out, read_images
+from daptune.data.heldout import Support, draw_support
 from daptune.data.labels import integer_labels, is_whole
 from daptune.data.loader import ImageLoader
-from daptune.data.sources import read_source, table_from_lists
+from daptune.data.sources import labelled, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
-from daptune.data.weights import check_class_weight, class_weights
+from daptune.data.weights import check_class_weight
 from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, calibrated, join_ensemble, measure
-from daptune.methods import MethodConfig, get_method, make_config, say_unreadable
+from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
 from daptune.predict.predictor import Answers, Predictor
 from daptune.presets import PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
+from daptune.train.weighing import weigh_classes
 
 
 @dataclass(eq=False, repr=False)
 class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """A classifier of images trained on a few examples per class, by prompts of a frozen CLIP.
 
-    method          a name of `daptune.METHODS`
+    method          a name of `daptune.METHODS`, or "auto": chosen by cross-validation (`daptune.choose.choice`)
     backbone        a name for `daptune.load_backbone`, or a loaded `Backbone`
     shots           training images per class, or "all"; None: all, and 16 with preset="paper"
     seed            random seed for the few-shot sample, the initial prompts and the order of training
     method_options  fields of the method's config, such as {"inter_weight": 1}
     train_options   fields of `TrainConfig`, such as {"epochs": 20, "lr": 0.01}
+    minutes         time limit of that choice; the training of the chosen method comes on top
     ensemble        "auto": after training, add hand-written prompts and the training images to the answer, for methods
                     whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
     templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
@@ -74,6 +79,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     classes_        labels that `predict` returns, in the order of the columns of `predict_proba`
     method_         the trained `Method`; `backbone_` its frozen CLIP
+    choice_         with method="auto" what was tried and why `method_` was chosen, as in adapter.json; else None
     train_table_    the drawn training images; `val_table_` the validation images, or None
     left_out_       number of training images that were not drawn
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
@@ -89,6 +95,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     seed: int = 1
     method_options: Mapping[str, Any] | None = None
     train_options: Mapping[str, Any] | None = None
+    minutes: float = 2.0
     ensemble: str = "auto"
     templates: Sequence[str] = ()
     class_weight: str | Mapping[Any, float] | None = None
@@ -113,6 +120,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         run_dir: Path | None = None,
         resume: bool = False,
         progress: Callable[[Progress], None] | None = None,
+        tell: Callable[[str], None] | None = None,
         before: Callable[[Self], None] | None = None,
         decoder: Decoder | None = None,
     ) -> Self:
@@ -120,35 +128,39 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
         Without labels, `images` is any source of `daptune.read_source`: a folder, a table, a data set.
         `val` is used to select the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are
-        those of `daptune.train.fit_method`; `before` is called with the classifier right before training.
-        `holdout` is the share of images that becomes `test_table_` if the source has no test split; all images are
-        then checked first (`daptune.data.heldout`), and none that is held out is trained on.
-        `decoder` shares decoded images with other passes over them.
+        those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
+        a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
+        no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
+        on. `decoder` shares decoded images with other passes over them.
         Unreadable images are logged together and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
-        method_class, method_config, train_config = self.settings()
+        recipes = self._recipes()
         decoder = Decoder(cache_dir=self.cache_dir) if decoder is None else decoder
-        given = self._draw(images, labels, val, holdout, decoder)
-        table, labelled = self.train_table_, self.train_table_.class_names
-        spoken = match_names(labelled, self.class_names) if isinstance(self.class_names, Mapping) else labelled
-        backbone = self.backbone
-        if isinstance(backbone, str):
-            backbone = load_backbone(backbone, precision=self.precision, device=self.device)
-        method = method_class(backbone, spoken, method_config, seed=self.seed)
+        drawn = self.draw(images, labels, val=val, holdout=holdout, decoder=decoder)
+        given = integer_labels(labels, None if isinstance(self.class_names, Mapping) else self.class_names)
+        self.classes_ = np.array(drawn.train.class_names) if given is None else given
+        self.train_table_, self.val_table_, self.left_out_ = drawn.train, drawn.val, drawn.left_out
+        self.test_table_, self.test_name_ = drawn.test, drawn.test_name
+        names = self.spoken(drawn.train)  # a fault in them is told before the backbone is loaded
+        backbone, self.choice_ = self.loaded_backbone(), None
+        if self.method == AUTO:
+            trials = partial(self.trials, recipes, drawn, backbone, decoder=decoder, tell=tell, minutes=self.minutes)
+            self.choice_ = choose(trials, run_dir, resume=resume)
+        method_class, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
+        method = method_class(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
-        self._weigh(method, table)
-        train = self._loader(table, train_config, decoder, training=True)
+        weigh_classes(method, self.class_weight, drawn.train)
+        train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
         if before is not None:
             before(self)
-        val = self.val_table_
-        held = None if val is None else self._loader(val, train_config, decoder, training=False)
+        held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
@@ -239,38 +251,60 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         other.method_, other.backbone_, other.record_ = method, self.backbone_, record
         return other
 
-    def _draw(
-        self, images: Any, labels: Any, val: ImageTable | None, holdout: float | None, decoder: Decoder
-    ) -> NDArray[np.int64] | None:
-        """Read the source and draw the tables of a fit; returns the labels of the classes if they are integers."""
-        spoken = isinstance(self.class_names, Mapping)
+    def _recipes(self) -> dict[str, Settings]:
+        """The settings of the method by its name, or of those that "auto" tries."""
+        if self.method != AUTO:
+            return {self.method: self.settings()}
+        check_auto(self.minutes, self.method_options, self.start_from, self.preset)
+        return {name: self.settings(name) for name in CANDIDATES}
+
+    def draw(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        val: ImageTable | None = None,
+        holdout: float | None = None,
+        decoder: Decoder,
+    ) -> Support:
+        """The images that `fit` would learn from, with the same arguments; they are decoded."""
+        own = isinstance(self.class_names, Mapping)
         names = None if isinstance(self.class_names, Mapping) else self.class_names
         source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
-        self.test_name_ = "test split"
-        if holdout is None:
-            splits = read_source(source, label_names=names, own_ids=spoken)
-        else:
-            splits = read_images(source, label_names=names, own_ids=spoken, decoder=decoder)
-            splits, self.test_name_ = hold_out(splits, holdout, self.seed, decoder)
-        drawn = draw_readable(splits.train, self._shots, self.seed, splits.val if val is None else val, decoder)
-        self.left_out_ = len(splits.train) - len(drawn.train)
-        given = integer_labels(labels, names)
-        self.classes_ = np.array(drawn.train.class_names) if given is None else given
-        self.train_table_, self.val_table_, self.test_table_ = drawn.train, drawn.val, splits.test
-        return given
+        more: dict[str, Any] = {"label_names": names, "own_ids": own, "val": val, "holdout": holdout}
+        return draw_support(source, self._shots, self.seed, decoder=decoder, **more)
 
-    def settings(self) -> tuple[type[Any], MethodConfig, TrainConfig]:
+    def trials(self, recipes: Mapping[str, Settings], drawn: Support, backbone: Backbone, **limits: Any) -> Trials:
+        """The cross-validation of some methods with this classifier's settings; `limits` are fields of `Trials`."""
+        limits |= {"names": self.spoken(drawn.train), "class_weight": self.class_weight, "templates": self.templates}
+        limits |= {"seed": self.seed, "ensemble": self.ensemble == "auto", "batch_size": self.batch_size}
+        return Trials(recipes, drawn.train, backbone, drawn.val, **limits)
+
+    def loaded_backbone(self) -> Backbone:
+        """The backbone, loaded unless it was given as an object."""
+        given = self.backbone
+        return load_backbone(given, precision=self.precision, device=self.device) if isinstance(given, str) else given
+
+    def spoken(self, table: ImageTable) -> ClassNames:
+        """What prompts call the classes of a table."""
+        given = self.class_names
+        return match_names(table.class_names, given) if isinstance(given, Mapping) else table.class_names
+
+    def settings(self, name: str | None = None) -> Settings:
         """The method's class, its config and the training's, validated, as `fit` uses them.
 
+        `name` is another method to use them for: options of a method are then the hand-written prompts alone.
         Raises DataError, MethodError, TrainingError, BackboneError or AdapterError for an unknown name or a bad value.
         """
-        method_class = get_method(self.method)
+        if name is None and self.method == AUTO:
+            raise MethodError(f"auto chooses among {', '.join(CANDIDATES)}; name one of them here")
+        method_class = get_method(self.method if name is None else name)
         shots = self._shots
         if shots is not None and (not is_whole(shots) or shots < 1):
             raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
-        for name, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
+        for switch, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
             if value not in CHOICES:
-                raise MethodError(f"{name} must be one of {', '.join(CHOICES)}; found {value!r}")
+                raise MethodError(f"{switch} must be one of {', '.join(CHOICES)}; found {value!r}")
         if isinstance(self.templates, str):
             raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
         make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
@@ -281,7 +315,10 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.dataset is not None and self.preset is None:
             raise MethodError("dataset chooses among the settings of a preset; give preset='paper' with it")
         options, training = dict(self.method_options or {}), dict(self.train_options or {})
-        if self.preset is not None:
+        if name is not None:
+            own = {option.name for option in fields(method_class.config_class)}
+            options = {"templates": tuple(self.templates)} if self.templates and "templates" in own else {}
+        elif self.preset is not None:
             dataset = None if self.dataset is None else canonical(self.dataset)
             preset = resolve(self.preset, method_class.name, shots=shots, dataset=dataset)
             fixed = preset.train if "steps" not in training else preset.train | {"epochs": None}
@@ -291,7 +328,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             training = {"sampling": sampling, "epoch_shots": EPOCH_SHOTS} | training
         training = {"seed": self.seed} | parse_options("training", TrainConfig, training, TrainingError)
         config = make_config(method_class.name, options)
-        if self.start_from is not None:
+        if self.start_from is not None and name is None:
             check_start(self.start_from, method_class.name)
         train_config = TrainConfig(**training)
         check_class_weight(self.class_weight, balanced=train_config.sampling == "balanced")
@@ -304,31 +341,15 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             return PROTOCOL_SHOTS.get(self.preset or "")
         return None if self.shots == "all" else self.shots
 
-    def _weigh(self, method: Any, table: ImageTable) -> None:
-        if self.class_weight is None:
-            return
-        if not (method.trainable or method.weighs_classes):
-            raise MethodError(f"{method.name} has no loss to weigh classes in; leave out class_weight")
-        method.class_weight = torch.from_numpy(class_weights(self.class_weight, table)).to(method.device)
-
     def _loader(self, part: ImageTable, config: TrainConfig, decoder: Decoder, *, training: bool) -> ImageLoader:
-        return ImageLoader(
-            part,
-            self.backbone_.preprocess,
-            config.batch_size if training else self.batch_size,
-            seed=self.seed,
-            augment=training,
-            shuffle=training,
-            augmentation=config.augmentation,
-            augment_on=self.backbone_.device if config.augment_on == "device" else None,
-            views=config.views,
-            sampler=config.sampler(part.labels, self.seed) if training else None,
-            decoder=decoder,
-        )
+        size = config.batch_size if training else self.batch_size
+        return config.loader(part, self.backbone_, size, seed=self.seed, training=training, decoder=decoder)
 
     def _record(self, labels: NDArray[np.int64] | None, holdout: float | None) -> AdapterRecord:
         method, table = self.method_, self.train_table_
         data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table)}
+        if self.choice_ is not None:
+            data["chosen"] = self.choice_
         if method.started_from is not None:
             data["started_from"] = method.started_from
         if holdout is not None and self.test_table_ is not None:
@@ -350,16 +371,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def _labelled(self, images: Any, labels: Any) -> ImageTable:
         """Images with their classes as columns of `predict_proba`."""
-        names = self.method_.class_names
-        if labels is None:
-            splits = read_source(images, label_names=names, training=False)
-            return splits.test or splits.whole()
-        if self.record_.labels is None:
-            return table_from_lists(images, labels, label_names=names)
-        columns = {number: column for column, number in enumerate(self.record_.labels)}
-        if strange := [label for label in labels if label not in columns]:
-            raise DataError(f"label {strange[0]} is not among the {len(columns)} classes; measure on the others.")
-        return table_from_lists(images, [columns[label] for label in labels], label_names=names)
+        return labelled(images, labels, self.method_.class_names, self.record_.labels)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -377,23 +389,8 @@ def load(
 ) -> FewShotClassifier:
     """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
     adapter = load_adapter(folder, backbone, precision=precision, device=device)
-    record, training = adapter.record, adapter.record.train_config
-    if training:  # earlier adapters do not say how images were drawn: in whole passes
-        training = {"sampling": "shuffled", "epoch_shots": None} | training
-    classifier = FewShotClassifier(
-        method=record.method,
-        backbone=record.backbone["name"],
-        shots=record.shots,
-        seed=1 if record.seed is None else record.seed,
-        method_options=record.method_config,
-        train_options=training or None,
-        ensemble="auto" if record.ensemble else "none",
-        templates=tuple(record.ensemble.get("templates", ())),
-        class_weight=record.data.get("class_weight"),
-        calibrate="auto" if "calibration" in record.metrics else "none",
-        precision=adapter.backbone.precision,
-        device=device,
-    )
+    record = adapter.record
+    classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
     names = np.array(record.class_names)
     classifier.classes_ = names if record.labels is None else np.array(record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record

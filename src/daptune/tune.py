@@ -20,6 +20,7 @@ import numpy as np
 
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import Backbone, load_backbone
+from daptune.data.fewshot import stratified_folds
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError, extra
 from daptune.files import difference, told, write
@@ -246,8 +247,6 @@ def _settings(classifier: FewShotClassifier, table: ImageTable) -> Iterator[Sett
 
 
 def _folds(table: ImageTable, folds: int, seed: int) -> Iterator[tuple[ImageTable, ImageTable]]:
-    from sklearn.model_selection import StratifiedKFold
-
     if folds < 2:
         raise DataError(f"--folds must be at least 2; found {folds}")
     counts = table.counts()
@@ -257,8 +256,7 @@ def _folds(table: ImageTable, folds: int, seed: int) -> Iterator[tuple[ImageTabl
         raise DataError(
             f"cross-validation needs 2 images of each class, found 1 of {name!r}; give more --shots, or a val/ folder"
         )
-    splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
-    for train, val in splitter.split(np.zeros(len(table)), table.labels):
+    for train, val in stratified_folds(table, min(folds, fewest), seed):
         yield table.subset(train), table.subset(val)
 
 

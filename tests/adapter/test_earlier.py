@@ -48,6 +48,20 @@ def test_the_record_is_whole() -> None:
     assert json.loads(record.to_json()) == json.loads((DATA / "dapt" / "adapter.json").read_text("utf-8"))
 
 
+def test_a_classifier_of_the_same_settings() -> None:
+    """That version drew images in whole passes, had no ensemble and set no temperature."""
+    settings = read_record(DATA / "dapt").settings
+    training = settings.pop("train_options")
+    assert (training["sampling"], training["epoch_shots"], training["epochs"]) == ("shuffled", None, 2)
+    options = settings.pop("method_options")
+    assert (options["text_tokens"], options["vision_tokens"]) == (2, 2)
+    assert settings == {
+        "method": "dapt", "backbone": "tiny", "shots": 16, "seed": 1, "ensemble": "none", "templates": (),
+        "class_weight": None, "calibrate": "none",
+    }  # fmt: skip
+    assert read_record(DATA / "tip_adapter").settings["train_options"] is None
+
+
 def test_a_run_goes_on(tmp_path: Path) -> None:
     run = Path(shutil.copytree(DATA / "run", tmp_path / "run"))
     classifier = FewShotClassifier(

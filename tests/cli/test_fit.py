@@ -71,16 +71,16 @@ def test_fit_says_when_the_tuned_method_is_below_zero_shot(
     line = done.err.splitlines()[-1]
     assert done.code == 0 and line == (
         "daptune: warning: dapt reaches 25.0 % on the held-out images, zero_shot 50.0 %: zero-shot CLIP is better "
-        "here. Try: more images of each class; --ensemble auto; --method lp_pp or tip_adapter; "
+        "here. Try: more images of each class; --ensemble auto; --method auto; "
         "a gentler start (--set context_init='a photo of a' --lr 0.001)."
     )
     assert done.out.index("macro-F1") < done.out.index("time to learn")
     found = fit(pictures, "--json", "--ensemble", "none")
     assert found.json["warning"] == line.removeprefix("daptune: warning: ") and "zero_shot" not in found.err
     warning = fit(pictures, "--json", "--preset", "paper", "--set", "context_init=a photo of a").json["warning"]
-    assert warning.endswith("Try: more images of each class; no --preset paper; --method lp_pp or tip_adapter.")
+    assert warning.endswith("Try: more images of each class; no --preset paper; --method auto.")
     warning = fit(pictures, "--json").json["warning"]  # the start matters little for an ensemble
-    assert warning.endswith("Try: more images of each class; --method lp_pp or tip_adapter.")
+    assert warning.endswith("Try: more images of each class; --method auto.")
     figures["dapt"] = 0.5
     assert fit(pictures, "--json").json["warning"] is None
     figures["zero_shot"] = 0.1
@@ -137,12 +137,15 @@ def test_fit_with_and_without_a_temperature(fit: Command, daptune: Command, tmp_
     assert done.code == 2 and "auto" in done.err and len(done.err.splitlines()) == 1
 
 
-def test_a_method_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
+def test_auto_is_not_the_advice_for_itself(fitted: FewShotClassifier) -> None:
     low, high = of_accuracy(0.2), of_accuracy(0.4)
     classifier = FewShotClassifier("lp_pp")
     classifier.method_ = METHODS["lp_pp"](fitted.backbone_, CLASSES)
     warning = below_zero_shot(classifier, {"zero_shot": high, "lp_pp": low})
-    assert warning is not None and warning.endswith("--preset paper; --method tip_adapter.")
+    assert warning is not None and warning.endswith("--preset paper; --method auto.")
+    classifier.method = "auto"
+    warning = below_zero_shot(classifier, {"zero_shot": high, "lp_pp": low})
+    assert warning is not None and warning.endswith("--method zero_shot.")
     assert below_zero_shot(classifier, {"zero_shot": low, "lp_pp": low}) is None
     assert below_zero_shot(classifier, {"lp_pp": low}) is None
     classifier.method_ = METHODS["zero_shot"](fitted.backbone_, CLASSES)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from daptune.data import DatasetItem, ImageTable, decode, read_source
+from daptune.data.sources import labelled
 from daptune.errors import DataError, MissingExtraError
 
 PNG = b"\x89PNG\r\n\x1a\n"  # enough where nothing is decoded
@@ -491,6 +492,18 @@ class TestLists:
         refuse((["1.png", "2.png"], ["a", " "]), "expected a class name, found ' '")
         refuse((["1.png", "1.png"], ["a", "b"]), "1.png is labelled both 'a' and 'b'")
         refuse((["1.png", "2.png"], [0, 2]), "integers 0 to 1 .* found 2", label_names=["a", "b"])
+
+    def test_images_to_measure_on_have_the_places_of_known_classes(self, tmp_path):
+        by_name = labelled(["1.png", "2.png", "3.png"], ["b", "c", "b"], ["c", "a", "b"])
+        assert by_name.labels.tolist() == [2, 0, 2] and by_name.class_names == ("c", "a", "b")
+        by_number = labelled(["1.png", "2.png", "3.png"], [7, 4, 7], ["x", "y"], [4, 7])
+        assert by_number.labels.tolist() == [1, 0, 1] and by_number.class_names == ("x", "y")
+        with pytest.raises(DataError, match="label 5 is not among the 2 classes"):
+            labelled(["1.png"], [5], ["x", "y"], [4, 7])
+        root = lay(tmp_path, "train/a/1.png", "train/b/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png")
+        assert names(labelled(root, None, ["b", "a"])) == [("a/3.png", "a"), ("b/4.png", "b")]
+        whole = labelled(root / "train", None, ["b", "a"])
+        assert sorted(names(whole)) == [("a/1.png", "a"), ("b/1.png", "b"), ("b/2.png", "b")]
 
 
 class TestFingerprint:

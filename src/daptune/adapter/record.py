@@ -77,6 +77,25 @@ class AdapterRecord:
         sources = zip(("hand-written prompts", "training images", "learned prompts"), self.ensemble["a"], strict=True)
         return ", ".join(f"{name} {weight:.2f}" for name, weight in sources)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of a `FewShotClassifier` like the one that made the adapter."""
+        training = self.train_config
+        if training:  # earlier adapters do not say how images were drawn: in whole passes
+            training = {"sampling": "shuffled", "epoch_shots": None} | training
+        return {
+            "method": self.method,
+            "backbone": self.backbone["name"],
+            "shots": self.shots,
+            "seed": 1 if self.seed is None else self.seed,
+            "method_options": self.method_config,
+            "train_options": training or None,
+            "ensemble": "auto" if self.ensemble else "none",
+            "templates": tuple(self.ensemble.get("templates", ())),
+            "class_weight": self.data.get("class_weight"),
+            "calibrate": "auto" if "calibration" in self.metrics else "none",
+        }
+
 
 def json_types(hint: Any) -> tuple[type, ...]:
     """JSON types of a field with this type hint, for isinstance."""

@@ -9,6 +9,7 @@ from daptune import __version__
 from daptune.cli.options import (
     Adapter,
     BenchOptions,
+    CompareOptions,
     FitOptions,
     Json,
     PredictOptions,
@@ -37,6 +38,7 @@ _PREDICT = PredictOptions()
 _REPORT = ReportOptions()
 _BENCH = BenchOptions()
 _TUNE = TuneOptions()
+_COMPARE = CompareOptions()
 
 
 @app.command
@@ -154,5 +156,21 @@ def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
         Labelled images, as for `daptune fit`.
     """
     from daptune.cli.tune import run
+
+    return run(folder, options)
+
+
+@app.command
+def compare(folder: Path, /, *, options: CompareOptions = _COMPARE) -> int:
+    """Compare methods on a folder of images by cross-validation; never on test images. Saves nothing.
+
+    `daptune fit FOLDER --method auto` makes the same comparison, chooses a method and trains it.
+
+    Parameters
+    ----------
+    folder
+        Labelled images, as for `daptune fit`.
+    """
+    from daptune.cli.compare import run
 
     return run(folder, options)

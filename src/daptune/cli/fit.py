@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from daptune.adapter.record import check_target
+from daptune.choose.choice import AUTO as CHOOSE
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
-from daptune.cli.fitting import measuring, method_card, training_bar
+from daptune.cli.fitting import measuring, method_card, print_trials, training_bar
 from daptune.cli.options import FitOptions, key_values
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
@@ -29,8 +32,6 @@ from daptune.train.parallel import Ranks, joined, launch
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """Best with one image per class in docs/defaults.md."""
-SAFER = ("lp_pp", "tip_adapter")
-"""Methods that have zero-shot CLIP's own answer as a part of theirs, and no ensemble."""
 SHOWN = 3
 """Classes listed at each end."""
 
@@ -48,8 +49,7 @@ def run(folder: Path, options: FitOptions) -> int:
 def _run(folder: Path, options: FitOptions) -> int:
     out = check_target(options.out)
     run_dir = (options.run_dir or out.with_name(out.name + ".run")).expanduser()
-    if not 0 <= options.holdout < 1:
-        raise DataError(f"--holdout must be a share between 0 and 1, such as 0.2; found {options.holdout}")
+    check_share(options.holdout)
     classifier, decoder = make_classifier(options), Decoder(cache_dir=options.cache_dir)
     fit = partial(
         classifier.fit, folder, holdout=options.holdout, run_dir=run_dir, resume=options.resume, decoder=decoder
@@ -65,12 +65,15 @@ def _run(folder: Path, options: FitOptions) -> int:
         table = ready.test_table_
         card.update(method_card(ready, "none" if table is None else f"{len(table)} images ({ready.test_name_})"))
         if not options.json:
+            if (choice := ready.choice_) is not None:
+                print_trials(choice)
+                say(f"[bold]chosen[/bold]  {escape(choice['why'])}\n")
             print_pairs(card)
         began = time.monotonic()
 
     with warnings_shown():
         with training_bar(classifier) as show:
-            fit(progress=show, before=before)
+            fit(progress=show, tell=show, before=before)
         seconds = time.monotonic() - began
         rows = _measure(classifier, options, decoder)
     _note_measured(classifier, rows, seconds, options)
@@ -79,8 +82,9 @@ def _run(folder: Path, options: FitOptions) -> int:
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
     warning = below_zero_shot(classifier, rows)
     if options.json:
-        written = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        emit_json(written | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
+        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
+        chosen = {} if classifier.choice_ is None else {"chosen": classifier.choice_}
+        emit_json(written | chosen | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:
         note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
@@ -103,17 +107,27 @@ def _run(folder: Path, options: FitOptions) -> int:
     return 0
 
 
+def check_share(holdout: float) -> None:
+    """Raise DataError unless --holdout is a share of images."""
+    if not 0 <= holdout < 1:
+        raise DataError(f"--holdout must be a share between 0 and 1, such as 0.2; found {holdout}")
+
+
 def make_classifier(options: FitOptions) -> FewShotClassifier:
     """The estimator that the options describe."""
     method_options: dict[str, Any] = dict(key_values(options.set_options))
-    if options.template and "templates" in get_method(options.method).config_class.__dataclass_fields__:
+    auto = options.method == CHOOSE
+    if not auto and options.minutes is not None:
+        raise MethodError("--minutes limits the choice of --method auto; leave it out where a method is named")
+    if not auto and options.template and "templates" in get_method(options.method).config_class.__dataclass_fields__:
         method_options["templates"] = options.template
     flags = {field.name: getattr(options, field.name, None) for field in fields(TrainConfig)}
     training = {name: value for name, value in flags.items() if value is not None} | _train_options(options)
     if options.dataset is not None and options.preset is None:
         raise MethodError("--dataset chooses among the settings of a preset; add --preset paper")
     return FewShotClassifier(
-        method=get_method(options.method).name,
+        method=CHOOSE if auto else get_method(options.method).name,
+        minutes=FewShotClassifier.minutes if options.minutes is None else options.minutes,
         backbone=options.backbone,
         class_names=None if options.names is None else read_names(options.names),
         shots=options.shots,
@@ -160,7 +174,7 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         advice.append("--ensemble auto" if classifier.preset != "paper" else "no --preset paper")
     elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
-    advice.append("--method " + " or ".join(name for name in SAFER if name != method.name))
+    advice.append("--method zero_shot" if classifier.method == CHOOSE else "--method auto")
     if alone and getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.markup import escape
+
+from daptune.choose.comparison import NORMAL
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import progress, shapes_text
+from daptune.cli.console import percent, print_table, progress, say, shapes_text
 from daptune.evaluate import BATCH
 from daptune.methods import Method
 from daptune.names import own_names
@@ -16,18 +19,22 @@ UNEVEN = 4
 
 
 @contextmanager
-def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterator[Callable[[Progress], None]]:
-    """A bar of losses, accuracy and time left: the `progress` of `classifier.fit`; `warn` shows what is logged."""
+def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterator[Callable[[Progress | str], None]]:
+    """A bar: `progress` (losses, accuracy, time left) and `tell` of `classifier.fit`; `warn` shows what is logged."""
     with progress(steps=False, warn=warn) as bar:
         task = bar.add_task(f"{classifier.method}: reading images", total=None, note="")
 
-        def show(state: Progress) -> None:
+        def show(state: Progress | str) -> None:
+            if isinstance(state, str):
+                bar.update(task, description=f"{classifier.method}: {state}")
+                return
+            name = classifier.method_.name
             bar.update(
                 task,
-                description=f"{classifier.method} {state.epoch}/{state.epochs}",
+                description=f"{name} {state.epoch}/{state.epochs}",
                 total=state.steps,
                 completed=state.step,
-                note=_terms(state)[: max(bar.console.width - len(classifier.method) - 28, 12)],
+                note=_terms(state)[: max(bar.console.width - len(name) - 28, 12)],
             )
 
         yield show
@@ -99,6 +106,43 @@ def names_text(names: Mapping[str, Sequence[str]]) -> str:
     """What the prompts call the first classes."""
     shown = [f"{label} is {' or '.join(own[:3])}" for label, own in list(names.items())[:3]]
     return ", ".join(shown) + (", ..." if len(names) > 3 else "")
+
+
+def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
+    """The table of a `Comparison` or of its choice, as JSON values; with `intervals` of 95 % and more figures."""
+    notes = {row.get("note") for row in found["rows"]}
+    if len(notes) == 1 and found["best"] is None:
+        say(f"[bold]nothing was compared[/bold]  {escape(notes.pop())}")
+        return
+    columns = ["method", "", "accuracy", "seconds"]
+    if intervals:
+        columns[3:3] = ["difference to the best", "nll"]
+    cells = []
+    for row in found["rows"]:
+        if "accuracy" not in row:
+            cells.append([row["method"], _verdict(row, found)] + [""] * (len(columns) - 2))
+            continue
+        error = (NORMAL if intervals else 1) * row["standard_error"]
+        figures = [f"{percent(row['accuracy'])} ± {100 * error:.1f}"]
+        if intervals:
+            low, high = (100 * end for end in row["interval"])
+            own = row["method"] == found["best"]
+            figures += ["" if own else f"{100 * row['difference']:.1f} ({low:.1f} to {high:.1f})", f"{row['nll']:.2f}"]
+        cells.append([row["method"], _verdict(row, found), *figures, f"{row['seconds']:.1f}"])
+    spread = "a 95 % interval" if intervals else "a standard error"
+    print_table(f"{found['measured']}; ± is {spread}", columns, cells, left=2)
+
+
+def _verdict(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What a row of `print_trials` is in the comparison: a word for the second column."""
+    if "accuracy" not in row:
+        return str(row["note"])
+    words = ["chosen"] if row["method"] == found.get("method") else []
+    if row["method"] == found["best"]:
+        words.append("best")
+    elif row["near"] and not words:
+        words.append("near the best")
+    return ", ".join(words)
 
 
 def prompt_text(method: Method) -> str:

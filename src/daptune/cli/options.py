@@ -81,7 +81,7 @@ class _SampleOptions:
     """What `daptune fit` and `daptune tune` share: the method, its sample of images, and where it runs."""
 
     method: str = "dapt"
-    """What to learn; `daptune methods` lists them."""
+    """What to learn; `daptune methods` lists them. `auto` (of `fit`): chosen by cross-validation of the images."""
     backbone: str = "tiny"
     """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
     names: NamesFile = None
@@ -111,6 +111,8 @@ class _SampleOptions:
 class FitOptions(_SampleOptions):
     """Options of `daptune fit`; fields with the name of a `TrainConfig` field go to the training."""
 
+    minutes: float | None = None
+    """With `--method auto`: time limit of the choice, 2 by default; the training of the chosen method comes on top."""
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
     class_weight: Annotated[str | None, Parameter(metavar="auto|FILE")] = None
@@ -183,6 +185,43 @@ class TuneOptions(_SampleOptions):
         """The options of `daptune fit` with the same values."""
         own = asdict(self)
         return FitOptions(**{name: own[name] for name in own if name not in ("out", "trials", "minutes", "folds")})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CompareOptions:
+    """Options of `daptune compare`: the methods, and some of `FitOptions`."""
+
+    methods: Annotated[str | None, Parameter(metavar="A,B,C")] = None
+    """Methods to compare, separated by commas; by default those that `--method auto` tries."""
+    folds: int | None = None
+    """Folds of the cross-validation; by default 5, or as many as the largest class has images."""
+    minutes: float | None = None
+    """Time limit in minutes: methods that do not fit into what is left are not tried. Default: none."""
+    backbone: str = "tiny"
+    """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
+    names: NamesFile = None
+    shots: Shots = None
+    seed: int = 1
+    """Random seed for the few-shot sample, the folds, the initial prompts and the order of training."""
+    train_options: TrainOptions = ()
+    template: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = ()
+    """Hand-written prompt, e.g. `a photo of a {}.`; repeat for more."""
+    ensemble: Literal["auto", "none"] = "auto"
+    """As in `daptune fit`."""
+    precision: Precision = "auto"
+    """Precision of the frozen CLIP; `auto` uses bf16 if the hardware supports it."""
+    device: Device = "cpu"
+    holdout: float = 0.2
+    """Share of images that `daptune fit` holds out for testing if the folder has no `test/`; not used here."""
+    cache_dir: Path | None = None
+    """Folder that keeps decoded images for later runs, 20 GB at most."""
+    json: Json = False
+
+    def for_fit(self) -> FitOptions:
+        """The options of `daptune fit` with the same values."""
+        own = asdict(self)
+        return FitOptions("auto", **{name: own[name] for name in own if name not in ("methods", "folds", "minutes")})
 
 
 @Parameter(name="*")

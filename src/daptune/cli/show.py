@@ -73,6 +73,9 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
             origin["shots"] = str(record.shots)
         if (weights := record.data.get("class_weight")) is not None:
             origin["class weights"] = weights if isinstance(weights, str) else str(weights)
+    chosen = record.data.get("chosen")
+    if isinstance(chosen, dict):
+        origin["chosen"] = f"by cross-validation: {chosen.get('why')}"
     learned = {name: shape for name, shape in record.tensors.items() if not name.startswith("ensemble.")}
     return {
         "method": record.method,

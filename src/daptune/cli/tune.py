@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, progress, say, warnings_shown
-from daptune.cli.fit import make_classifier
+from daptune.cli.fit import check_share, make_classifier
 from daptune.cli.options import FitOptions, TuneOptions
 from daptune.data.fewshot import sample_fewshot, split_holdout
 from daptune.data.sources import read_source
@@ -69,8 +69,7 @@ def run(folder: Path, limits: TuneOptions) -> int:
 def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | None]:
     """The training sample of `daptune fit` and the validation split: never test images, nor those that `fit` would
     hold out."""
-    if not 0 <= options.holdout < 1:
-        raise DataError(f"--holdout must be a share between 0 and 1, such as 0.2; found {options.holdout}")
+    check_share(options.holdout)
     splits = read_source(folder, own_ids=options.names is not None)
     train = splits.train
     if splits.test is None and options.holdout:

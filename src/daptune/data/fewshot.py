@@ -1,7 +1,8 @@
-"""Few-shot sampling as in CoOp, and the hold-out set of sources without a test split."""
+"""Few-shot sampling as in CoOp, the hold-out set of sources without a test split, and folds."""
 
 import logging
 import random
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,3 +83,19 @@ def split_holdout(table: ImageTable, fraction: float = 0.2, seed: int = 0) -> tu
         return table, None
     inside = np.isin(np.arange(len(table)), held)
     return table.subset(np.flatnonzero(~inside)), table.subset(np.flatnonzero(inside))
+
+
+def stratified_folds(table: ImageTable, folds: int, seed: int) -> list[tuple[Indices, Indices]]:
+    """Rows to train on and rows held out, `folds` times: scikit-learn's StratifiedKFold of the shuffled rows.
+
+    An image that is alone in its class is never held out, so that every class has images to train on.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    held_once = np.flatnonzero(table.counts()[table.labels] > 1)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    every = np.arange(len(table))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # not in every fold: no harm
+        parts = [held_once[held] for _, held in splitter.split(held_once, table.labels[held_once])]
+    return [(np.setdiff1d(every, held), held) for held in parts]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,45 @@ def read_images(
             name = splits.train.class_names[int(lost.argmax())]
             raise DataError(f"no training image of {name!r} can be read; replace the files.")
     return Splits.of({split: table for split, table in kept.items() if len(table)}, splits.ignored)
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """The labelled images of a fit: those to train on, to validate on and to test on, and where the last are from."""
+
+    train: ImageTable
+    val: ImageTable | None
+    test: ImageTable | None
+    test_name: str
+    left_out: int
+    """Training images that were not drawn."""
+
+
+def draw_support(
+    source: object,
+    shots: int | None,
+    seed: int,
+    *,
+    label_names: Sequence[str] | None = None,
+    own_ids: bool = False,
+    val: ImageTable | None = None,
+    holdout: float | None = None,
+    decoder: Decoder,
+) -> Support:
+    """Read a source and draw `shots` images per class from it (None: all), readable ones.
+
+    val: replaces the source's validation images. holdout: as for `hold_out`, with all images checked first; None: no
+    image is held out. Raises DataError as `read_images`.
+    """
+    name = "test split"
+    if holdout is None:
+        splits = read_source(source, label_names=label_names, own_ids=own_ids)
+    else:
+        splits = read_images(source, label_names=label_names, own_ids=own_ids, decoder=decoder)
+        splits, name = hold_out(splits, holdout, seed, decoder)
+    drawn = draw_readable(splits.train, shots, seed, splits.val if val is None else val, decoder)
+    left_out = len(splits.train) - len(drawn.train)
+    return Support(drawn.train, drawn.val, splits.test, name, left_out)
 
 
 def draw_readable(table: ImageTable, shots: int | None, seed: int, val: ImageTable | None, decoder: Decoder) -> FewShot:

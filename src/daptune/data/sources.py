@@ -100,6 +100,22 @@ def table_from_lists(
     return ImageTable(sources, indices, names, _common_folder(sources))
 
 
+def labelled(images: Any, labels: Any, class_names: Sequence[str], numbers: Sequence[int] | None = None) -> ImageTable:
+    """Images to measure on, of known classes: with `labels`, or the test images of a source, or all of it.
+
+    `numbers` are the integer labels of the classes, if these were learned from integers. Raises DataError for another.
+    """
+    if labels is None:
+        splits = read_source(images, label_names=class_names, training=False)
+        return splits.test or splits.whole()
+    if numbers is None:
+        return table_from_lists(images, labels, label_names=class_names)
+    columns = {number: column for column, number in enumerate(numbers)}
+    if strange := [label for label in labels if label not in columns]:
+        raise DataError(f"label {strange[0]} is not among the {len(columns)} classes; measure on the others.")
+    return table_from_lists(images, [columns[label] for label in labels], label_names=class_names)
+
+
 def refuse_two_labels(sources: Sequence[ImageSource], labels: Sequence[object]) -> None:
     """Raise DataError for a path with two different labels."""
     seen: dict[Path, object] = {}

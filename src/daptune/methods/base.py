@@ -229,6 +229,13 @@ class Method(nn.Module, ABC):
         return self.clip.config.embed_dim
 
     @property
+    def encodes_plainly(self) -> bool:
+        """Whether `encode` gives CLIP's own features with nothing learned in them: one pass serves all such methods."""
+        own = type(self)
+        plain = own.encode is Method.encode and own.encode_images is Method.encode_images
+        return plain and self.sees != "images" and self.image_prompts() is None
+
+    @property
     def trainable(self) -> bool:
         """Whether gradient steps train it; False for closed-form methods."""
         return any(p.requires_grad for p in self.parameters())

@@ -45,6 +45,7 @@ class LinearProbe(Method):
     accepts_new_classes = False
     uses_validation = True
     weighs_classes = True
+    sees = "features"
     config: LinearProbeConfig
     weight: Tensor
     bias: Tensor
@@ -57,9 +58,21 @@ class LinearProbe(Method):
         self.register_buffer("weight", torch.zeros(classes, width, device=self.clip.device))
         self.register_buffer("bias", torch.zeros(classes, device=self.clip.device))
 
+    @property
+    def encoded_size(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def encodes_plainly(self) -> bool:
+        return self.config.features == "projected"
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, 3, R, R) -> (B, D), or (B, W) before the projection."""
+        return self.clip.encode_image(images, projected=self.config.features == "projected")
+
     def frozen_features(self, images: Tensor) -> Tensor:
-        """f: (B, 3, R, R) -> (B, D), or (B, W) before the projection."""
-        features = self.clip.encode_image(images, projected=self.config.features == "projected")
+        """f: images or what `encode` makes of them -> (B, D) or (B, W)."""
+        features = self.encode(images)
         return F.normalize(features, dim=-1) if self.config.normalize else features
 
     def logits(self, images: Tensor) -> Tensor:

@@ -14,12 +14,17 @@ from .base import Method, SupportSet, encode_batches
 def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> tuple[Tensor, Tensor]:
     """Frozen features of all images in table order, the mean over `views` augmented views: (n, D); labels (n,).
 
-    views: 0 uses the evaluation transform. unit: normalise the feature of each view before the mean.
+    views: 0 uses the evaluation transform. unit: normalise the feature of each view before the mean. Batches that are
+    already features (B, D) are taken as they are.
     """
+
+    def encode(batch: Tensor) -> Tensor:
+        return clip.encode_image(batch) if batch.dim() == 4 else batch
+
     passes = [images.augmented_view(view) for view in range(views)] if views else [images.evaluation()]
     total, labels = torch.zeros((), device=clip.device), torch.zeros(0)
     for batches in passes:
-        features, labels = encode_batches(clip.encode_image, batches, clip.device)
+        features, labels = encode_batches(encode, batches, clip.device)
         total = total + (F.normalize(features, dim=-1) if unit else features)
     return total / len(passes), labels
 

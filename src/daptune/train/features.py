@@ -1,8 +1,10 @@
-"""Cached image features for training methods with a frozen image tower."""
+"""Cached image features for training methods with a frozen image tower; a part of them for each of several fits."""
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from daptune.clip.transfer import Transfer
@@ -30,15 +32,16 @@ class EncodedImages(ImageLoader):
             labels = torch.from_numpy(self.table.labels)[chosen]
             if self.augment:  # a sampler may mix views in an epoch
                 pairs = zip(chosen.tolist(), seen.tolist(), strict=True)
-                yield torch.stack([self._encoded(view)[0][row] for row, view in pairs]), labels
+                yield torch.stack([self.encoded(view)[0][row] for row, view in pairs]), labels
             else:
-                yield self._encoded(None)[0][chosen], labels
+                yield self.encoded(None)[0][chosen], labels
 
     def evaluation(self) -> Iterator[Batch]:
-        features, labels = self._encoded(None)
+        features, labels = self.encoded(None)
         yield from zip(features.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
-    def _encoded(self, view: int | None) -> Batch:
+    def encoded(self, view: int | None = None) -> Batch:
+        """Features (n, D) of all images in table order and labels (n,); view None: the evaluation transform."""
         if view not in self._features:
             batches = super().evaluation() if view is None else self.training_view(view)
             transfer = Transfer(self._device)
@@ -47,6 +50,26 @@ class EncodedImages(ImageLoader):
             features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
             self._features[view] = features, labels
         return self._features[view]
+
+
+class EncodedPart(EncodedImages):
+    """Some rows of `whole` as the batches of `loader`, which has these rows as its table.
+
+    For fits on parts of the same images, such as the folds of a cross-validation: no image is encoded again. Views for
+    prototypes are those of the epochs, and without augmentation the evaluation transform.
+    """
+
+    def __init__(self, whole: EncodedImages, rows: NDArray[np.int64], loader: ImageLoader) -> None:
+        vars(self).update(vars(loader))
+        self._whole, self._rows = whole, torch.from_numpy(rows)
+
+    def augmented_view(self, view: int) -> Iterator[Batch]:
+        features, labels = self.encoded(view % (self.views or 1) if self.augment else None)
+        yield from zip(features.split(self.batch_size), labels.split(self.batch_size), strict=True)
+
+    def encoded(self, view: int | None = None) -> Batch:
+        features, labels = self._whole.encoded(view)
+        return features[self._rows], labels[self._rows]
 
 
 def encoded_once(method: Method, loader: ImageLoader, epochs: int | None = None) -> ImageLoader:

@@ -91,6 +91,12 @@ def validations_of(train: ImageLoader, val: ImageLoader | None, config: TrainCon
     return min(VALIDATIONS, max(LEAST_VALIDATIONS, drawn // len(val.table)))
 
 
+def check_unused(run_dir: Path | None, *, resume: bool = False) -> None:
+    """Raise `TrainingError` if the folder holds a run that is not to be resumed."""
+    if run_dir is not None and not resume and (run_dir / FILE_NAME).exists():
+        raise TrainingError(f"{run_dir} already holds a run; continue it with --resume, or name another folder.")
+
+
 def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) -> Checkpoint | None:
     """Create the folder and read the checkpoint to resume from. Raises `TrainingError` if that fails."""
     if run_dir is None:
@@ -99,9 +105,8 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
         return None
     with saving(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
+    check_unused(run_dir, resume=resume)
     if not resume:
-        if (run_dir / FILE_NAME).exists():
-            raise TrainingError(f"{run_dir} already holds a run; continue it with --resume, or name another folder.")
         return None
     checkpoint = read_checkpoint(run_dir)
     if checkpoint is None:

@@ -9,8 +9,12 @@ from typing import Any, Self
 
 import torch
 
+from daptune.clip.backbone import Backbone
 from daptune.data.augment import Augmentation
+from daptune.data.cache import Decoder
+from daptune.data.loader import ImageLoader
 from daptune.data.sampling import SAMPLINGS, Indices, Sampler
+from daptune.data.table import ImageTable
 from daptune.errors import TrainingError, suggest
 
 # Defaults of fields that are None (`TrainConfig.resolved`), for unknown data; those of the papers are a preset.
@@ -121,6 +125,35 @@ class TrainConfig:
         """What draws the epochs of images with labels (n,); None: whole passes."""
         sampler = Sampler.of(labels, self.sampling, self.epoch_shots, seed)
         return None if sampler.whole else sampler
+
+    def loader(
+        self,
+        table: ImageTable,
+        backbone: Backbone,
+        batch_size: int,
+        *,
+        seed: int,
+        training: bool,
+        augment: bool | None = None,
+        decoder: Decoder | None = None,
+    ) -> ImageLoader:
+        """Batches of a table, as a run with these settings reads them to train on or to validate on.
+
+        augment: random crops; None: in training.
+        """
+        return ImageLoader(
+            table,
+            backbone.preprocess,
+            batch_size,
+            seed=seed,
+            augment=training if augment is None else augment,
+            shuffle=training,
+            augmentation=self.augmentation,
+            augment_on=backbone.device if self.augment_on == "device" else None,
+            views=self.views,
+            sampler=self.sampler(table.labels, seed) if training else None,
+            decoder=decoder,
+        )
 
     def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
         """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`."""
