@@ -34,6 +34,7 @@ from daptune.data.sources import labelled, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
 from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight
+from daptune.embedded import choose_backbone
 from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, calibrated, join_ensemble, measure
 from daptune.methods import get_method, make_config, say_unreadable
@@ -51,7 +52,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     """A classifier of images trained on a few examples per class, by prompts of a frozen CLIP.
 
     method          a name of `daptune.METHODS`, or "auto": chosen by cross-validation (`daptune.choose.choice`)
-    backbone        a name for `daptune.load_backbone`, or a loaded `Backbone`
+    backbone        a name for `daptune.load_backbone`, a loaded `Backbone`, or "auto" (`daptune.embedded`)
     shots           training images per class, or "all"; None: all, and 16 with preset="paper"
     seed            random seed for the few-shot sample, the initial prompts and the order of training
     method_options  fields of the method's config, such as {"inter_weight": 1}
@@ -78,7 +79,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     Fitted:
 
     classes_        labels that `predict` returns, in the order of the columns of `predict_proba`
-    method_         the trained `Method`; `backbone_` its frozen CLIP
+    method_         the trained `Method`; `backbone_` its frozen CLIP, `backbone_why_` the reason with "auto", or ""
     choice_         with method="auto" what was tried and why `method_` was chosen, as in adapter.json; else None
     train_table_    the drawn training images; `val_table_` the validation images, or None
     left_out_       number of training images that were not drawn
@@ -144,7 +145,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.train_table_, self.val_table_, self.left_out_ = drawn.train, drawn.val, drawn.left_out
         self.test_table_, self.test_name_ = drawn.test, drawn.test_name
         names = self.spoken(drawn.train)  # a fault in them is told before the backbone is loaded
-        backbone, self.choice_ = self.loaded_backbone(), None
+        (backbone, self.backbone_why_), self.choice_ = self.loaded_backbone(drawn.train, decoder), None
         if self.method == AUTO:
             trials = partial(self.trials, recipes, drawn, backbone, decoder=decoder, tell=tell, minutes=self.minutes)
             self.choice_ = choose(trials, run_dir, resume=resume)
@@ -280,10 +281,12 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         limits |= {"seed": self.seed, "ensemble": self.ensemble == "auto", "batch_size": self.batch_size}
         return Trials(recipes, drawn.train, backbone, drawn.val, **limits)
 
-    def loaded_backbone(self) -> Backbone:
-        """The backbone, loaded unless it was given as an object."""
-        given = self.backbone
-        return load_backbone(given, precision=self.precision, device=self.device) if isinstance(given, str) else given
+    def loaded_backbone(self, table: ImageTable, decoder: Decoder) -> tuple[Backbone, str]:
+        """The backbone, loaded unless it was given as an object, and why it was chosen, or ""."""
+        load, given = partial(load_backbone, precision=self.precision, device=self.device), self.backbone
+        if given == AUTO:
+            return choose_backbone(table, self.spoken(table), self.templates, decoder, load)
+        return (load(given) if isinstance(given, str) else given), ""
 
     def spoken(self, table: ImageTable) -> ClassNames:
         """What prompts call the classes of a table."""
@@ -310,7 +313,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
         if not is_whole(self.seed) or self.seed < 0:
             raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
-        if isinstance(self.backbone, str):
+        if isinstance(self.backbone, str) and self.backbone != AUTO:
             resolve_name(self.backbone)
         if self.dataset is not None and self.preset is None:
             raise MethodError("dataset chooses among the settings of a preset; give preset='paper' with it")

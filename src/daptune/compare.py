@@ -36,8 +36,9 @@ def compare_methods(
     recipes = {name: classifier.settings(name) for name in method_list(methods)}
     decoder = Decoder(cache_dir=classifier.cache_dir) if decoder is None else decoder
     drawn = classifier.draw(images, labels, val=val, holdout=holdout, decoder=decoder)
+    backbone, _ = classifier.loaded_backbone(drawn.train, decoder)
     limits = {"minutes": minutes, "folds": folds, "tell": tell, "decoder": decoder}
-    trials = classifier.trials(recipes, drawn, classifier.loaded_backbone(), **limits)
+    trials = classifier.trials(recipes, drawn, backbone, **limits)
     if not trials.possible:
         raise DataError(
             "comparing holds images out and needs 2 of a class, found 1 of each; give more images, or more --shots"

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from daptune.classifier import FewShotClassifier
-from daptune.clip.backbone import Backbone, load_backbone
+from daptune.clip.backbone import Backbone
+from daptune.data.cache import Decoder
 from daptune.data.fewshot import stratified_folds
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, Interrupted, MethodError, TrainingError, extra
@@ -217,9 +218,7 @@ def _settings(classifier: FewShotClassifier, table: ImageTable) -> Iterator[Sett
     if classifier.preset is not None:
         raise MethodError("a preset fixes the settings to search; leave out --preset")
     if not isinstance(classifier.backbone, Backbone):  # loaded once for all trials
-        classifier.backbone = load_backbone(
-            classifier.backbone, precision=classifier.precision, device=classifier.device
-        )
+        classifier.backbone, _ = classifier.loaded_backbone(table, Decoder())
     if not method_class(classifier.backbone, ("one", "two"), config).trainable:
         raise MethodError(
             f"{classifier.method} is not trained by gradient steps, so there is nothing to search; use dapt or coop"

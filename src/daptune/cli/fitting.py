@@ -62,6 +62,7 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         "method": f"{method.title}, {method.year}",
         "backbone": f"{backbone.name}, {frozen / 1e6:.0f} MB frozen in {backbone.precision} on {backbone.device}, "
         f"sha256 {backbone.sha256[:12]}",
+        **({"chosen": classifier.backbone_why_} if classifier.backbone_why_ else {}),
         "learns": f"{sum(v.numel() for _, v in learned):,} parameters: {shapes}" if learned else "nothing by gradient",
         "prompt": prompt_text(method),
         "classes": f"{len(table.class_names)}: {names}",

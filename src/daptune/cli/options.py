@@ -82,8 +82,9 @@ class _SampleOptions:
 
     method: str = "dapt"
     """What to learn; `daptune methods` lists them. `auto` (of `fit`): chosen by cross-validation of the images."""
-    backbone: str = "tiny"
-    """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
+    backbone: str = "auto"
+    """The frozen CLIP: `photo` or `tiny` (in the package; `auto` takes the one that suits the images),
+    `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
     names: NamesFile = None
     shots: Shots = None
     seed: int = 1
@@ -198,8 +199,9 @@ class CompareOptions:
     """Folds of the cross-validation; by default 5, or as many as the largest class has images."""
     minutes: float | None = None
     """Time limit in minutes: methods that do not fit into what is left are not tried. Default: none."""
-    backbone: str = "tiny"
-    """The frozen CLIP: `tiny` (in the package), `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
+    backbone: str = "auto"
+    """The frozen CLIP: `photo` or `tiny` (in the package; `auto` takes the one that suits the images),
+    `ViT-B-16/openai`, `hf:org/repo`, a folder or a file."""
     names: NamesFile = None
     shots: Shots = None
     seed: int = 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, progress, say, warnings_shown
 from daptune.cli.fit import check_share, make_classifier
 from daptune.cli.options import FitOptions, TuneOptions
+from daptune.clip.backbone import Backbone
 from daptune.data.fewshot import sample_fewshot, split_holdout
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
@@ -80,7 +81,9 @@ def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | 
 def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow) -> str:
     """The `daptune fit` command with the settings of a trial, on the same sample of images."""
     method, train = split_params(search, row.params)
-    words = ["daptune", "fit", str(folder), "--method", search.classifier.method, "--backbone", options.backbone]
+    backbone = search.classifier.backbone  # loaded by the search
+    name = backbone.name if isinstance(backbone, Backbone) else backbone
+    words = ["daptune", "fit", str(folder), "--method", search.classifier.method, "--backbone", name]
     words += ["--shots", str(options.shots or "all"), "--seed", str(options.seed)]
     if options.names is not None:
         words += ["--names", str(options.names)]
