@@ -278,6 +278,42 @@ def test_p_values_are_ranks_among_known_images() -> None:
     assert metrics.rank_p_values([0.2, 0.4, 0.4, 0.9], [0.1, 0.2, 0.4, 0.95]).tolist() == [0.2, 0.4, 0.8, 1.0]
 
 
+def test_below_all_known_images_p_values_are_those_of_students_t() -> None:
+    """(0.1 - 0.5) / (s sqrt(1 + 1/3)) with mean 0.5, s = 0.1, 2 degrees of freedom: F(t) = 1/2 + t / (2 sqrt(2 + t^2)).
+
+    The least known value itself and all above keep their rank, and so does a value for which t says more.
+    """
+    p = metrics.tail_p_values([0.4, 0.5, 0.6], [0.1, 0.399, 0.4, 0.55, 0.9])
+    score = -0.4 / (0.1 * math.sqrt(4 / 3))
+    assert p[0] == pytest.approx(0.5 + score / (2 * math.sqrt(2 + score**2)), abs=1e-12) and p[0] < 0.05
+    assert p[1:].tolist() == pytest.approx([metrics.tail_p_values([0.4, 0.5, 0.6], [0.399])[0], 0.5, 0.75, 1.0])
+    assert 0.2 < p[1] <= 0.25, "below all is at most 1 of 4"
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 18, 254, 255])
+def test_the_tail_is_that_of_scipys_t(count: int) -> None:
+    known = np.sort(np.random.default_rng(count).normal(0.6, 0.1, count))
+    new = np.array([-0.9, 0.0, 0.1, 0.2, 0.3])
+    new = new[new < known[0]]
+    score = (new - known.mean()) / (known.std(ddof=1) * np.sqrt(1 + 1 / count))
+    expected = np.minimum(stats.t.cdf(score, count - 1), 1 / (1 + count))
+    assert len(new) and metrics.tail_p_values(known, new) == pytest.approx(expected, abs=1e-12)
+
+
+def test_p_values_of_equal_or_single_known_images_are_ranks() -> None:
+    for known in ([0.7], [0.7, 0.7]):
+        ranks = metrics.rank_p_values(known, [0.1, 0.7])
+        assert metrics.tail_p_values(known, [0.1, 0.7]).tolist() == ranks.tolist()
+
+
+@pytest.mark.parametrize("count", [2, 4, 9])
+def test_few_known_images_turn_away_as_many_as_asked(count: int) -> None:
+    """Of normal values, 5 % with a standard deviation of 0.22 % over 10,000 draws, however few are known."""
+    rng = np.random.default_rng(count)
+    found = [metrics.tail_p_values(np.sort(rng.normal(size=count)), rng.normal(size=1))[0] for _ in range(10_000)]
+    assert np.mean(np.array(found) <= 0.05) == pytest.approx(0.05, abs=0.007)
+
+
 @pytest.mark.parametrize("error", [0.05, 0.1, 0.3])
 def test_sets_hold_the_truth_as_often_as_promised(error: float) -> None:
     """Coverage over 400 draws of 60 known and 50 new images lies between 1 - error and 1 - error + 1 / 61."""

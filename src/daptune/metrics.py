@@ -88,6 +88,37 @@ def rank_p_values(reference: ArrayLike, values: ArrayLike) -> Floats:
     return found
 
 
+def tail_p_values(reference: ArrayLike, values: ArrayLike) -> Floats:
+    """`rank_p_values` that go on below every reference value: reference (q,) ascending, values (n,) -> (n,).
+
+    A rank cannot be below 1 / (1 + q), however strange the image. There, p is that of the prediction interval for one
+    more value of a normal population, P(T < (value - mean) / (s sqrt(1 + 1 / q))) with T of Student's t with q - 1
+    degrees of freedom (Hahn & Meeker, Statistical Intervals, 1991, section 4.7), and 1 / (1 + q) at most.
+    """
+    known, new = np.asarray(reference, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    found = rank_p_values(known, new)
+    deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+    if deviation > 0:
+        tail = _student(len(known) - 1, (new - known.mean()) / (deviation * np.sqrt(1 + 1 / len(known))))
+        found = np.where(new < known[0], np.minimum(found, tail), found)
+    return found
+
+
+def _student(freedom: int, t: Floats) -> Floats:
+    """P(T < t) of Student's t with whole degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
+
+    Without scipy, because exported files are judged where it is not installed.
+    """
+    angle, odd = np.arctan(t / np.sqrt(freedom)), freedom % 2
+    term = np.cos(angle) if odd else np.ones_like(angle)
+    total = np.zeros_like(angle)
+    for power in range(1 + odd, freedom, 2):
+        total, term = total + term, term * np.cos(angle) ** 2 * power / (power + 1)
+    within = np.sin(angle) * total  # P(|T| < |t|), with the sign of t
+    found: Floats = 0.5 + (angle + within) / np.pi if odd else 0.5 + within / 2
+    return np.maximum(found, 0.0)
+
+
 def prediction_sets(reference: ArrayLike, probabilities: ArrayLike, error: float) -> NDArray[np.bool_]:
     """Sets of classes that hold the true one with probability 1 - error, and the most likely one always: (n, C).
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from daptune import classifier as classifier_module
+from daptune import suitability
 from daptune.classifier import FewShotClassifier
 from daptune.cli.fit import below_zero_shot, make_classifier
 from daptune.cli.options import FitOptions
@@ -55,6 +56,36 @@ def test_fit_as_json(fit: Command, pictures: Path) -> None:
     assert done.json["ensemble"] == json.loads(Path("adapter/adapter.json").read_text())["ensemble"]
     assert set(done.json["ensemble"]) == {"a", "factors", "templates", "similarity", "truth"}
     assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
+
+
+def test_a_backbone_that_does_badly_is_named_by_fit_eval_and_report(
+    fit: Command, daptune: Command, pictures: Path, made_up_backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With limits that every backbone falls short of; the true ones are tested in tests/test_suitability.py."""
+    monkeypatch.setattr(suitability, "EXPECTED", 0.9999)
+    monkeypatch.setattr(suitability, "GOOD", 2.0)
+    done = fit(pictures)
+    held_out = json.loads(Path("adapter/adapter.json").read_text())["metrics"]["held_out"]
+    first = (
+        f"the backbone {made_up_backbone} does badly on these images: by the class names alone it is right on "
+        f"{100 * held_out['zero_shot']['accuracy']:.1f} % of 6, "
+    )
+    more = f" See where it fails: daptune report adapter --images {pictures}"
+    line = done.err.splitlines()[-1]
+    assert line.startswith(f"daptune: warning: {first}") and line.endswith(more), done.err
+    assert fit(pictures, "--json").json["advice"] == line.removeprefix("daptune: warning: ")
+    done = daptune("eval", "adapter", pictures)
+    assert " % of 30, " in done.err.splitlines()[-1] and done.err.splitlines()[-1].endswith(more)
+    assert " % of 30, " in daptune("eval", "adapter", pictures, "--json").json["advice"]
+    for words in ((), ("--images", pictures)):
+        said = daptune("report", "adapter", *words, "--json").json["says"]
+        assert [text for text in said if text.startswith("T" + first[1:])], said
+    advice = fit(pictures, "--holdout", "0", "--json").json["advice"]
+    assert " % of 6, " in advice, "two training images of each class"
+    monkeypatch.setattr(suitability, "EXPECTED", 0.0)
+    assert (
+        fit(pictures, "--json").json["advice"] is daptune("eval", "adapter", pictures, "--json").json["advice"] is None
+    )
 
 
 def test_fit_says_when_the_tuned_method_is_below_zero_shot(

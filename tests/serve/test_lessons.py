@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from daptune.data.sources import read_source
-from daptune.serve.lessons import STORED_SIDE, Lesson, LessonClass, Lessons
+from daptune.serve.lessons import STATE_FILE, STORED_SIDE, Lesson, LessonClass, Lessons
 from daptune.serve.limits import Refused
 
 
@@ -24,13 +24,51 @@ def test_the_folder_is_the_state_and_daptune_fit_reads_it(tmp_path: Path) -> Non
     assert lessons.add_image("my birds", "robin", picture("red")) == first
     second = lessons.add_image("my birds", "blue tit (male)", picture("blue", (2000, 1000)))
     expected = Lesson(
-        "my birds", [LessonClass("blue tit (male)", [second]), LessonClass("robin", [first])], trained=False
+        "my birds", [LessonClass("robin", [first]), LessonClass("blue tit (male)", [second])], trained=False
     )
     assert Lessons(tmp_path).all() == [expected] == [lessons.get("my birds")]
     table = read_source(tmp_path / "my birds.images").train
     assert table.class_names == ("blue tit (male)", "robin") and len(table) == 2
     with Image.open(lessons.image("my birds", "blue tit (male)", second)) as kept:
         assert kept.size == (STORED_SIDE, STORED_SIDE // 2)
+
+
+def test_classes_stay_in_the_order_in_which_they_were_typed(tmp_path: Path) -> None:
+    lessons = Lessons(tmp_path)
+    lessons.create("x", ["fruit", "bird", "clock"])
+    lessons.add_class("x", "apple")
+    lessons.add_class("x", "bird")  # there already
+    lessons.remove_class("x", "fruit")
+    lessons.add_class("x", "fruit")
+    (tmp_path / "x.images" / "aaa").mkdir()  # by hand
+    expected = ["bird", "clock", "apple", "fruit", "aaa"]
+    for again in (lessons, Lessons(tmp_path)):
+        assert [each.name for each in again.get("x").classes] == expected
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[]", '{"classes": 3}', '{"classes": [["b"]], "events": [{"kind": 1}]}'])
+def test_without_a_sound_state_classes_are_sorted(tmp_path: Path, damage: str) -> None:
+    """Lessons of earlier versions have no state file; one that was damaged is no reason to fail."""
+    lessons = Lessons(tmp_path)
+    lessons.create("x", ["b", "a"])
+    lessons.keep_events("x", [{"type": "done"}])
+    state = tmp_path / "x.images" / STATE_FILE
+    if damage:
+        state.write_text(damage)
+    else:
+        state.unlink()
+    assert [each.name for each in lessons.get("x").classes] == ["a", "b"] and lessons.events("x") == []
+
+
+def test_what_a_training_told_is_kept_with_the_lesson(tmp_path: Path) -> None:
+    lessons = Lessons(tmp_path)
+    lessons.create("x", ["b", "a"])
+    assert lessons.events("x") == []
+    told = [{"type": "waiting"}, {"type": "done", "adapter": "x"}]
+    lessons.keep_events("x", told)
+    assert Lessons(tmp_path).events("x") == told and [each.name for each in lessons.get("x").classes] == ["b", "a"]
+    with pytest.raises(Refused, match="no lesson"):
+        lessons.events("y")
 
 
 def test_images_move_and_go(tmp_path: Path) -> None:

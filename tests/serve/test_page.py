@@ -1,16 +1,21 @@
 """The page in headless Chromium, end to end: classes, pictures, training, prediction, correction, download."""
 
 import base64
+import io
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from daptune.data.demo import demo_styles, extract_demo
 
 from ..conftest import COLOURS, save_picture
 
@@ -75,15 +80,120 @@ def fits(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
 
 
-def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
+@contextmanager
+def opened(wrong: list[str]) -> Iterator[Any]:
+    """An empty page in a window of its own; errors of its console go to `wrong`."""
     playwright.expect.set_options(timeout=60_000)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)
-        wrong: list[str] = []
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
+        yield page
+        browser.close()
+
+
+def demo_pictures(demo: Path, name: str, count: int) -> list[tuple[str, str]]:
+    """The first embedded pictures of a class, as PNG."""
+    found = []
+    for path in sorted((demo / name).iterdir())[:count]:
+        stream = io.BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(stream, "PNG")
+        found.append((f"{path.stem}.png", base64.b64encode(stream.getvalue()).decode()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return extract_demo(tmp_path_factory.mktemp("demo")) / demo_styles()[0] / "support"
+
+
+def create(page: Any, name: str, classes: list[str]) -> None:
+    page.get_by_role("tab", name="Teach").click()
+    page.locator("#lesson").select_option("")
+    page.get_by_label("Name").fill(name)
+    for place, label in enumerate(classes, start=1):
+        page.get_by_label(f"Class {place}").fill(label)
+    page.get_by_role("button", name="Create").click()
+    playwright.expect(page.locator("#classes h3")).to_have_text(classes)  # in the order typed
+
+
+def train(page: Any) -> None:
+    page.locator("#train").click()
+    playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
+
+
+def test_exchanged_classes_are_told_moved_and_still_there_after_a_reload(url: str, demo: Path) -> None:
+    """Pictures dropped by position: birds on the first class, which is fruit."""
+    wrong: list[str] = []
+    with opened(wrong) as page:
+        page.goto(url)
+        create(page, "food", ["fruit", "bird"])
+        cards = page.locator("#classes .class")
+        for place, shown in enumerate(("bird", "fruit"), start=1):
+            page.evaluate(DROP, [f"#classes .class:nth-child({place})", demo_pictures(demo, shown, 6)])
+            playwright.expect(cards.nth(place - 1).locator(".thumb img")).to_have_count(6)
+        train(page)
+        lines = page.locator("#doubts li span")
+        playwright.expect(lines.first).to_have_text("6 pictures of fruit look like bird.")
+        count = lines.count()
+        assert count == 2 and page.locator(".thumb.doubted").count() > 6
+        accuracy = page.locator("#charts strong").last.inner_text()
+
+        create(page, "other", ["cup", "bottle"])
+        assert page.locator("#doubts").is_hidden() and page.locator("#charts").is_hidden()
+        page.locator("#lesson").select_option("food")
+        playwright.expect(lines).to_have_count(count)
+        page.reload()
+        playwright.expect(page.locator("#lesson")).to_have_value("food")
+        playwright.expect(page.locator("#train-state")).to_have_text("Done. Try it below.")
+        playwright.expect(page.locator("#classes h3")).to_have_text(["fruit", "bird"])
+        playwright.expect(lines).to_have_count(count)
+        assert page.locator("#charts strong").last.inner_text() == accuracy and page.locator("#step-try").is_visible()
+        assert page.locator("#train-progress").is_hidden() and page.locator("#train").inner_text() == "Train again"
+
+        while lines.count():
+            left = lines.count()
+            page.locator("#doubts button").first.click()
+            playwright.expect(lines).to_have_count(left - 1)
+        assert page.locator("#doubts").is_hidden() and page.locator(".thumb.doubted").count() == 0
+        playwright.expect(page.locator("#classes .count").first).not_to_contain_text("0 ")
+        assert not wrong
+
+
+def test_one_picture_a_class_is_not_sure_of_close_ones(url: str, demo: Path) -> None:
+    """Which pictures are close is what the server's probabilities say; a clock is among those tried."""
+    wrong: list[str] = []
+    with opened(wrong) as page:
+        page.goto(url)
+        create(page, "few", ["fruit", "bird"])
+        for place, shown in enumerate(("fruit", "bird"), start=1):
+            page.evaluate(DROP, [f"#classes .class:nth-child({place})", demo_pictures(demo, shown, 1)])
+        playwright.expect(page.locator(".thumb img")).to_have_count(2)
+        train(page)
+        told: list[dict[str, Any]] = []
+        page.on("response", lambda answer: told.append(answer.json()) if "/predict" in answer.url else None)
+        tried = [one for name in ("clock", "fruit", "bird", "tool", "weather") for one in demo_pictures(demo, name, 5)]
+        page.evaluate(DROP, ["#lesson-drop", tried])
+        results = page.locator("#lesson-results > li")
+        playwright.expect(results).to_have_count(25)
+        rows = {row["file"]: row for answer in told for row in answer["predictions"]}
+        assert len(rows) == 25 and not any("unknown" in row for row in rows.values())
+        close = {name for name, row in rows.items() if row["top"][0]["probability"] < 0.7}
+        unsure = results.filter(has=page.locator(".unsure-title"))
+        assert {unsure.nth(n).locator(".file").inner_text() for n in range(unsure.count())} == close
+        assert 0 < len(close) < 25
+        hint = unsure.first.locator(".hint").inner_text()
+        assert hint.startswith("Likeliest: ") and "; then " in hint
+        assert unsure.first.locator(".bars").count() == 0
+        assert not wrong
+
+
+def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
+    wrong: list[str] = []
+    with opened(wrong) as page:
         asked: set[str] = set()
         page.on("request", lambda request: asked.add(request.url))
         page.goto(url)
@@ -95,7 +205,7 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         page.get_by_label("Class 1").fill("red")
         page.get_by_label("Class 2").fill("blue_thing")
         page.get_by_role("button", name="Create").click()
-        playwright.expect(page.locator("#train-state")).to_have_text("blue_thing has no picture yet.")
+        playwright.expect(page.locator("#train-state")).to_have_text("red has no picture yet.")
         assert page.locator("#train").is_disabled()
         for colour in ("red", "blue_thing"):
             selector = f'[aria-label="Class {colour}"]'
@@ -156,4 +266,3 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         playwright.expect(page.locator(".thumb img")).to_have_count(13)
         assert fits(page) and page.locator("#step-keep").is_visible()
         assert not wrong and all(each.startswith((url, f"blob:{url}")) for each in asked)
-        browser.close()

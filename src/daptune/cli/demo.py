@@ -18,6 +18,7 @@ from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
 from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import Method
+from daptune.suitability import PHOTOGRAPHS
 
 COMPARED = {"coop_vpt": "CoOp + VPT", "dapt": "DAPT"}
 """Methods and their names in the table; the last one is saved, as an ensemble."""
@@ -194,8 +195,8 @@ def _next(out: Path) -> None:
     adapter = shlex.quote(str(out / "adapter"))
     say("\n[bold]Next[/bold]")
     say("   your own images, one folder per class: daptune fit FOLDER --out my-adapter")
-    say("   photographs need a full-size backbone: daptune fit FOLDER --out my-adapter --backbone ViT-B-16/openai")
-    say("   (350 MB, once; then also offline:      daptune pull ViT-B-16/openai)")
+    say(f"   with a full-size CLIP, far better:     daptune fit FOLDER --out my-adapter --backbone {PHOTOGRAPHS}")
+    say(f"   (350 MB, once; then also offline:      daptune pull {PHOTOGRAPHS})")
     say(f"   use this adapter:                      daptune predict {adapter} PICTURES...")
 
 

@@ -1,11 +1,12 @@
 """`daptune eval`: an adapter on labelled images."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from daptune.cli.app import app
-from daptune.cli.console import emit_json, percent, print_table, warnings_shown
+from daptune.cli.console import emit_json, note, percent, print_table, warnings_shown
 from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
 from daptune.errors import DataError
 
@@ -50,6 +51,7 @@ def evaluate(
     from daptune.data.heldout import choose_split, read_images
     from daptune.data.name_lists import read_names
     from daptune.names import match_names
+    from daptune.suitability import unsuited_for
 
     if names is not None and not new_classes:
         raise DataError("--names is for --new-classes: the adapter has the names of its own classes; leave it out")
@@ -66,6 +68,15 @@ def evaluate(
         classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
             found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
+        advice = unsuited_for(
+            classifier.method_,
+            table,
+            found.accuracy,
+            templates=tuple(classifier.record_.data.get("templates", ())),
+            dataset=classifier.record_.data.get("dataset"),
+            decoder=decoder,
+            more=shlex.join(["daptune", "report", str(adapter), "--images", str(folder)]),
+        )
     judged: dict[str, float] = {}
     if reject is not None:
         judged["turned_away"] = found.turned_away(reject)
@@ -73,9 +84,11 @@ def evaluate(
         judged["coverage"], judged["set_size"] = found.covered(sets)
     if json:
         own = found.to_json(table.class_names) | judged
-        emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own})
+        emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own, "advice": advice})
         return 0
     _print(f"{adapter} on {len(table)} images ({name})", table, found, judged, reject, sets)
+    if advice is not None:
+        note(f"daptune: warning: {advice}")
     return 0
 
 

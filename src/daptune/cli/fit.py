@@ -26,6 +26,7 @@ from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import get_method
 from daptune.methods.options import parse_options
 from daptune.presets import method_names
+from daptune.suitability import unsuited, unsuited_for
 from daptune.train import TrainConfig
 from daptune.train.checkpoint import FILE_NAME
 from daptune.train.parallel import Ranks, joined, launch
@@ -80,11 +81,11 @@ def _run(folder: Path, options: FitOptions) -> int:
     folder_out = classifier.save(out)
     (run_dir / FILE_NAME).unlink(missing_ok=True)  # the next fit starts from the beginning
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
-    warning = below_zero_shot(classifier, rows)
+    warning, advice = below_zero_shot(classifier, rows), _other_backbone(classifier, rows, folder, options, decoder)
     if options.json:
         written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        chosen = {} if classifier.choice_ is None else {"chosen": classifier.choice_}
-        emit_json(written | chosen | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
+        more = {"advice": advice} | ({} if classifier.choice_ is None else {"chosen": classifier.choice_})
+        emit_json(written | more | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:
         note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
@@ -93,8 +94,8 @@ def _run(folder: Path, options: FitOptions) -> int:
         title = f"on {len(table)} held-out images ({classifier.test_name_})"
         print_table(title, ("method", "accuracy", "macro-F1"), cells)
         _print_extremes(table, rows)
-    if warning is not None:
-        note(f"daptune: warning: {warning}")
+    for text in filter(None, (warning, advice)):
+        note(f"daptune: warning: {text}")
     mixed = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
     if (calibration := classifier.calibration_) is not None:
         mixed["temperature"] = calibration.text
@@ -181,6 +182,21 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         f"{method.name} reaches {tuned} on the held-out images, zero_shot {plain}: zero-shot CLIP is better here. "
         f"Try: {'; '.join(advice)}."
     )
+
+
+def _other_backbone(
+    classifier: FewShotClassifier, rows: Mapping[str, Measured], folder: Path, options: FitOptions, decoder: Decoder
+) -> str | None:
+    """The line on a backbone that does badly, by the held-out images; without them, by the training images."""
+    method, more = classifier.method_, shlex.join(["daptune", "report", str(options.out), "--images", str(folder)])
+    if "zero_shot" not in rows:
+        table = classifier.train_table_
+        templates, dataset = options.template, options.dataset
+        return unsuited_for(method, table, None, templates=templates, dataset=dataset, decoder=decoder, more=more)
+    plain, encode = rows["zero_shot"], method.backbone.tokenizer.encode
+    own = rows[method.name].accuracy
+    images = len(plain.labels)
+    return unsuited(method.backbone.name, method.names, images, plain.accuracy, own, encode=encode, more=more)
 
 
 def _ensemble_text(classifier: FewShotClassifier) -> str:

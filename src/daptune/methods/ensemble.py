@@ -17,8 +17,8 @@ scores leave out the image itself. Such scores come from fewer images than the f
 by them: it takes the share `LEARNED` of the weight of support. Validation images, if there are any, judge all three.
 
 The same images, left out or of validation, say what known images look like: how similar they are to the nearest class
-mean, and how probable their true class is. New images are compared with them (`daptune.metrics.rank_p_values`, split
-conformal prediction): "none of these", and sets of classes that hold the truth.
+mean, and how probable their true class is. New images are compared with them (`tail_p_values`, `rank_p_values` of
+`daptune.metrics`, split conformal prediction): "none of these", and sets of classes that hold the truth.
 
 The constants were chosen on three tasks (`studies/ensemble.py`). Related: GDA (Wang et al., ICLR 2024, arXiv
 2402.04087, equation 7) adds discriminant analysis to the text scores with a weight searched on validation images.
@@ -38,7 +38,7 @@ from ..clip.backbone import Backbone
 from ..clip.pooling import Names
 from ..clip.transfer import Transfer
 from ..errors import MethodError
-from ..metrics import rank_p_values
+from ..metrics import tail_p_values
 from .discriminant import Discriminant, Floats, Labels
 from .templates import template_features
 
@@ -123,7 +123,7 @@ class Ensemble(nn.Module):
         """p value of the similarity among known images, (B, D) -> (B,); None without their statistics."""
         if not self.mix.similarity:
             return None
-        return rank_p_values(self.mix.similarity, self.similarity(features).cpu().numpy())
+        return tail_p_values(self.mix.similarity, self.similarity(features).cpu().numpy())
 
     def forward(self, z: Tensor, logits: Tensor) -> Tensor:
         return z @ self.weights.mT + self.bias + self.mix.factors[2] * logits
@@ -161,7 +161,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """How raw scores (n, C) of a source become comparable: (raw - offset) / spread."""
 
     offset: Floats  # (C,)
@@ -172,7 +172,7 @@ class _Scale:
         """For a source that may favour some classes."""
         present = np.unique(labels)
         offset = CENTRED * np.mean([raw[labels == c].mean(axis=0) for c in present], axis=0)
-        return cls(offset, _spread(raw - offset))
+        return cls(offset, spread_of(raw - offset))
 
     def __call__(self, raw: Floats) -> Floats:
         return (raw - self.offset) / self.spread
@@ -185,11 +185,11 @@ def fit_ensemble(support: Seen, w0: Floats, val: Seen | None = None, *, template
     held_out = found.left_out(some.z, some.labels)
     judged = ~np.isnan(held_out[:, 0])
     if judged.any():
-        spread = _spread(held_out[judged])
+        spread = spread_of(held_out[judged])
     else:  # how well an image fits its own mean says nothing: the scores of the other classes
-        spread = _spread(np.ma.masked_array(found(support.z), np.arange(classes) == support.labels[:, None]))
-    text, learned = _Scale.of(support.z @ w0.T, support.labels), _Scale.of(support.logits, support.labels)
-    scales = (text, _Scale(np.zeros(classes), spread), learned)
+        spread = spread_of(np.ma.masked_array(found(support.z), np.arange(classes) == support.labels[:, None]))
+    text, learned = Scale.of(support.z @ w0.T, support.labels), Scale.of(support.logits, support.labels)
+    scales = (text, Scale(np.zeros(classes), spread), learned)
     fewer = (len(support.labels) - classes) / len(support.labels)
     held_out = np.where(judged[:, None], held_out * max(fewer, 0.0), 0.0)
     rows = np.stack([text(some.z @ w0.T), held_out / spread, np.zeros_like(held_out)])
@@ -253,7 +253,7 @@ def _posterior_mode(scores: Floats, labels: Labels) -> Floats:
     return found
 
 
-def _spread(scores: Floats) -> float:
+def spread_of(scores: Floats) -> float:
     """Standard deviation of scores (n, C) about the mean of each image; 1 if all are equal up to rounding."""
     deviation = float((scores - scores.mean(axis=1, keepdims=True)).std())
     return deviation if deviation > ROUNDING * float(np.abs(scores).max()) else 1.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from daptune.clip.preprocess import Preprocess
 from daptune.errors import AdapterError, DataError, extra
-from daptune.metrics import rank_p_values
+from daptune.metrics import tail_p_values
 from daptune.predict.predictor import Answers, Predictor
 
 KEY = "daptune"
@@ -89,7 +89,7 @@ class OnnxClassifier(Predictor):
         if not self.metadata.similarity:
             return Answers(self.probabilities(images))
         found, similarity = self._session.run([PROBABILITIES, SIMILARITY], {INPUT: images})
-        return Answers(found, rank_p_values(self.metadata.similarity, similarity))
+        return Answers(found, tail_p_values(self.metadata.similarity, similarity))
 
     def _run(self, output: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(images):

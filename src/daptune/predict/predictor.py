@@ -20,7 +20,7 @@ from daptune.predict.inputs import image_sources
 class Answers:
     """What a predictor says of B images: probabilities (B, C), and how well each is known (B,), or None.
 
-    known   p value of the similarity to the nearest class mean among known images (`daptune.metrics.rank_p_values`)
+    known   p value of the similarity to the nearest class mean among known images (`daptune.metrics.tail_p_values`)
     """
 
     probabilities: NDArray[np.float32]

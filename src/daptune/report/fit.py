@@ -35,6 +35,7 @@ from daptune.report.mislabelled import suspects
 from daptune.report.page import Page, Section
 from daptune.report.table import signed
 from daptune.report.thumbnails import gallery
+from daptune.suitability import unsuited
 from daptune.train import History
 
 MOST_PICTURES = 12  # maximum number of thumbnails in a gallery
@@ -139,6 +140,8 @@ def fit_page(
     says = _says(record, scored, images)
     if images is None:
         says.append("Mistakes, calibration, maps and labels to check need the images: add --images FOLDER.")
+    if (advice := _other_backbone(record, method, scored)) is not None:
+        says.append(advice[0].upper() + advice[1:])
     facts = [
         ("method", record.method),
         ("backbone", record.backbone["name"]),
@@ -159,6 +162,24 @@ def _score(
         for name, p in exact.items()
     }
     return Scored(table, rows)
+
+
+def _other_backbone(record: AdapterRecord, method: Method | None, scored: Scored | None) -> str | None:
+    """The line on a backbone that does badly, by the measured images or, without, by those that `fit` measured."""
+    names = record.names or {name: [name] for name in record.class_names}
+    figures: dict[str, float | None]
+    if scored is not None:
+        figures = {name: row.accuracy for name, row in scored.found.items()}
+        images = len(scored.learned.labels)
+    else:
+        held_out = record.metrics.get("held_out", {})
+        images = held_out.get("images", 0)
+        figures = {name: held_out.get(name, {}).get("accuracy") for name in ("zero_shot", record.method)}
+    plain, answer = figures.get("zero_shot"), figures.get(record.method)
+    if plain is None:
+        return None
+    encode = None if method is None else method.backbone.tokenizer.encode
+    return unsuited(record.backbone["name"], names, images, plain, answer, encode=encode)
 
 
 def _classes(record: AdapterRecord, scored: Scored | None) -> list[Section]:

@@ -1,14 +1,18 @@
 """Lessons, the image sets of the web page: FOLDER/<name>.images/<class>/<digest>.png beside the adapter FOLDER/<name>.
 
-All state is in the folder, so it survives a restart, and `daptune fit FOLDER/<name>.images` can read it.
+The file .lesson.json among the classes holds their order and the events of the last training that made an adapter. All
+state is in the folder, so it survives a restart, and `daptune fit FOLDER/<name>.images` can read it.
 """
 
 import hashlib
 import io
+import json
 import re
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -19,6 +23,7 @@ from daptune.serve.limits import IMAGES_SUFFIX, Refused, check_class, check_name
 MOST_CLASSES = 200
 MOST_IMAGES = 5_000  # images per lesson; for more, use `daptune fit`
 STORED_SIDE = 640  # longest side of a stored image in pixels: more than any backbone needs
+STATE_FILE = ".lesson.json"  # hidden, so that readers of image folders skip it
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -32,7 +37,7 @@ class LessonClass:
 
 @dataclass(frozen=True)
 class Lesson:
-    """The training images of one adapter."""
+    """The training images of one adapter; classes in the order in which they were added."""
 
     name: str
     classes: list[LessonClass]
@@ -45,6 +50,7 @@ class Lessons:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writing = threading.Lock()  # of the state files
 
     def all(self) -> list[Lesson]:
         places = sorted(path for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
@@ -54,11 +60,10 @@ class Lessons:
     def get(self, name: str) -> Lesson:
         """One lesson. Raises `Refused` 404."""
         root = self._root(name)
-        classes = [
-            LessonClass(place.name, [image.stem for image in _in_order(place)])
-            for place in sorted(root.iterdir())
-            if place.is_dir() and not place.name.startswith(".")
-        ]
+        order = {label: number for number, label in enumerate(self._state(name)["classes"])}
+        places = [place for place in root.iterdir() if place.is_dir() and not place.name.startswith(".")]
+        places.sort(key=lambda place: (order.get(place.name, len(order)), place.name))  # folders made by hand: last
+        classes = [LessonClass(place.name, [image.stem for image in _in_order(place)]) for place in places]
         return Lesson(name, classes, (self.folder / name / JSON_FILE).is_file())
 
     def create(self, name: str, classes: list[str]) -> Lesson:
@@ -75,6 +80,7 @@ class Lessons:
         self._place(name).mkdir()
         for each in classes:
             (self._place(name) / each).mkdir()
+        self._change(name, classes=classes)
         return self.get(name)
 
     def delete(self, name: str) -> None:
@@ -83,12 +89,25 @@ class Lessons:
 
     def add_class(self, name: str, label: str) -> None:
         """Add a class if it is missing."""
-        if len(self.get(name).classes) >= MOST_CLASSES:
+        there = [each.name for each in self.get(name).classes]
+        if len(there) >= MOST_CLASSES:
             raise Refused(413, f"more than {MOST_CLASSES} classes; use `daptune fit` for more.")
         (self._root(name) / check_class(label)).mkdir(exist_ok=True)
+        if label not in there:
+            self._change(name, classes=[*there, label])
 
     def remove_class(self, name: str, label: str) -> None:
         shutil.rmtree(self._class(name, label))
+        self._change(name, classes=[each.name for each in self.get(name).classes])
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events of the training that made the adapter, or none. Raises `Refused` 404."""
+        self._root(name)
+        found: list[dict[str, Any]] = self._state(name)["events"]
+        return found
+
+    def keep_events(self, name: str, events: list[dict[str, Any]]) -> None:
+        self._change(name, events=events)
 
     def add_image(self, name: str, label: str, image: Image.Image) -> str:
         """Store a decoded image for a class and return its id; identical images are stored once."""
@@ -114,6 +133,23 @@ class Lessons:
 
     def move_image(self, name: str, label: str, identity: str, to: str) -> None:
         self.image(name, label, identity).replace(self._class(name, to) / f"{identity}.png")
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """ "classes" and "events" of the state file; empty ones for what it does not hold, as in earlier versions."""
+        try:
+            found = files.read_json(self._place(name) / STATE_FILE)
+        except (OSError, ValueError):
+            found = None
+        held = found if isinstance(found, dict) else {}
+        lists = {key: held[key] if isinstance(held.get(key), list) else [] for key in ("classes", "events")}
+        sound = all(isinstance(label, str) for label in lists["classes"])
+        told = all(isinstance(event, dict) and isinstance(event.get("type"), str) for event in lists["events"])
+        return {"classes": lists["classes"] if sound else [], "events": lists["events"] if told else []}
+
+    def _change(self, name: str, **parts: Any) -> None:
+        with self._writing:
+            content = json.dumps(self._state(name) | parts, ensure_ascii=False)
+            files.write(self._place(name) / STATE_FILE, content.encode())
 
     def _place(self, name: str) -> Path:
         return self.folder / f"{check_name(name)}{IMAGES_SUFFIX}"

@@ -5,16 +5,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 from daptune.classifier import FewShotClassifier
+from daptune.data.cache import Decoder
+from daptune.data.sources import table_from_lists
+from daptune.data.table import ImageTable
 from daptune.errors import DaptuneError, Interrupted
+from daptune.serve.contradictions import contradictions
 from daptune.serve.lessons import Lesson, Lessons
 from daptune.serve.limits import Refused
 from daptune.serve.pool import AdapterPool
 from daptune.train import Progress
 
-METHOD = "dapt"
 STEPS = 60  # training steps of a lesson with any number of images: few, because a person waits for the result
 BATCH = 32
 _EVERY = 0.1  # seconds between two reports
@@ -29,6 +32,14 @@ class Training:
         self.events: list[dict[str, Any]] = [{"type": "waiting"}]
         self.over = threading.Event()
         self.stop = threading.Event()
+
+    @classmethod
+    def finished(cls, lesson: str, events: list[dict[str, Any]]) -> Self:
+        """One of an earlier run of the server."""
+        job = cls(lesson)
+        job.events = events
+        job.over.set()
+        return job
 
 
 class Trainer:
@@ -69,10 +80,22 @@ class Trainer:
             raise Refused(409, f"{name!r} is being trained; wait for it, or stop it.")
 
     def job(self, name: str) -> Training:
-        """The latest training of a lesson. Raises `Refused` 404."""
-        if name not in self._jobs:
-            raise Refused(404, f"{name!r} was not trained since the server started.")
-        return self._jobs[name]
+        """The latest training of a lesson, also of earlier runs of the server. Raises `Refused` 404."""
+        if name in self._jobs:
+            return self._jobs[name]
+        if events := self.lessons.events(name):
+            return Training.finished(name, events)
+        raise Refused(404, f"{name!r} was not trained yet.")
+
+    def told(self, name: str) -> bool:
+        """Whether there is a `job` of the lesson. Raises `Refused` 404 without the lesson."""
+        return name in self._jobs or bool(self.lessons.events(name))
+
+    def delete(self, name: str) -> None:
+        """Remove a lesson, its images and what is known of its trainings. Raises `Refused` 404, 409."""
+        self.check_idle(name)
+        self.lessons.delete(name)
+        self._jobs.pop(name, None)
 
     def close(self) -> None:
         """Stop all trainings after the current step; images and earlier adapters are kept."""
@@ -92,6 +115,7 @@ class Trainer:
             self._pool.add(folder, lesson.name, replace=True)
             self._pool.open(lesson.name)
             last = {"type": "done", "adapter": lesson.name}
+            self.lessons.keep_events(lesson.name, [*job.events, last])
         except Interrupted:
             last = {"type": "stopped"}
         except DaptuneError as error:
@@ -103,11 +127,20 @@ class Trainer:
         job.over.set()
 
     def _fit(self, job: Training, lesson: Lesson) -> FewShotClassifier:
+        """An adapter by the defaults of `FewShotClassifier` but for the steps, with classes in the lesson's order."""
+        decoder, backbone = Decoder(), self._pool.backbone
+        table, ids = self._table(lesson)
+        found = contradictions(backbone, table, decoder)
+        job.events.append({"type": "check", "contradictions": [each.to_json(table.class_names, ids) for each in found]})
+        classifier = FewShotClassifier(backbone=backbone, train_options={"steps": STEPS, "batch_size": BATCH})
+        return classifier.fit(table, progress=_reporter(job), decoder=decoder)
+
+    def _table(self, lesson: Lesson) -> tuple[ImageTable, list[str]]:
+        """The pictures of a lesson and their ids, in the same order."""
         pairs = [(each.name, image) for each in lesson.classes for image in each.images]
-        images = [self.lessons.image(lesson.name, label, image) for label, image in pairs]
-        options = {"steps": STEPS, "batch_size": BATCH}
-        classifier = FewShotClassifier(METHOD, self._pool.backbone, train_options=options)
-        return classifier.fit(images, [label for label, _ in pairs], progress=_reporter(job))
+        paths = [self.lessons.image(lesson.name, label, image) for label, image in pairs]
+        names = [each.name for each in lesson.classes]
+        return table_from_lists(paths, [label for label, _ in pairs], label_names=names), [image for _, image in pairs]
 
 
 def _reporter(job: Training) -> Callable[[Progress], None]:

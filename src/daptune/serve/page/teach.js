@@ -3,14 +3,16 @@
 import { blobUrl, get, listen, part, request, send, upload } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { Chart } from "./chart.js";
-import { classify, prepend, refreshAdapters, resultCard } from "./try.js";
+import { classify, isUnsure, prepend, refreshAdapters, resultCard } from "./try.js";
 import { accepts, byId, chooser, complain, DRAGGED, dropPlace, el, guarded, onPaste, percent, say } from "./ui.js";
 
 const NEW = "";
+const LAST = "daptune-lesson"; // the lesson that is open, for a reload
 const loss = new Chart("Loss", (value) => value.toFixed(3));
 const accuracy = new Chart("Accuracy on training pictures", percent, { top: 1 });
 let lesson = null; // as on the server
 let training = false;
+let doubts = []; // { class, like, images } of the last training: pictures that look like another class
 let heard = null; // the class that pasted pictures go to
 const dragged = new Map(); // id of a card -> called with the class it is dropped on
 
@@ -35,7 +37,8 @@ export async function startTeach(server) {
     else if (!byId("step-try").hidden) guarded(tryOut)(files);
   });
   const names = await list();
-  await open(names.at(0) ?? NEW);
+  const last = sessionStorage.getItem(LAST);
+  await open(names.includes(last) ? last : names.at(0) ?? NEW);
 }
 
 async function list(chosen) {
@@ -77,9 +80,11 @@ async function open(name) {
   byId("train-state").textContent = "";
   byId("charts").hidden = byId("train-progress").hidden = true;
   lesson = heard = null;
+  doubts = [];
+  sessionStorage.setItem(LAST, name);
   if (name === NEW) return byId("starter-name").focus({ preventScroll: true });
-  await reload(name);
-  if (training) follow();
+  const { told } = await reload(name);
+  if (told) guarded(follow)();
 }
 
 async function reload(name = lesson.name) {
@@ -88,6 +93,7 @@ async function reload(name = lesson.name) {
   training = state.training;
   drawClasses();
   drawState();
+  return state;
 }
 
 async function remove() {
@@ -118,6 +124,28 @@ function drawState() {
   if (!training && !ready)
     byId("train-state").textContent = wanting ? `${wanting.name} has no picture yet.` : "At least two classes are needed.";
   else if (!training && /no picture|two classes/.test(byId("train-state").textContent)) byId("train-state").textContent = "";
+  drawDoubts();
+}
+
+// Those of the doubted pictures that are still in their class.
+function drawDoubts() {
+  const left = doubts
+    .map((each) => ({ ...each, images: each.images.filter((id) => lesson.classes.find(({ name }) => name === each.class)?.images.includes(id)) }))
+    .filter((each) => each.images.length && lesson.classes.some(({ name }) => name === each.like));
+  byId("doubts").hidden = !left.length;
+  byId("doubts").replaceChildren(...left.map((each) => {
+    const count = each.images.length;
+    const words = `${count} ${count === 1 ? "picture" : "pictures"} of ${each.class} ${count === 1 ? "looks" : "look"} like ${each.like}.`;
+    const button = el("button.quiet", { type: "button", disabled: training, ariaLabel: `Move ${count} to ${each.like}` }, `Move to ${each.like}`);
+    button.onclick = guarded(async () => {
+      for (const id of each.images) await send("PUT", at(lesson.name, "classes", each.class, "images", id), { to: each.like });
+      await reload();
+      say(`${count} moved to ${each.like}`);
+    }, button);
+    return el("li", {}, el("span", {}, words), button);
+  }));
+  const doubted = new Set(left.flatMap((each) => each.images));
+  for (const view of document.querySelectorAll("#classes .thumb")) view.classList.toggle("doubted", doubted.has(view.dataset.id));
 }
 
 function drawClasses() {
@@ -151,6 +179,7 @@ function thumb(label, id) {
   const view = el("img", { alt: `Picture of ${label}`, loading: "lazy", draggable: false });
   blobUrl(at(lesson.name, "classes", label, "images", id)).then((address) => { view.src = address; }, complain);
   const button = el("button.thumb", { type: "button", draggable: true, ariaLabel: `Picture of ${label}: move or remove`, onclick: () => inspect(label, id, view.src) }, view);
+  button.dataset.id = id;
   drags(button, (to) => { if (to !== label) move(label, id, to); });
   return button;
 }
@@ -216,29 +245,36 @@ async function train() {
   await follow();
 }
 
+// Shows a training from its start: one that runs, or the last one, which the server can tell of after a reload.
 async function follow() {
-  const name = lesson.name;
+  const name = lesson.name, runs = training;
   const words = byId("train-state"), bar = byId("train-progress");
   let end = null;
   loss.clear();
   accuracy.clear();
-  byId("charts").hidden = bar.hidden = false;
+  doubts = [];
+  byId("charts").hidden = false;
+  bar.hidden = !runs;
   bar.removeAttribute("value");
-  words.textContent = "Preparing …";
+  words.textContent = runs ? "Preparing …" : "";
   await listen(at(name, "events"), (event) => {
     if (lesson?.name !== name) return;
     if (event.type === "progress") {
       loss.add(event.step, event.steps, event.loss);
       accuracy.add(event.step, event.steps, event.accuracy);
       bar.value = event.step / event.steps;
-      words.textContent = event.seconds_left >= 1 ? `About ${Math.ceil(event.seconds_left)} s left` : "Almost done";
+      if (runs) words.textContent = event.seconds_left >= 1 ? `About ${Math.ceil(event.seconds_left)} s left` : "Almost done";
+    } else if (event.type === "check") {
+      doubts = event.contradictions;
+      drawDoubts();
     } else if (event.type !== "waiting") end = event;
   });
   if (lesson?.name !== name) return;
-  await reload();
-  if (end?.type === "done") await refreshAdapters(name); // which says whether it can be not sure
+  if (runs) await reload();
+  if (runs && end?.type === "done") await refreshAdapters(name); // which says whether it can be not sure
   bar.hidden = true;
   words.textContent = { done: "Done. Try it below.", stopped: "Stopped.", failed: end?.error }[end?.type] ?? "The server stopped; train again when it is back.";
+  if (!runs) drawState(); // which may want more pictures
 }
 
 // ---- trying and correcting ----
@@ -257,7 +293,7 @@ async function tryOut(files) {
 function correctable(row, file) {
   if (row.error) return resultCard(row, file);
   const choice = el("select", { ariaLabel: "Correct class" }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
-  choice.value = (row.unknown ? row.top[0] : row.top[1] ?? row.top[0]).label;
+  choice.value = (isUnsure(row) ? row.top[0] : row.top[1] ?? row.top[0]).label;
   const button = el("button.quiet", { type: "button" }, "Add and train");
   const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "Correct class"), choice, button));
   const correct = guarded(async (label) => {

@@ -4,7 +4,7 @@ import { get, part, upload } from "./api.js";
 import { bars, byId, complain, dropPlace, el, legend, onPaste, percent, say } from "./ui.js";
 
 const MOST = 50; // classes asked for, so that the zero-shot bar of each shown class is among them
-const FEWEST = 9; // known pictures: with fewer, more than one of ten would be "not sure"
+const SURE = 0.7; // of an adapter taught here: below this probability it is right about as often as a coin
 let adapters = [];
 let reject = 0.05; // share of known pictures that may be "not sure", unless the server has its own
 
@@ -28,29 +28,36 @@ function about() {
 
 // Classifies files in portions and calls draw(row, file) for each.
 export async function classify(name, files, zeroShot, draw) {
-  const known = adapters.find((each) => each.name === name)?.known_images ?? 0;
-  const share = known < FEWEST ? "" : `&reject=${Math.max(reject, 1 / (1 + known))}`; // a smaller one turns nothing away
+  const adapter = adapters.find((each) => each.name === name);
+  const share = adapter?.known_images ? `&reject=${reject}` : "";
   const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}${share}`;
-  await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => draw(row, portion[place])));
+  await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => {
+    row.close = Boolean(adapter?.taught && row.top && row.top[0].probability < SURE);
+    draw(row, portion[place]);
+  }));
 }
+
+export const isUnsure = (row) => Boolean(row.unknown || row.close);
 
 export function resultCard(row, file, ...more) {
   const address = URL.createObjectURL(file);
   const view = el("img", { src: address, alt: row.file, draggable: false });
   const body = row.error
     ? el("p.wrong", {}, row.error)
-    : row.unknown ? unsure(row) : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
-  const found = row.error ? "not read" : row.unknown ? "Not sure" : String(row.top[0].label);
+    : isUnsure(row) ? unsure(row) : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
+  const found = row.error ? "not read" : isUnsure(row) ? "Not sure" : String(row.top[0].label);
   const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3.visually-hidden", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
   card.forget = () => { URL.revokeObjectURL(address); card.remove(); };
   return card;
 }
 
-// In place of a class that the picture likely does not show.
-function unsure({ top: [likeliest] }) {
-  return el("div.unsure", {},
-    el("p.unsure-title", {}, "Not sure"),
-    el("p.hint", {}, `Unlike the training pictures. Likeliest: ${likeliest.label}, ${percent(likeliest.probability)}`));
+// In place of a class that the picture likely does not show, or of one among others that are nearly as likely.
+function unsure({ unknown, top: [first, second] }) {
+  const share = ({ label, probability }) => `${label}, ${percent(probability)}`;
+  const why = unknown
+    ? `Unlike the training pictures. Likeliest: ${share(first)}`
+    : `Likeliest: ${share(first)}; then ${share(second)}. More pictures of each class help.`;
+  return el("div.unsure", {}, el("p.unsure-title", {}, "Not sure"), el("p.hint", {}, why));
 }
 
 // Adds a card at the front of a list and removes the oldest ones.

@@ -59,10 +59,11 @@ class Added:
 
 @dataclass(frozen=True)
 class State:
-    """A lesson, and whether its training is waiting or running."""
+    """A lesson, whether its training is waiting or running, and whether `events` has one to tell of."""
 
     lesson: Lesson
     training: bool
+    told: bool
 
 
 @router.get("")
@@ -82,14 +83,13 @@ def create(body: NewLesson, context: Shared, trainer: Teaching) -> Lesson:
 @router.get("/{name}")
 def lesson(name: str, trainer: Teaching) -> State:
     """Get one lesson."""
-    return State(trainer.lessons.get(name), trainer.running(name))
+    return State(trainer.lessons.get(name), trainer.running(name), trainer.told(name))
 
 
 @router.delete("/{name}", status_code=204)
 def delete(name: str, trainer: Teaching) -> None:
     """Remove a lesson and its images; its adapter stays."""
-    trainer.check_idle(name)
-    trainer.lessons.delete(name)
+    trainer.delete(name)
 
 
 @router.post("/{name}/classes", status_code=201)
@@ -163,7 +163,7 @@ async def stop(name: str, trainer: Teaching) -> Response:
 
 @router.get("/{name}/events", response_class=StreamingResponse)
 async def events(name: str, trainer: Teaching) -> StreamingResponse:
-    """Server-sent events of the latest training from its start: waiting, progress, then done, stopped or failed."""
+    """Server-sent events of the latest training: waiting, check, progress, then done, stopped or failed."""
     stream = _stream(trainer, trainer.job(name))
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
