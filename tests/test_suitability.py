@@ -21,7 +21,8 @@ def test_the_line_says_what_was_found_what_to_expect_and_what_to_type() -> None:
     assert unsuited("tiny", TEN, 372, 0.234, 0.57, more="daptune report a --images b") == (
         "the backbone tiny does badly on these images: by the class names alone it is right on 23.4 % of 372, where "
         "one that knows such images is right on 32.5 % or more (chance: 10.0 %). It was trained on emoji and icons; "
-        "for photographs, type --backbone ViT-B-16/openai, or --backbone photo, which is in the package. See where it fails: daptune report a --images b"
+        "for photographs, type --backbone ViT-B-16/openai, or --backbone photo, which is in the package. See where it "
+        "fails: daptune report a --images b"
     )
     assert set(KNOWS) == set(EMBEDDED)
     other = unsuited(PHOTOGRAPHS, TEN, 372, 0.234)

@@ -9,7 +9,7 @@ import numpy as np
 from daptune.data.benchmarks import read_benchmark
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.check import without_missing
-from daptune.data.demo import ARCHIVE, PHOTOGRAPHS, demo_styles, photograph_sets
+from daptune.data.demo import ARCHIVE, PHOTO_ARCHIVE, demo_styles, photograph_sets
 from daptune.data.fewshot import split_holdout
 from daptune.data.labels import index_labels
 from daptune.data.sources import read_source
@@ -61,7 +61,7 @@ def _demo(style: str) -> Splits:
     """A part of the demo pictures, read from the archive without unpacking. Emoji have the class list of the first."""
     photographs = style in photograph_sets()
     source = style if photographs else demo_styles()[0]
-    with ZipFile(PHOTOGRAPHS if photographs else ARCHIVE) as archive:
+    with ZipFile(PHOTO_ARCHIVE if photographs else ARCHIVE) as archive:
         entries = sorted(name for name in archive.namelist() if name.count("/") == 3 and not name.endswith("/"))
         names = sorted({entry.split("/")[2] for entry in entries if entry.startswith(f"{source}/support/")})
         tables = {}

@@ -13,7 +13,7 @@ from daptune.cli.console import emit_json, percent, print_pairs, print_table, sa
 from daptune.cli.fitting import measuring, method_card, training_bar
 from daptune.clip.backbone import load_backbone
 from daptune.data.cache import Decoder
-from daptune.data.demo import PHOTOGRAPHS, demo_styles, extract_demo, photograph_sets
+from daptune.data.demo import PHOTO_ARCHIVE, demo_styles, extract_demo, photograph_sets
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
 from daptune.evaluate import Measured, measure_beside, zero_shot
@@ -128,7 +128,7 @@ def read_tasks(pictures: str, folder: Path) -> list[Task]:
     if pictures == "emoji":
         source, *domains = demo_styles()
         return [read_task(extract_demo(folder), source, domains)]
-    extract_demo(folder, PHOTOGRAPHS)
+    extract_demo(folder, PHOTO_ARCHIVE)
     return [read_task(folder, name, []) for name in photograph_sets()]
 
 

@@ -41,7 +41,7 @@ def serve(
     token
         Clients must send it as `Authorization: Bearer TOKEN`; default: the variable DAPTUNE_TOKEN.
     backbone
-        The frozen CLIP; default: that of the first adapter, or `tiny` without adapters.
+        The frozen CLIP; default: that of the first adapter, or `photo` without adapters.
     precision
         Precision of the frozen CLIP; default: that of the first adapter.
     device

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from daptune.classifier import FewShotClassifier
-from daptune.data.demo import ARCHIVE, PHOTOGRAPHS, demo_styles
+from daptune.data.demo import ARCHIVE, PHOTO_ARCHIVE, demo_styles
 from daptune.data.folders import image_files
 from daptune.data.stream import decoded_batches
 from daptune.data.table import ImageSource
@@ -19,7 +19,7 @@ from daptune.predict.onnx import OnnxClassifier
 TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
 """Minimum share of images with the same predicted class, by number format."""
 BATCHES = (1, 3, 32)  # batch sizes of the measurement; all differ from the traced one
-_DEMO = {"photo": (PHOTOGRAPHS, "caltech101/test/"), "tiny": (ARCHIVE, f"{demo_styles()[0]}/validation/")}
+_DEMO = {"photo": (PHOTO_ARCHIVE, "caltech101/test/"), "tiny": (ARCHIVE, f"{demo_styles()[0]}/validation/")}
 """What the embedded backbones are measured on."""
 MOST = 1_000  # maximum number of images; more would only take longer
 

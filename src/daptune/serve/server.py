@@ -93,7 +93,7 @@ def make_engine(
         with left_out_where_it_fails(path):
             records[name] = read_record(path)
     first = next(iter(records.values()), None)
-    chosen = backbone or (first.backbone["name"] if first else "tiny")
+    chosen = backbone or (first.backbone["name"] if first else "photo")
     kept = first.backbone.get("precision", "auto") if first else "auto"
     pool = AdapterPool(load_backbone(chosen, precision=precision or kept, device=device), max_loaded=limits.max_loaded)
     for name in records:

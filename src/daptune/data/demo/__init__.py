@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 ARCHIVE = Path(__file__).with_name("demo.zip")
 """The emoji."""
-PHOTOGRAPHS = Path(__file__).with_name("photographs.zip")
+PHOTO_ARCHIVE = Path(__file__).with_name("photographs.zip")
 ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 _STYLES = ("fluent-emoji-flat", "fluent-emoji", "fluent-emoji-high-contrast", "fxemoji")
 _SETS = ("caltech101", "eurosat")
