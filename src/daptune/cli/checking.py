@@ -27,8 +27,8 @@ def check_images(name: str, read: Callable[[], Splits], json: bool) -> int:
         emit_json({"source": name, "splits": _counts(tables, reports, found), "problems": problems})
     else:
         cells = [(split, *row.values()) for split, row in _counts(tables, reports, found).items()]
-        columns = ("split", "images", "classes", "fewest of a class", "unreadable", "in two classes")
-        print_table(name, (*columns, "also in train", "repeated in their class"), cells)
+        columns = ("split", "images", "classes", "smallest", "unreadable", "in two classes", "in train", "repeated")
+        print_table(name, columns, cells)
     for problem in problems[1:]:
         note(f"daptune: {problem}")
     if problems:

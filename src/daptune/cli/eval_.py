@@ -63,7 +63,8 @@ def evaluate(
         own_ids = spoken is not None
         splits = read_images(folder, label_names=known, training=False, own_ids=own_ids, decoder=decoder)
         table, name = choose_split(splits, split, folder, decoder)
-        warn_identical({"train": splits.train, name: table}, decoder.digest)
+        beside = {"train": splits.train} if name in ("val", "test") else {}
+        warn_identical({**beside, name: table}, decoder.digest)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))

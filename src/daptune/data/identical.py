@@ -48,7 +48,7 @@ class Identical:
     """The identical images of tables by name, "train" first if it is among them.
 
     contradictions   images of a table that are in it before, with another label
-    leaks            images of other tables that are in "train", with any label
+    leaks            images of other tables that are in "train", with any label; one with the same label is named first
     repeats          images of a table that are in it before, with the same label: harmless
     """
 
@@ -92,22 +92,22 @@ class Identical:
 def find_identical(tables: Mapping[str, ImageTable], digest: Callable[[ImageSource], bytes | None]) -> Identical:
     """Compare the images of tables that share a class list, by `Decoder.digest`; those without one are left out."""
     contradictions, leaks, repeats = list[Pair](), list[Pair](), list[Pair]()
-    trained: dict[bytes, Place] = {}
+    trained: dict[bytes, dict[int, Place]] = {}
     for name in sorted(tables, key=lambda name: name != "train"):
         table, before = tables[name], dict[bytes, dict[int, Place]]()  # digest -> label -> the first image
         for row, (source, label) in enumerate(zip(table.images, table.labels.tolist(), strict=True)):
             if (own := digest(source)) is None:
                 continue
             here, same = Place(name, row), before.setdefault(own, {})
-            if own in trained:
-                leaks.append((here, trained[own]))
+            if known := trained.get(own):
+                leaks.append((here, known.get(label, next(iter(known.values())))))
             if label in same:
                 repeats.append((here, same[label]))
             elif same:
                 contradictions.append((here, next(iter(same.values()))))
             same.setdefault(label, here)
         if name == "train":
-            trained = {own: next(iter(same.values())) for own, same in before.items()}
+            trained = before
     return Identical(tables, tuple(contradictions), tuple(leaks), tuple(repeats))
 
 
