@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 
 from daptune import load_backbone
 from daptune.methods.mislabelled import judge_labels
@@ -51,12 +51,13 @@ def nearest_mean(z: Floats, labels: Labels, classes: int) -> Floats:
 
 def self_confidence(z: Floats, labels: Labels, seed: int) -> Floats:
     """Probability of the label by logistic regression, 5-fold cross-validated."""
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    kind = StratifiedKFold if np.bincount(labels).min() >= 5 else KFold
+    folds = kind(5, shuffle=True, random_state=seed)
     p = cross_val_predict(LogisticRegression(C=100, max_iter=300), z, labels, cv=folds, method="predict_proba")
     return p[np.arange(len(labels)), np.searchsorted(np.unique(labels), labels)]
 
 
-def report(tasks: list[Task]) -> list[str]:
+def report(tasks: list[Task], shots: int) -> list[str]:
     """Markdown: a row for each task and share, means over seeds."""
     columns = "wrong labels | estimated | flagged | of these wrong | flags if all were right | precision, ours"
     head = f"| task | images | {columns} | nearest mean | cleanlab |"
@@ -64,15 +65,15 @@ def report(tasks: list[Task]) -> list[str]:
     for task in tasks:
         w0 = task.words(task.names)
         for share in SHARES:
-            rows = [_row(task, w0, share, seed) for seed in (SEEDS if share else SEEDS[:1])]
+            rows = [_row(task, w0, shots, share, seed) for seed in (SEEDS if share else SEEDS[:1])]
             images, bad, *means = np.mean(rows, axis=0)
             shown = [f"{value:.1f}" for value in means[:4]] + [f"{value:.2f}" if share else "-" for value in means[4:]]
             lines.append(f"| {task.name} | {images:.0f} | {bad:.0f} | " + " | ".join(shown) + " |")
     return lines
 
 
-def _row(task: Task, w0: Floats, share: float, seed: int) -> list[float]:
-    z, labels = task.support(SHOTS, 1)
+def _row(task: Task, w0: Floats, shots: int, share: float, seed: int) -> list[float]:
+    z, labels = task.support(shots, 1)
     given, bad = swapped(labels, share, len(w0), seed)
     check, count = judge_labels(z, given, w0), len(bad)
     flags = [float(check.flagged.sum()), float(check.flagged[bad].sum())]
@@ -87,10 +88,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=Path, required=True, help="folder with a folder a task")
     parser.add_argument("--only", nargs="+", default=TASKS, help="some of the tasks")
+    parser.add_argument("--shots", type=int, default=SHOTS, help="images of a class")
     options = parser.parse_args()
     backbone = load_backbone("tiny", precision="fp32")
     for name in options.only:
-        print("\n".join(report([Task(options.tasks / name, backbone)])), flush=True)
+        print("\n".join(report([Task(options.tasks / name, backbone)], options.shots)), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from studies.unknown import TEMPLATES, Task
 
 CHOSEN, OTHERS = ("letters", "demo", "eurosat"), ("digits", "clothing")
 STEP = {"letters": 26, "demo": 32, "eurosat": 10, "digits": 10, "clothing": 10}  # one of each class on average
-STEPS, SEEDS = 8, (1, 2, 3, 4, 5)
+STEPS, SEEDS = 8, tuple(range(1, 11))
 MOST = 4000  # images to choose from, evenly spaced
 Floats = NDArray[np.float64]
 Rule = Callable[[Floats, Floats, int, np.random.Generator], Sequence[int]]

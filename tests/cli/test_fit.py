@@ -484,4 +484,4 @@ def test_identical_images_in_two_classes_and_in_train_and_test_are_named(
     done = daptune("eval", "adapter", folder)
     assert done.code == 0 and "2 of " in done.err and "optimistic" in done.err
     done = daptune("eval", "adapter", folder, "--split", "all")
-    assert "images are identical to one of another class" in done.err and "optimistic" not in done.err
+    assert "images is identical to one of another class" in done.err and "optimistic" not in done.err

@@ -83,7 +83,8 @@ def test_page(daptune: Command, adapter: Path, pool: Path) -> None:
     assert done.code == 0 and done.json["out"] == "next.html"
     text = Path("next.html").read_text("utf-8")
     assert text.count("data:image/webp;base64,") == 3 and "http" not in text.replace("http-equiv", "")
-    assert all(row["file"] in text and f"{row['label']}?" in text for row in done.json["suggestions"])
+    for rank, row in enumerate(done.json["suggestions"], start=1):
+        assert row["file"] in text and f"{rank}. {row['label']}, {100 * row['probability']:.0f} %?" in text
     lines = Path("next-files/suggestions.csv").read_text("utf-8").splitlines()
     assert lines[0] == "file,guess,probability,margin"
     assert [line.split(",")[0] for line in lines[1:]] == [row["file"] for row in done.json["suggestions"]]

@@ -45,9 +45,9 @@ def test_pairs_are_those_with_equal_pixels_whatever_their_format(tables: dict[st
     assert found.leaks == ((Place("test", 1), Place("train", 1)), (Place("test", 2), Place("train", 3)))
     assert found.repeats == ((Place("train", 4), Place("train", 1)),)
     first, second, third = found.lines()
-    assert first.startswith("1 of 5 training images are identical to one of another class: ")
+    assert first.startswith("1 of 5 training images is identical to one of another class: ")
     assert "train/d/1.bmp (dog) = train/c/0.png (cat)" in first
-    assert "1 of 4 test images are identical to one of another class: test/d/2.png (dog) = test/c/0.png (cat)" in second
+    assert "1 of 4 test images is identical to one of another class: test/d/2.png (dog) = test/c/0.png (cat)" in second
     assert third.startswith(
         "2 of 4 test images are identical to training images: test/d/0.png (dog) = train/c/1.png (cat)"
     )

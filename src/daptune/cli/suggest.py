@@ -96,8 +96,8 @@ def suggestions_page(found: Suggestions, adapter: Path) -> Page:
     """A page with the images, what they are taken for, and a list of them as a CSV file beside it."""
     items = []
     for rank, one in enumerate(found.images, start=1):
-        guess = f"{one.label}, {100 * one.probability:.0f} %"
-        items.append((one.source, f"{rank}. {spelt(one.label)}?", [guess, one.name]))
+        guess = f"{rank}. {spelt(one.label)}, {100 * one.probability:.0f} %?"
+        items.append((one.source, guess, [one.name]))
     rows = [text_row(one.name, str(one.label), Cell("", one.probability), Cell("", one.margin)) for one in found.images]
     table = Table("suggestions", "Images to label next", ("file", "guess", "probability", "margin"), tuple(rows))
     text = (

@@ -64,13 +64,13 @@ class Identical:
             noun, whole = NOUNS[name], f"{len(table):,}"
             if pairs := [pair for pair in self.contradictions if pair[0].table == name]:
                 found.append(
-                    f"{len(pairs)} of {whole} {noun} are identical to one of another class: {self._named(pairs)}; keep "
-                    "each image in the class that it shows"
+                    f"{len(pairs)} of {whole} {noun} {_are(pairs)} identical to one of another class: "
+                    f"{self._named(pairs)}; keep each image in the class that it shows"
                 )
             if pairs := [pair for pair in self.leaks if pair[0].table == name]:
                 found.append(
-                    f"{len(pairs)} of {whole} {noun} are identical to training images: {self._named(pairs)}; what is "
-                    "measured on them is optimistic, so keep each image in one of the two"
+                    f"{len(pairs)} of {whole} {noun} {_are(pairs)} identical to training images: {self._named(pairs)}; "
+                    "what is measured on them is optimistic, so keep each image in one of the two"
                 )
         return found
 
@@ -87,6 +87,10 @@ class Identical:
         inside = isinstance(source, Path) and base is not None and source.absolute().is_relative_to(base)
         name = source.absolute().relative_to(base).as_posix() if inside else describe(source)  # type: ignore[union-attr, arg-type]
         return f"{name} ({label})"
+
+
+def _are(pairs: Sequence[Pair]) -> str:
+    return "is" if len(pairs) == 1 else "are"
 
 
 def find_identical(tables: Mapping[str, ImageTable], digest: Callable[[ImageSource], bytes | None]) -> Identical:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from daptune.data.table import ImageTable, describe
 from daptune.methods.mislabelled import LabelCheck
-from daptune.report.page import Section
+from daptune.report.page import Section, kept
 from daptune.report.table import Cell, Table, text_row
 from daptune.report.thumbnails import gallery
 
@@ -70,4 +70,4 @@ def file_of(table: ImageTable, row: int) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if value >= 0.01 else "under 1 %"
+    return kept(f"{100 * value:.0f} %" if value >= 0.01 else "under 1 %")
