@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from daptune.compare import compare_methods
     from daptune.data.benchmarks import read_benchmark
     from daptune.data.sources import read_source
+    from daptune.labelling import suggest
     from daptune.methods import METHODS
     from daptune.train import TrainConfig, fit_method
 
@@ -40,6 +41,7 @@ _LAZY = {
     "read_benchmark": "daptune.data.benchmarks",
     "read_source": "daptune.data.sources",
     "save_adapter": "daptune.adapter.store",
+    "suggest": "daptune.labelling",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "read_benchmark",
     "read_source",
     "save_adapter",
+    "suggest",
 ]
 
 logging.getLogger("daptune").addHandler(logging.NullHandler())

@@ -1,12 +1,15 @@
 """`daptune data` and what it makes of benchmark folders, as a user types it."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from daptune.cli import run
 from daptune.data.benchmarks.registry import BENCHMARKS
+from tests.conftest import CLASSES, COLOURS, save_picture
 from tests.data.benchmarks.server import serving
 from tests.data.benchmarks.test_prepare import published
 from tests.data.benchmarks.trees import build
@@ -91,3 +94,50 @@ def test_fit_and_eval_take_a_benchmark_by_name(
     assert json.loads(capsys.readouterr().out)["images"] == 5
     assert run(["eval", str(out), "data:imagenet_r"]) == 2
     assert "--new-classes" in capsys.readouterr().err
+
+
+def test_check_of_a_folder_counts_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for split, counts in (("train", (3, 2, 4)), ("test", (1, 2, 1))):
+        for place, (name, count) in enumerate(zip(CLASSES, counts, strict=True)):
+            for number in range(count):
+                seed = 100 * place + number + (50 if split == "test" else 0)
+                save_picture(folder / split / name / f"{number}.png", COLOURS[name], seed)
+    assert run(["data", "check", str(folder)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "" and re.search(r"^ train +9 +3 +2 +0 +0 +0 +0", shown.out, flags=re.MULTILINE)
+    first = folder / "train" / CLASSES[0] / "0.png"
+    shutil.copy(first, folder / "train" / CLASSES[0] / "again.png")
+    assert run(["data", "check", str(folder)]) == 0  # harmless
+    shutil.copy(first, folder / "train" / CLASSES[1] / "9.png")
+    shutil.copy(folder / "train" / CLASSES[2] / "1.png", folder / "test" / CLASSES[2] / "9.png")
+    (folder / "test" / CLASSES[1] / "bad.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert run(["data", "check", str(folder), "--json"]) == 2
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["splits"] == {
+        "train": {
+            "images": 11, "classes": 3, "fewest": 3, "unreadable": 0, "in_two_classes": 1, "also_in_train": 0,
+            "repeated": 1,
+        },
+        "test": {
+            "images": 6, "classes": 3, "fewest": 1, "unreadable": 1, "in_two_classes": 0, "also_in_train": 1,
+            "repeated": 0,
+        },
+    }  # fmt: skip
+    assert len(found["problems"]) == 3
+    last = shown.err.splitlines()[-1]
+    assert last.startswith("daptune: error: ") and "1 of 6 images cannot be read" in last
+    assert "identical to one of another class" in shown.err and "optimistic" in shown.err
+
+
+def test_images_of_a_benchmark_are_compared_on_request(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, _ = build("oxford_pets", tmp_path)
+    monkeypatch.setitem(BENCHMARKS, "oxford_pets", record)
+    code = run(["data", "check", "oxford_pets", "--images", "--root", str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"] == "oxford_pets" and code == (2 if found["problems"] else 0)
+    assert found["splits"]["test"]["images"] == record.counts[2]

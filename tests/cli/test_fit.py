@@ -460,3 +460,28 @@ def test_a_folder_without_a_name_is_one_line(fit: Command, pictures: Path, tmp_p
     done = fit(pictures, "--names", names)
     assert done.code == 2 and len(done.err.strip().splitlines()) == 1, done.err
     assert "no name is given for 2 of the 3 classes" in done.err and "names for 'blu', which are no classes" in done.err
+
+
+def test_identical_images_in_two_classes_and_in_train_and_test_are_named(
+    daptune: Command, made_up_backbone: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    for split, count in (("train", 3), ("test", 2)):
+        for place, name in enumerate(CLASSES):
+            for number in range(count + place):
+                seed = 100 * place + 10 * number + (split == "test")
+                save_picture(folder / split / name / f"{number}.png", COLOURS[name], seed)
+    words = ("fit", folder, "--backbone", made_up_backbone, "--epochs", "1", "--set", "text_tokens=2", "--json")
+    assert "identical" not in daptune(*words).err
+    shutil.copy(folder / "train/red/0.png", folder / "train/blue_thing/copy.png")
+    for number in (0, 1):
+        shutil.copy(folder / f"train/red/{number}.png", folder / f"test/red/seen {number}.png")
+    done = daptune(*words)
+    assert done.code == 0
+    twice, seen = (line for line in done.err.splitlines() if "identical" in line)
+    assert "1 of " in twice and "train/blue_thing/copy.png (blue_thing)" in twice and "train/red/0.png (red)" in twice
+    assert "2 of " in seen and "test/red/seen 1.png (red) = train/red/1.png (red)" in seen and "optimistic" in seen
+    done = daptune("eval", "adapter", folder)
+    assert done.code == 0 and "2 of " in done.err and "optimistic" in done.err
+    done = daptune("eval", "adapter", folder, "--split", "all")
+    assert "images is identical to one of another class" in done.err and "optimistic" not in done.err

@@ -1,5 +1,6 @@
 """The page of one fit: figures agree with predictions made anew, wrong labels are found, names are text."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -148,6 +149,25 @@ def test_the_wrong_labels_are_shown(fit_report: Path, fitted_folder: Path) -> No
     planted = learned & {f"{record.class_names[1]}/0.png", f"{record.class_names[1]}/1.png"}
     assert planted and all(name in part for name in planted)
     assert part.count("data:image/webp;base64,") == part.count("<img")
+
+
+def test_all_labels_are_in_a_file_least_probable_first(fit_report: Path, fitted_folder: Path) -> None:
+    """Planted labels come first; what the page says is what the file and the same check made anew say."""
+    record = read_record(fitted_folder / "adapter")
+    train = held_out_images(record, fitted_folder / "pictures").train
+    assert train is not None
+    with (fit_report.parent / "report-files/labels.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    names = {Path(str(image)).relative_to(fitted_folder / "pictures").as_posix() for image in train.images}
+    assert len(rows) == len(train) and {row["path"] for row in rows} == names
+    own = [float(row["probability"]) for row in rows]
+    assert own == sorted(own) and all(row["label"] == row["path"].partition("/")[0] for row in rows)
+    planted = names & {f"{record.class_names[1]}/0.png", f"{record.class_names[1]}/1.png"}
+    assert {row["path"] for row in rows[: len(planted)]} == planted
+    assert all(row["most probable"] == record.class_names[0] for row in rows[: len(planted)])
+    flagged = sum(row["flagged"] == "yes" for row in rows)
+    text = fit_report.read_text("utf-8").replace("\u00a0", " ")
+    assert f"of {len(train)} training labels are wrong by estimate, and {flagged} are flagged." in text
 
 
 def test_the_page_is_sound_small_and_alone(fit_report: Path) -> None:

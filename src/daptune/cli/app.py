@@ -15,6 +15,7 @@ from daptune.cli.options import (
     PredictOptions,
     ReportOptions,
     RunOptions,
+    SuggestOptions,
     TuneOptions,
 )
 
@@ -39,6 +40,7 @@ _REPORT = ReportOptions()
 _BENCH = BenchOptions()
 _TUNE = TuneOptions()
 _COMPARE = CompareOptions()
+_SUGGEST = SuggestOptions()
 
 
 @app.command
@@ -104,6 +106,29 @@ def predict(
     from daptune.cli.predict import run
 
     return run(adapter, paths, predict_options, options)
+
+
+@app.command
+def suggest(
+    adapter: Adapter,
+    /,
+    *paths: Annotated[str, Parameter(allow_leading_hyphen=False)],
+    suggest_options: SuggestOptions = _SUGGEST,
+    options: RunOptions = _RUN,
+) -> int:
+    """List the unlabelled images that are most worth a label: the adapter is unsure of them, and they differ.
+
+    One image a line with its most probable class and the probability, separated by tabs, least certain first. Files
+    that cannot be read are counted and left out.
+
+    Parameters
+    ----------
+    paths
+        Files, folders, lists and tables, as for `daptune predict`.
+    """
+    from daptune.cli.suggest import run
+
+    return run(adapter, paths, suggest_options, options)
 
 
 @app.command

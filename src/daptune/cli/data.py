@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 data = App(name="data", help="The paper's data sets: list them, check a folder, fetch what can be fetched.")
 app.command(data)
+_Source = Annotated[
+    str, Parameter(help="Name of a data set, as in `daptune data list`, or labelled images of your own.")
+]
 _Name = Annotated[str, Parameter(help="Name of a data set, as in `daptune data list`.")]
 _Root = Annotated[
     Path | None, Parameter(name="--root", help="Folder of the data sets; by default $DAPTUNE_DATA, else ./data.")
@@ -51,17 +55,39 @@ def list_all(*, root: _Root = None, json: Json = False) -> int:
     columns = ("name", "there", "classes", "train", "val", "test", "source")
     print_table(f"benchmark data sets below {place}", columns, cells, left=2)
     say("daptune data check NAME     compare the folder of one with the published counts")
+    say("daptune data check FOLDER   look for mistakes in images of your own")
     say("daptune data prepare NAME   fetch what can be fetched")
     say("daptune fit data:NAME       learn from one")
     return 0
 
 
 @data.command(name="check")
-def check_one(name: _Name, /, *, root: _Root = None, json: Json = False) -> int:
-    """Compare a data set's folder with the published one: the tree, what is missing, counts by split.
+def check_one(source: _Source, /, *, root: _Root = None, images: bool = False, json: Json = False) -> int:
+    """Check a data set, or images of your own. Exit code 2 if something is wrong.
 
-    Exit code 2 if incomplete.
+    Of a data set by name, the folder is compared with the published one: the tree, what is missing, counts by split.
+    Of a folder or table, as for `daptune fit`, every image is decoded: counts, unreadable images, images that are in
+    two classes, or in training and test images, and images that are repeated in their class, which is harmless.
+
+    Parameters
+    ----------
+    images
+        Of a data set by name, also decode every image, which can take many minutes.
     """
+    from daptune.cli.checking import check_images
+    from daptune.data.benchmarks.reading import data_root, read_benchmark
+    from daptune.data.benchmarks.registry import BENCHMARKS, canonical
+    from daptune.data.sources import read_source
+
+    name, place = canonical(source), Path(source).expanduser()
+    if name in BENCHMARKS and images:
+        return check_images(name, partial(read_benchmark, name, data_root(root)), json)
+    if name in BENCHMARKS or not place.exists():
+        return _check_published(source, root, json)
+    return check_images(source, partial(read_source, place), json)
+
+
+def _check_published(name: str, root: Path | None, json: bool) -> int:
     from daptune.data.benchmarks.inventory import check
     from daptune.data.benchmarks.reading import data_root
 

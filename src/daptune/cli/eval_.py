@@ -49,6 +49,7 @@ def evaluate(
     from daptune.cli.fitting import measuring
     from daptune.data.cache import Decoder
     from daptune.data.heldout import choose_split, read_images
+    from daptune.data.identical import warn_identical
     from daptune.data.name_lists import read_names
     from daptune.names import match_names
     from daptune.suitability import unsuited_for
@@ -62,6 +63,8 @@ def evaluate(
         own_ids = spoken is not None
         splits = read_images(folder, label_names=known, training=False, own_ids=own_ids, decoder=decoder)
         table, name = choose_split(splits, split, folder, decoder)
+        beside = {"train": splits.train} if name in ("val", "test") else {}
+        warn_identical({**beside, name: table}, decoder.digest)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))

@@ -317,6 +317,20 @@ class PredictOptions:
     """The same as `--format jsonl`."""
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SuggestOptions:
+    """Options of `daptune suggest`."""
+
+    number: Annotated[int, Parameter(name=("-n", "--number"))] = 20
+    """How many images."""
+    out: Path | None = None
+    """Instead of a list: a new folder of links to the images, or a page with them, such as `next.html`."""
+    scaled_decoding: bool = False
+    """As for `daptune predict`."""
+    json: Json = False
+
+
 def key_values(
     words: Iterable[str], flag: str = "--set", example: str = "option=value, such as inter_weight=1"
 ) -> dict[str, str]:

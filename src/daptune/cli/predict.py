@@ -26,7 +26,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     """Run the command. Raises DaptuneError for bad input or if no image could be read."""
     form = _format(predict)
     paths = ["-" if path == STDIN else path for path in paths]
-    images, total = _images(paths, predict.shard)
+    images, total = image_stream(paths, predict.shard)
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
     with warnings_shown(), progress(steps=True) as bar:
         task = bar.add_task("predicting", total=total, note="")
@@ -105,8 +105,11 @@ def _format(predict: PredictOptions) -> Format:
     return form
 
 
-def _images(paths: Sequence[str], part: str | None) -> tuple[Iterator[Item], int | None]:
-    """The stream, and its length if that is quick to find. Raises DataError for an empty stream."""
+def image_stream(paths: Sequence[str], part: str | None = None) -> tuple[Iterator[Item], int | None]:
+    """The images of files, folders, lists and tables, and their number if that is quick to find.
+
+    Raises DataError for an empty stream.
+    """
     if not paths:
         raise DataError("no images given; name files, folders, or - for a list on standard input")
     images = items(paths) if part is None else shard(items(paths), part)

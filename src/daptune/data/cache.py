@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from daptune.data import images
+from daptune.data.identical import pixel_digest
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
 from daptune.files import told
@@ -41,6 +42,7 @@ class Decoder:
         self.limit, self.held = memory_bytes, 0
         # Paths are compared by value, other sources by identity; the entry keeps its source, so the id stays its own.
         self._images: OrderedDict[Path | int, tuple[ImageSource, Image.Image]] = OrderedDict()
+        self._digests: dict[Path | int, tuple[ImageSource, bytes]] = {}
         self._lock = threading.Lock()
         self._disk = None if cache_dir is None else DiskCache(Path(cache_dir), DISK_BYTES)
         self._shrink_to = shrink_to
@@ -63,10 +65,27 @@ class Decoder:
                     self.held -= _bytes(self._images.popitem(last=False)[1][1])
         return image
 
+    def examine(self, source: ImageSource) -> None:
+        """Decode as a call does, and remember the digest of the pixels. Raises DataError as a call does."""
+        key, image = _key(source), self(source)
+        with self._lock:
+            if key in self._digests:
+                return
+        digest = pixel_digest(image)
+        with self._lock:
+            self._digests[key] = source, digest
+
+    def digest(self, source: ImageSource) -> bytes | None:
+        """The digest of an image that was examined: the same for images with the same pixels; else None."""
+        with self._lock:
+            entry = self._digests.get(_key(source))
+        return None if entry is None else entry[1]
+
     def forget(self, sources: Iterable[ImageSource]) -> None:
         """Free the memory of images that are not needed again."""
         with self._lock:
             for source in sources:
+                self._digests.pop(_key(source), None)
                 if (entry := self._images.pop(_key(source), None)) is not None:
                     self.held -= _bytes(entry[1])
 

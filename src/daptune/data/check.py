@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,19 +49,31 @@ class DecodeReport:
         return "\n  ".join(lines + ([f"and {more} more"] if more > 0 else []))
 
 
-def check_readable(table: ImageTable, decoder: Decoder | None = None, *, workers: int | None = None) -> DecodeReport:
-    """Decode every image of the table, in parallel, and report those that fail; `decoder` keeps the others."""
+def check_readable(
+    table: ImageTable,
+    decoder: Decoder | None = None,
+    *,
+    workers: int | None = None,
+    after_image: Callable[[], object] = int,
+) -> DecodeReport:
+    """Decode every image of the table, in parallel, and report those that fail.
+
+    `decoder` keeps the others, and a digest of each (`daptune.data.identical`); `after_image` is called after each.
+    """
     decode = Decoder(0) if decoder is None else decoder
 
     def attempt(index: int) -> Unreadable | None:
         try:
-            decode(table.images[index])
+            decode.examine(table.images[index])
         except DataError as error:
             return Unreadable(index, table.images[index], str(error))
         return None
 
-    found = ordered_map(attempt, range(len(table)), workers=workers)
-    return DecodeReport(tuple(bad for bad in found if bad is not None), len(table))
+    bad = []
+    for found in ordered_map(attempt, range(len(table)), workers=workers):
+        after_image()
+        bad += [] if found is None else [found]
+    return DecodeReport(tuple(bad), len(table))
 
 
 def drop_unreadable(

@@ -12,6 +12,7 @@ from daptune.data.cache import Decoder
 from daptune.data.check import DecodeReport, Unreadable, check_readable, drop_unreadable, without_missing
 from daptune.data.fewshot import FewShot, sample_fewshot, split_holdout
 from daptune.data.formats import left_out, what_to_do
+from daptune.data.identical import warn_identical
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DataError
@@ -86,7 +87,8 @@ def draw_support(
     """Read a source and draw `shots` images per class from it (None: all), readable ones.
 
     val: replaces the source's validation images. holdout: as for `hold_out`, with all images checked first; None: no
-    image is held out. Raises DataError as `read_images`.
+    image is held out. Identical images in two classes, or in training and other images, are logged. Raises DataError as
+    `read_images`.
     """
     name = "test split"
     if holdout is None:
@@ -95,6 +97,7 @@ def draw_support(
         splits = read_images(source, label_names=label_names, own_ids=own_ids, decoder=decoder)
         splits, name = hold_out(splits, holdout, seed, decoder)
     drawn = draw_readable(splits.train, shots, seed, splits.val if val is None else val, decoder)
+    warn_identical({"train": drawn.train, "val": drawn.val, "test": splits.test}, decoder.digest)
     left_out = len(splits.train) - len(drawn.train)
     return Support(drawn.train, drawn.val, splits.test, name, left_out)
 

@@ -176,6 +176,11 @@ class Method(nn.Module, ABC):
         features = self.encode(images)
         return self.ensemble(F.normalize(features.float(), dim=-1), self.logits(features).float())
 
+    def answer_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`answer` (B, C) and `image_features` (B, D) of images, in one pass of the image tower if `sees` allows it."""
+        seen = images if self.sees == "images" else self.encode(images)
+        return self.answer(seen), self.image_features(seen)
+
     @property
     def joins_ensemble(self) -> bool:
         """Whether `answer` may add hand-written prompts and support images: `logits` read CLIP's features only."""

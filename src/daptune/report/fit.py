@@ -15,12 +15,14 @@ from daptune.calibration import scaled
 from daptune.data.cache import Decoder
 from daptune.data.fewshot import sample_fewshot
 from daptune.data.heldout import CHECK_ALL, choose_split, draw_readable, hold_out, read_images
-from daptune.data.table import ImageTable, describe
+from daptune.data.table import ImageTable
 from daptune.evaluate import BATCH, Measured, measure_beside
 from daptune.methods import Method
+from daptune.methods.mislabelled import LabelCheck, judge_labels
 from daptune.report.board import MEANING, verdict
 from daptune.report.embedding import MOST_IMAGES, Features, encode, map_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
+from daptune.report.fit_labels import file_of, labels_finding, labels_section
 from daptune.report.fit_tables import (
     class_table,
     confused_table,
@@ -31,7 +33,6 @@ from daptune.report.fit_tables import (
     words_table,
 )
 from daptune.report.html import tag
-from daptune.report.mislabelled import suspects
 from daptune.report.page import Page, Section
 from daptune.report.table import signed
 from daptune.report.thumbnails import gallery
@@ -113,7 +114,7 @@ def fit_page(
     if method is not None and images is not None and images.test is not None:
         note("measuring")
         scored = _score(method, baseline or method, images.test, record.temperature, batch_size, decoder)
-    sections = []
+    sections, check = [], None
     if scored is not None:
         sections.append(Section("scores", "Scores", tables=[scores_table(scored.found)]))
     if history is not None and history.rows:
@@ -127,8 +128,8 @@ def fit_page(
     if method is not None and images is not None:
         if images.train is not None and baseline is not None:
             note("looking for wrong labels")
-            features = encode(baseline, images.train, batch_size=batch_size)
-            sections.append(_labels(images.train, features, record.class_names))
+            check = _check_labels(baseline, images.train, batch_size)
+            sections.append(labels_section(images.train, check))
         if images.test is not None and baseline is not None:
             note("drawing maps")
             some = evenly(images.test, MOST_IMAGES)
@@ -138,6 +139,8 @@ def fit_page(
         sections.append(_words(words))
     sections.append(_repeat(record, command))
     says = _says(record, scored, images)
+    if check is not None and check.checked:
+        says.append(labels_finding(check))
     if images is None:
         says.append("Mistakes, calibration, maps and labels to check need the images: add --images FOLDER.")
     if (advice := _other_backbone(record, method, scored)) is not None:
@@ -230,28 +233,17 @@ def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
     for row in order.tolist():
         likely, true = int(said[row]), int(labels[row])
         lines = [f"predicted with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
-        items.append((scored.table.images[row], names[likely], [*lines, _file(scored.table, row)]))
+        items.append((scored.table.images[row], names[likely], [*lines, file_of(scored.table, row)]))
     text = f"The {len(items)} of {len(wrong)} wrong predictions with the highest confidence."
     if not items:
         return Section("mistakes", "Most confident mistakes", "All predictions on these images are correct.")
     return Section("mistakes", "Most confident mistakes", text, more=[gallery(items)])
 
 
-def _labels(table: ImageTable, features: Features, names: Sequence[str]) -> Section:
-    found = suspects(features.images, table.labels, len(names))
-    text = (
-        f"{len(found)} of the {len(table)} training images look more like another class than like their own. Each is "
-        "classified by the nearest class mean of the frozen CLIP's features, leaving out the image itself, and flagged "
-        "by the rule of confident learning (Northcutt et al. 2021). If CLIP cannot separate two classes, correct "
-        "labels are flagged too: check an image before you change its label."
-    )
-    items = []
-    for one in found[:MOST_PICTURES]:
-        lines = [f"labelled {names[one.given]}", f"{100 * one.p_likely:.0f} % against {100 * one.p_given:.0f} %"]
-        items.append((table.images[one.row], f"looks like {names[one.likely]}", [*lines, _file(table, one.row)]))
-    if (table.counts() == 1).any():
-        text += " Classes with one image cannot be checked."
-    return Section("labels", "Training labels to check", text, more=[gallery(items)] if items else [])
+def _check_labels(baseline: Method, table: ImageTable, batch_size: int) -> LabelCheck:
+    """By features of the frozen CLIP and its hand-written prompts."""
+    w0 = baseline.text_features().detach().double().cpu().numpy()
+    return judge_labels(encode(baseline, table, batch_size=batch_size).images, table.labels, w0)
 
 
 def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section:
@@ -314,10 +306,3 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
         f"The expected calibration error is {100 * error:.1f} percentage points; on average it is {tendency}.",
         *lines,
     ]
-
-
-def _file(table: ImageTable, row: int) -> str:
-    source = table.images[row]
-    if isinstance(source, Path) and table.root is not None and source.is_relative_to(table.root):
-        return source.relative_to(table.root).as_posix()
-    return describe(source)

@@ -27,6 +27,7 @@ class Section:
     tables: Sequence[Table] = ()
     more: Sequence[Html] = ()
     folded: Sequence[Table] = ()  # collapsed tables
+    files: Sequence[Table] = ()  # CSV files beside the page
 
     def to_html(self) -> Html:
         parts: list[str] = [tag("h2", self.title)]
@@ -120,6 +121,7 @@ def write_page(page: Page, out: Path) -> list[Path]:
         for table in (*section.tables, *section.folded):
             content[folder / f"{table.name}.csv"] = table.to_csv()
             content[folder / f"{table.name}.tex"] = table.to_latex()
+        content |= {folder / f"{table.name}.csv": table.to_csv() for table in section.files}
     content |= {folder / f"{figure.name}.svg": figure.file() for figure in figures}
     content[out] = page.to_html(folder.name)
     for path, text in content.items():
