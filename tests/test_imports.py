@@ -16,7 +16,6 @@ ROOMS = [
     "errors", "names", "files", "cluster", "metrics", "calibration", "presets", "data", "clip", "methods", "evaluate",
     "embedded", "suitability", "train", "adapter", "predict", "choose", "classifier", "compare", "labelling", "bench",
     "tune", "export", "__init__", "serve", "report", "cli", "__main__",
-    "export", "__init__", "serve", "report", "cli", "__main__",
 ]  # fmt: skip
 ALLOWED = {room: set(ROOMS[:place]) for place, room in enumerate(ROOMS)}
 ALLOWED["clip"] -= {"data"}
