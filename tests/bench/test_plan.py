@@ -118,13 +118,14 @@ def plans() -> Iterator[Plan]:
     return (find_plan(name) for name in ready_plans())
 
 
-def test_the_ready_plans_are_those_of_the_paper_and_the_demo() -> None:
+def test_the_ready_plans_are_those_of_the_paper_and_of_the_embedded_backbones() -> None:
     found = {plan.name: plan for plan in plans()}
-    assert set(found) == {"fewshot", "comparison16", "domain", "ablation", "base2new", "crossdataset", "demo"}
+    own = {"demo": "tiny", "photographs": "photo"}
+    assert set(found) - set(own) == {"fewshot", "comparison16", "domain", "ablation", "base2new", "crossdataset"}
     assert len(found["fewshot"].jobs()) == 5 * 11 * 5 * 3
     assert found["domain"].jobs()[0].targets == ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
     assert [row.label for row in found["ablation"].experiments[0].methods] == ["coop_vpt", "+inter", "+intra", "dapt"]
     assert [part.kind for part in found["demo"].experiments] == ["fewshot", "comparison", "domain", "ablation"]
     assert {part.kind for plan in found.values() for part in plan.experiments} == set(KINDS)
     for name, plan in found.items():
-        assert (plan.preset, plan.backbone) == ((None, "tiny") if name == "demo" else ("paper", "ViT-B-16/openai"))
+        assert (plan.preset, plan.backbone) == ((None, own[name]) if name in own else ("paper", "ViT-B-16/openai"))
