@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +117,6 @@ def train(rank: int, options: argparse.Namespace) -> None:
         first, samples = saved["step"], saved["samples"]
     torch.manual_seed(options.seed + 1 + first * options.workers + rank)
     photographs = Photographs(options.packed, Space.load(options.space))
-    encode: Callable[..., Tensor] = torch.compile(tower) if options.compile else tower
     began = saved_at = time.time()
     means = [0.0, 0.0]
     step = first
@@ -132,7 +130,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if options.decay_now and step % 3 == 0:
             foreign = foreign_tokens(len(images), SIZES["vision_width"], SIZES["vision_patch_size"])
         with torch.autocast("cpu", torch.bfloat16):
-            found = F.normalize(encode(images, 0.0 if full else options.drop, foreign).float(), dim=-1)
+            found = F.normalize(tower(images, 0.0 if full else options.drop, foreign).float(), dim=-1)
         score, distance = loss_of(found, wanted, soft, photographs.names)
         (score + options.distance * distance).backward()
         if options.workers > 1:
@@ -177,7 +175,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=150)
-    parser.add_argument("--compile", action="store_true", help="a third faster, after minutes of compiling")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
