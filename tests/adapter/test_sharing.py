@@ -167,8 +167,9 @@ def test_the_card_says_what_a_reader_asks(fitted: FewShotClassifier, tmp_path: P
     assert "pipeline_tag: image-classification" in tuned and "| held out dapt accuracy | 0.5 |" in tuned
     assert "from `timm/vit_base_patch16_clip_224.openai` on the Hub, under the licence stated there" in tuned
     assert "which of 3 classes" in tuned and f'daptune.load("{PLACE}")' in tuned
-    embedded = card("tiny")
-    assert "base_model" not in embedded and "under the MIT licence" in embedded
+    for name in ("photo", "tiny"):
+        embedded = card(name)
+        assert "base_model" not in embedded and "comes with daptune, under the licence in its own card" in embedded
     assert "whose licence is unknown" in card(str(tmp_path / "gone.pt"))
 
 

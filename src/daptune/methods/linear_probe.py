@@ -70,6 +70,10 @@ class LinearProbe(Method):
         """(B, 3, R, R) -> (B, D), or (B, W) before the projection."""
         return self.clip.encode_image(images, projected=self.config.features == "projected")
 
+    def image_features(self, images: Tensor) -> Tensor:
+        """CLIP's own, whatever the probe reads: (B, 3, R, R) -> (B, D)."""
+        return super().image_features(self.clip.encode_image(images) if images.dim() == 4 else images)
+
     def frozen_features(self, images: Tensor) -> Tensor:
         """f: images or what `encode` makes of them -> (B, D) or (B, W)."""
         features = self.encode(images)
