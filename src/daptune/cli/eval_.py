@@ -1,9 +1,9 @@
 """`daptune eval`: an adapter on labelled images."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_table, warnings_shown
@@ -11,6 +11,7 @@ from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
 from daptune.errors import DataError
 
 if TYPE_CHECKING:
+    from daptune.data.cache import Decoder
     from daptune.data.table import ImageTable
     from daptune.evaluate import Measured
 
@@ -48,8 +49,6 @@ def evaluate(
     """
     from daptune.cli.fitting import measuring
     from daptune.data.cache import Decoder
-    from daptune.data.heldout import choose_split, read_images
-    from daptune.data.identical import warn_identical
     from daptune.data.name_lists import read_names
     from daptune.names import match_names
     from daptune.suitability import unsuited_for
@@ -60,31 +59,17 @@ def evaluate(
     classifier, decoder = load_with(adapter, options), Decoder()
     with warnings_shown():
         known = None if new_classes else classifier.method_.class_names
-        own_ids = spoken is not None
-        splits = read_images(folder, label_names=known, training=False, own_ids=own_ids, decoder=decoder)
-        table, name = choose_split(splits, split, folder, decoder)
-        beside = {"train": splits.train} if name in ("val", "test") else {}
-        warn_identical({**beside, name: table}, decoder.digest)
+        table, name = _images(folder, split, known, own_ids=spoken is not None, decoder=decoder)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
         classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
             found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
-        advice = unsuited_for(
-            classifier.method_,
-            table,
-            found.accuracy,
-            templates=tuple(classifier.record_.data.get("templates", ())),
-            dataset=classifier.record_.data.get("dataset"),
-            decoder=decoder,
-            more=shlex.join(["daptune", "report", str(adapter), "--images", str(folder)]),
-        )
-    judged: dict[str, float] = {}
-    if reject is not None:
-        judged["turned_away"] = found.turned_away(reject)
-    if sets is not None:
-        judged["coverage"], judged["set_size"] = found.covered(sets)
+        data, more = classifier.record_.data, shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
+        prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
+        advice = unsuited_for(classifier.method_, table, found.accuracy, **prompts, decoder=decoder, more=more)
+    judged = _judged(found, reject, sets)
     if json:
         own = found.to_json(table.class_names) | judged
         emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own, "advice": advice})
@@ -93,6 +78,30 @@ def evaluate(
     if advice is not None:
         note(f"daptune: warning: {advice}")
     return 0
+
+
+def _images(
+    folder: Path, split: str | None, known: Sequence[str] | None, *, own_ids: bool, decoder: "Decoder"
+) -> tuple["ImageTable", str]:
+    """The images to measure on, compared with each other and with training images beside them; and their name."""
+    from daptune.data.heldout import choose_split, read_images
+    from daptune.data.identical import warn_identical
+
+    splits = read_images(folder, label_names=known, training=False, own_ids=own_ids, decoder=decoder)
+    table, name = choose_split(splits, split, folder, decoder)
+    beside = {"train": splits.train} if name in ("val", "test") else {}
+    warn_identical({**beside, name: table}, decoder.digest)
+    return table, name
+
+
+def _judged(found: "Measured", reject: float | None, sets: float | None) -> dict[str, float]:
+    """The figures of --reject and --sets."""
+    judged: dict[str, float] = {}
+    if reject is not None:
+        judged["turned_away"] = found.turned_away(reject)
+    if sets is not None:
+        judged["coverage"], judged["set_size"] = found.covered(sets)
+    return judged
 
 
 def _print(

@@ -141,10 +141,7 @@ def fit_page(
     says = _says(record, scored, images)
     if check is not None and check.checked:
         says.append(labels_finding(check))
-    if images is None:
-        says.append("Mistakes, calibration, maps and labels to check need the images: add --images FOLDER.")
-    if (advice := _other_backbone(record, method, scored)) is not None:
-        says.append(advice[0].upper() + advice[1:])
+    says += _advice(record, method, scored, images)
     facts = [
         ("method", record.method),
         ("backbone", record.backbone["name"]),
@@ -165,6 +162,13 @@ def _score(
         for name, p in exact.items()
     }
     return Scored(table, rows)
+
+
+def _advice(record: AdapterRecord, method: Method | None, scored: Scored | None, images: HeldOut | None) -> list[str]:
+    """What to type for more, and for better results."""
+    more = "Mistakes, calibration, maps and labels to check need the images: add --images FOLDER."
+    other = _other_backbone(record, method, scored)
+    return ([more] if images is None else []) + ([other[0].upper() + other[1:]] if other is not None else [])
 
 
 def _other_backbone(record: AdapterRecord, method: Method | None, scored: Scored | None) -> str | None:
