@@ -56,6 +56,15 @@ def test_imports_run_one_way(path: Path) -> None:
     assert not beyond, f"{path.relative_to(SOURCE)} must not import {sorted(beyond)}"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_file_and_its_functions_are_of_a_length_that_is_read_at_once(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 400
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {function.name: (function.end_lineno or 0) - function.lineno + 1 for function in functions}
+    assert not {name: length for name, length in lengths.items() if length > 60}
+
+
 def modules_after(code: str) -> set[str]:
     """Top-level modules loaded after the code has run in a fresh interpreter."""
     script = (

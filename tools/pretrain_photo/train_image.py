@@ -90,15 +90,10 @@ def remaining(steps: int, began: float, options: argparse.Namespace) -> float:
     return float(left)
 
 
-def train(rank: int, options: argparse.Namespace) -> None:
-    """Train as one of the workers; the first writes `image.pt` every two minutes and a line every 25 steps."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    if options.workers > 1:
-        dist.init_process_group("gloo", f"file://{options.out}/meet", rank=rank, world_size=options.workers)
-    torch.manual_seed(options.seed)
+def new_tower() -> model.VisionTower:
+    """Return the untrained image tower, initialised as TinyCLIP initialises its own."""
     tower = model.VisionTower(model.CLIPConfig(**SIZES))
-    for block in tower.transformer.resblocks:  # as TinyCLIP initialises its towers
+    for block in tower.transformer.resblocks:
         scale, depth = block.ln_1.weight.numel() ** -0.5, (2 * SIZES["vision_layers"]) ** -0.5
         for matrix, std in (
             (block.attn.in_proj_weight, scale),
@@ -107,6 +102,17 @@ def train(rank: int, options: argparse.Namespace) -> None:
             (block.mlp.c_proj.weight, scale * depth),
         ):
             torch.nn.init.normal_(matrix, std=std)
+    return tower
+
+
+def train(rank: int, options: argparse.Namespace) -> None:
+    """Train as one of the workers; the first writes `image.pt` every two minutes and a line every 25 steps."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    if options.workers > 1:
+        dist.init_process_group("gloo", f"file://{options.out}/meet", rank=rank, world_size=options.workers)
+    torch.manual_seed(options.seed)
+    tower = new_tower()
     optimizers = optimise.optimizers_of(tower, options.lr)
     first = samples = 0
     if options.resume:
