@@ -9,7 +9,7 @@ DEV_STAMP := $(VENV)/.daptune-installed-dev
 SPEC := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint oracles mutants bench wheel lowest clean
+.PHONY: help demo test lint oracles attack mutants bench wheel lowest clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -27,6 +27,9 @@ lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+attack: $(DEV_STAMP)  ## many hostile files, kills and requests, with a table of what was tried (an hour or more)
+	DAPTUNE_ATTACK=1 $(BIN)/python -m pytest -q tests/attack
 
 mutants: $(DEV_STAMP)  ## small changes of nine central files that no test notices (an hour or more; goes on where it was stopped)
 	$(BIN)/python tools/mutants.py
