@@ -28,7 +28,6 @@ class Outcome:
 
 def in_child(function: Callable[[], object], memory: int = 512, seconds: float = 20) -> Outcome:
     """Call a function in a fork of this process, which may take `memory` more MB and so many seconds."""
-    before = _statm(1)
     reader, writer = os.pipe()
     began = time.monotonic()
     child = os.fork()
@@ -39,6 +38,7 @@ def in_child(function: Callable[[], object], memory: int = 512, seconds: float =
     alarm = threading.Timer(seconds, lambda: os.kill(child, signal.SIGALRM))
     alarm.start()
     with os.fdopen(reader, "rb") as pipe:
+        before: int = pickle.load(pipe)
         written = pipe.read()
     _, status, usage = os.wait4(child, 0)
     alarm.cancel()
@@ -52,6 +52,7 @@ def _answer(function: Callable[[], object], memory: int, writer: int) -> None:
     limit = _statm(0) + memory * MB
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    os.write(writer, pickle.dumps(_statm(1)))  # a fork has fewer pages than its parent: files are mapped anew
     answer: object = None
     error: BaseException | None = None
     try:
@@ -67,6 +68,6 @@ def _answer(function: Callable[[], object], memory: int, writer: int) -> None:
 
 
 def _statm(field: int) -> int:
-    """Memory of this process in bytes: 0 what it may address, 1 what it has, where a fork's peak begins."""
+    """Memory of this process in bytes: 0 what it may address, 1 what it has."""
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[field]) * resource.getpagesize()
