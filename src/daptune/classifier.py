@@ -41,7 +41,7 @@ from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
 from daptune.predict.predictor import Answers, Predictor
-from daptune.presets import PROTOCOL_SHOTS, resolve
+from daptune.presets import EXPERIMENTS, PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
 from daptune.train.weighing import weigh_classes
@@ -68,8 +68,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     class_names     names for labels that are the integers 0, 1, ...; without it a class is named by its digits.
                     Or {label: name or [names]}: prompts say these, answers keep the labels (`n01532829`, `猫`, 17)
     start_from      folder of an adapter of the same method and backbone to initialise the learned tensors from
-    preset, dataset "paper": the settings of the official code, for a benchmark data set; "fast": a short run from
-                    words; options override them
+    preset, dataset, experiment  "paper": the official code's settings, for a benchmark data set and one of
+                    `daptune.presets.EXPERIMENTS`; "fast": a short run from words; options override them
     precision       of the frozen towers: "auto", "fp32", "bf16", "fp16-faithful"
     device          PyTorch device
     batch_size      images per batch in prediction
@@ -85,8 +85,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     left_out_       number of training images that were not drawn
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
-    calibration_    the `Calibration` of the temperature, or None
-    record_         the `AdapterRecord` that `save` writes
+    calibration_    the `Calibration` of the temperature, or None; `record_` the `AdapterRecord` that `save` writes
     """
 
     method: str = "dapt"
@@ -105,6 +104,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
     start_from: str | Path | None = None
     preset: str | None = None
     dataset: str | None = None
+    experiment: str = EXPERIMENTS[0]
     precision: str = "auto"
     device: str = "cpu"
     batch_size: int = 64
@@ -315,15 +315,15 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
         if isinstance(self.backbone, str) and self.backbone != AUTO:
             resolve_name(self.backbone)
-        if self.dataset is not None and self.preset is None:
-            raise MethodError("dataset chooses among the settings of a preset; give preset='paper' with it")
+        if self.preset is None and (self.dataset, self.experiment) != (None, EXPERIMENTS[0]):
+            raise MethodError("dataset and experiment choose among a preset's settings; give preset='paper' with them")
         options, training = dict(self.method_options or {}), dict(self.train_options or {})
         if name is not None:
             own = {option.name for option in fields(method_class.config_class)}
             options = {"templates": tuple(self.templates)} if self.templates and "templates" in own else {}
         elif self.preset is not None:
             dataset = None if self.dataset is None else canonical(self.dataset)
-            preset = resolve(self.preset, method_class.name, shots=shots, dataset=dataset)
+            preset = resolve(self.preset, method_class.name, shots=shots, dataset=dataset, experiment=self.experiment)
             fixed = preset.train if "steps" not in training else preset.train | {"epochs": None}
             options, training = preset.method | options, fixed | training
         if shots is None and self.preset not in PROTOCOL_SHOTS:  # epochs that do not grow with the images

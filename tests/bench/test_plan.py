@@ -38,6 +38,9 @@ def test_jobs_that_differ_in_what_is_measured_share_a_training() -> None:
     other = replace(job, experiment="domain", label="x", targets=("demo/fxemoji",))
     assert other.training == job.training and other.key != job.key
     assert replace(job, experiment="base2new").training != job.training
+    assert replace(job, experiment="domain").training == job.training  # without a preset, nothing differs
+    across = replace(job, experiment="crossdataset", preset="paper")
+    assert across.settings == "cross" and across.training != replace(across, experiment="fewshot").training
     for name, value in {"seed": 2, "shots": 3, "options": {"t": 1.0}, "train": {"lr": 1.0}}.items():
         assert replace(job, **{name: value}).training != job.training
 

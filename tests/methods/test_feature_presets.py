@@ -42,6 +42,7 @@ def test_tip_adapters_are_those_of_its_configurations(method: str) -> None:
         assert (options.beta, options.views, options.search_steps) == (1, 10, (200, 20))
         assert options.ensemble == (dataset == "imagenet")
         assert (train.optimizer, train.lr, train.weight_decay, train.batch_size) == ("adamw", 1e-3, 0.01, 256)
+        assert train.eps == 1e-4
         assert (train.schedule, train.warmup_epochs, train.epochs) == ("cosine", 0, 100 if dataset == "eurosat" else 20)
 
 
@@ -52,6 +53,7 @@ def test_taskres_has_the_base_it_was_tuned_with() -> None:
             assert options.official_base and options.alpha == (1 if dataset == "oxford_flowers" else 0.5)
             assert train.epochs == epochs and train.batch_size == 256 and train.schedule == "cosine_per_epoch"
             assert train.lr == (2e-4 if dataset == "imagenet" else 2e-3)
+            assert (train.optimizer, train.weight_decay, train.eps) == ("adam", 5e-4, 1e-8)
     assert len(chosen("taskres", "imagenet")[0].templates) == 8
 
 

@@ -84,13 +84,16 @@ def test_crops_and_flips_are_declared_once() -> None:
 
 
 def test_defaults_are_filled_in() -> None:
-    for optimizer in ("adamw", "sgd"):
+    for optimizer in ("adamw", "adam", "sgd"):
         config = TrainConfig(optimizer=optimizer).resolved(1)
         assert config.lr == DEFAULT_LR[optimizer]
         assert config.weight_decay == DEFAULT_WEIGHT_DECAY[optimizer]
         assert config.resolved(7) == config
     assert TrainConfig(weight_decay=0, optimizer="sgd").resolved(1).weight_decay == 0
-    assert (DEFAULT_LR, DEFAULT_WEIGHT_DECAY) == ({"adamw": 0.01, "sgd": 0.002}, {"adamw": 0.0, "sgd": 5e-4})
+    assert (DEFAULT_LR, DEFAULT_WEIGHT_DECAY) == (
+        {"adamw": 0.01, "adam": 0.01, "sgd": 0.002},
+        {"adamw": 0.0, "adam": 0.0, "sgd": 5e-4},
+    )
 
 
 def test_a_method_may_have_a_rate_of_its_own_with_adamw() -> None:
@@ -99,6 +102,29 @@ def test_a_method_may_have_a_rate_of_its_own_with_adamw() -> None:
         for optimizer, lr, own in (("adamw", None, 0.3), ("sgd", None, 0.3), ("adamw", 0.7, 0.3), ("adamw", None, None))
     ]
     assert rates == [0.3, 0.002, 0.7, 0.01]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_adam_by_its_formulas(optimizer: str) -> None:
+    """Kingma & Ba, algorithm 1, in float64; decoupled decay as Loshchilov & Hutter, algorithm 2."""
+    config = TrainConfig(optimizer=optimizer, lr=0.1, weight_decay=0.25, eps=0.5).resolved(1)
+    start = [2.0, -3.0, 0.5]
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.tensor(start))
+    stepper = build_optimizer(module, config)
+    gradients = [[1.0, 0.2, -4.0], [0.5, -1.0, 2.0]]
+    for gradient in gradients:
+        module.weight.grad = torch.tensor(gradient)
+        stepper.step()
+    for place, value in enumerate(start):
+        first = second = 0.0
+        for step, gradient in enumerate(gradients, 1):
+            slope = gradient[place] + (0.25 * value if optimizer == "adam" else 0.0)
+            value -= 0.1 * 0.25 * value if optimizer == "adamw" else 0.0
+            first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+            mean, spread = first / (1 - 0.9**step), second / (1 - 0.999**step)
+            value -= 0.1 * mean / (spread**0.5 + 0.5)
+        assert float(module.weight[place].detach()) == pytest.approx(value, rel=1e-6)
 
 
 def test_few_images_are_seen_more_often() -> None:
@@ -149,7 +175,8 @@ def test_the_bounds_themselves_are_allowed(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"optimizer": "adam"}, "optimizer='adam' is not known. Did you mean 'adamw'?"),
+        ({"optimizer": "adamv"}, "optimizer='adamv' is not known. Did you mean 'adam'?"),
+        ({"eps": 0}, "eps must be a number above 0, not 0"),
         ({"schedule": "linear"}, "schedule='linear' is not known"),
         ({"select": "bestval"}, "Did you mean 'best_val'?"),
         ({"augment_on": "gpu"}, "augment_on='gpu' is not known. Choose from: device, workers."),

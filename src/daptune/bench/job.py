@@ -24,7 +24,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DaptuneError, DataError, Interrupted, MethodError
 from daptune.evaluate import BATCH, measure
-from daptune.presets import dataset_names, method_names
+from daptune.presets import EXPERIMENTS, dataset_names, method_names
 from daptune.train import TrainConfig, take_best
 
 Hits = dict[str, NDArray[np.bool_]]
@@ -178,6 +178,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone, ensemble: str) -> 
         calibrate="none",
         preset=preset,
         dataset=None if preset is None else benchmark,
+        experiment=EXPERIMENTS[0] if preset is None else job.settings,
     )
 
 

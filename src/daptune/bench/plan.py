@@ -70,7 +70,14 @@ class Job:
         """Hash that is equal for jobs that share a training and differ only in name or measurements."""
         own = ("plan", "experiment", "label", "targets", "ensemble")
         content = {name: value for name, value in self._content().items() if name not in own}
+        if self.preset is not None and self.settings == "cross":
+            content["settings"] = self.settings
         return _digest(content | {"half": self.experiment == "base2new"})
+
+    @property
+    def settings(self) -> str:
+        """Which of a preset's settings are meant (`daptune.presets.EXPERIMENTS`)."""
+        return {"base2new": "base2new", "domain": "cross", "crossdataset": "cross"}.get(self.experiment, "fewshot")
 
     def _content(self) -> dict[str, Any]:
         # older results lack these fields: keep their keys

@@ -25,7 +25,7 @@ from daptune.errors import DataError, MethodError, TrainingError
 from daptune.evaluate import Measured, measure_beside, zero_shot
 from daptune.methods import get_method
 from daptune.methods.options import parse_options
-from daptune.presets import method_names
+from daptune.presets import EXPERIMENTS, method_names
 from daptune.suitability import unsuited, unsuited_for
 from daptune.train import TrainConfig
 from daptune.train.checkpoint import FILE_NAME
@@ -124,8 +124,8 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         method_options["templates"] = options.template
     flags = {field.name: getattr(options, field.name, None) for field in fields(TrainConfig)}
     training = {name: value for name, value in flags.items() if value is not None} | _train_options(options)
-    if options.dataset is not None and options.preset is None:
-        raise MethodError("--dataset chooses among the settings of a preset; add --preset paper")
+    if options.preset is None and (options.dataset, options.experiment) != (None, EXPERIMENTS[0]):
+        raise MethodError("--dataset and --experiment choose among the settings of a preset; add --preset paper")
     return FewShotClassifier(
         method=CHOOSE if auto else get_method(options.method).name,
         minutes=FewShotClassifier.minutes if options.minutes is None else options.minutes,
@@ -142,6 +142,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         start_from=options.start_from,
         preset=options.preset,
         dataset=None if options.dataset is None else canonical(options.dataset),
+        experiment=options.experiment,
         precision=options.precision,
         device=options.device,
         cache_dir=options.cache_dir,

@@ -120,7 +120,7 @@ class FitOptions(_SampleOptions):
     """Weights of the classes in the loss: `auto` by inverse frequency, or a CSV `class,weight` or JSON file."""
     accumulate: int | None = None
     """Batches per step (gradient accumulation); they share one pass of the text tower."""
-    optimizer: Literal["adamw", "sgd"] | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] | None = None
     """Optimizer."""
     min_crop: float | None = None
     """Smallest share of an image that a random crop keeps; 1: no crops."""
@@ -142,6 +142,9 @@ class FitOptions(_SampleOptions):
     """`paper`: the settings of each method's official code. `fast`: a short run from words (coop, dapt)."""
     dataset: str | None = None
     """With --preset: the benchmark data set whose settings to use, e.g. `eurosat`."""
+    experiment: Literal["fewshot", "base2new", "cross"] = "fewshot"
+    """With --preset: what is measured, all classes, classes left out, or other data sets; some methods' settings
+    differ."""
     template: Annotated[tuple[str, ...], Parameter(metavar="TEXT")] = ()
     """Hand-written prompt of the zero-shot classifier, e.g. `a photo of a {}.`; repeat for more."""
     ensemble: Literal["auto", "none"] = "auto"

@@ -15,6 +15,8 @@ from daptune.files import read_json
 from daptune.names import plain_key
 
 PRESETS = ("paper", "fast")
+EXPERIMENTS = ("fewshot", "base2new", "cross")
+"""What is measured: all classes; classes left out of training; other data sets, after training on ImageNet."""
 PROTOCOL_SHOTS = {"paper": 16}
 """Training images per class of a preset that follows a protocol, unless another number is given."""
 _ALL_AS_SHOTS = 16  # shots that determine the number of steps for all images
@@ -45,15 +47,20 @@ def method_names(preset: str = "paper") -> list[str]:
     return sorted(_table(preset)["methods"])
 
 
-def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None = None) -> Preset:
+def resolve(
+    preset: str, method: str, *, shots: int | None, dataset: str | None = None, experiment: str = EXPERIMENTS[0]
+) -> Preset:
     """The settings of `preset` for a method and a number of shots (None: all images).
 
     `dataset` is the name of a benchmark data set. Without it the generic values apply: loss weights 0.1 (the official
-    defaults), the median learning rate, and 100 classes to compute epochs from. Raises MethodError for an unknown
-    preset or data set, or a method without settings.
+    defaults), the median learning rate, and 100 classes to compute epochs from. Variants of ImageNet have its settings:
+    they are test sets of what was trained on it. `experiment` is one of EXPERIMENTS; a method whose code has no other
+    settings for it keeps those of "fewshot". Raises MethodError for an unknown preset, data set or experiment, or a
+    method without settings.
     """
-    if preset not in PRESETS:
-        raise MethodError(f"unknown preset {preset!r}.{suggest(preset, PRESETS)}")
+    for kind, found, choices in (("preset", preset, PRESETS), ("experiment", experiment, EXPERIMENTS)):
+        if found not in choices:
+            raise MethodError(f"unknown {kind} {found!r}.{suggest(found, choices)}")
     table = _table(preset)
     method = _known(method, table["methods"]) or method
     if method not in table["methods"]:
@@ -65,8 +72,14 @@ def resolve(preset: str, method: str, *, shots: int | None, dataset: str | None 
     if dataset is not None and key is None:
         raise MethodError(f"preset {preset!r} has no data set {dataset!r}.{suggest(dataset, table['datasets'])}")
     row = table["generic"] if key is None else table["datasets"][key]
+    if "like" in row:
+        key = row["like"]
+        row = table["datasets"][key]
     recipe = table["methods"][method]
     recipe = table["methods"].get(recipe.get("like"), {}) | recipe
+    if special := recipe.get("experiments", {}).get(experiment):
+        merged = {part: recipe.get(part, {}) | special.get(part, {}) for part in ("options", "train")}
+        recipe = recipe | {"datasets": special.get("datasets", {})} | merged
     own = recipe.get("datasets", {}).get(key, {})  # overrides the recipe, which overrides the shared settings
 
     template = {"dataset": key} if recipe.get("template") == "dataset" and key is not None else {}

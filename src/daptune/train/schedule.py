@@ -20,12 +20,12 @@ from daptune.errors import TrainingError, suggest
 # Defaults of fields that are None (`TrainConfig.resolved`), for unknown data; those of the papers are a preset.
 DEFAULT_STEPS, LEAST_EPOCHS = 200, 10
 EPOCH_SHOTS = 16  # images of a class in an epoch where all labelled images are learned from: then steps do not grow
-DEFAULT_LR = {"adamw": 0.01, "sgd": 0.002}
-DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "sgd": 5e-4}
+DEFAULT_LR = {"adamw": 0.01, "adam": 0.01, "sgd": 0.002}
+DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "adam": 0.0, "sgd": 5e-4}
 
 _CHOICES = {
     "sampling": SAMPLINGS,
-    "optimizer": ("adamw", "sgd"),
+    "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "cosine_per_epoch", "constant"),
     "select": ("last", "best_val"),
     "memory": ("fast", "low"),
@@ -51,10 +51,12 @@ class TrainConfig:
     views              reuse this many augmented views per image; None: a new one in every epoch. A method with a frozen
                        image tower encodes each of them once
     accumulate         batches per step (gradient accumulation); they share one pass of the text tower
-    optimizer          "adamw" (betas 0.9, 0.999) or "sgd" (no Nesterov, no dampening)
+    optimizer          "adamw" (betas 0.9, 0.999), "adam" (the same, but weight decay is added to the gradient) or
+                       "sgd" (no Nesterov, no dampening)
     lr                 peak learning rate; None: DEFAULT_LR of the optimizer
     weight_decay       also of prompts, as in CoOp and DAPT; None: DEFAULT_WEIGHT_DECAY of the optimizer
     momentum           of SGD
+    eps                of Adam and AdamW: added to the root of the second moment
     schedule           "cosine": by step, after a linear warm-up; "cosine_per_epoch": as CoOp and DAPT; "constant"
     warmup_epochs      epochs of warm-up; an integer with "cosine_per_epoch"
     warmup_lr          learning rate at the start of the warm-up
@@ -81,6 +83,7 @@ class TrainConfig:
     lr: float | None = None
     weight_decay: float | None = None
     momentum: float = 0.9
+    eps: float = 1e-8
     schedule: str = "cosine"
     warmup_epochs: float = 1
     warmup_lr: float = 1e-5
@@ -156,11 +159,11 @@ class TrainConfig:
         )
 
     def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
-        """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`."""
+        """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`, for Adam too."""
         enough = max(LEAST_EPOCHS, math.ceil(DEFAULT_STEPS / max(1, steps_per_epoch)))
         if self.steps is not None:
             enough = max(1, round(self.steps / max(1, steps_per_epoch)))
-        default_lr = adamw_lr if adamw_lr is not None and self.optimizer == "adamw" else DEFAULT_LR[self.optimizer]
+        default_lr = adamw_lr if adamw_lr is not None and self.optimizer != "sgd" else DEFAULT_LR[self.optimizer]
         default_decay = DEFAULT_WEIGHT_DECAY[self.optimizer]
         defaults: dict[str, Any] = {"epochs": enough, "lr": default_lr, "weight_decay": default_decay}
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
@@ -171,7 +174,7 @@ class TrainConfig:
 _LIMITS: dict[tuple[type, float, bool], tuple[str, ...]] = {
     (int, 1, True): ("epochs", "steps", "batch_size", "epoch_shots", "accumulate", "patience", "views"),
     (int, 0, True): ("seed",),
-    (float, 0, False): ("lr", "clip_norm", "min_crop"),
+    (float, 0, False): ("lr", "clip_norm", "min_crop", "eps"),
     (float, 0, True): ("weight_decay", "momentum", "warmup_epochs", "warmup_lr", "checkpoint_seconds", "flip"),
 }
 
@@ -217,4 +220,5 @@ def build_optimizer(method: torch.nn.Module, config: TrainConfig) -> torch.optim
     lr, decay = float(config.lr or 0.0), float(config.weight_decay or 0.0)
     if config.optimizer == "sgd":
         return torch.optim.SGD(learned, lr=lr, momentum=config.momentum, weight_decay=decay)
-    return torch.optim.AdamW(learned, lr=lr, weight_decay=decay)
+    adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return adam(learned, lr=lr, weight_decay=decay, eps=config.eps)
