@@ -4,7 +4,8 @@
 
 DAPT and CoOp + VPT at their defaults, each measured alone and as an ensemble (`--ensemble auto`), beside methods that
 use hand-written prompts or training images alone, and Tip-Adapter-F and LP++, which use both. All see the same training
-and validation images. The constants of the ensemble were chosen on the tasks of CHOSEN; OTHERS were measured once.
+and validation images. The constants of the ensemble were chosen on the tasks of CHOSEN; the others were measured once.
+Icons are seen by `tiny` and photographs by `photo`; results are kept in `ensemble_tiny` and `ensemble_photo`.
 
     python -m studies.ensemble --tasks TASKS --frozen
 
@@ -12,7 +13,9 @@ measures hand-written prompts and training images without any learned prompt, on
 few minutes: the table of docs/training.md.
 """
 
+import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +24,15 @@ from numpy.typing import NDArray
 
 from daptune import load_backbone
 from daptune.bench.plan import Experiment, MethodRow
-from daptune.bench.results import Result
+from daptune.bench.results import Result, read_results
 from daptune.methods.discriminant import Discriminant
 from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.metrics import paired_bootstrap
 from studies.runs import arguments, part, run_study
 from studies.unknown import TEMPLATES, Task
 
+TASKS = {"tiny": ("demo", "contrast", "digits", "letters"), "photo": ("clothing", "eurosat")}
 CHOSEN = ("demo", "clothing", "eurosat")
-OTHERS = ("contrast", "digits", "letters")
 SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3, 4, 5)
 SOURCES = ("zero_shot", "prototype", "dapt")
 OURS = "dapt + ensemble"
@@ -37,12 +40,12 @@ QUICK = ("zero_shot", "prototype", "tip_adapter", "tip_adapter_f", "lp_pp", "lin
 PAIRED = {"dapt": OURS, "coop_vpt": "coop_vpt + ensemble"}
 
 
-def plan() -> list[Experiment]:
+def plan(backbone: str) -> list[Experiment]:
     """The parts in the order of their use: all methods with three seeds, then two more seeds."""
     rows = [MethodRow(name, name) for name in QUICK]
     for method, label in PAIRED.items():
         rows += [MethodRow(method, method), MethodRow(method, label, ensemble="auto")]
-    return [part(CHOSEN + OTHERS, rows, SHOTS, seeds, test=True) for seeds in (SEEDS[:3], SEEDS[3:])]
+    return [part(TASKS[backbone], rows, SHOTS, seeds, test=True) for seeds in (SEEDS[:3], SEEDS[3:])]
 
 
 def mean(rows: Sequence[Result], label: str, task: str, shots: int, figure: str = "accuracy") -> float:
@@ -52,7 +55,7 @@ def mean(rows: Sequence[Result], label: str, task: str, shots: int, figure: str 
 
 
 def tasks_of(rows: Sequence[Result]) -> list[str]:
-    return [task for task in CHOSEN + OTHERS if any(r.dataset == task for r in rows)]
+    return [task for tasks in TASKS.values() for task in tasks if any(r.dataset == task for r in rows)]
 
 
 def accuracy_table(rows: Sequence[Result]) -> list[str]:
@@ -115,9 +118,8 @@ def report(rows: Sequence[Result]) -> str:
 
 def frozen(root: Path) -> str:
     """Markdown: zero-shot, nearest class mean, and both as an ensemble, without learned prompts; means over SEEDS."""
-    backbone = load_backbone("tiny", precision="fp32")
     lines = ["| task | zero-shot | " + " | ".join(f"{s} shots" for s in SHOTS) + " |", "|---" * (len(SHOTS) + 2) + "|"]
-    for name in CHOSEN + OTHERS:
+    for name, backbone in ((name, load_backbone(b, precision="fp32")) for b, names in TASKS.items() for name in names):
         task = Task(root / name, backbone)
         w0, cells = task.words(task.names), []
         for shots in SHOTS:
@@ -148,14 +150,15 @@ def main() -> None:
     if options.frozen:
         print(frozen(options.tasks))
         return
-    if options.show:
-        from daptune.bench.results import read_results
-
-        rows = [r for r in read_results(Path(options.out).with_suffix("")) if r.done]
-        for r in rows:
-            object.__setattr__(r, "dataset", Path(r.dataset).name)
-    else:
-        rows = run_study("ensemble", plan(), options)
+    rows = []
+    for backbone in TASKS:
+        out = options.out.with_name(f"{options.out.stem}_{backbone}.jsonl")
+        own = argparse.Namespace(tasks=options.tasks, out=out, processes=options.processes)
+        if options.show:
+            found = read_results(out.with_suffix("")) if out.with_suffix("").exists() else []
+            rows += [replace(r, dataset=Path(r.dataset).name) for r in found if r.done]
+        else:
+            rows += run_study("ensemble", plan(backbone), own, backbone=backbone)
     print(report(rows))
 
 

@@ -42,6 +42,7 @@ def run_study(
     parts: Iterable[Experiment],
     options: argparse.Namespace,
     *,
+    backbone: str = "tiny",
     precision: str = "auto",
     work: Callable[..., list[Outcome]] = run_jobs,
 ) -> list[Result]:
@@ -54,7 +55,7 @@ def run_study(
         replace(part, datasets=_below(root, part.datasets), targets=_below(root, part.targets)) for part in parts
     ]
     about = f"# python -m studies.{name}\n"
-    plan = Plan(name, "tiny", precision, None, tuple(located), about)
+    plan = Plan(name, backbone, precision, None, tuple(located), about)
     found = {_identity(result): result for result in published(options.out)}
     known = {job.key for job in plan.jobs() if _identity(_named(job)) in found}
     wanted = {_identity(_named(job)) for job in plan.jobs()}
