@@ -4,14 +4,16 @@ The one place where accuracy is measured: training, the classifier, the command 
 n images, C classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from daptune import metrics
 from daptune.calibration import Calibration, calibrate, scaled
@@ -216,13 +218,24 @@ def zero_shot(
     return get_method("zero_shot")(backbone, class_names, make_config("zero_shot", options)).eval()
 
 
+@torch.no_grad()
+def seen_by(method: Method, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
+    """What a method that `joins_ensemble` sees in batches of images and labels, in one pass of its image tower."""
+    transfer, rows = Transfer(method.device), []
+    for batch, labels in batches:
+        features = method.encode(*transfer(batch))
+        rows.append((F.normalize(features.float(), dim=-1), method.logits(features).float(), labels))
+    z, logits, labels = (torch.cat(part).cpu() for part in zip(*rows, strict=True))
+    return Seen(z.double().numpy(), logits.double().numpy(), labels.numpy())
+
+
 def join_ensemble(method: Method, train: ImageLoader, val: ImageLoader | None, templates: Sequence[str] = ()) -> None:
     """Give a trained method that `joins_ensemble` its ensemble: `templates` or "a photo of a {}.", and the images."""
     method.eval()
     templates = tuple(templates) or choose_templates()
     w0 = zero_shot(method.backbone, method.names, templates).text_features().double().cpu().numpy()
-    held = None if val is None else Seen.by(method, val.evaluation())
-    seen = Seen.by(method, train.evaluation())
+    held = None if val is None else seen_by(method, val.evaluation())
+    seen = seen_by(method, train.evaluation())
     method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
 
 

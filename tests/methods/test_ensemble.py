@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from daptune.errors import MethodError
+from daptune.evaluate import seen_by
 from daptune.methods import METHODS
 from daptune.methods import ensemble as module
 from daptune.methods.discriminant import Discriminant
@@ -175,7 +176,7 @@ def test_a_mix_of_another_kind_is_refused(change: dict[str, Any], fault: str) ->
 def test_what_a_method_sees(backbone: Any, uneven: Pictures) -> None:
     """Features and logits of each image, one at a time."""
     method = METHODS["coop_vpt"](backbone, NAMES).eval()
-    seen = Seen.by(method, uneven.evaluation())
+    seen = seen_by(method, uneven.evaluation())
     assert seen.labels.tolist() == uneven.labels.tolist()
     with torch.no_grad():
         for row, image in enumerate(uneven.images):

@@ -25,9 +25,9 @@ The constants were chosen on three tasks (`studies/ensemble.py`). Related: GDA (
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -36,14 +36,10 @@ from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
 from ..clip.pooling import Names
-from ..clip.transfer import Transfer
 from ..errors import MethodError
 from ..metrics import tail_p_values
 from .discriminant import Discriminant, Floats, Labels
 from .templates import template_features
-
-if TYPE_CHECKING:
-    from .base import Method
 
 CENTRED = 0.5
 LEARNED = 0.25
@@ -147,17 +143,6 @@ class Seen:
         """At most `most` of the images, evenly spaced."""
         rows = np.unique(np.linspace(0, len(self.labels) - 1, min(len(self.labels), most)).astype(int))
         return Seen(self.z[rows], self.logits[rows], self.labels[rows])
-
-    @classmethod
-    @torch.no_grad()
-    def by(cls, method: "Method", batches: Iterable[tuple[Tensor, Tensor]]) -> Self:
-        """What a method that `joins_ensemble` sees in batches of images and labels, in one pass of its image tower."""
-        transfer, rows = Transfer(method.device), []
-        for batch, labels in batches:
-            features = method.encode(*transfer(batch))
-            rows.append((F.normalize(features.float(), dim=-1), method.logits(features).float(), labels))
-        z, logits, labels = (torch.cat(part).cpu() for part in zip(*rows, strict=True))
-        return cls(z.double().numpy(), logits.double().numpy(), labels.numpy())
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from daptune.clip.backbone import Backbone
 from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
-from daptune.evaluate import BATCH, zero_shot
+from daptune.evaluate import BATCH, seen_by, zero_shot
 from daptune.methods.ensemble import Seen
 from daptune.methods.mislabelled import judge_labels
 from daptune.names import unreadable
@@ -51,7 +51,7 @@ def contradictions(backbone: Backbone, table: ImageTable, decoder: Decoder) -> l
     names = table.class_names
     baseline = zero_shot(backbone, names)
     loader = ImageLoader(table, backbone.preprocess, BATCH, drop_last=False, decoder=decoder)
-    seen = Seen.by(baseline, loader.evaluation())
+    seen = seen_by(baseline, loader.evaluation())
     strange = set(unreadable(names, backbone.tokenizer.encode))
     readable = np.array([name not in strange for name in names])
     return contradicting(seen, baseline.text_features().double().cpu().numpy(), readable)
