@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 import subprocess
 import sys
 
@@ -297,7 +298,21 @@ def test_the_tail_is_that_of_scipys_t(count: int) -> None:
     new = new[new < known[0]]
     score = (new - known.mean()) / (known.std(ddof=1) * np.sqrt(1 + 1 / count))
     expected = np.minimum(stats.t.cdf(score, count - 1), 1 / (1 + count))
-    assert len(new) and metrics.tail_p_values(known, new) == pytest.approx(expected, abs=1e-12)
+    found = metrics.tail_p_values(known, new)
+    assert len(new) and found == pytest.approx(expected, abs=1e-12) and found.dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_p_values_of_short_numbers_are_those_in_double_precision(kind: type) -> None:
+    """The tail from the mean and the deviation that `statistics` finds in the same 41 numbers; the rank by counting."""
+    known = np.sort(np.random.default_rng(7).normal(0.6, 0.1, 41)).astype(kind)
+    new = np.array([0.31, 0.05, 0.62], kind)
+    values = [float(value) for value in known]
+    scale = statistics.stdev(values) * math.sqrt(1 + 1 / 41)
+    expected = [stats.t.cdf((float(value) - statistics.fmean(values)) / scale, 40) for value in new[:2]]
+    rank = (1 + sum(value <= float(new[2]) for value in values)) / 42
+    assert metrics.tail_p_values(known, new) == pytest.approx([*expected, rank], rel=1e-9)
+    assert max(expected) < 1 / 42 < rank
 
 
 def test_p_values_of_equal_or_single_known_images_are_ranks() -> None:
@@ -329,3 +344,19 @@ def test_sets_hold_the_truth_as_often_as_promised(error: float) -> None:
     noise = 3 * np.std(held) / 20
     assert 1 - error - noise <= np.mean(held)
     assert np.mean(held) <= max(1 - error + 1 / 61, 0.0) + noise + 0.03  # the likeliest class is always in the set
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (0.19, [[True, True, True], [True, True, True]]),
+        (0.2, [[False, True, True], [False, True, True]]),
+        (0.4, [[False, True, True], [False, False, True]]),
+        (0.79, [[False, False, True], [False, False, True]]),
+        (0.99, [[False, False, True], [False, False, True]]),
+    ],
+)
+def test_a_set_has_the_classes_whose_p_value_is_above_the_error(error: float, expected: list[list[bool]]) -> None:
+    """Of 4 known, p values are 1/5, 3/5, 3/5 and 1/5, 2/5, 3/5; the likeliest class stays, however large the error."""
+    probabilities = [[0.1, 0.4, 0.5], [0.15, 0.3, 0.55]]
+    assert metrics.prediction_sets([0.3, 0.4, 0.6, 0.9], probabilities, error).tolist() == expected

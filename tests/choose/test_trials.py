@@ -15,8 +15,7 @@ from daptune.choose.trials import CROPS, Trials
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data import images as images_module
-from daptune.data.fewshot import stratified_folds
-from daptune.data.sources import read_source, table_from_lists
+from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
 
 from ..conftest import save_picture
@@ -73,17 +72,6 @@ def test_prototypes_by_hand(backbone: Backbone, tmp_path: Path) -> None:
     assert row.error == pytest.approx(np.std(right / repeats, ddof=1) / 19**0.5)
     assert row.nll == pytest.approx(-likely.sum() / repeats / 19, abs=1e-3)
     assert "3-fold cross-validation of 19 images, 3 times" in found.how
-
-
-def test_folds_hold_each_image_out_once_and_never_one_alone_in_its_class() -> None:
-    names = ["a"] * 7 + ["b"] + ["c"] * 4 + ["d"] * 2
-    table = table_from_lists([Path(f"{n}.png") for n in range(14)], names)
-    folds = stratified_folds(table, 5, 3)
-    assert sorted(np.concatenate([held for _, held in folds]).tolist()) == [n for n in range(14) if n != 7]
-    for train, held in folds:
-        assert sorted([*train, *held]) == list(range(14))
-        assert set(table.labels[train]) == {0, 1, 2, 3}
-        assert Counter(table.labels[held].tolist()).most_common(1)[0][1] <= 2
 
 
 def test_methods_share_one_pass_over_images_that_are_decoded_once(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from daptune.clip import prefix
 from daptune.clip.model import CLIP, attend
+from daptune.clip.pooling import pool_names
 from daptune.clip.prefix import Suffixes, shared_prefix_features
 from daptune.errors import BackboneError
 
@@ -17,6 +18,7 @@ from ..crossings import Crossings
 from .test_model import CONFIG, made_up_clip, plain_block, plain_norm, plain_text
 
 NAMES = ["ab", "c", "defg_h", "ij", "k", "lmnop", "q"]
+GROUPS = [("ab", "ij"), "c", ("defg_h", "k", "lmnop"), ("q",)]  # several names for a class
 
 
 class LetterTokenizer:
@@ -59,6 +61,56 @@ def test_equals_whole_prompts_with_gradients(contexts: int, chunk: int, monkeypa
     (found,) = torch.autograd.grad((ours * weights).sum(), context)
     (expected,) = torch.autograd.grad((plain * weights).sum(), context)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [10_000, 12])
+def test_several_names_make_one_feature_of_a_class(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The direction of the mean of their unit features, with the mean of their lengths; 2, 1, 3 and 1 names."""
+    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", chunk)
+    clip, context = made_up_clip(), torch.randn(2, 5, 16, requires_grad=True)
+    suffixes = Suffixes.build(LetterTokenizer(), GROUPS, 5)  # type: ignore[arg-type]
+    ours = shared_prefix_features(clip, context, suffixes)
+    rows = []
+    for one in context:
+        for own in GROUPS:
+            parts = [plain_text(clip, *whole_prompt(clip, name, one)) for name in ([own] if own == "c" else own)]
+            mean = torch.stack([part / part.norm() for part in parts]).mean(0)
+            rows.append(mean / mean.norm() * torch.stack([part.norm() for part in parts]).mean())
+    plain = torch.stack(rows).unflatten(0, (2, 4))
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    (found,) = torch.autograd.grad(ours.square().sum() + ours[0, 2].sum(), context)
+    (expected,) = torch.autograd.grad(plain.square().sum() + plain[0, 2].sum(), context)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_the_first_tokens_of_names_may_be_left_out(cut: int) -> None:
+    """They count for the length of a prompt all the same: 15 tokens are too many for 14 places."""
+    tokenizer = LetterTokenizer()
+    suffixes = Suffixes.build(tokenizer, NAMES, 5, cut=cut)  # type: ignore[arg-type]
+    ids = [[*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot][cut:] for name in NAMES]
+    lines = torch.block_diag(*suffixes.visible)
+    found = [suffixes.tokens.flatten()[lines[end]].tolist() for end in suffixes.ends[suffixes.order]]
+    assert found == ids and suffixes.sot == tokenizer.sot
+    with pytest.raises(BackboneError, match="'abcdefghijklm' takes 15 tokens, but 14 "):
+        Suffixes.build(tokenizer, ["abcdefghijklm"], 5, cut=cut)  # type: ignore[arg-type]
+
+
+def test_a_name_of_several_is_checked_and_said() -> None:
+    with pytest.raises(BackboneError, match="'abcdefghijklm' takes 15 tokens, but 14 "):
+        Suffixes.build(LetterTokenizer(), ["a", ("b", "abcdefghijklm", "c")], 5)  # type: ignore[arg-type]
+
+
+def test_whole_texts_of_a_class_make_one_feature() -> None:
+    clip, tokenizer, texts = made_up_clip(), LetterTokenizer(), ["a ab", "a c", "a def", "a g"]
+    _, pool = pool_names(["ab", ("c", "def"), "g"])
+    words, suffixes = Suffixes.of_texts(tokenizer, texts, pool)  # type: ignore[arg-type]
+    ours = shared_prefix_features(clip, clip.token_embedding(words)[None], suffixes)[0]
+    rows = zip(tokenizer(texts), texts, strict=True)
+    one, *two, three = (plain_text(clip, clip.token_embedding(row), len(text) + 1) for row, text in rows)
+    mean = sum(part / part.norm() for part in two)
+    own = mean / mean.norm() * (two[0].norm() + two[1].norm()) / 2
+    torch.testing.assert_close(ours, torch.stack([one, own, three]), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("layers", "depth"), [(3, 2), (3, 3), (2, 2), (2, 3)])
@@ -225,8 +277,9 @@ def test_blocks_that_learn_are_computed_anew_for_a_context_that_does_not(monkeyp
     assert seen == [*range(7)]
 
 
-def test_a_device_gets_its_copy_once() -> None:
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+@pytest.mark.parametrize("names", [NAMES, GROUPS], ids=["one name", "several"])
+def test_a_device_gets_its_copy_once(names: Any) -> None:
+    suffixes = Suffixes.build(LetterTokenizer(), names, 5)  # type: ignore[arg-type]
     there = torch.device("meta")
     assert suffixes.to(torch.device("cpu")) is suffixes
     with torch.inference_mode():
@@ -237,13 +290,18 @@ def test_a_device_gets_its_copy_once() -> None:
         assert copied.device == there and not copied.is_inference()
         assert copied.shape == own.shape and copied.dtype == own.dtype
     assert (moved.sot, moved.before) == (suffixes.sot, suffixes.before) and moved._elsewhere == {}
+    if names == NAMES:
+        assert moved.pool is None
+    else:
+        assert moved.pool is not None and moved.pool.owners.device == there
 
 
-def test_nothing_crosses_to_the_device_after_the_first_time() -> None:
+@pytest.mark.parametrize(("names", "tensors"), [(NAMES, 5), (GROUPS, 8)], ids=["one name", "several"])
+def test_nothing_crosses_to_the_device_after_the_first_time(names: Any, tensors: int) -> None:
     """`meta` stands for a GPU."""
     clip, context = made_up_clip().to("meta"), torch.randn(2, 5, 16, device="meta")
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
-    for expected in (["_to_copy"] * 5, []):
+    suffixes = Suffixes.build(LetterTokenizer(), names, 5)  # type: ignore[arg-type]
+    for expected in (["_to_copy"] * tensors, []):
         with Crossings() as crossings:
             assert shared_prefix_features(clip, context, suffixes).device.type == "meta"
         assert crossings.found == expected

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import random
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
 
 from daptune.data import ImageTable, read_source, sample_fewshot, split_holdout
+from daptune.data.fewshot import stratified_folds
 from daptune.errors import DataError
 
 
@@ -193,3 +196,31 @@ def test_holdout_is_a_function_of_the_seed():
 def test_holdout_refuses_a_fraction_that_is_none(fraction):
     with pytest.raises(DataError, match="fraction between 0 and 1"):
         split_holdout(table_of([0, 1]), fraction, 1)
+
+
+def test_folds_hold_each_image_out_once_and_never_one_alone_in_its_class():
+    """7, 1, 4 and 2 images in mixed order: in five folds, at most 2, 0, 1 and 1 of each class are held out."""
+    labels = [0, 2, 0, 3, 0, 0, 2, 1, 0, 2, 3, 0, 2, 0]
+    alone = labels.index(1)
+    folds = stratified_folds(table_of(labels), 5, 3)
+    assert sorted(row for _, held in folds for row in held) == [row for row in range(14) if row != alone]
+    for train, held in folds:
+        assert sorted([*train, *held]) == list(range(14))
+        counts = [sum(labels[row] == label for row in held) for label in range(4)]
+        assert all(count <= most for count, most in zip(counts, (2, 0, 1, 1), strict=True))
+
+
+@pytest.mark.parametrize(("folds", "seed"), [(3, 0), (3, 1), (5, 0)])
+@pytest.mark.filterwarnings("ignore:The least populated class")  # of the oracle: the code itself must not warn
+def test_folds_are_scikit_learns_of_the_seed(folds, seed):
+    labels = np.random.default_rng(2).permutation([0] * 11 + [1] * 2 + [2] * 6 + [3])
+    kept = [row for row in range(20) if labels[row] != 3]
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    expected = [[kept[place] for place in held] for _, held in splitter.split(kept, labels[kept])]
+    assert [held.tolist() for _, held in stratified_folds(table_of(labels.tolist()), folds, seed)] == expected
+
+
+def test_folds_of_small_classes_are_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(stratified_folds(table_of([0, 1, 0, 0, 1, 0, 0]), 4, 1)) == 4

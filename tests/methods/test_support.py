@@ -34,6 +34,37 @@ def test_features_are_means_over_views(views: int, unit: bool, backbone: Any, un
     np.testing.assert_allclose(found.numpy(), encoded(backbone, uneven, views, unit=unit), atol=1e-5, rtol=1e-4)
 
 
+class Encoded(Pictures):
+    """Batches of features (b, 2) in place of images; the second view turns them by 90 degrees and doubles them."""
+
+    ROWS = torch.tensor([[3.0, 4.0], [0.0, 2.0], [6.0, 8.0]])
+
+    def evaluation(self) -> Any:
+        yield from zip(self.ROWS.split(2), torch.tensor([1, 0, 1]).split(2), strict=True)
+
+    def augmented_view(self, view: int) -> Any:
+        rows = self.ROWS if view == 0 else torch.stack([-2 * self.ROWS[:, 1], 2 * self.ROWS[:, 0]], dim=1)
+        yield from zip(rows.split(2), torch.tensor([1, 0, 1]).split(2), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("views", "unit", "expected"),
+    [
+        (0, False, [[3, 4], [0, 2], [6, 8]]),
+        (0, True, [[0.6, 0.8], [0, 1], [0.6, 0.8]]),
+        (2, False, [[-2.5, 5], [-2, 1], [-5, 10]]),
+        (2, True, [[-0.1, 0.7], [-0.5, 0.5], [-0.1, 0.7]]),
+    ],
+)
+def test_batches_of_features_are_taken_as_they_are(
+    views: int, unit: bool, expected: list[list[float]], backbone: Any, uneven: Pictures
+) -> None:
+    """The rows (3, 4), (0, 2), (6, 8), and (-8, 6), (-4, 0), (-16, 12) in the second view."""
+    found, labels = view_features(backbone.clip, Encoded(uneven.images, uneven.labels), views, unit=unit)
+    assert labels.tolist() == [1, 0, 1]
+    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-6)
+
+
 @pytest.mark.parametrize("views", [0, 2])
 @pytest.mark.parametrize("unit", [True, False])
 def test_each_class_is_divided_by_its_own_number_of_images(

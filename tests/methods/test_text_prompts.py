@@ -1,6 +1,7 @@
 """CoOp's prompts: token layout, first values, and features and gradients against the official padded algorithm."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,16 @@ from ..clip.test_model import plain_text
 from ..crossings import Crossings
 from .conftest import NAMES
 
+MANY = {"1": ("cat", "sea_lake"), "2": "dog", "3": ("Boeing 737-800", "river", "bird")}
+SAID, OWNERS = ["cat", "sea_lake", "dog", "Boeing 737-800", "river", "bird"], [0, 0, 1, 2, 2, 2]
 
-def official_features(backbone: Any, context: Tensor, position: str) -> Tensor:
+
+def official_features(backbone: Any, context: Tensor, position: str, names: Sequence[str] = NAMES) -> Tensor:
     """As METHODS A.3 describes CoOp: "X ... X name." padded to 77, the X's embeddings replaced, the whole tower run,
     the feature read at the EOT of the tokenised text; unit norm. Context (M, W) or (C, M, W) -> (C, D)."""
     clip, tokens = backbone.clip, context.shape[-2]
     rows = []
-    for c, name in enumerate(name.replace("_", " ") for name in NAMES):
+    for c, name in enumerate(name.replace("_", " ") for name in names):
         ids = backbone.tokenizer([" ".join(["X"] * tokens) + " " + name + "."])[0]
         assert len(ids) == 77
         embedded = clip.token_embedding(ids)
@@ -82,6 +86,28 @@ def test_features_and_gradients_equal_the_official_algorithm(
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("class_specific", [False, True])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_class_with_several_names_has_the_mean_of_their_unit_features(
+    backbone: Any, position: str, class_specific: bool
+) -> None:
+    """2, 1 and 3 names; a context of a class is joined with each of its names."""
+    config = CoOpConfig(text_tokens=6, class_specific=class_specific, class_position=position)
+    coop = CoOp(backbone, MANY, config)
+    with torch.no_grad():
+        coop.text_prompt.mul_(50)  # of the size of a word's embedding
+    assert coop.text_prompt.shape == ((3,) if class_specific else ()) + (6, 16)
+    context = coop.text_prompt[OWNERS] if class_specific else coop.text_prompt
+    alone = official_features(backbone, context, position, SAID)
+    means = torch.stack([alone[[k for k, owner in enumerate(OWNERS) if owner == c]].mean(0) for c in range(3)])
+    official, ours = means / means.norm(dim=-1, keepdim=True), coop.text_features()
+    torch.testing.assert_close(ours, official, atol=1e-5, rtol=1e-5)
+    weights = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))
+    (found,) = torch.autograd.grad((ours * weights).sum(), coop.text_prompt)
+    (expected,) = torch.autograd.grad((official * weights).sum(), coop.text_prompt)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("name", ["cat", "Boeing 737-800", "it'", "St. Paul.", "antirrhinum"])
 def test_token_layout_follows_coops_rule(backbone: Any, position: str, name: str) -> None:
@@ -109,15 +135,18 @@ def test_shorter_prompts_are_padded_with_zeros(backbone: Any) -> None:
     assert prompts.ids[0, short - 1 :].tolist() == [backbone.tokenizer.eot, *[0] * (long - short)]
 
 
-def test_a_device_gets_the_tokens_once_and_training_can_use_them(backbone: Any) -> None:
-    """`meta` stands for a GPU. Tensors that prediction makes could not be trained with."""
-    prompts = TextPrompts(backbone, NAMES, CoOpConfig(text_tokens=3, class_position="middle"))
+@pytest.mark.parametrize("names", [NAMES, list(MANY.values())], ids=["one name", "several"])
+def test_a_device_gets_the_tokens_once_and_training_can_use_them(names: Any, backbone: Any) -> None:
+    """`meta` stands for a GPU. Tensors that prediction makes could not be trained with. With several names for a class,
+    three more tensors say which."""
+    prompts = TextPrompts(backbone, names, CoOpConfig(text_tokens=3, class_position="middle"))
     backbone.clip.to("meta")
     context = torch.zeros(3, 16, device="meta")
     with torch.inference_mode(), Crossings() as crossings:
-        assert prompts.features(context).device.type == "meta"
-    assert crossings.found == ["_to_copy"] * 3
-    for tensor in (prompts.ids, prompts.slots, prompts.lengths):
+        assert prompts.features(context).shape == (len(names), 24)
+    pool = [] if names == NAMES else [prompts.pool.owners, prompts.pool.places, prompts.pool.weights]
+    assert crossings.found == ["_to_copy"] * (3 + len(pool))
+    for tensor in (prompts.ids, prompts.slots, prompts.lengths, *pool):
         assert tensor.device.type == "meta" and not tensor.is_inference()
     with Crossings() as crossings:
         prompts.features(context)

@@ -261,6 +261,30 @@ def test_of_many_epochs_about_fifty_are_validated() -> None:
     assert [row.epoch for row in history.rows if row.val_accuracy is not None] == [*range(2, 51, 2), 51]
 
 
+def test_validation_costs_no_more_than_training_where_epochs_are_a_part() -> None:
+    """54 epochs of 22 images are 1188, 18 times the 66 for validation: every third epoch, and the last."""
+    config = replace(CONFIG, epochs=54, epoch_shots=7)
+    _, history = train(config=config, val=SmallLoader(66, batch_size=66, seed=1))
+    assert [row.epoch for row in history.rows if row.val_accuracy is not None] == list(range(3, 55, 3))
+
+
+def test_images_may_be_encoded_once_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those to learn from for the number of epochs that the run has, and those for validation for any."""
+    method, first, second = SmallMethod(), SmallLoader(), SmallLoader(9, seed=1)
+    asked: list[tuple[Any, ...]] = []
+
+    def encoded(method: Method, loader: SmallLoader, epochs: int | None = None) -> SmallLoader:
+        asked.append((method, loader, epochs))
+        return loader
+
+    monkeypatch.setattr("daptune.train.loop.encoded_once", encoded)
+    train(method=method, loader=first, val=second, config=replace(CONFIG, epochs=None, steps=4))
+    assert asked == [(method, first, 1), (method, second, None)]  # 4 steps are one epoch of 3, rounded
+    asked.clear()
+    train(method=method, loader=first, val=None, config=replace(CONFIG, epochs=2, select="last"))
+    assert asked == [(method, first, 2)]
+
+
 class Second(Ranks):
     """The second of two processes, with half of each batch's weight; the first has the same images and gradients."""
 

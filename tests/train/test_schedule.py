@@ -1,4 +1,4 @@
-"""Learning rates against the schedulers that they are the closed form of; what a configuration refuses."""
+"""Learning rates against the schedulers that they are the closed form of; loaders; what a configuration refuses."""
 
 import math
 import warnings
@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from daptune import presets
-from daptune.data import Augmentation
+from daptune.clip.backbone import Backbone
+from daptune.clip.preprocess import Preprocess
+from daptune.clip.tokenizer import Tokenizer
+from daptune.data import Augmentation, ImageLoader, ImageTable
+from daptune.data.cache import Decoder
+from daptune.data.sampling import Sampler
 from daptune.errors import MethodError, TrainingError
 from daptune.methods import make_config
 from daptune.train.schedule import (
@@ -22,6 +28,8 @@ from daptune.train.schedule import (
     build_optimizer,
     learning_rate,
 )
+
+from ..clip.test_model import made_up_clip
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(50, 1), (100, 1), (200, 1), (5, 0), (7, 3), (1, 1)])
@@ -258,3 +266,87 @@ def test_a_sampler_is_made_where_epochs_are_no_plain_passes() -> None:
         if (sampler := TrainConfig(sampling=sampling, epoch_shots=shots).sampler(labels, 1)) is not None
     }
     assert lengths == {("shuffled", 16): 20, ("balanced", None): 60, ("balanced", 16): 32}
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_a_sampler_draws_with_the_seed_of_the_run(seed: int) -> None:
+    labels = np.array([0] * 30 + [1] * 4)
+    expected = Sampler((np.arange(30), np.arange(30, 34)), (16, 16), seed)
+    found = TrainConfig(sampling="balanced", epoch_shots=16).sampler(labels, seed)
+    for epoch in range(2):
+        assert found is not None and found.epoch(epoch)[0].tolist() == expected.epoch(epoch)[0].tolist()
+
+
+# --- the loader: compared with one whose every argument is written out ------------------------------------------------
+
+LABELS = np.array([0, 2, 0, 1, 0, 2, 0, 2, 1, 2, 0])  # 5, 2 and 4 images
+CROPS = Augmentation(scale=(0.3, 1.0), flip=0.2)
+
+
+@pytest.fixture(scope="module")
+def table() -> ImageTable:
+    """Eleven images of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 20, 24, 3), dtype=np.uint8)
+    return ImageTable(tuple(Image.fromarray(image) for image in pixels), LABELS, ("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone(made_up_clip(), Tokenizer(), Preprocess(8), "made-up", "0" * 64)
+
+
+def batches(loader: ImageLoader) -> list[tuple[Any, Any]]:
+    """Images and labels of the batches of three epochs."""
+    return [(images.tolist(), labels.tolist()) for epoch in range(3) for images, labels in loader.epoch(epoch)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {}),
+        ({"views": 2}, {"views": 2}),
+        ({"augment_on": "device"}, {"augment_on": "cpu"}),
+        ({"epoch_shots": 3}, {"sampler": Sampler((np.arange(11),), (8,), 5)}),  # 3 + 2 + 3 of the classes
+        (
+            {"sampling": "balanced", "epoch_shots": 3},
+            {"sampler": Sampler(tuple(np.flatnonzero(c == LABELS) for c in range(3)), (3, 3, 3), 5)},
+        ),
+    ],
+    ids=",".join,
+)
+def test_training_reads_crops_in_a_new_order(
+    settings: dict[str, Any], expected: dict[str, Any], table: ImageTable, backbone: Backbone
+) -> None:
+    config = TrainConfig(min_crop=0.3, flip=0.2, **settings)
+    found = config.loader(table, backbone, 4, seed=5, training=True)
+    same = ImageLoader(table, Preprocess(8), 4, seed=5, augment=True, shuffle=True, augmentation=CROPS, **expected)
+    assert batches(found) == batches(same)
+    assert found.augment_on == (torch.device("cpu") if "augment_on" in expected else None)
+
+
+def test_validation_reads_images_in_their_order_without_crops(table: ImageTable, backbone: Backbone) -> None:
+    config = TrainConfig(min_crop=0.3, sampling="balanced", epoch_shots=3)
+    loader = config.loader(table, backbone, 4, seed=5, training=False)
+    assert batches(loader) == batches(ImageLoader(table, Preprocess(8), 4))
+    assert [label for _, labels in loader.epoch(1) for label in labels.tolist()] == LABELS[:8].tolist()  # whole batches
+    assert [label for _, labels in loader.evaluation() for label in labels.tolist()] == LABELS.tolist()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("crops", [True, False])
+def test_crops_can_be_had_without_training_and_training_without_crops(
+    training: bool, crops: bool, table: ImageTable, backbone: Backbone
+) -> None:
+    found = TrainConfig(min_crop=0.3, flip=0.2).loader(table, backbone, 4, seed=5, training=training, augment=crops)
+    same = ImageLoader(table, Preprocess(8), 4, seed=5, augment=crops, shuffle=training, augmentation=CROPS)
+    assert batches(found) == batches(same)
+
+
+def test_a_loader_decodes_with_the_decoder_that_it_is_given(table: ImageTable, backbone: Backbone) -> None:
+    class White(Decoder):
+        def __call__(self, source: Any) -> Image.Image:
+            return Image.new("RGB", super().__call__(source).size, "white")
+
+    loader = TrainConfig().loader(table, backbone, 4, seed=5, training=True, decoder=White())
+    white = Preprocess(8)(Image.new("RGB", (8, 8), "white"))
+    assert all(torch.equal(image, white) for images, _ in loader.epoch(0) for image in images)
