@@ -13,7 +13,7 @@ from wordnet import nouns, senses
 
 VISIBLE = {3, 5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 27}
 """WordNet's fields of things that can be photographed: animals, artefacts, food, places, plants, .."""
-TREE, NEAR, LOOSE, SHARE = 0.5, 0.2, 0.1, 0.6
+TREE, NEAR, LOOSE, SHARE = 0.5, 0.2, 0.12, 0.6
 """Weight of the tree, temperatures of the similarity beside it and alone, share of the latter."""
 
 

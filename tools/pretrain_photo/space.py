@@ -2,9 +2,7 @@
 
 A picture's code is made of the teacher's whitened features and of the square roots of its class probabilities; a
 text's code is the mean code of the classes it has to do with (`affinity.py`). One dimension is the same for all
-pictures and texts, so that cosines differ as little as in a full-size CLIP and a logit scale of 100 is calibrated. In
-another one all pictures are zero: a text that has to do with many classes puts a part of its length there, for a vague
-name may not answer as loudly as a plain one.
+pictures and texts, so that cosines differ as little as in a full-size CLIP and a logit scale of 100 is calibrated.
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ from torch.nn import functional as F
 WIDTH = 256
 WHITEN, CLASSES = 0.5, 1.0
 """Exponent of the whitening of features, and weight of the class probabilities beside them."""
-LENGTH = 0.2
-"""Exponent with which the length of a mean over classes counts: 0 makes vague names as long as plain ones."""
 TRUTH = 0.5
 """Weight of a known label against the teacher's opinion, who sees enlarged small pictures here."""
 
@@ -54,8 +50,8 @@ class Space:
         return torch.cat([seen, CLASSES * named], 1)
 
     def code(self, features: Tensor) -> Tensor:
-        """Return unit codes of pictures (B, width - 1); the first number, of least variance, is left to the texts."""
-        return F.normalize((self.raw(features) @ self.tensors["basis"]).index_fill(1, torch.tensor(0), 0.0), dim=-1)
+        """Return unit codes of pictures (B, width - 1)."""
+        return F.normalize(self.raw(features) @ self.tensors["basis"], dim=-1)
 
     def soft(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return probabilities over all classes: the teacher's, mixed with the label where there is one."""
@@ -72,16 +68,9 @@ class Space:
         code[known] = F.normalize(code[known] + TRUTH * self.tensors["classes"][labels[known]], dim=-1)
         return self.lift(code)
 
-    def meant(self, affinity: Tensor) -> Tensor:
-        """Return codes of texts (n, width - 1) from their distributions over the classes, vague ones shorter."""
-        code = affinity @ self.tensors["classes"]
-        return code * code.norm(dim=1, keepdim=True) ** (LENGTH - 1)
-
     def texts(self, affinity: Tensor) -> Tensor:
         """Return unit vectors (n, width) of texts from their distributions over the classes."""
-        code = self.meant(affinity)
-        code[:, :1] = (1 - code.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
-        return self.lift(code)
+        return self.lift(F.normalize(affinity @ self.tensors["classes"], dim=-1))
 
     def lift(self, code: Tensor) -> Tensor:
         """Put the common dimension before unit codes."""
@@ -137,11 +126,10 @@ def main() -> None:
     names = torch.cat([affinity.of_nouns(wordnet_ids(options.photos)), affinity.of_texts(others)])
     names = 0.6 * own + 0.4 * names  # a class's own name means itself first
     space.tensors["names"] = names
-    space.tensors["spread"] = torch.tensor(
-        calibrate(space, features[:20_000], labels[:20_000], space.meant(names)) / 100
-    )
+    texts = F.normalize(names @ space.tensors["classes"], dim=-1)
+    space.tensors["spread"] = torch.tensor(calibrate(space, features[:20_000], labels[:20_000], texts) / 100)
     torch.save(space.tensors, options.out)
-    print(f"spread {float(space.tensors['spread']):.2f}, {len(names)} classes, {count} pictures, in {options.out}")
+    print(f"spread {float(space.tensors['spread']):.2f}, {len(texts)} classes, {count} pictures, in {options.out}")
 
 
 if __name__ == "__main__":
