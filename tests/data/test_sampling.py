@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daptune.data.augment import epoch_order
-from daptune.data.sampling import Sampler
+from daptune.data.sampling import Sampler, ViewSampler
 
 UNEVEN = np.array([0] * 40 + [2] * 3 + [3] * 7)  # no image of class 1
 
@@ -71,3 +71,21 @@ def test_the_order_mixes_classes_and_depends_on_seed_and_epoch_alone() -> None:
     assert draws[1, 1] == Sampler.of(labels, "balanced", 16, 1).epoch(1)[0].tolist()
     changes = np.count_nonzero(np.diff(labels[draws[1, 0]]))
     assert 8 <= changes <= 24  # 15.5 on average in a random order of 16 and 16, 1 without any
+
+
+@pytest.mark.parametrize(
+    ("images", "views", "batch", "draws"), [(7, 3, 4, 4), (9, 3, 4, 8), (3, 2, 32, 6), (5, 4, 8, 8)]
+)
+def test_views_are_drawn_with_their_images_and_no_pair_twice(images: int, views: int, batch: int, draws: int) -> None:
+    """As many whole batches as the images fill, at least one, of all pairs or fewer."""
+    sampler = ViewSampler.over(images, views, batch, seed=1)
+    assert len(sampler) == draws and not sampler.whole
+    seen = set()
+    for epoch in range(30):
+        rows, of_view = sampler.epoch(epoch)
+        pairs = set(zip(rows.tolist(), of_view.tolist(), strict=True))
+        assert len(pairs) == len(rows) == draws
+        assert pairs <= {(row, view) for row in range(images) for view in range(views)}
+        seen |= pairs
+    assert len(seen) == images * views
+    assert sampler.epoch(3)[0].tolist() == ViewSampler.over(images, views, batch, seed=1).epoch(3)[0].tolist()

@@ -47,6 +47,25 @@ def test_they_classify_plain_clip_features(
     assert (np.array([row[1:] for row in rows], np.float32) == weights).all()
 
 
+def test_a_learned_projection_is_written_beside_them(
+    made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    """In the CLIP with it in place of its own, the weights give the adapter's probabilities."""
+    classifier = fit("prolip", made_up_backbone, paths_and_labels)
+    torch.nn.init.normal_(classifier.method_.residual, generator=torch.Generator().manual_seed(0))
+    done = export_weights(classifier, tmp_path / "weights.npy")
+    assert [path.name for path in done.paths] == ["weights.npy", "weights.csv", "weights-projection.npy"]
+    assert done.warning is None
+    clip, preprocess = copy.deepcopy(classifier.backbone_.clip), classifier.backbone_.preprocess
+    image = torch.randn(5, 3, preprocess.size, preprocess.size)
+    with torch.no_grad():
+        expected = classifier.method_.logits(image).softmax(-1)
+        clip.visual.proj.copy_(torch.from_numpy(np.load(done.paths[2], allow_pickle=False)))
+        z = F.normalize(clip.encode_image(image), dim=-1)
+        found = (z @ torch.from_numpy(np.load(done.paths[0])).T).softmax(-1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 def test_where_they_are_half_of_it(
     exact: FewShotClassifier, made_up_backbone: str, paths_and_labels: tuple[list[str], list[str]], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from daptune import presets
@@ -14,20 +15,22 @@ FEW_SHOT = [
     "caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet", "oxford_flowers", "oxford_pets",
     "stanford_cars", "sun397", "ucf101",
 ]  # fmt: skip
+NEW = ("gda", "zs_lp", "clap", "prolip")
+EIGHT = {(method, "imagenet") for method in ("taskres", "zs_lp", "clap")}  # templates written out
 
 
-def chosen(method: str, dataset: str | None, shots: int = 16) -> tuple[Any, TrainConfig]:
-    preset = presets.resolve("paper", method, shots=shots, dataset=dataset)
+def chosen(method: str, dataset: str | None, shots: int = 16, experiment: str = "fewshot") -> tuple[Any, TrainConfig]:
+    preset = presets.resolve("paper", method, shots=shots, dataset=dataset, experiment=experiment)
     return make_config(method, preset.method), TrainConfig(**preset.train)
 
 
-@pytest.mark.parametrize("method", ["tip_adapter", "tip_adapter_f", "clip_adapter", "taskres", "lp_pp"])
+@pytest.mark.parametrize("method", ["tip_adapter", "tip_adapter_f", "clip_adapter", "taskres", "lp_pp", *NEW])
 def test_every_data_set_gives_options_that_the_method_takes(method: str, backbone: Any) -> None:
     for dataset in (None, *presets.dataset_names()):
         options, train = chosen(method, dataset)
         assert train.resolved(1).epochs and METHODS[method](backbone, NAMES, options).logits
         if dataset in FEW_SHOT:
-            assert options.dataset == dataset or (method, dataset) == ("taskres", "imagenet")
+            assert options.dataset == dataset or (method, dataset) in EIGHT
 
 
 @pytest.mark.parametrize("method", ["tip_adapter", "tip_adapter_f"])
@@ -62,3 +65,40 @@ def test_the_others() -> None:
     assert (options.ratio, train.lr, train.epochs, train.optimizer) == (0.2, 0.002, 100, "sgd")
     options, _ = chosen("lp_pp", "imagenet")
     assert options.official_alpha and options.steps == 300 and options.ensemble
+
+
+@pytest.mark.parametrize("method", ["clap", "zs_lp"])
+def test_clap_is_the_same_for_every_data_set_and_number_of_shots(method: str) -> None:
+    for dataset in (None, *FEW_SHOT):
+        for shots in (1, 4, 16):
+            options, train = chosen(method, dataset, shots)
+            assert options.official_base and len(options.chosen_templates()) == (8 if dataset == "imagenet" else 1)
+            assert (train.optimizer, train.lr, train.momentum, train.weight_decay) == ("sgd", 0.1, 0.9, 0)
+            assert (train.batch_size, train.epochs, train.views, train.sampling) == (256, 300, 20, "views")
+            assert (train.schedule, train.warmup_epochs, train.warmup_lr) == ("cosine_per_epoch", 1, 1e-5)
+            assert (train.min_crop, train.flip) == (0.08, 0.5)
+
+
+@pytest.mark.parametrize(("shots", "images", "draws"), [(1, 10, 200), (2, 20, 256), (16, 1600, 1536)])
+def test_an_epoch_of_clap_is_as_many_batches_as_its_unaugmented_images_fill(
+    shots: int, images: int, draws: int
+) -> None:
+    """256 of the 20 n rows, or all if there are fewer; 1600 images fill six batches of 256."""
+    _, train = chosen("clap", None, shots)
+    sampler = train.sampler(np.zeros(images, np.int64), 1)
+    assert sampler is not None and len(sampler) == draws
+
+
+def test_gda_and_prolip() -> None:
+    for dataset in FEW_SHOT:
+        for experiment in ("fewshot", "base2new", "cross"):
+            options, train = chosen("gda", dataset, experiment=experiment)
+            assert options.views == 10 and options.official_count and train.min_crop == 0.5 and train.flip == 0.5
+            assert options.new_classes == options.official_covariance == (experiment == "base2new")
+            assert len(options.chosen_templates()) == (7 if dataset == "imagenet" else 1)
+        options, train = chosen("prolip", dataset)
+        assert options.per_shot and options.constraint_weight == 1
+        assert (train.optimizer, train.lr, train.eps, train.weight_decay) == ("adam", 1e-3, 1e-6, 0)
+        assert (train.epochs, train.views, train.schedule, train.warmup_epochs) == (300, 300, "cosine", 0)
+        assert train.min_crop == 0.5 and train.batch_size * train.accumulate >= 16 * 397
+        assert len(options.chosen_templates()) == (7 if dataset == "imagenet" else 1)

@@ -44,6 +44,10 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"visual_share": 0, "vision_sets": 1, "phrases": ["a photo of a"]},
         {"official_phrases": True, "phrases": ["a photo of a", "this is", "this is centered photo of"]},
     ],
+    "gda": [{"new_classes": True, "official_covariance": True}, {"views": 1, "official_count": True}],
+    "zs_lp": [{"official_base": True}],
+    "clap": [{"official_base": True, "multiplier_views": 0}],
+    "prolip": [{"per_shot": False}],
 }
 """Options beside the defaults that go through the matrix too."""
 

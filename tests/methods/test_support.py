@@ -8,7 +8,7 @@ import torch
 
 from daptune.errors import MethodError
 from daptune.methods import METHODS
-from daptune.methods.support import check_labels, class_means, class_sums, one_hot, view_features
+from daptune.methods.support import check_labels, class_means, class_sums, one_hot, stacked_views, view_features
 
 from .conftest import NAMES, Pictures
 
@@ -63,6 +63,18 @@ def test_batches_of_features_are_taken_as_they_are(
     found, labels = view_features(backbone.clip, Encoded(uneven.images, uneven.labels), views, unit=unit)
     assert labels.tolist() == [1, 0, 1]
     np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+@pytest.mark.parametrize("unit", [True, False])
+def test_views_are_kept_apart(views: int, unit: bool, backbone: Any, uneven: Pictures) -> None:
+    found, labels = stacked_views(backbone.clip, uneven, views, unit=unit)
+    assert torch.equal(labels, uneven.labels) and len(found) == max(views, 1)
+    for view, of_view in enumerate(found):
+        batches = uneven.augmented_view(view) if views else uneven.evaluation()
+        rows = torch.cat([backbone.clip.encode_image(images) for images, _ in batches]).double().numpy()
+        expected = rows / np.sqrt((rows**2).sum(axis=1, keepdims=True)) if unit else rows
+        np.testing.assert_allclose(of_view.numpy(), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("views", [0, 2])

@@ -53,6 +53,7 @@ def learned(name: str, table, backbone: Backbone) -> dict[str, Tensor]:
 
 def test_the_methods_with_a_frozen_image_tower_are_these() -> None:
     assert set(ON_FEATURES) >= {"coop", "cocoop", "kgcoop", "proda", "plot", "clip_adapter", "taskres", "tip_adapter_f"}
+    assert set(ON_FEATURES) >= {"zs_lp", "clap", "prolip"}
     assert not {"vpt", "coop_vpt", "dapt", "ivlp", "maple", "plot_pp", "vp", "upt", "mvlpt"} & set(ON_FEATURES)
 
 
@@ -69,7 +70,13 @@ def test_the_same_is_learned_as_from_images(name: str, table, backbone: Backbone
     assert encoded < sum(counts)
 
 
-CLOSED = {"linear_probe": 1, "tip_adapter": 10, "lp_pp": 1, "prototype": 1}  # and the views that each makes of an image
+CLOSED = {
+    "linear_probe": 1,
+    "tip_adapter": 10,
+    "lp_pp": 1,
+    "prototype": 1,
+    "gda": 10,
+}  # and the views that each makes of an image
 
 
 @pytest.mark.parametrize("name", CLOSED)
@@ -99,6 +106,34 @@ def test_what_is_settled_at_the_end_takes_the_features_that_are_there(table, bac
     )
     keys, views, validation = 1, 2, 1
     assert sum(counts) == len(table) * (keys + views + validation)
+
+
+def test_multipliers_are_made_of_the_features_that_are_trained_on(table, backbone: Backbone, monkeypatch) -> None:
+    """CLAP before its first step: two views that come back are all that is ever encoded, whole and in part."""
+    counts, encode = [], backbone.clip.encode_image
+    monkeypatch.setattr(backbone.clip, "encode_image", lambda x, *a, **k: counts.append(len(x)) or encode(x, *a, **k))
+    method, images = build("clap", table, backbone), loader(table, backbone)
+    fit_method(method, images, TrainConfig(epochs=4, views=2))
+    assert sum(counts) == 2 * len(table)
+    expected = [torch.zeros(3), 0]
+    w = method.base_features() / method.base_features().norm(dim=-1, keepdim=True)
+    for view in (0, 1):
+        for x, y in images.training_view(view):
+            with torch.no_grad():
+                z = encode(x)
+                chance = (method.scale * z / z.norm(dim=-1, keepdim=True) @ w.T).softmax(-1)
+            for row, c in zip(chance, y.tolist(), strict=True):
+                expected[0][c] += row[c] / 6  # three images in two views
+    torch.testing.assert_close(method.multipliers, expected[0], atol=1e-5, rtol=1e-4)
+
+
+def test_parts_have_the_views_of_the_whole(table, backbone: Backbone) -> None:
+    whole = EncodedImages(loader(table, backbone), backbone.clip.encode_image, torch.device("cpu"))
+    rows = np.array([1, 4, 8])
+    part = features.EncodedPart(whole, rows, loader(table.subset(rows), backbone))
+    for view in (0, 1):
+        found = torch.cat([z for z, _ in part.training_view(view)])
+        assert torch.equal(found, whole.encoded(view)[0][rows])
 
 
 def test_each_view_is_encoded_once(table, backbone: Backbone) -> None:

@@ -33,7 +33,7 @@ def export(
     ----------
     to
         `onnx`: image tower with prompts, class weights, names and preprocessing in one file. `text-weights`: class
-        weights as .npy and CSV, for the same CLIP in another program.
+        weights as .npy and CSV, for the same CLIP in another program; of `prolip` the projection too.
     out
         Output file; default `model.onnx` or `text-weights.npy`.
     dtype
@@ -90,8 +90,9 @@ def _weights(classifier: "FewShotClassifier", out: Path) -> tuple[dict[str, Any]
 
     done = export_weights(classifier, out)
     files, (rows, columns) = [str(path) for path in done.paths], done.shape
+    tower = "the same CLIP" if len(files) == 2 else f"the same CLIP with {files[2]} as visual.proj"
     return {"files": files, "shape": done.shape, "scale": done.scale, "warning": done.warning}, {
         "files": ", ".join(files),
         "weights": f"{rows} classes x {columns}, text features times {done.scale:.4g}",
-        "use": "softmax(z @ weights.T), with z the unit image features of the same CLIP",
+        "use": f"softmax(z @ weights.T), with z the unit image features of {tower}",
     }

@@ -1,4 +1,4 @@
-"""Which images each epoch draws: all of them, a share, or as many of every class."""
+"""Which images each epoch draws: all of them, a share, as many of every class, or some of all views of all images."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from daptune.data.augment import DRAW, epoch_order, generator
 
-SAMPLINGS = ("shuffled", "balanced")
+SAMPLINGS = ("shuffled", "balanced", "views")
 
 Indices = npt.NDArray[np.int64]
 
@@ -70,3 +70,28 @@ class Sampler:
             shuffled = generator(self.seed, DRAW, int(number), place).permutation(len(members))
             rows[own] = members[shuffled[within[own]]]
         return rows, passes
+
+
+@dataclass(frozen=True, eq=False)
+class ViewSampler(Sampler):
+    """Draws from all (view, image) pairs, anew in every epoch: CLAP's official loop (jusiro/CLAP trainers/adapters.py).
+
+    Each group is a view of all images; the quotas only say how many pairs an epoch draws in all.
+    """
+
+    @classmethod
+    def over(cls, images: int, views: int, batch_size: int, seed: int) -> Self:
+        """As many whole batches as a pass over the images has, at least one, and no more pairs than there are."""
+        draws = min(max(1, images // batch_size) * batch_size, images * views)
+        shares = np.diff(np.linspace(0, draws, views + 1).astype(np.int64))
+        return cls((np.arange(images),) * views, tuple(shares.tolist()), seed)
+
+    @property
+    def whole(self) -> bool:
+        return False
+
+    def epoch(self, epoch: int) -> tuple[Indices, Indices]:
+        """The rows of an epoch in order, and the view of each: (N,) both. No pair twice."""
+        images = len(self.groups[0])
+        pairs = generator(self.seed, DRAW, epoch).permutation(images * len(self.groups))[: len(self)]
+        return pairs % images, pairs // images

@@ -7,6 +7,7 @@ A method overrides some of these functions. Defaults are in brackets.
     logit_weights         class weights that `logits` multiplies image features with        (text_features)
     image_prompts         visual tokens added to those of an image                          (none)
     encode_images         image features, not normalised; encoded_size is their number      (CLIP's with image_prompts)
+    visual_projection     what replaces the image tower's projection in image_features      (nothing)
     image_features        unit image features, (B, D)                                       (those of encode)
     logits                class scores, (B, C)                                              (scaled cosines)
     joins_ensemble        whether `answer` may add other sources to `logits`                (if trained on features)
@@ -148,6 +149,10 @@ class Method(nn.Module, ABC):
 
     def image_prompts(self) -> Tensor | None:
         """Visual tokens added to those of an image after ln_pre, for each layer: (J, P, W). None: zero-shot CLIP."""
+        return None
+
+    def visual_projection(self) -> Tensor | None:
+        """What `image_features` have in place of the image tower's projection, (W, D); exported with class weights."""
         return None
 
     def image_features(self, images: Tensor) -> Tensor:

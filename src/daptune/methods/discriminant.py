@@ -1,5 +1,7 @@
 """Linear discriminant analysis of image features with a shrunk covariance, and its leave-one-out scores.
 
+`Discriminant.fit` is the ensemble's; the method `gda` has its own estimates of S (`gaussian.py`).
+
 n images, C classes, D dimensions; float64. Class means mu (C, D), pooled covariance
 
     S = (sum_i (z_i - mu_yi)(z_i - mu_yi)^T + SHRINKAGE D v I) / (n - C + SHRINKAGE D),   v = tr(sum) / ((n - C) D)
@@ -35,20 +37,12 @@ class Discriminant:
     @classmethod
     def fit(cls, z: Floats, labels: Labels, classes: int) -> Self:
         """Fit to image features (n, D) with labels (n,); a class without images has the mean of the others."""
-        counts, size = np.bincount(labels, minlength=classes), z.shape[1]
-        sums = np.zeros((classes, size))
-        np.add.at(sums, labels, z)
-        means = sums / np.maximum(counts, 1)[:, None]
-        means[counts == 0] = means[counts > 0].mean(axis=0)
-        around = z - means[labels]
-        free = len(z) - int((counts > 0).sum())
-        scatter = around.T @ around
-        level = np.trace(scatter) / size / max(free, 1)
-        if not level > 0:
+        means, counts, scatter = scatter_of(z, labels, classes)
+        free, size = max(len(z) - int((counts > 0).sum()), 1), z.shape[1]
+        if not np.trace(scatter) > 0:
             return cls(means, counts, np.eye(size), 0.0)
         share = 1 / (free + SHRINKAGE * size)
-        covariance = share * (scatter + SHRINKAGE * size * level * np.eye(size))
-        return cls(means, counts, np.linalg.inv(covariance), share)
+        return cls(means, counts, shrunk_inverse(scatter, SHRINKAGE / free) / share, share)
 
     @property
     def weights(self) -> Floats:
@@ -105,3 +99,26 @@ class Discriminant:
         scores[rows, labels] = ((z - 0.5 * own) * solved).sum(axis=1)
         scores[np.isnan(others)] = np.nan
         return scores
+
+
+def scatter_of(z: Floats, labels: Labels, classes: int) -> tuple[Floats, Labels, Floats]:
+    """Class means (C, D), counts (C,) and the sum of (z_i - mu_yi)(z_i - mu_yi)^T (D, D) of z (n, D), labels (n,).
+
+    A class without images has the mean of the others.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.zeros((classes, z.shape[1]))
+    np.add.at(sums, labels, z)
+    means = sums / np.maximum(counts, 1)[:, None]
+    means[counts == 0] = means[counts > 0].mean(axis=0)
+    around = z - means[labels]
+    return means, counts, around.T @ around
+
+
+def shrunk_inverse(scatter: Floats, ridge: float) -> Floats:
+    """(scatter + ridge tr(scatter) I)^-1 by Cholesky's factors: positive definite for any scatter (D, D) but 0."""
+    from scipy.linalg import cho_factor, cho_solve  # a dependency of scikit-learn
+
+    identity = np.eye(len(scatter))
+    found: Floats = cho_solve(cho_factor(scatter + ridge * np.trace(scatter) * identity), identity)
+    return found

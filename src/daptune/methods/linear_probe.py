@@ -17,6 +17,7 @@ from ..errors import MethodError
 from .base import Method, SupportSet, encode_batches
 from .logistic import Arrays, fit_logistic, search_c
 from .options import Fits, MethodConfig, at_least, one_of
+from .support import double
 
 GRID = Fits(lambda values: min(values, default=0) > 0, "one or more numbers above 0")
 
@@ -100,4 +101,4 @@ class LinearProbe(Method):
 
     def _arrays(self, images: SupportSet) -> Arrays:
         features, labels = encode_batches(self.frozen_features, images.evaluation(), self.clip.device)
-        return features.double().cpu().numpy(), labels.cpu().numpy()
+        return double(features), labels.cpu().numpy()

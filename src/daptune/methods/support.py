@@ -1,32 +1,56 @@
-"""Frozen features of a support set: averages over views, and sums and means over classes."""
+"""Frozen features of a support set: of each view or averaged over views, and sums and means over classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..clip.model import CLIP
+from ..data.loader import Batch
 from ..errors import MethodError
 from .base import Method, SupportSet, encode_batches
 
 
-def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> tuple[Tensor, Tensor]:
-    """Frozen features of all images in table order, the mean over `views` augmented views: (n, D); labels (n,).
+def each_view(
+    clip: CLIP, images: SupportSet, views: int, *, unit: bool, as_trained: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Frozen features of all images in table order, (n, D), and labels (n,), for one view after the other.
 
-    views: 0 uses the evaluation transform. unit: normalise the feature of each view before the mean. Batches that are
-    already features (B, D) are taken as they are.
+    views: number of augmented views; 0 uses the evaluation transform. unit: normalise each feature. as_trained: take
+    the views that training returns to, if it does, and not `views` of others; then they are encoded once for both.
+    Batches that are already features (B, D) are taken as they are.
     """
 
     def encode(batch: Tensor) -> Tensor:
-        return clip.encode_image(batch) if batch.dim() == 4 else batch
+        features = clip.encode_image(batch) if batch.dim() == 4 else batch
+        return F.normalize(features, dim=-1) if unit else features
 
-    passes = [images.augmented_view(view) for view in range(views)] if views else [images.evaluation()]
-    total, labels = torch.zeros((), device=clip.device), torch.zeros(0)
+    passes: Iterable[Iterator[Batch]]
+    if as_trained and images.augment and images.views is not None:
+        passes = (images.training_view(view) for view in range(images.views))
+    elif views and not (as_trained and not images.augment):
+        passes = (images.augmented_view(view) for view in range(views))
+    else:
+        passes = [images.evaluation()]
     for batches in passes:
-        features, labels = encode_batches(encode, batches, clip.device)
-        total = total + (F.normalize(features, dim=-1) if unit else features)
-    return total / len(passes), labels
+        yield encode_batches(encode, batches, clip.device)
+
+
+def stacked_views(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> tuple[Tensor, Tensor]:
+    """The features of `each_view`, kept apart: (V, n, D), V at least 1; labels (n,)."""
+    features, labels = zip(*each_view(clip, images, views, unit=unit), strict=True)
+    return torch.stack(features), labels[0]
+
+
+def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> tuple[Tensor, Tensor]:
+    """The mean over views of the features of `each_view`, normalised before the mean if `unit`: (n, D); labels (n,)."""
+    total, labels = torch.zeros((), device=clip.device), torch.zeros(0)
+    for features, of_view in each_view(clip, images, views, unit=unit):
+        total, labels = total + features, of_view
+    return total / max(views, 1), labels
 
 
 def check_labels(method: str, labels: Tensor, class_names: Sequence[str], *, all_classes: bool = True) -> Tensor:
@@ -57,3 +81,9 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     """(n,) of any type -> float32 (n, C)."""
     # not F.one_hot, which synchronises on some devices
     return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()
+
+
+def double(tensor: Tensor) -> NDArray[np.float64]:
+    """For closed forms, which are computed in float64 on the CPU."""
+    found: NDArray[np.float64] = tensor.detach().double().cpu().numpy()
+    return found

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip.pooling import pool_names
 from .options import Fits
+from .templates import unnormalised_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 
@@ -56,18 +56,9 @@ class TaskRes(ZeroShot):
         if not self.config.official_base:
             return super().text_features()
         if self.base is None:
-            self.base = self._official_base()
+            templates = self.config.chosen_templates()
+            self.base = unnormalised_features(self.backbone, self.prompt_names, templates, underscores=True)
         return self.base
 
     def text_features(self) -> Tensor:
         return F.normalize(self.base_features() + self.config.alpha * self.residual, dim=-1)
-
-    @torch.inference_mode(False)  # the result is used in training
-    @torch.no_grad()
-    def _official_base(self) -> Tensor:
-        features, (names, pool) = [], pool_names(self.prompt_names)
-        for template in self.config.chosen_templates():
-            texts = [template.replace("{}", name) for name in names]
-            features.append(self.clip.encode_text(self.backbone.tokenizer(texts).to(self.clip.device)))
-        base = torch.stack(features).mean(0)
-        return base if pool is None else pool.to(self.clip.device)(base)

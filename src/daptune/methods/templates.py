@@ -48,8 +48,9 @@ def choose_templates(dataset: str = "", ensemble: bool = False) -> tuple[str, ..
     return ENSEMBLE if name == "ImageNet" else ENSEMBLE + own
 
 
-def fill(template: str, names: Sequence[str]) -> list[str]:
-    return [template.replace("{}", readable(name)) for name in names]
+def fill(template: str, names: Sequence[str], *, underscores: bool = False) -> list[str]:
+    """The template with each name; "_" in names becomes a blank unless `underscores` are kept."""
+    return [template.replace("{}", name if underscores else readable(name)) for name in names]
 
 
 @torch.inference_mode(False)  # the result is used in training
@@ -60,13 +61,30 @@ def template_features(backbone: Backbone, class_names: Names, templates: Sequenc
     Without `unit` the averaged features are not normalised (PromptSRC). Of a class with several names, it is the
     normalised mean of the weights of its names.
     """
-    clip, (names, pool) = backbone.clip, pool_names(class_names)
-    total = torch.zeros((), device=clip.device)
+    names, pool = pool_names(class_names)
+    weights = F.normalize(_mean_over_templates(backbone, names, templates, unit=unit), dim=-1)
+    return weights if pool is None else pool.to(backbone.clip.device)(weights)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def unnormalised_features(
+    backbone: Backbone, class_names: Names, templates: Sequence[str], *, underscores: bool = False
+) -> Tensor:
+    """Mean over templates of text features as the tower gives them, with their lengths (C, D): TaskRes, CLAP."""
+    names, pool = pool_names(class_names)
+    means = _mean_over_templates(backbone, names, templates, unit=False, underscores=underscores)
+    return means if pool is None else pool.to(backbone.clip.device)(means)
+
+
+def _mean_over_templates(
+    backbone: Backbone, names: Sequence[str], templates: Sequence[str], *, unit: bool, underscores: bool = False
+) -> Tensor:
+    clip, total = backbone.clip, torch.zeros((), device=backbone.clip.device)
     for template in templates:
-        texts = fill(template, names)
+        texts = fill(template, names, underscores=underscores)
         words, suffixes = Suffixes.of_texts(backbone.tokenizer, texts)  # the common prefix is encoded once
         context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
         features = shared_prefix_features(clip, context, suffixes)[0]
         total = total + (F.normalize(features, dim=-1) if unit else features)
-    weights = F.normalize(total / len(templates), dim=-1)
-    return weights if pool is None else pool.to(clip.device)(weights)
+    return total / len(templates)

@@ -17,8 +17,8 @@ MOST_BYTES = 1 << 30  # limit for cached features; above it, images are encoded 
 class EncodedImages(ImageLoader):
     """A loader's batches with features (B, D), not normalised, instead of images; each view is encoded once.
 
-    A view is encoded completely and in table order, so that a resumed run gets the same bits. Views for prototypes
-    stay images.
+    A view is encoded completely and in table order, so that a resumed run gets the same bits. The views of training
+    are kept apart, (view, image); those of `augmented_view`, for prototypes, stay images.
     """
 
     def __init__(self, loader: ImageLoader, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -40,10 +40,14 @@ class EncodedImages(ImageLoader):
         features, labels = self.encoded(None)
         yield from zip(features.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
+    def training_view(self, view: int) -> Iterator[Batch]:
+        features, labels = self.encoded(view if self.augment else None)
+        yield from zip(features.split(self.batch_size), labels.split(self.batch_size), strict=True)
+
     def encoded(self, view: int | None = None) -> Batch:
         """Features (n, D) of all images in table order and labels (n,); view None: the evaluation transform."""
         if view not in self._features:
-            batches = super().evaluation() if view is None else self.training_view(view)
+            batches = super().evaluation() if view is None else super().training_view(view)
             transfer = Transfer(self._device)
             with torch.no_grad():
                 parts = [(self._encode(*transfer(images)).cpu(), labels) for images, labels in batches]

@@ -68,13 +68,13 @@ def fit_method(
     ranks, identity = Ranks(), identity_of(method, train, val, config) if run_dir is not None else {}
     checkpoint = ranks.from_first(lambda: open_run(run_dir, identity, resume=resume))
     run_dir, progress = (run_dir, progress) if ranks.first else (None, None)
+    feed, held_out = encoded_once(method, train, config.epochs), None if val is None else encoded_once(method, val)
     with seeded(config.seed, 0, method.device):
-        method.before_fit(train, val)  # also when resuming: it may prepare more than the checkpoint holds
+        method.before_fit(feed, held_out)  # also when resuming: it may prepare more than the checkpoint holds
     ranks.begin_alike((*method.parameters(), *method.buffers()))
     if not method.trainable:
         method.eval()
         return History()
-    feed, held_out = encoded_once(method, train, config.epochs), None if val is None else encoded_once(method, val)
     with (
         StopSignals(stop, agree=ranks.any) as signals,
         saving_memory(method, config.memory == "low"),

@@ -13,7 +13,7 @@ from daptune.clip.backbone import Backbone
 from daptune.data.augment import Augmentation
 from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
-from daptune.data.sampling import SAMPLINGS, Indices, Sampler
+from daptune.data.sampling import SAMPLINGS, Indices, Sampler, ViewSampler
 from daptune.data.table import ImageTable
 from daptune.errors import TrainingError, suggest
 
@@ -42,7 +42,7 @@ class TrainConfig:
     steps              instead of epochs: about this many steps, in whole epochs
     batch_size         images per batch; this and the next six are used to build the loader
     sampling           "shuffled": each image counts once; "balanced": an epoch draws as many images of every class,
-                       those of small classes several times
+                       those of small classes several times; "views": whole batches from all `views` of all images
     epoch_shots        maximum number of images of a class in an epoch, others in the next; None: all
     min_crop           smallest share of an image's area in a random crop; 0.08 in CoOp and DAPT, 1: no crops
     flip               probability of a left-right flip; use 0 if left and right differ (letters, arrows)
@@ -117,6 +117,8 @@ class TrainConfig:
             )
         if self.steps is not None and self.epochs is not None:
             raise TrainingError(f"steps={self.steps} and epochs={self.epochs} set the same; leave one of them out.")
+        if self.sampling == "views" and self.views is None:
+            raise TrainingError("sampling='views' draws from a fixed number of views; give it, for example views=20.")
         if self.patience is not None and self.select != "best_val":
             raise TrainingError(f"patience={self.patience} needs select='best_val', not {self.select!r}.")
 
@@ -126,6 +128,8 @@ class TrainConfig:
 
     def sampler(self, labels: Indices, seed: int) -> Sampler | None:
         """What draws the epochs of images with labels (n,); None: whole passes."""
+        if self.sampling == "views" and self.views is not None:
+            return ViewSampler.over(len(labels), self.views, self.batch_size, seed)
         sampler = Sampler.of(labels, self.sampling, self.epoch_shots, seed)
         return None if sampler.whole else sampler
 
