@@ -52,6 +52,7 @@ def test_weights_and_logits_are_the_written_out_ones(
     labels = np.tile(uneven.labels.numpy(), len(passes))
     counted = len(labels) if official else len(uneven.labels)
     weight, bias = scores_of(np.concatenate(passes), labels, counted, 4)
+    weight, bias = weight - weight.mean(axis=0), bias - bias.mean()  # the same for all classes
     np.testing.assert_allclose(method.weight.numpy() / weight.std(), weight / weight.std(), atol=1e-5)
     np.testing.assert_allclose(method.bias.numpy() / bias.std(), bias / bias.std(), atol=1e-4)
     assert method.alpha.item() == 0.5
@@ -184,3 +185,12 @@ def test_named_later_a_class_of_the_fit_keeps_its_row_and_others_get_theirs(back
 def test_sizes(vit_b_16: Any) -> None:
     method = GDA(vit_b_16, NAMES)
     assert method.parameter_count == 4 * 513 + 1 and not method.trainable and not method.joins_ensemble
+
+
+def test_to_add_classes_nothing_is_taken_off(backbone: Any, uneven: Pictures) -> None:
+    method = GDA(backbone, NAMES, GDAConfig(views=2, new_classes=True))
+    method.before_fit(uneven)
+    vectors = np.concatenate([unit_rows(backbone, uneven, view) for view in (0, 1)])
+    weight, bias = scores_of(vectors, np.tile(uneven.labels.numpy(), 2), len(uneven.labels), 4)
+    np.testing.assert_allclose(method.weight.numpy() / weight.std(), weight / weight.std(), atol=1e-5)
+    np.testing.assert_allclose(method.bias.numpy() / bias.std(), bias / bias.std(), atol=1e-4)

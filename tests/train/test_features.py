@@ -10,7 +10,7 @@ from torch import Tensor
 
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.data import ImageLoader, read_source
-from daptune.data.sampling import Sampler
+from daptune.data.sampling import Sampler, ViewSampler
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import TrainConfig, features, fit_method
 from daptune.train.features import EncodedImages, encoded_once
@@ -171,11 +171,14 @@ def test_images_stay_where_features_would_not_do(table, backbone: Backbone, monk
     assert encoded_once(coop, returning) is returning
 
 
-@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced", "views"])
 def test_draws_of_a_sampler_have_the_features_of_their_own_views(sampling: str, table, backbone: Backbone) -> None:
     uneven = table.subset([0, 1, 2, 3, 4, 6])
     plain = loader(uneven, backbone)
-    plain.sampler = Sampler.of(uneven.labels, sampling, None if sampling == "balanced" else 2, seed=3)
+    if sampling == "views":
+        plain.sampler = ViewSampler.over(6, 2, 4, seed=3)
+    else:
+        plain.sampler = Sampler.of(uneven.labels, sampling, None if sampling == "balanced" else 2, seed=3)
     encoded = EncodedImages(plain, backbone.clip.encode_image, torch.device("cpu"))
     for epoch in range(3):
         for (images, labels), (found, same) in zip(plain.epoch(epoch), encoded.epoch(epoch), strict=True):

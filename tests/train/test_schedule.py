@@ -204,6 +204,7 @@ def test_the_bounds_themselves_are_allowed(change: dict[str, Any]) -> None:
         ({"checkpoint_seconds": -5}, "checkpoint_seconds must be"),
         ({"warmup_epochs": 0.5, "schedule": "cosine_per_epoch"}, "must be whole with schedule='cosine_per_epoch'"),
         ({"patience": 3}, "patience=3 needs select='best_val'"),
+        ({"sampling": "views"}, "draws from a fixed number of views; give it, for example views=20"),
         ({"patience": 0, "select": "best_val"}, "patience must be a whole number at least 1, not 0"),
         ({"momentum": float("inf")}, "momentum must be a number at least 0, not inf"),
         ({"lr": True}, "lr must be a number above 0, not True"),

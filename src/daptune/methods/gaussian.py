@@ -50,6 +50,15 @@ def fit_gaussian(
     return Discriminant(means, counts, precision, 0.0)
 
 
+def rows_of(found: Discriminant, *, centred: bool) -> tuple[Floats, Floats]:
+    """W^T (C, D) and b (C,). centred: less their mean over the classes, which changes no probability.
+
+    Without it, logits are some hundreds for all classes, and float32 rounds their differences.
+    """
+    weight, bias = found.weights, found.bias
+    return (weight - weight.mean(axis=0), bias - bias.mean()) if centred else (weight, bias)
+
+
 def unseen_classes(vectors: Floats, texts: Floats) -> Discriminant:
     """Classes without images, by vectors (N, D) of others and their own unit text features t (C, D).
 
@@ -76,8 +85,7 @@ def rows_for(texts: Floats, weight: Floats, bias: Floats, vectors: Floats, fitte
     own, other = cosines.argmax(axis=1), cosines.max(axis=1) < 1 - SAME**2 / 2
     rows, offsets = weight[own], bias[own]
     if other.any():
-        found = unseen_classes(vectors, texts[other])
-        rows[other], offsets[other] = found.weights, found.bias
+        rows[other], offsets[other] = rows_of(unseen_classes(vectors, texts[other]), centred=False)
     return rows, offsets
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.fewshot import stratified_folds
 from .base import SupportSet, encode_batches
 from .discriminant import Floats, Labels
-from .gaussian import NO_SCATTER, Trial, best_alpha, fit_gaussian, rows_for
+from .gaussian import NO_SCATTER, Trial, best_alpha, fit_gaussian, rows_for, rows_of
 from .linear_probe import GRID
 from .options import Positive, Views
 from .support import check_labels, double, stacked_views
@@ -37,7 +37,7 @@ class GDAConfig(ZeroShotConfig):
     """Augmented views of an image, kept apart; 0: the evaluation transform."""
     alphas: Annotated[tuple[float, ...], GRID] = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
     """Weights of the discriminant scores to compare, by validation images or cross-validation."""
-    alpha: Positive = 0.1
+    alpha: Positive = 0.01
     """Their weight where nothing can be compared: one image a class and no validation images."""
     new_classes: bool = False
     """Keep the features of the training images, so that classes without images may be named later."""
@@ -108,7 +108,7 @@ class GDA(ZeroShot):
             z, logits, _ = self._judged(train)
             for kept, out in stratified_folds(train.table, min(FOLDS, most), self.seed):
                 trials.append((fit_gaussian(x[:, kept], y[kept], classes, *settings), z[out], logits[out], y[out]))
-        weight, bias = torch.from_numpy(found.weights), torch.from_numpy(found.bias)
+        weight, bias = map(torch.from_numpy, rows_of(found, centred=not config.new_classes))
         self._hold(weight=weight, bias=bias, alpha=torch.tensor(best_alpha(config.alphas, trials, config.alpha)))
         if config.new_classes:
             self._hold(vectors=features.flatten(0, 1), texts=self.text_features())

@@ -3,8 +3,8 @@
 Fahes, Vu, Bursuc, Perez & de Charette, "Fine-Tuning CLIP's Last Visual Projector: A Few-Shot Cornucopia", arXiv
 2410.05270, section 3. Official: astra-vision/ProLIP methods/ProLIP.py (no licence; written from the formulas).
 
-P is learned as P_0 + R / 100, so that the rates that suit prompts suit R: Adam with the rate 100 r and eps e / 100 on R
-takes the steps of the rate r and eps e on P, and weight decay pulls to CLIP.
+P is learned as P_0 + R / 100, so that weight decay pulls to CLIP, and rates are of the size of those of prompts: Adam
+with the rate 100 r and eps e / 100 on R takes the steps of the rate r and eps e on P.
 
 Differences to the official code: float32 instead of float16, whose spacing is about the size of a step; the frozen
 model's own projection is not overwritten; the constraint's 1 / N takes the mean number of images of a class as N.
@@ -42,6 +42,7 @@ class ProLIP(ZeroShot):
     year = 2024
     config_class = ProLIPConfig
     sees = "fixed features"
+    default_lr = 0.1
     config: ProLIPConfig
     residual: nn.Parameter
     strength: float
