@@ -202,7 +202,10 @@ class Method(nn.Module, ABC):
         return cross_entropy(logits, labels, self.class_weight)
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        """Called before the first step. Closed-form methods are fitted here."""
+        """Called before the first step. Closed-form methods are fitted here.
+
+        With `sees` "fixed features", batches may be features (B, D) of `encode` instead of images.
+        """
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
         """Called after the steps of each epoch, 1 to `epochs`, before validation, e.g. to average over epochs."""
