@@ -22,8 +22,8 @@ JSON_VALUES = 8_000_000
 """Values (numbers, texts, lists, objects) of a JSON file: about 600 MB at most, and 2 million rows of a split."""
 JSON_DEPTH = 32
 """Lists and objects within each other."""
-DIGITS = 400
-"""Digits of a number; the largest float has 309."""
+LARGEST_WHOLE = 2**63 - 1
+"""Whole numbers have 64 bits, as everywhere else."""
 TOML_BYTES = 1_000_000
 TOML_PARTS = 16
 """Parts of a dotted key; reading one takes the square of them."""
@@ -213,16 +213,18 @@ def _check_json(value: Any, depth: int, nan: bool = False) -> None:
                 waiting.append((item, level + 1))
             elif isinstance(item, float) and not nan and not math.isfinite(item):
                 raise ValueError(f"it has the number {item}")
+            elif isinstance(item, int) and not -LARGEST_WHOLE <= item <= LARGEST_WHOLE:
+                raise ValueError("it has a whole number of more than 64 bits")
 
 
 def _check_text(text: str) -> None:
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"the text {printable(text, 40)!r} has half a character (a lone surrogate)")
+        raise ValueError(f"the text '{printable(text, 40)}' has half a character (a lone surrogate)")
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise ValueError(f"a number has {len(digits):,} digits")
+    if len(digits) > 20:
+        raise ValueError(f"a whole number has {len(digits):,} digits")
     return int(digits)
 
 

@@ -20,6 +20,8 @@ MOST_CLASSES = 25_000
 """Classes of a classifier. ImageNet-21k has 21,841; their texts take seconds to encode."""
 MOST_NAMES = 50_000
 """Names in the prompts of all classes together."""
+MOST_PLACES = 200_000
+"""Classes times the largest number of names of one: the features of names are gathered in rows of equal length."""
 NAME_BYTES = 1_000
 """Bytes of a class name in UTF-8; the 77 tokens of a text tower have about 400."""
 FILE_NAME_BYTES = 200
@@ -75,7 +77,7 @@ def fault_of_name(name: str, most: int = NAME_BYTES) -> str:
     terminal obeys or that cannot be written (`daptune.text.UNSAFE`, tabs and newlines).
     """
     if found := UNSAFE.search(name) or re.search(r"[\t\n]", name):
-        return f"the character {printable(found[0])!r} is not allowed in a name"
+        return f"the character {printable(found[0])} is not allowed in a name"
     size = len(name.encode("utf-8"))
     return f"it has {size:,} bytes, the limit is {most}" if size > most else ""
 
@@ -106,7 +108,7 @@ def check_class_names(
             found = printable(repr(name), 80)
             raise error(f"expected a class name, found {found} at index {place}; give each class a name of letters.")
         if fault := fault_of_name(name):
-            raise error(f"the class name {printable(name, 80)!r} at index {place} cannot be used: {fault}; rename it.")
+            raise error(f"the class name '{printable(name, 80)}' at index {place} cannot be used: {fault}; rename it.")
         repeated = name in exact
         exact.add(name)
         if key not in seen:
@@ -147,6 +149,10 @@ def names_by_class(
     found = {label: _names_of(label, own, error) for label, own in zip(labels, given.values(), strict=True)}
     if (number := sum(map(len, found.values()))) > MOST_NAMES:
         raise error(f"expected at most {MOST_NAMES:,} names of all classes together, found {number:,}; give fewer.")
+    if (most := max(map(len, found.values()), default=0)) * len(found) > MOST_PLACES > len(found):
+        label = next(label for label, own in found.items() if len(own) == most)
+        room = MOST_PLACES // len(found)
+        raise error(f"class {label!r} has {most:,} names; with {len(found):,} classes, give each {room} at most.")
     same: dict[frozenset[str], str] = {}
     for label, names in found.items():
         if (other := same.setdefault(frozenset(map(name_key, names)), label)) != label:
@@ -218,7 +224,7 @@ def _names_of(label: str, own: str | Sequence[str], error: type[DaptuneError]) -
         if not isinstance(name, str) or not (key := name_key(name)):
             raise error(f"class {label!r}: expected a name of letters, found {name!r}; give it one or more.")
         if fault := fault_of_name(name):
-            raise error(f"class {label!r}: the name {printable(name, 80)!r} cannot be used: {fault}; change it.")
+            raise error(f"class {label!r}: the name '{printable(name, 80)}' cannot be used: {fault}; change it.")
         if key in keys:
             raise error(f"class {label!r}: the name {name!r} is given twice; remove one.")
         keys[key] = name

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from daptune.adapter.record import json_types, write_folder
+from daptune.adapter.fields import json_types
+from daptune.adapter.record import write_folder
 from daptune.bench.plan import Job, Plan
 from daptune.errors import DataError, PlanError
 from daptune.files import json_line, json_lines, told, try_lock
