@@ -120,7 +120,7 @@ def _fault_of_values(content: Mapping[str, Any]) -> str | None:
 def _fault_of_ensemble(mix: Mapping[str, Any]) -> str | None:
     """`daptune.methods.ensemble.Mix` checks the rest, when it is made."""
     a, templates = mix.get("a"), mix.get("templates")
-    if not _list_of(_number)(a) or len(a) != 3:
+    if not isinstance(a, list) or len(a) != 3 or not all(map(_number, a)):
         return f"a: expected a number of at least 0 for each of its three sources, found {_short(a)}"
     if not isinstance(templates, list) or len(templates) > MOST_TEMPLATES:
         return f"templates: expected at most {MOST_TEMPLATES:,} texts"

@@ -25,7 +25,7 @@ class Room(TorchDispatchMode):
     """
 
     def __init__(self, shapes: Iterable[Iterable[int]], names: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most = 4 * max(map(math.prod, shapes), default=0) + SLACK + PER_NAME * names
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
