@@ -63,16 +63,18 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def foreign(error: Callable[[str], DaptuneError]) -> Iterator[None]:
+def foreign(error: Callable[[str], DaptuneError], *, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """The boundary around a parser of bytes that others made: whatever it raises becomes `error(why)`, in one line.
 
     Parsers of damaged or hostile bytes fail in any way: with an IndexError, a RecursionError, a MemoryError, a panic of
-    a library in Rust. No list of types is complete. An error of ours passes, and so does what ends the program. Keep
-    the block to the parser and to the code that looks into what came out of it: elsewhere, faults must stay loud.
+    a library in Rust. No list of types is complete. An error of ours passes, and so does what ends the program, and
+    what the caller tells by itself (`passing`), such as a missing file. Keep the block to the parser and to the code
+    that looks into what came out of it: elsewhere, faults must stay loud.
     """
+    through: tuple[type[BaseException], ...] = (DaptuneError, KeyboardInterrupt, SystemExit, GeneratorExit, *passing)
     try:
         yield
-    except (DaptuneError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except through:
         raise
     except BaseException as found:  # a panic of a Rust library is no Exception
         raise error(why(found)) from found
