@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from daptune.errors import DataError, foreign
-from daptune.foreign import megabytes, open_zip
+from daptune.foreign import TooLarge, megabytes, open_zip
 
 MOST_FILES = 3_000_000
 GROWTH = 20
@@ -135,7 +135,11 @@ class _Bounded:
 
 
 def _extract_zip(archive: Path, place: Path, limit: int) -> None:
-    with archive.open("rb") as packed, open_zip(packed, MOST_FILES) as file:
+    with archive.open("rb") as packed:
+        try:
+            file = open_zip(packed, MOST_FILES)
+        except TooLarge as error:
+            raise _refused(archive, archive.name, str(error)) from error
         members = file.infolist()
         if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
             raise _refused(archive, members[0].filename, "it unpacks to far more than its size")
