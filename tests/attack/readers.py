@@ -8,11 +8,13 @@ import io
 import json
 import pickle
 import shutil
+import sys
 import tarfile
 import types
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ import pyarrow
 import torch
 from PIL import Image
 from pyarrow import parquet
-from safetensors.torch import save_file
 
 from daptune.adapter.record import read_record
 from daptune.adapter.store import load_adapter
@@ -106,19 +107,15 @@ def cases(backbone: Backbone) -> list[Case]:
         Case("weights", "weights.json", _weights, lambda f: read_class_weights(f / "weights.json")),
         Case("few-shot pickle", "shot_1-seed_1.pkl", _fewshot, lambda f: read_pickle(f / "shot_1-seed_1.pkl"), share=2),
     ]
-    found += [
-        Case(
-            f"archive {kind}",
-            f"a.{kind}",
-            lambda f, kind=kind: _archive(f, kind),
-            lambda f, kind=kind: _unpack(f, kind),
-        )
-        for kind in ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip")
-    ]
-    return found + [
-        Case(f"image {kind}", f"a.{kind}", lambda f, kind=kind: _image(f, kind), lambda f, kind=kind: decode(f / f"a.{kind}"))
-        for kind in ("jpg", "png", "webp", "gif", "tiff", "bmp")
-    ]  # fmt: skip
+    for kind in ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip"):
+        found.append(Case(f"archive {kind}", f"a.{kind}", partial(_archive, kind=kind), partial(_unpack, kind=kind)))
+    for kind in ("jpg", "png", "webp", "gif", "tiff", "bmp"):
+        found.append(Case(f"image {kind}", f"a.{kind}", partial(_image, kind=kind), partial(_picture, kind=kind)))
+    return found
+
+
+def _picture(folder: Path, kind: str) -> object:
+    return decode(folder / f"a.{kind}")
 
 
 def _unzipped(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -205,15 +202,9 @@ def _fewshot(folder: Path) -> None:
     rows: list[Any] = []
     for file, label, name in (("a.png", 0, "cat"), ("b.png", 1, "dog")):
         row = datum()
-        row.__dict__ |= {
-            "_impath": f"/x/{folder.parent.name}/{file}",
-            "_label": label,
-            "_domain": 0,
-            "_classname": name,
-        }
+        path = f"/x/{folder.parent.name}/{file}"
+        row.__dict__ |= {"_impath": path, "_label": label, "_domain": 0, "_classname": name}
         rows.append(row)
-    import sys
-
     sys.modules["dassl"] = module
     try:
         (folder / "shot_1-seed_1.pkl").write_bytes(pickle.dumps({"train": rows, "val": rows[:1]}, protocol=4))
@@ -245,8 +236,3 @@ def _image(folder: Path, kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (24, 20, 3), dtype=np.uint8)
     options = {"jpg": {"progressive": True}, "tiff": {"compression": "tiff_lzw"}}.get(kind, {})
     Image.fromarray(noise).save(folder / f"a.{kind}", **options)
-
-
-def save_tensors(path: Path, **tensors: torch.Tensor) -> Path:
-    save_file(tensors, path)
-    return path
