@@ -4,12 +4,14 @@ Each message is one line: what was expected, what was found, what to type next.
 """
 
 import errno
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 from daptune.text import one_line, printable
 
+_LONG_WORD = re.compile(r"(\S{400})\S{600,}")  # no path or name of use is as long
 _LONGEST = 20_000  # characters of a message; lists of unreadable images have a line for each
 
 
@@ -20,7 +22,7 @@ class DaptuneError(ValueError):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__(), _LONGEST)
+        return printable(_LONG_WORD.sub(r"\1...", super().__str__()), _LONGEST)
 
 
 class DataError(DaptuneError):

@@ -31,12 +31,13 @@ HEADER_BYTES = 8_000_000
 """Bytes of a safetensors header; that of the largest CLIP has 300 kB."""
 ZIP_ENTRIES = 100_000
 """Files of a zip that is a checkpoint; the largest CLIP has about 2,000."""
+_PART = 1 << 20
 _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
     "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
-_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_DOTTED = re.compile(rf"(?<![\w.-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{TOML_PARTS}}}")
+_KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DOTTED = re.compile(rf"(?<![\w.-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{{TOML_PARTS}}}")
 _ZIP_END = struct.Struct("<4s4H2LH")
 _ZIP_COMMENT = 65_535
 
@@ -47,11 +48,13 @@ class TooLarge(ValueError):
 
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of a file of at most `most` bytes. Raises OSError, and TooLarge for a larger one."""
+    content = bytearray()  # in parts: a read takes the memory that it asks for, whatever comes
     with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise TooLarge(f"it has more than {megabytes(most)}")
-    return content
+        while block := file.read(_PART):
+            content += block
+            if len(content) > most:
+                raise TooLarge(f"it has more than {megabytes(most)}")
+    return bytes(content)
 
 
 def parse_json(

@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 from pyarrow import parquet
-from safetensors.torch import save
 
 from daptune.adapter.store import load_adapter
 from daptune.bench.plan import find_plan
@@ -50,11 +49,11 @@ def refused(read: Callable[[], object], word: str, tally: Tally, memory: int = 2
     assert word in str(outcome.error) and "\n" not in str(outcome.error), outcome.error
 
 
-def changed(folder: Path, tensors: dict[str, torch.Tensor] | None = None, **fields: Any) -> Path:
+def changed(folder: Path, **fields: Any) -> Path:
     """The adapter of an earlier version with other fields."""
     folder.mkdir(exist_ok=True)
     content = json.loads((ADAPTERS / "dapt" / "adapter.json").read_text("utf-8")) | fields
-    blob = (ADAPTERS / "dapt" / "adapter.safetensors").read_bytes() if tensors is None else save(tensors)
+    blob = (ADAPTERS / "dapt" / "adapter.safetensors").read_bytes()
     (folder / "adapter.safetensors").write_bytes(blob)
     content["tensors_sha256"] = hashlib.sha256(blob).hexdigest()
     (folder / "adapter.json").write_text(json.dumps(content))
@@ -164,8 +163,8 @@ def described(size: tuple[int, ...], stride: tuple[int, ...], elements: int = 1)
 PICKLES: dict[str, tuple[bytes, str]] = {
     "a place of the memo": (b"\x80\x02]r\x00\x00\x00\x10.", "no state dict"),
     "many places": (b"\x80\x02]" + b"".join(b"r" + struct.pack("<I", 2**31 + n) for n in range(999)) + b".", "no "),
-    "millions of lists": (b"\x80\x02(" + b"]" * 6_000_000 + b"l.", "far more objects"),
-    "millions of objects": (b"\x80\x02(ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * 2_000_000 + b"l.", "far more"),
+    "millions of lists": (b"\x80\x02(" + b"]" * 2_000_000 + b"l.", "far more objects"),
+    "millions of objects": (b"\x80\x02(ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * 700_000 + b"l.", "far more"),
     "a long text": (b"\x80\x02X\xff\xff\xff\x7fabc.", "truncated"),
     "a large array of bytes": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.", "truncated"),
     "a number of a gigabyte": (b"\x80\x02\x8b\x00\x00\x00\x40x.", "too many bytes"),
@@ -207,7 +206,7 @@ def test_the_number_of_layers_is_not_read_from_a_name(tmp_path: Path, tally: Tal
 
 def test_a_header_of_safetensors_holds_no_more_than_its_file(tmp_path: Path, tally: Tally) -> None:
     folder = write_huggingface(tmp_path / "hf", make_tensors(TINY), TINY)
-    many = {f"t{place}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for place in range(150_000)}
+    many = {f"t{place}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for place in range(120_000)}
     for header, word in (
         ({"x": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}, "bytes"),
         ({"x": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}, "has 4 bytes"),
@@ -255,8 +254,8 @@ def test_metadata_of_a_table_are_checked(tmp_path: Path, tally: Tally) -> None:
 
 def test_images_that_are_missing_are_looked_for_in_part(tmp_path: Path, tally: Tally) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("path,label\n" + "".join(f"{row}.png,{'ab'[row % 2]}\n" for row in range(50_000)))
-    refused(lambda: read_source(path), "none of 1,000 looked for of its 50000 images exists", tally)
+    path.write_text("path,label\n" + "".join(f"{row}.png,{'ab'[row % 2]}\n" for row in range(20_000)))
+    refused(lambda: read_source(path), "none of 1,000 looked for of its 20000 images exists", tally)
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path, tally: Tally) -> None:
@@ -275,7 +274,7 @@ def test_sizes_in_headers_of_images_are_no_reason_to_take_memory(tmp_path: Path,
     bmp = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 10**6, 10**6, 1, 24, 0, 0, 0, 0, 0, 0)
     for name, content in (("a.webp", webp), ("a.gif", gif), ("a.bmp", bmp)):
         (tmp_path / name).write_bytes(content)
-        refused(lambda name=name: decode(tmp_path / name), "over the limit", tally)  # type: ignore[misc]
+        refused(lambda name=name: decode(tmp_path / name), "pixels", tally)  # type: ignore[misc]
 
 
 def test_a_matlab_file_is_tried_in_a_process_of_its_own(tmp_path: Path, tally: Tally) -> None:

@@ -53,7 +53,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     """A table on stdout; the first `left` columns are text, the others numbers. Cells are taken literally."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if place < left else "right", overflow="fold")
+        table.add_column(escape(printable(column)), justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     if title:

@@ -24,7 +24,7 @@ MOST_COLUMNS = 1_000
 GROWTH = 50
 """How many times its size a Parquet file may unpack to, and _FREE besides; columns of labels shrink well."""
 _FREE = 64 << 20
-_BATCH = 1_024  # rows
+_BATCH = 256  # rows
 _LARGEST_METADATA = 4_000_000  # bytes
 _PROBES = 1_000  # images that are looked for: a table without any of them is of another folder
 
@@ -109,7 +109,7 @@ def _columns(path: Path, file: Any, names: Sequence[str]) -> dict[str, list[obje
     _check_rows(path, file.metadata.num_rows)
     most = GROWTH * path.stat().st_size + _FREE
     found: dict[str, list[object]] = {name: [] for name in names}
-    for batch in file.iter_batches(_BATCH, columns=list(names)):
+    for batch in file.iter_batches(_BATCH, columns=list(names), use_threads=False):
         most -= batch.nbytes
         if most < 0:
             raise ValueError("it unpacks to far more than its size")

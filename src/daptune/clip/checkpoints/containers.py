@@ -44,12 +44,13 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if not isinstance(placed, dict) or not placed:
         raise BackboneError(f"{path} is no index of shards: it has no weight_map; fetch the checkpoint again.")
     names = sorted({str(name) for name in placed.values()})
-    for name in names:
-        if Path(name).name != name:
-            raise BackboneError(f"{path} points outside its folder ({name!r}); shards must lie beside their index.")
-        if not (path.parent / name).is_file():
-            raise BackboneError(f"{path.parent} lacks the shard {name} that {path.name} names; fetch it again.")
-    return tuple(path.parent / name for name in names)
+    with foreign(lambda why: BackboneError(f"{path} names shards that cannot be read ({why}); fetch it again.")):
+        for name in names:
+            if Path(name).name != name:
+                raise BackboneError(f"{path} points outside its folder ({name!r}); shards must lie beside their index.")
+            if not (path.parent / name).is_file():
+                raise BackboneError(f"{path.parent} lacks the shard {name} that {path.name} names; fetch it again.")
+        return tuple(path.parent / name for name in names)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], bool]:
