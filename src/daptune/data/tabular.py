@@ -24,7 +24,7 @@ MOST_COLUMNS = 1_000
 GROWTH = 50
 """How many times its size a Parquet file may unpack to, and _FREE besides; columns of labels shrink well."""
 _FREE = 64 << 20
-_BATCH = 256  # rows
+_BATCH = 128  # rows
 _LARGEST_METADATA = 4_000_000  # bytes
 _PROBES = 1_000  # images that are looked for: a table without any of them is of another folder
 
@@ -110,12 +110,20 @@ def _columns(path: Path, file: Any, names: Sequence[str]) -> dict[str, list[obje
     most = GROWTH * path.stat().st_size + _FREE
     found: dict[str, list[object]] = {name: [] for name in names}
     for batch in file.iter_batches(_BATCH, columns=list(names), use_threads=False):
-        most -= batch.nbytes
-        if most < 0:
-            raise ValueError("it unpacks to far more than its size")
         for place, name in enumerate(names):
-            found[name] += batch.column(place).to_pylist()
+            cells = batch.column(place).to_pylist()
+            most -= sum(map(_size, cells))  # a column of repeated texts holds each once, and a list of them does not
+            if most < 0:
+                raise ValueError("it unpacks to far more than its size")
+            found[name] += cells
     return found
+
+
+def _size(cell: object) -> int:
+    """Bytes of a text or of an image as data sets hold it."""
+    if isinstance(cell, dict):
+        return sum(map(_size, cell.values()))
+    return len(cell) if isinstance(cell, str | bytes) else 0
 
 
 def _check_rows(path: Path, rows: int) -> None:
