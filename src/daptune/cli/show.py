@@ -6,6 +6,7 @@ from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.cli.options import Adapter, Json
 from daptune.errors import BackboneError
+from daptune.text import printable
 
 if TYPE_CHECKING:
     from daptune.adapter.record import AdapterRecord
@@ -62,8 +63,10 @@ def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
 
 
 def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
-    options = ", ".join(f"{name}={value}" for name, value in record.method_config.items()) or "none"
-    names = ", ".join(record.class_names[:10]) + (", ..." if len(record.class_names) > 10 else "")
+    options = ", ".join(f"{name}={printable(value, 100)}" for name, value in record.method_config.items()) or "none"
+    names = ", ".join(printable(name, 60) for name in record.class_names[:10]) + (
+        ", ..." if len(record.class_names) > 10 else ""
+    )
     if imported := record.data.get("imported_from"):
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:

@@ -13,7 +13,7 @@ from PIL import Image, TiffImagePlugin
 
 from daptune.data.formats import FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
 from daptune.data.table import DatasetItem, ImageSource, describe, image_cell
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
 
 MAX_PIXELS = 100_000_000  # 400 MB once decoded; a phone's picture has 50 million at most
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # TIFF 6.0, section 8
@@ -48,8 +48,17 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
     comes at that size, which is quicker and not quite what resizing makes of it.
     Raises DataError in one line: no image, truncated, over max_pixels (TooManyPixels), or pixels of another kind.
     """
-    kind: type[DataError] = DataError
+    shown = source if isinstance(source, str) else describe(source)
     try:
+        return _decode(source, max_pixels, shrink_to)
+    except DataError as error:
+        raise type(error)(f"{shown}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{shown}: {error.strerror or error}.") from None
+
+
+def _decode(source: ImageSource | str, max_pixels: int, shrink_to: int | None) -> Image.Image:
+    with foreign(lambda why: DataError(f"damaged ({why})."), passing=(OSError,)):
         cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
         if isinstance(cell, Path):
             with cell.open("rb") as stream:
@@ -61,13 +70,6 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
         with _loading:
             cell.load()
         return _to_rgb(_upright(cell), 0)
-    except DataError as error:
-        kind, reason = type(error), str(error)
-    except OSError as error:
-        reason = f"{error.strerror or error}."
-    except Exception as error:  # Pillow's readers raise anything on damaged bytes: IndexError, struct.error, ...
-        reason = f"damaged ({type(error).__name__}: {error})."
-    raise kind(f"{source if isinstance(source, str) else describe(source)}: {reason}")
 
 
 def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None, suffix: str = "") -> Image.Image:

@@ -82,7 +82,15 @@ def _item(path: Path) -> Item:
 def _lines(lines: Iterable[str]) -> Iterator[Item]:
     for line in lines:
         if line.strip():
-            yield _item(Path(line.rstrip("\r\n")).expanduser())
+            yield _item(_expanded(line.rstrip("\r\n")))
+
+
+def _expanded(text: str) -> Path:
+    """A path whose `~` is the user's folder; one of a user that is not there is a file that is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _list_file(path: Path) -> Iterator[Item]:
