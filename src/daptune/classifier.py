@@ -389,9 +389,10 @@ def load(
     *,
     precision: str | None = None,
     device: str = "cpu",
+    allow_download: bool = False,
 ) -> FewShotClassifier:
     """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
-    adapter = load_adapter(folder, backbone, precision=precision, device=device)
+    adapter = load_adapter(folder, backbone, precision=precision, device=device, allow_download=allow_download)
     record = adapter.record
     classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
     names = np.array(record.class_names)

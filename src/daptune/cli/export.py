@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, print_pairs, size_text, warnings_shown
-from daptune.cli.options import Adapter, Json, RunOptions, load_with
+from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions, load_with
 from daptune.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def export(
     dtype: Literal["fp32", "fp16", "int8"] = "fp32",
     images: Path | None = None,
     backbone: str | None = None,
+    allow_download: AllowDownload = False,
     json: Json = False,
 ) -> int:
     """Export an adapter as one ONNX file, with measured agreement with torch, or as class weights.
@@ -47,7 +48,7 @@ def export(
         raise DataError("--dtype and --images belong to --to onnx; leave them out")
     with warnings_shown():
         # always export from fp32, whatever the training precision
-        classifier = load_with(adapter, RunOptions(precision="fp32", backbone=backbone))
+        classifier = load_with(adapter, RunOptions(precision="fp32", backbone=backbone, allow_download=allow_download))
         if to == "onnx":
             done, shown = _onnx(classifier, out or Path("model.onnx"), dtype, images)
         else:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
-from daptune.cli.options import Adapter, Json
+from daptune.cli.options import Adapter, AllowDownload, Json
 from daptune.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @app.command
-def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
+def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload = False, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
 
     Parameters
@@ -22,15 +22,14 @@ def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
     """
     from daptune.adapter.record import read_record
     from daptune.adapter.sharing import find_adapter
-    from daptune.adapter.store import load_adapter
-    from daptune.clip.backbone import load_backbone
+    from daptune.adapter.store import load_adapter, own_backbone
     from daptune.evaluate import nearest_words
 
     folder = find_adapter(adapter)
     record = read_record(folder)
     nearest = []
     try:
-        backbone = load_backbone(record.backbone["name"], precision="fp32")
+        backbone = own_backbone(record, precision="fp32", allow_download=allow_download)
     except BackboneError as error:
         note(f"daptune: nearest words are left out: {error}")
     else:

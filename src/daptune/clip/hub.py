@@ -76,15 +76,24 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
 
 
-def locate(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
-    """The folder or file of a backbone, from the cache or the Hub.
+def locate(
+    name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None, download: bool = True
+) -> Path:
+    """The folder or file of a backbone, from the cache or, with `download`, from the Hub.
 
     Raises BackboneError for an unknown name, without network, or for a repository without a CLIP.
     """
     source = resolve(name, revision)
     if source.path is not None:
         return source.path
-    return _cached(source, cache_dir) or pull(name, revision=revision, cache_dir=cache_dir)
+    if (cached := _cached(source, cache_dir)) is not None:
+        return cached
+    if not download:
+        raise BackboneError(
+            f"{source.name} is not on this machine, and it is fetched only if you say so: add --allow-download "
+            f"(in Python allow_download=True), or type `daptune pull {source.name}`."
+        )
+    return pull(name, revision=revision, cache_dir=cache_dir)
 
 
 def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:

@@ -1,6 +1,7 @@
 """Limits of requests, checks of names, and `Refused`, the answer to a request that violates them."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, fields
 
 from daptune.errors import DaptuneError
@@ -9,6 +10,8 @@ IMAGES_SUFFIX = ".images"  # appended to the name of an adapter: the folder of i
 _NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+-])?")
 _SIGNS = r"/\\\x00-\x1f\x7f<>:\"|?*"  # not allowed in folder names on some systems
 _CLASS = re.compile(rf"[^\s.{_SIGNS}](?:[^{_SIGNS}]{{0,62}}[^\s.{_SIGNS}])?")
+_STEERING = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # directions and lines of text
+_NAME_BYTES = 200  # file systems take 255, and a name has a suffix while it is written
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -30,6 +33,10 @@ class Limits:
     """Pixels of an image, read from its header before decoding (413)."""
     timeout: float = 30
     """Seconds until the body of a request has arrived (408), and until its answer (504)."""
+    max_connections: int = 1000
+    """Open connections, and no more than half of the descriptors that the system allows; silent ones make room."""
+    idle_timeout: float = 10
+    """Seconds until a connection without a complete request head is closed."""
     max_loaded: int = 1000
     """Adapters in memory; the least recently used are unloaded and read again from disk on demand."""
 
@@ -51,7 +58,8 @@ class Refused(Exception):
 
 
 def is_name(name: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
+    free = not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
+    return bool(_NAME.fullmatch(name)) and free and _is_writable(name)
 
 
 def check_name(name: str) -> str:
@@ -59,19 +67,29 @@ def check_name(name: str) -> str:
     if is_name(name):
         return name
     raise Refused(
-        422, f"expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _, found {name[:80]!r}."
+        422,
+        "expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _, and at most "
+        f"{_NAME_BYTES} bytes, found {name[:80]!r}.",
     )
 
 
 def check_class(name: str) -> str:
     """`name`. Raises `Refused` 422 if no class may have it."""
-    if _CLASS.fullmatch(name) and not _is_device(name):
+    if _CLASS.fullmatch(name) and not _is_device(name) and _is_writable(name):
         return name
     raise Refused(
         422,
-        f"expected a class name of 1 to 64 characters without / \\ : * ? < > | and quotes, found {name[:80]!r}.",
+        "expected a class name of 1 to 64 characters without / \\ : * ? < > | and quotes, and at most "
+        f"{_NAME_BYTES} bytes, found {name[:80]!r}.",
     )
 
 
 def _is_device(name: str) -> bool:
     return name.lower().partition(".")[0] in _DEVICES
+
+
+def _is_writable(name: str) -> bool:
+    """Whether a file can be called so: systems count bytes; and no half characters, or such that steer a terminal."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") or letter in _STEERING for letter in name):
+        return False
+    return len(name.encode("utf-8")) <= _NAME_BYTES

@@ -45,7 +45,8 @@ def files_in(form: FormData) -> list[UploadFile]:
 
 def name_of(file: UploadFile) -> str:
     """The client's name of a file, for messages and answers; never used as a path."""
-    return (file.filename or "file").replace("\\", "/").rpartition("/")[2][:200] or "file"
+    given = (file.filename or "file").encode("utf-8", "replace").decode()  # a charset of the client's can give halves
+    return given.replace("\\", "/").rpartition("/")[2][:200] or "file"
 
 
 def decoded(file: UploadFile, limits: Limits) -> Image.Image:

@@ -7,10 +7,15 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from daptune import __version__
+from daptune.serve.answers import refusals
 from daptune.serve.context import Shared
 from daptune.serve.limits import Refused
 
 router = APIRouter(tags=["server"])
+
+
+class Exposition(Response):
+    media_type = CONTENT_TYPE_LATEST
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,13 @@ class Info:
     limits: dict[str, Any]
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=refusals())
 async def healthz() -> dict[str, str]:
     """Whether the process responds."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=refusals())
 async def readyz(context: Shared) -> dict[str, str]:
     """Whether the server accepts images."""
     if context.batcher.draining:
@@ -42,7 +47,7 @@ async def readyz(context: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/v1/info")
+@router.get("/v1/info", responses=refusals())
 async def info(context: Shared) -> Info:
     """Version, backbone and limits."""
     backbone = None
@@ -53,9 +58,9 @@ async def info(context: Shared) -> Info:
     return Info(__version__, backbone, pool, teach, context.reject, asdict(context.limits))
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Exposition, responses=refusals())
 async def metrics(context: Shared) -> Response:
     """Metrics in Prometheus format."""
     context.counters.adapters.set(len(context.engine.adapters()))
     context.counters.loaded.set(context.engine.loaded)
-    return Response(generate_latest(context.counters.registry), media_type=CONTENT_TYPE_LATEST)
+    return Exposition(generate_latest(context.counters.registry))
