@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from daptune.regular import read_regular
+
 
 def reason(error: OSError) -> str:
     """Why a file could not be read or written, for a message."""
@@ -118,7 +120,7 @@ def read_json(path: Path, *, pairs: Callable[[list[tuple[str, Any]]], Any] | Non
     `pairs` makes an object of its (key, value) pairs, e.g. to notice a key that occurs twice; default: a dict.
     """
     try:
-        return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=pairs)
+        return json.loads(read_regular(path).decode("utf-8-sig"), object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from daptune import files
 from daptune.errors import AdapterError
 from daptune.names import ClassNames
+from daptune.regular import read_regular
 
 FORMAT_VERSION = 2
 """1: no ensemble and no `names`. Adapters without either are still written as 1, so that earlier versions read them."""
@@ -168,7 +169,7 @@ def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
     """The bytes of `adapter.safetensors`. Raises AdapterError unless their sha256 is that of the record."""
     path = folder / TENSOR_FILE
     try:
-        blob = path.read_bytes()
+        blob = read_regular(path)
     except FileNotFoundError:
         raise damaged(path, "it is missing") from None
     except OSError as error:

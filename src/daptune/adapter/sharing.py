@@ -12,6 +12,7 @@ from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRec
 from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors, hub_fetch, hub_files
 from daptune.errors import AdapterError
 from daptune.files import present
+from daptune.regular import read_regular
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
     blob = read_tensor_file(folder, record)
     name = f"hf:{source.repo}" + (f"@{branch}" if branch else "")
     try:
-        card = (folder / CARD_FILE).read_text("utf-8")
+        card = read_regular(folder / CARD_FILE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise AdapterError(f"{folder / CARD_FILE} cannot be read; save the adapter again") from error
     content = {
-        JSON_FILE: (folder / JSON_FILE).read_bytes(),
+        JSON_FILE: read_regular(folder / JSON_FILE),
         TENSOR_FILE: blob,
         CARD_FILE: card.replace(PLACE, name).encode(),
     }

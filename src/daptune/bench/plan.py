@@ -24,6 +24,7 @@ from daptune.clip.precision import PRECISIONS
 from daptune.errors import DaptuneError, PlanError, suggest
 from daptune.methods import get_method, make_config
 from daptune.presets import PRESETS
+from daptune.regular import read_regular
 from daptune.train import TrainConfig
 
 KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
@@ -151,7 +152,7 @@ def find_plan(name: str) -> Plan:
     if path.suffix != ".toml" and not path.is_file():
         raise PlanError(f"there is no plan {name!r}.{suggest(name, ready)} For a plan of your own, give a .toml file.")
     try:
-        return parse_plan(path.read_text("utf-8"), path.stem)
+        return parse_plan(read_regular(path).decode("utf-8"), path.stem)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 

@@ -18,6 +18,7 @@ from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog
 from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, line_writer, predict_rows
+from daptune.regular import read_regular
 
 COUNTED = 10_000  # maximum number of images that are counted before the first is read, to estimate the remaining time
 
@@ -133,7 +134,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         files = sorted(find_adapter(adapter).glob("adapter.*"))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(read_regular(file))
     return {
         "adapter": digest.hexdigest(),
         "images": [path if path == "-" else os.path.abspath(os.path.expanduser(path)) for path in paths],

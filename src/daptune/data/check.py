@@ -10,6 +10,7 @@ import numpy as np
 
 from daptune.data.cache import Decoder
 from daptune.data.parallel import ordered_map
+from daptune.data.quiet import tell_odd
 from daptune.data.table import ImageSource, ImageTable, Splits, describe
 from daptune.errors import DataError
 
@@ -73,6 +74,7 @@ def check_readable(
     for found in ordered_map(attempt, range(len(table)), workers=workers):
         after_image()
         bad += [] if found is None else [found]
+    tell_odd()
     return DecodeReport(tuple(bad), len(table))
 
 

@@ -16,6 +16,7 @@ from daptune.data.zhou import find_split_file
 from daptune.errors import DataError
 from daptune.files import told
 from daptune.names import check_class_names, name_key, sort_key
+from daptune.regular import read_regular
 
 LAYOUT = "one sub-folder of images a class (cats/1.jpg, dogs/2.jpg), alone or below train/, val/ and test/"
 _NO_CLASS = {"images", "image", "imgs", "img", "pictures", "unlabeled", "unlabelled", "unknown"}
@@ -125,7 +126,7 @@ def _read_annotations(folder: Path, naming: dict[str, str], class_names: Sequenc
     lists = sorted(folder.glob("*_annotations.txt"))
     if len(lists) != 1:
         return None
-    rows = [line.split("\t") for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split("\t") for line in read_regular(lists[0]).decode("utf-8").splitlines() if line.strip()]
     if any(len(row) < 2 for row in rows):
         raise DataError(f"{lists[0]}: expected a file and its class in each line, with a tab between.")
     place = folder / "images" if (folder / "images").is_dir() else folder

@@ -16,6 +16,7 @@ from pathlib import Path
 from daptune.data.benchmarks.layouts import class_names
 from daptune.data.name_lists import WNID, json_names
 from daptune.errors import DataError
+from daptune.regular import read_regular
 
 LISTS = (
     "words.txt", "LOC_synset_mapping.txt", "cat_to_name.json", "class_names.txt", "classes.txt", "classnames.txt",
@@ -61,7 +62,7 @@ def _from_list(path: Path, ids: Sequence[str]) -> dict[str, str]:
 
 def _text(path: Path, ids: Sequence[str]) -> dict[str, list[str]]:
     """Id -> its names. Lines without ids count from 0 where a folder is called so, else from 1."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_regular(path).decode("utf-8-sig").splitlines() if line.strip()]
     parts = [re.split(r"[\t, ]+", line, maxsplit=1) for line in lines]
     if all(len(part) == 2 and (WNID.fullmatch(part[0]) or part[0].isdecimal()) for part in parts):
         by_id = any(WNID.fullmatch(key) for key, _ in parts)

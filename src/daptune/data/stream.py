@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from daptune.data.check import Unreadable
 from daptune.data.images import decode
 from daptune.data.parallel import ordered_map
+from daptune.data.quiet import tell_odd
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
 
@@ -87,3 +88,4 @@ def decoded_batches(
                 tuple(result for result in group if isinstance(result, Unreadable)),
                 tuple(item.name for _, item, _ in good),
             )
+    tell_odd()

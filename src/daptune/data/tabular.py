@@ -1,6 +1,7 @@
 """CSV, TSV and Parquet tables with the columns path and label, and split where the table has several."""
 
 import csv
+import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from daptune.data.labels import index_splits
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, extra
 from daptune.files import reason
+from daptune.regular import check_regular, open_regular
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "img")
@@ -54,7 +56,7 @@ def csv_rows(path: Path, columns: str = "path,label") -> Iterator[list[str]]:
     """
     width = None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
             stream.seek(0)
             # spreadsheets write ';' where ',' is the decimal point
@@ -87,6 +89,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
     with extra("parquet", f"reading {path.name} needs pyarrow", " (or save the table as CSV)."):
         from pyarrow import ArrowException, parquet
     try:
+        check_regular(path)
         with parquet.ParquetFile(path) as table:
             yield table
     except (OSError, ArrowException) as error:

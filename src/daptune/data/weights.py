@@ -13,6 +13,7 @@ from daptune.data.table import ImageTable
 from daptune.data.tabular import csv_rows
 from daptune.errors import DataError, suggest
 from daptune.files import reason
+from daptune.regular import read_regular
 
 AUTO = "auto"
 """Weights by inverse frequency."""
@@ -66,7 +67,7 @@ def read_class_weights(path: Path) -> dict[str, float]:
 def _json_rows(path: Path) -> list[tuple[str, Any]]:
     try:
         # pairs and not a dict, in which the last of two weights for a class would win
-        content = json.loads(path.read_text("utf-8"), object_pairs_hook=list)
+        content = json.loads(read_regular(path).decode("utf-8"), object_pairs_hook=list)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({reason(error)}); name a CSV or JSON file of weights") from None
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """Inputs of prediction: files, folders, lists and tables as a lazy stream of named images; or as a list."""
 
+import io
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
 from daptune.errors import DataError
 from daptune.files import told
+from daptune.regular import open_regular
 
 LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
@@ -87,7 +89,7 @@ def _lines(lines: Iterable[str]) -> Iterator[Item]:
 
 def _list_file(path: Path) -> Iterator[Item]:
     refused = told(lambda why: DataError(f"the list {path} cannot be read: {why}"))
-    with refused, path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with refused, io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
         yield from _lines(stream)
 
 

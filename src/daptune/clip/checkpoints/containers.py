@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from daptune import files
+from daptune.regular import open_regular
 
 from ...errors import BackboneError
 from .torchscript import is_torchscript, read_torchscript
@@ -72,7 +73,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], bool]:
 
 def _read_file(path: Path) -> tuple[Any, bool]:
     refused = files.told(lambda why: BackboneError(f"{path} cannot be opened ({why}); give a checkpoint's file."))
-    with refused, path.open("rb") as file:
+    with refused, open_regular(path) as file:
         head = file.read(512)
     _refuse_other_files(path, head)
     try:

@@ -17,6 +17,7 @@ from daptune.data.table import SPLITS
 from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
 from daptune.files import read_json
+from daptune.regular import open_regular, read_regular
 
 CLASSNAMES = "classnames.txt"
 
@@ -175,7 +176,7 @@ def _with_val(trainval: Iterator[Row], test: Iterator[Row]) -> Parts:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()) if line]
+    return [line for line in map(str.strip, read_regular(path).decode("utf-8").splitlines()) if line]
 
 
 def _table(path: Path, *, fewest: int, most: int = 0) -> Iterator[list[str]]:
@@ -191,7 +192,7 @@ def matlab(path: Path, name: str) -> Any:
     """A variable of a MATLAB file. Raises DataError for what is none; OSError where there is no file."""
     from scipy.io import loadmat  # scikit-learn brings it; only two data sets need it
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             return loadmat(file)[name]
         except Exception as error:  # a damaged file can fail anywhere in scipy's reader

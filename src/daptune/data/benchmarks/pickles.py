@@ -14,6 +14,7 @@ from daptune.data.benchmarks.reading import tables_of
 from daptune.data.table import SPLITS, Splits
 from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError
+from daptune.regular import read_regular
 
 _LARGEST = 1 << 30  # bytes; ImageNet's whole list is about a tenth of that
 
@@ -59,7 +60,7 @@ def _load(path: Path) -> Parts:
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"{path}: {expected}, found a file too large for that.")
-        unpickler = _Unpickler(path.read_bytes(), path)
+        unpickler = _Unpickler(read_regular(path), path)
         content = unpickler.load()
         parts = {part: content[part] for part in SPLITS if content.get(part)}
         rows = {part: [_row(item, unpickler.datum) for item in items] for part, items in parts.items()}

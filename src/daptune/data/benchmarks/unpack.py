@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from daptune.errors import DataError
+from daptune.regular import check_regular
 
 MOST_FILES = 3_000_000
 GROWTH = 20
@@ -67,6 +68,7 @@ def _extract_tar(archive: Path, place: Path, limit: int) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise DataError("unpacking needs Python 3.11.4 or newer, which looks at what an archive writes; update it.")
     size = 0
+    check_regular(archive)
     with tarfile.open(archive) as file:
         for number, member in enumerate(file):
             size += member.size
@@ -83,6 +85,7 @@ def _extract_tar(archive: Path, place: Path, limit: int) -> None:
 
 
 def _extract_zip(archive: Path, place: Path, limit: int) -> None:
+    check_regular(archive)
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
         if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
