@@ -72,7 +72,7 @@ def _run(folder: Path, options: FitOptions) -> int:
             print_pairs(card)
         began = time.monotonic()
 
-    with warnings_shown():
+    with warnings_shown() as told:
         with training_bar(classifier) as show:
             fit(progress=show, tell=show, before=before)
         seconds = time.monotonic() - began
@@ -83,8 +83,11 @@ def _run(folder: Path, options: FitOptions) -> int:
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
     warning, advice = below_zero_shot(classifier, rows), _other_backbone(classifier, rows, folder, options, decoder)
     if options.json:
-        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        more = {"advice": advice} | ({} if classifier.choice_ is None else {"chosen": classifier.choice_})
+        warned = [*filter(None, (warning, advice)), *told]  # what stderr says without --json
+        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card}
+        more = {"warning": next(iter(warned), None), "warnings": warned, "advice": advice} | (
+            {} if classifier.choice_ is None else {"chosen": classifier.choice_}
+        )
         emit_json(written | more | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:

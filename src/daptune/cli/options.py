@@ -312,7 +312,7 @@ class PredictOptions:
     sets: float | None = None
     """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
-    """JSON lines, CSV or Parquet; default: the suffix of --out, else JSON lines."""
+    """JSON lines, CSV or Parquet; default: the suffix of --out (.jsonl, .csv, .parquet), else JSON lines."""
     out: Path | None = None
     """Output file, written only when complete; repeat the same command to resume. Default: standard output."""
     shard: Annotated[str | None, Parameter(metavar="K/N")] = None

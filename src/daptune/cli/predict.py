@@ -16,7 +16,7 @@ from daptune.data.stream import Item
 from daptune.errors import DataError, Interrupted
 from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
-from daptune.predict.row_log import RowLog
+from daptune.predict.row_log import RowLog, check_out
 from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, line_writer, predict_rows
 from daptune.regular import read_regular
 
@@ -26,6 +26,8 @@ COUNTED = 10_000  # maximum number of images that are counted before the first i
 def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> int:
     """Run the command. Raises DaptuneError for bad input or if no image could be read."""
     form = _format(predict)
+    if predict.out is not None:
+        check_out(predict.out)
     paths = ["-" if path == STDIN else path for path in paths]
     images, total = image_stream(paths, predict.shard)
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)

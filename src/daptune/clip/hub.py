@@ -28,8 +28,8 @@ EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 _UNREACHABLE = (
-    "{name} is not in the cache, and the Hub cannot be reached ({reason}): type `daptune pull {name}` on a machine "
-    "with network, or give a folder with its files."
+    "{name} is not in the cache, and the Hub cannot be reached ({reason}). On a machine with network, type "
+    "`daptune pull {name}`, and copy {folder} of its cache into {cache} here; or give a folder with its files."
 )
 _BESIDE = (huggingface.PREPROCESSOR, "tokenizer.json")
 
@@ -182,12 +182,15 @@ def hub_fetch(source: Source, file: str, cache_dir: Path | None = None) -> Path:
 def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNREACHABLE) -> Iterator[None]:
     """Turn errors of requests to the Hub into one-line errors of `kind`; raise at once if offline.
 
-    `unreachable` is the message, with name, repo and reason, if the Hub does not answer.
+    `unreachable` is the message, with name, repo, reason, cache and its folder, if the Hub does not answer.
     """
     repo = source.repo
 
     def unanswered(reason: str) -> DaptuneError:
-        return kind(unreachable.format(name=source.name, repo=repo, reason=reason))
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folder = f"models--{repo.replace('/', '--')}"
+        return kind(unreachable.format(name=source.name, repo=repo, reason=reason, cache=HF_HUB_CACHE, folder=folder))
 
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise unanswered("HF_HUB_OFFLINE is set")

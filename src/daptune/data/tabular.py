@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daptune.data.labels import index_splits
+from daptune.data.backslashes import CAUSE, has_backslashes, with_slashes
+from daptune.data.labels import check_single, index_splits, is_blank
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, extra
 from daptune.files import reason
@@ -36,6 +37,7 @@ def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Spl
     parts = _group(path, columns[image], columns[label], columns[split] if split is not None else None)
     if not parts:
         raise DataError(f"{path.name}: expected rows below the header, found none.")
+    check_single([label for _, labels in parts.values() for label in labels], path.name)
     given = {kind: labels for kind, (_, labels) in parts.items()}
     labels, classes = index_splits(given, names if label_names is None else label_names, where=path.name)
     return Splits.of(
@@ -117,14 +119,14 @@ def _group(
     repeated = 0
     for i, (cell, label) in enumerate(zip(images, labels, strict=True)):
         where = f"{path.name}, row {i + 1}"
-        if cell in (None, "") or label in (None, ""):
+        if cell in (None, "") or is_blank(label):
             raise DataError(f"{where}: expected an image and a label, found a blank; fill it in or drop the row.")
         kind = "train" if splits is None else split_kind(str(splits[i]))
         if kind is None:
             raise DataError(f"{where}: expected the split train, val or test, found {splits and splits[i]!r}.")
         image = image_cell(cell)
         if isinstance(image, Path):
-            image = path.parent / image
+            image = with_slashes(path.parent, str(image))
             first, kinds = seen.setdefault(image, (i, set()))
             if labels[first] != label:
                 raise DataError(
@@ -142,9 +144,12 @@ def _group(
         _log.warning("%s: %d repeated rows were left out", path.name, repeated)
     if shared := sum(len(kinds) > 1 for _, kinds in seen.values()):
         _log.warning("%s: %d images stand in more than one split", path.name, shared)
+    slashed = has_backslashes(cell for cell in images if isinstance(cell, str))
     if seen and not any(image.is_file() for image in seen):
+        cause = CAUSE if slashed else "paths start from the table's folder"
         raise DataError(
-            f"{path.name}: none of its {len(seen)} images exists, for instance {next(iter(seen))}; paths "
-            "start from the table's folder."
+            f"{path.name}: none of its {len(seen)} images exists, for instance {next(iter(seen))}; {cause}."
         )
+    if slashed:
+        _log.warning("%s: paths with backslashes are read with slashes where the file is there so", path.name)
     return parts

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from daptune.data.backslashes import with_slashes
 from daptune.data.folders import image_files
 from daptune.data.stream import Item
 from daptune.data.table import ImageSource, ImageTable, image_cell
@@ -84,7 +85,7 @@ def _item(path: Path) -> Item:
 def _lines(lines: Iterable[str]) -> Iterator[Item]:
     for line in lines:
         if line.strip():
-            yield _item(Path(line.rstrip("\r\n")).expanduser())
+            yield _item(with_slashes(Path(), line.rstrip("\r\n")).expanduser())
 
 
 def _list_file(path: Path) -> Iterator[Item]:
@@ -128,5 +129,5 @@ def _cell(table: Path, number: int, cell: Any) -> Item:
     except DataError as error:
         raise DataError(f"{table.name}, row {number}: {error}") from None
     if isinstance(image, Path):
-        return Item(name, table.parent / image)
+        return Item(name, with_slashes(table.parent, str(image)))
     return Item(name, image if isinstance(image, bytes) else b"")
