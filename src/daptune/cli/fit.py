@@ -84,10 +84,9 @@ def _run(folder: Path, options: FitOptions) -> int:
     warning, advice = below_zero_shot(classifier, rows), _other_backbone(classifier, rows, folder, options, decoder)
     if options.json:
         warned = [*filter(None, (warning, advice)), *told]  # what stderr says without --json
-        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card}
-        more = {"warning": next(iter(warned), None), "warnings": warned, "advice": advice} | (
-            {} if classifier.choice_ is None else {"chosen": classifier.choice_}
-        )
+        said = {"warning": next(iter(warned), None), "warnings": warned, "advice": advice}
+        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card} | said
+        more = {} if classifier.choice_ is None else {"chosen": classifier.choice_}
         emit_json(written | more | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -62,18 +62,11 @@ def serve(
     token = token or os.environ.get("DAPTUNE_TOKEN") or None
     server.check_exposure(host, token)  # quick checks before the backbone is loaded
     sources = server.read_sources(paths)
-    listening = server.open_socket(host, port)
-    with warnings_shown():
-        engine = server.make_engine(
-            sources,
-            limits,
-            backbone=backbone,
-            precision=precision,
-            device=device,
-            allow_download=allow_download,
-        )
+    with server.open_socket(host, port) as listening, warnings_shown():
+        options: dict[str, Any] = {"precision": precision, "device": device, "allow_download": allow_download}
+        engine = server.make_engine(sources, limits, backbone=backbone, **options)
         served = make_app(engine, limits, folder=sources.folder, reject=reject, token=token)
         count = sum(each.status == "ready" for each in engine.adapters())
-    line = f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)"
-    server.run(served, listening, ready=lambda: note(line), write=note)
+        line = f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)"
+        server.run(served, listening, ready=lambda: note(line), write=note)
     return 0
