@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STARTER = """
+import faulthandler
+import signal
 import sys
 import torch
+faulthandler.register(signal.SIGUSR1)
 torch.set_num_threads(1)
 from daptune.serve import trainer
 trainer.STEPS = 2
@@ -85,7 +88,12 @@ def serving(folder: Path, log: Path, *options: str, descriptors: int = 1024) -> 
         assert server.healthy()  # the address is said when it listens, not before
         yield server
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        try:
+            assert process.wait(timeout=120) == 0
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)  # what it is doing goes into its log
+            time.sleep(1)
+            raise AssertionError(log.read_text()) from None
     finally:
         process.kill()
         process.wait()

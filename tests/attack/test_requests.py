@@ -17,6 +17,7 @@ pytest.importorskip("schemathesis", reason="needs daptune[dev]")
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 from starlette.testclient import TestClient
@@ -95,8 +96,8 @@ def test_generated_requests_are_answered_as_described(
 
         try:
             attack()
-        except schemathesis.errors.SchemathesisError as error:  # nothing that this operation takes can be invalid
-            assert mode is GenerationMode.NEGATIVE, error
+        except Unsatisfiable:  # nothing that this operation takes can be invalid
+            assert mode is GenerationMode.NEGATIVE
     tally(inputs=len(statuses), failures=sum(status >= 500 for status in statuses))
     assert len(statuses) > 30 and not [status for status in statuses if status >= 500]
 

@@ -1,5 +1,6 @@
 """A server under silent, slow, vanishing and too many clients: memory, descriptors and its log stay bounded."""
 
+import os
 import random
 import socket
 import struct
@@ -75,7 +76,7 @@ def test_silent_connections_do_not_stop_a_server(server: Server, tally: Callable
             assert server.healthy()
             slowest = max(slowest, time.monotonic() - began)
     assert server.descriptors <= 128
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not all(map(is_closed, silent)) and time.monotonic() < deadline:
         for client in silent[::3]:  # one byte at a time does not keep a connection
             try:
@@ -108,12 +109,13 @@ def test_clients_that_go_away_are_no_fault(
             client.sendall(whole[: rng.randint(1, len(whole))])
             if rng.random() < 0.5:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (server.descriptors > before + 5 or metric(server, "daptune_queue_images ")) and time.monotonic() < deadline:
         time.sleep(0.1)
     tally(inputs=count, failures=sum("Traceback" in line for line in server.lines), peak=server.memory)
+    left = [os.readlink(path) for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]
     assert not any("Traceback" in line or "internal error" in line for line in server.lines)
-    assert server.descriptors <= before + 5 and metric(server, "daptune_queue_images ") == 0
+    assert len(left) <= before + 5 and metric(server, "daptune_queue_images ") == 0, left
     assert len(server.lines) <= MOST_LINES and server.healthy()
 
 
@@ -137,7 +139,7 @@ def test_a_client_that_takes_no_answer_is_closed(server: Server) -> None:
 def test_more_clients_than_it_can_serve(
     server: Server, tries: Callable[[int, int], int], tally: Callable[..., None]
 ) -> None:
-    """Every client is answered: with a prediction, or with 503 and when to try again."""
+    """Every client is answered: with a prediction, or with 503 or 504 and when to try again."""
     before, count = server.memory, tries(120, 4000)
 
     def ask(number: int) -> tuple[int, float]:
@@ -151,8 +153,8 @@ def test_more_clients_than_it_can_serve(
     with ThreadPoolExecutor(tries(60, 160)) as clients:
         found = list(clients.map(ask, range(count)))
     statuses, longest = {status for status, _ in found}, max(seconds for _, seconds in found)
-    tally(inputs=count, failures=sum(s not in (200, 503) for s, _ in found), peak=server.memory, longest=longest)
-    assert statuses <= {200, 503} and 200 in statuses
+    tally(inputs=count, failures=sum(s not in (200, 503, 504) for s, _ in found), peak=server.memory, longest=longest)
+    assert statuses <= {200, 503, 504} and 200 in statuses
     assert server.memory < before + MOST_MEMORY and server.descriptors <= 128
     assert len(server.lines) <= MOST_LINES and server.healthy()
 

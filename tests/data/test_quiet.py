@@ -18,7 +18,9 @@ from daptune.data.quiet import tell_odd
 from daptune.errors import DataError
 
 SCRIPT = """
+import logging
 import sys
+logging.basicConfig(format="%(message)s")
 from pathlib import Path
 from daptune.data.images import decode
 from daptune.data.quiet import tell_odd

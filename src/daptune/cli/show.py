@@ -69,6 +69,8 @@ def _shots_text(record: "AdapterRecord") -> str:
         low, high = each
         used = f"{low}" if low == high else f"{low} to {high}"
         return f"{used} per class{total}" + ("" if record.shots in (low, None) else f"; {asked} were asked for")
+    if record.shots is None:
+        return total.lstrip(", ") or "all images"
     whole = isinstance(images, int) and images == len(record.class_names) * (record.shots or -1)
     return f"{record.shots} per class{total}" if whole else f"{asked}{total}"
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from fastapi import Request
@@ -10,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 
 from daptune.errors import DaptuneError
 from daptune.files import reason
@@ -41,6 +42,7 @@ _MEANINGS = {
 }
 _ALWAYS = (401, 403, 413, 500, 503)
 """Statuses of every request: of the guard in front of all routes, of faults, and of a server that is full."""
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 JSON_BODY = (400, 408, 422)
 UPLOAD = (400, 408, 415, 422, 507)
 
@@ -48,6 +50,12 @@ UPLOAD = (400, 408, 415, 422, 507)
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route for the OpenAPI schema; those of every route are added."""
     return {status: {"model": Refusal, "description": _MEANINGS[status]} for status in sorted({*_ALWAYS, *statuses})}
+
+
+def content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """The answer of a route that sends no JSON, for the OpenAPI schema; its `response_class` is `Response`."""
+    binary = {} if media_type.startswith("text/") else {"format": "binary"}
+    return {200: {"content": {media_type: {"schema": {"type": "string", **binary}}}}}
 
 
 CLIENT_GONE = 499
@@ -93,10 +101,11 @@ async def answer(request: Request, error: Exception) -> Response:
 
 def allowed(request: Request) -> list[str]:
     """The methods of a path over all of its routes; the framework's own answer names those of the first."""
-    found: set[str] = set()
-    for route in request.app.router.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            found |= getattr(route, "methods", None) or {"GET", "HEAD"}  # a mount serves files
+    found = set()
+    for route, method in product(request.app.router.routes, _METHODS):
+        match, _ = route.matches({**request.scope, "method": method})
+        if match is Match.FULL and (method in ("GET", "HEAD") or not isinstance(route, Mount)):  # a mount reads files
+            found.add(method)
     return sorted(found)
 
 

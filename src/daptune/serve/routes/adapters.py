@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE
 from daptune.errors import DaptuneError
-from daptune.serve.answers import JSON_BODY, UPLOAD, refusals
+from daptune.serve.answers import JSON_BODY, UPLOAD, content, refusals
 from daptune.serve.context import NO_FOLDER, NO_POOL, Shared, needed
 from daptune.serve.engine import AdapterInfo
 from daptune.serve.limits import Refused, check_name
@@ -27,10 +27,6 @@ router = APIRouter(tags=["adapters"])
 
 PARTS = (TENSOR_FILE, JSON_FILE, CARD_FILE)
 """The files of an adapter; no others are accepted, and none of them can run code."""
-
-
-class ZipFile(Response):
-    media_type = "application/zip"
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,9 @@ async def remove(name: str, context: Shared) -> None:
     needed(context.pool, NO_POOL).remove(name)
 
 
-@router.get("/v1/adapters/{name}/download", response_class=ZipFile, responses=refusals(404, 409))
+@router.get(
+    "/v1/adapters/{name}/download", response_class=Response, responses=content("application/zip") | refusals(404, 409)
+)
 def download(name: str, context: Shared) -> Response:
     """Download the adapter's folder as a zip file."""
     folder = needed(context.pool, NO_POOL).folder(name)
@@ -88,7 +86,7 @@ def download(name: str, context: Shared) -> Response:
                 archive.write(folder / part, f"{folder.name}/{part}")
     plain = folder.name.encode("ascii", "replace").decode().replace('"', "").replace("?", "_")
     headers = {"Content-Disposition": f'attachment; filename="{plain}.zip"'}
-    return ZipFile(packed.getvalue(), headers=headers)
+    return Response(packed.getvalue(), media_type="application/zip", headers=headers)
 
 
 def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> None:

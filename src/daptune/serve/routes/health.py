@@ -7,15 +7,11 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from daptune import __version__
-from daptune.serve.answers import refusals
+from daptune.serve.answers import content, refusals
 from daptune.serve.context import Shared
 from daptune.serve.limits import Refused
 
 router = APIRouter(tags=["server"])
-
-
-class Exposition(Response):
-    media_type = CONTENT_TYPE_LATEST
 
 
 @dataclass(frozen=True)
@@ -58,9 +54,9 @@ async def info(context: Shared) -> Info:
     return Info(__version__, backbone, pool, teach, context.reject, asdict(context.limits))
 
 
-@router.get("/metrics", response_class=Exposition, responses=refusals())
+@router.get("/metrics", response_class=Response, responses=content("text/plain") | refusals())
 async def metrics(context: Shared) -> Response:
     """Metrics in Prometheus format."""
     context.counters.adapters.set(len(context.engine.adapters()))
     context.counters.loaded.set(context.engine.loaded)
-    return Exposition(generate_latest(context.counters.registry))
+    return Response(generate_latest(context.counters.registry), media_type=CONTENT_TYPE_LATEST)

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from daptune.serve.answers import JSON_BODY, UPLOAD, refusals
+from daptune.serve.answers import JSON_BODY, UPLOAD, content, refusals
 from daptune.serve.context import NO_FOLDER, Shared, needed
 from daptune.serve.lessons import Lesson
 from daptune.serve.limits import Refused
@@ -26,14 +26,6 @@ async def _trainer(context: Shared) -> Trainer:
 
 Teaching = Annotated[Trainer, Depends(_trainer)]
 _POLL, _ALIVE = 0.1, 15.0  # seconds between two checks for events, and until a keep-alive comment
-
-
-class Picture(Response):
-    media_type = "image/png"
-
-
-class Events(StreamingResponse):
-    media_type = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -137,11 +129,15 @@ async def add_images(name: str, label: str, request: Request, context: Shared, t
     return Added(kept, [error.reason for error in refused])
 
 
-@router.get("/{name}/classes/{label}/images/{identity}", response_class=Picture, responses=refusals(404, 409, 422))
-def image(name: str, label: str, identity: str, trainer: Teaching) -> Picture:
+@router.get(
+    "/{name}/classes/{label}/images/{identity}",
+    response_class=Response,
+    responses=content("image/png") | refusals(404, 409, 422),
+)
+def image(name: str, label: str, identity: str, trainer: Teaching) -> Response:
     """Get one image as a PNG file."""
-    content = trainer.lessons.image(name, label, identity).read_bytes()  # now: a streamed file may be gone meanwhile
-    return Picture(content, headers={"Cache-Control": "private, max-age=86400"})
+    stored = trainer.lessons.image(name, label, identity).read_bytes()  # now: a streamed file may be gone meanwhile
+    return Response(stored, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
 
 @router.delete("/{name}/classes/{label}/images/{identity}", status_code=204, responses=refusals(404, 409, 422))
@@ -172,11 +168,11 @@ async def stop(name: str, trainer: Teaching) -> Response:
     return Response(status_code=202)
 
 
-@router.get("/{name}/events", response_class=Events, responses=refusals(404, 409, 422))
-async def events(name: str, trainer: Teaching) -> Events:
+@router.get("/{name}/events", response_class=Response, responses=content("text/event-stream") | refusals(404, 409, 422))
+async def events(name: str, trainer: Teaching) -> StreamingResponse:
     """Server-sent events of the latest training: waiting, check, progress, then done, stopped or failed."""
     stream = _stream(trainer, trainer.job(name))
-    return Events(stream, headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 async def _stream(trainer: Trainer, job: Training) -> AsyncIterator[str]:
