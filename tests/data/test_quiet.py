@@ -20,7 +20,7 @@ from daptune.errors import DataError
 SCRIPT = """
 import logging
 import sys
-logging.basicConfig(format="%(message)s")
+logging.getLogger("daptune").addHandler(logging.StreamHandler())
 from pathlib import Path
 from daptune.data.images import decode
 from daptune.data.quiet import tell_odd
