@@ -157,7 +157,7 @@ class TestFolder:
         lay(tmp_path, "test/a/1.png", "test/b/1.png")
         refuse(tmp_path, "expected images to learn from, found test images alone; add a train split, or .*test itself")
         lay(tmp_path, "train/a/1.png", "train/c/1.png")
-        refuse(tmp_path, "'b' is not among the 2 classes")
+        refuse(tmp_path, "the class 'b' has no training images; add some, or leave it out")
         lay(tmp_path, "val/a/1.png", "valid/a/1.png")
         refuse(tmp_path, "val/ and valid/ are both the val split")
 
@@ -349,7 +349,7 @@ class TestZhou:
         path = zhou(tmp_path / "splits")
         lay(tmp_path / "elsewhere", "a/1.png")
         assert read_source(path, image_root=tmp_path / "elsewhere").train.root == tmp_path / "elsewhere"
-        refuse(path, "first image b/2.png is not below .*splits and its sub-folders; give image_root")
+        refuse(path, "first image b/2.png is not below .*splits and its sub-folders; put the file into the folder")
         refuse(path, "not below .*nowhere", image_root=tmp_path / "nowhere")
 
     def test_a_split_file_to_measure_on_alone(self, tmp_path):
