@@ -107,6 +107,12 @@ def warnings_shown(console: Console | None = None) -> Iterator[list[str]]:
         logger.handlers = before
 
 
+def warned(told: Sequence[str], *own: str | None) -> dict[str, Any]:
+    """For --json: the warnings that stderr shows, `own` ones of the command first, and the first of them."""
+    lines = [*filter(None, own), *told]
+    return {"warning": next(iter(lines), None), "warnings": lines}
+
+
 class _LineHandler(logging.Handler):
     def __init__(self, console: Console, told: list[str]) -> None:
         super().__init__(logging.WARNING)

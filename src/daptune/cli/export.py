@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
-from daptune.cli.console import emit_json, note, print_pairs, size_text, warnings_shown
+from daptune.cli.console import emit_json, note, print_pairs, size_text, warned, warnings_shown
 from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions, load_with
 from daptune.errors import DataError
 
@@ -58,8 +58,7 @@ def export(
         else:
             done, shown = _weights(classifier, out or Path("text-weights.npy"))
     if json:
-        warned = [*filter(None, [done["warning"]]), *told]
-        emit_json(done | {"warning": next(iter(warned), None), "warnings": warned})
+        emit_json(done | warned(told, done["warning"]))
         return 0
     print_pairs(shown)
     if done["warning"] is not None:
