@@ -20,7 +20,7 @@ from daptune.errors import DataError
 SCRIPT = """
 import logging
 import sys
-logging.getLogger("daptune").addHandler(logging.StreamHandler())
+logging.getLogger("daptune").addHandler(logging.StreamHandler())  # without the word of others, as the command line
 from pathlib import Path
 from daptune.data.images import decode
 from daptune.data.quiet import tell_odd

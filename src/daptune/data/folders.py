@@ -209,7 +209,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
                 continue
             if _leads_to_folder(entry):
                 folders.append(folder / entry.name)
-            elif entry.is_symlink() or entry.is_file():
+            else:  # also what is no regular file: it is told when it is read
                 files.append(folder / entry.name)
     folders.sort(key=lambda path: sort_key(path.name))
     files.sort(key=lambda path: sort_key(path.name))

@@ -104,9 +104,9 @@ def allowed(request: Request) -> list[str]:
     found = set()
     for route, method in product(request.app.router.routes, _METHODS):
         match, _ = route.matches({**request.scope, "method": method})
-        if match is Match.FULL and (method in ("GET", "HEAD") or not isinstance(route, Mount)):  # a mount reads files
+        if match is Match.FULL and not isinstance(route, Mount):
             found.add(method)
-    return sorted(found)
+    return sorted(found) or ["GET", "HEAD"]  # of files, whose app has a scope of its own
 
 
 def _of_system(error: OSError) -> Refused:

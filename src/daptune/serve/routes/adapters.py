@@ -67,14 +67,16 @@ async def upload(name: str, request: Request, context: Shared) -> list[AdapterIn
     return [each for each in pool.adapters() if each.name == name]
 
 
-@router.delete("/v1/adapters/{name}", status_code=204, responses=refusals(404, 409))
+@router.delete("/v1/adapters/{name}", status_code=204, responses=refusals(404, 409, 422))
 async def remove(name: str, context: Shared) -> None:
     """Stop serving an adapter; its files stay."""
     needed(context.pool, NO_POOL).remove(name)
 
 
 @router.get(
-    "/v1/adapters/{name}/download", response_class=Response, responses=content("application/zip") | refusals(404, 409)
+    "/v1/adapters/{name}/download",
+    response_class=Response,
+    responses=content("application/zip") | refusals(404, 409, 422),
 )
 def download(name: str, context: Shared) -> Response:
     """Download the adapter's folder as a zip file."""
