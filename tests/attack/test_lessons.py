@@ -243,8 +243,8 @@ def test_adapters_and_lessons_are_what_was_done(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=tries(4, 300),
-            stateful_step_count=tries(25, 60),
+            max_examples=tries(3, 300),
+            stateful_step_count=tries(20, 60),
             derandomize=few,
             deadline=None,
             database=None,

@@ -80,7 +80,7 @@ def test_generated_requests_are_answered_as_described(
 
         @seed(number)
         @settings(
-            max_examples=tries(3, 100),
+            max_examples=tries(1, 100),
             deadline=None,
             database=None,
             phases=[Phase.generate],
@@ -99,7 +99,7 @@ def test_generated_requests_are_answered_as_described(
         except Unsatisfiable:  # nothing that this operation takes can be invalid
             assert mode is GenerationMode.NEGATIVE
     tally(inputs=len(statuses), failures=sum(status >= 500 for status in statuses))
-    assert len(statuses) > 30 and not [status for status in statuses if status >= 500]
+    assert len(statuses) > 20 and not [status for status in statuses if status >= 500]
 
 
 def test_every_route_describes_what_it_refuses(client: TestClient) -> None:
