@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from daptune.data.images import decode
-from daptune.data.quiet import tell_odd
+from daptune.data.quiet import telling
 from daptune.errors import DataError
 
 SCRIPT = """
@@ -23,16 +23,16 @@ import sys
 logging.getLogger("daptune").addHandler(logging.StreamHandler())  # without the word of others, as the command line
 from pathlib import Path
 from daptune.data.images import decode
-from daptune.data.quiet import tell_odd
+from daptune.data.quiet import telling
 from daptune.errors import DataError
 read = 0
-for path in sorted(Path(sys.argv[1]).iterdir()):
-    try:
-        decode(path)
-        read += 1
-    except DataError as error:
-        assert "decoder error" not in str(error)
-tell_odd()
+with telling():
+    for path in sorted(Path(sys.argv[1]).iterdir()):
+        try:
+            decode(path)
+            read += 1
+        except DataError as error:
+            assert "decoder error" not in str(error)
 print(read)
 """
 
@@ -75,15 +75,13 @@ def test_nothing_of_theirs_reaches_stderr(tmp_path: Path) -> None:
 
 
 def test_odd_files_are_counted_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tell_odd()
-    caplog.clear()
-    for number in range(3):
-        path = tmp_path / f"{number}.tif"
-        path.write_bytes(truncated_tag(number))
-        assert decode(path).getpixel((0, 0)) == (number, 0, 0)
-        decode(path)  # counts once
-    tell_odd()
-    tell_odd()
+    paths = [tmp_path / f"{number}.tif" for number in range(3)]
+    for _ in range(2):  # told once
+        with telling():
+            for number, path in enumerate(paths):
+                path.write_bytes(truncated_tag(number))
+                assert decode(path).getpixel((0, 0)) == (number, 0, 0)
+                decode(path)  # counts once
     (line,) = caplog.messages
     assert line.startswith("3 images are damaged or unusual") and str(tmp_path / "0.tif") in line
 

@@ -182,7 +182,7 @@ class TestFolder:
         message = refuse(tmp_path, "found val and test images alone; add a train split. They can be measured on")
         assert "itself" not in message
         lay(tmp_path, "test/c/1.png")
-        refuse(tmp_path, "'c' is not among the 2 classes", training=False)
+        refuse(tmp_path, "the class 'c' has no val images; add some, or leave it out", training=False)
 
     def test_a_folder_of_its_own_still_holds_classes(self, tmp_path):
         lay(tmp_path, "test/deep/1.png", "other/1.png")
@@ -487,7 +487,7 @@ class TestLists:
         refuse(([], []), "found an empty list")
         refuse(("1.png", "a"), "expected a list of images, found one str")
         refuse((["1.png", 7], ["a", "b"]), "found int")
-        refuse((["1.png", "2.png"], ["a", None]), "expected all class names or all integers, found None")
+        refuse((["1.png", "2.png"], ["a", None]), "image 1 has no label, found None; give it one, or leave it out")
         refuse((["1.png", "2.png"], [0.5, 1.5]), "expected all class names or all integers, found 0.5")
         refuse((["1.png", "2.png"], ["a", " "]), "expected a class name, found ' '")
         refuse((["1.png", "1.png"], ["a", "b"]), "1.png is labelled both 'a' and 'b'")

@@ -22,7 +22,6 @@ _log = logging.getLogger("daptune")
 _thread = threading.local()  # .lines: what is said during this thread's decoding
 _lock = threading.Lock()
 _odd: dict[str, str] = {}
-_told = 0
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -42,12 +41,14 @@ def heard(name: str) -> Iterator[None]:
                 _odd.setdefault(name, lines[0])
 
 
-def tell_odd() -> None:
-    """One line in the log on the odd files since the last one."""
-    global _told
+@contextmanager
+def telling() -> Iterator[None]:
+    """One line in the log at the end of the block on the odd files that were first decoded in it."""
     with _lock:
-        fresh = list(_odd.items())[_told:]
-        _told = len(_odd)
+        known = len(_odd)
+    yield
+    with _lock:
+        fresh = list(_odd.items())[known:]
     if fresh:
         name, why = fresh[0]
         more = "1 image is" if len(fresh) == 1 else f"{len(fresh):,} images are"
