@@ -60,28 +60,15 @@ def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload =
     return 0
 
 
-def _shots_text(record: "AdapterRecord") -> str:
-    """Training images per class: those that were used, where the record has them, and the number asked for."""
-    images, each = record.data.get("images"), record.data.get("per_class")
-    total = f", {images:,} images" if isinstance(images, int) else ""
-    asked = "all images" if record.shots is None else f"at most {record.shots} per class"
-    if isinstance(each, list) and len(each) == 2 and all(isinstance(number, int) for number in each):
-        low, high = each
-        used = f"{low}" if low == high else f"{low} to {high}"
-        return f"{used} per class{total}" + ("" if record.shots in (low, None) else f"; {asked} were asked for")
-    if record.shots is None:
-        return total.lstrip(", ") or "all images"
-    whole = isinstance(images, int) and images == len(record.class_names) * (record.shots or -1)
-    return f"{record.shots} per class{total}" if whole else f"{asked}{total}"
-
-
 def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
+    from daptune.adapter.card import shots_text
+
     options = ", ".join(f"{name}={value}" for name, value in record.method_config.items()) or "none"
     names = ", ".join(record.class_names[:10]) + (", ..." if len(record.class_names) > 10 else "")
     if imported := record.data.get("imported_from"):
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:
-        origin = {"shots": _shots_text(record), "seed": str(record.seed)}
+        origin = {"shots": shots_text(record), "seed": str(record.seed)}
         if (weights := record.data.get("class_weight")) is not None:
             origin["class weights"] = weights if isinstance(weights, str) else str(weights)
     chosen = record.data.get("chosen")
