@@ -1,26 +1,20 @@
-"""Crash-safe files: atomic replacement, locks, JSON and JSON lines.
+"""Crash-safe files: atomic replacement, locks, lines of JSON. What others made is read by `daptune.foreign`.
 
 Functions raise OSError; `reason` turns it into text, `told` into an error of ours. Callers check the contents.
 """
 
 import contextlib
-import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from daptune.regular import read_regular
-
-
-def reason(error: OSError) -> str:
-    """Why a file could not be read or written, for a message."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    return error.strerror or str(error)
+from daptune.errors import reason as reason
+from daptune.foreign import json_lines as json_lines
+from daptune.foreign import read_json as read_json
 
 
 @contextmanager
@@ -114,36 +108,9 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
-def read_json(path: Path, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Read a JSON file in UTF-8. Raises OSError, or ValueError for invalid or too deeply nested JSON.
-
-    `pairs` makes an object of its (key, value) pairs, e.g. to notice a key that occurs twice; default: a dict.
-    """
-    try:
-        return json.loads(read_regular(path).decode("utf-8-sig"), object_pairs_hook=pairs)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def json_line(value: object) -> str:
     """A value as one line of a .jsonl file. Raises ValueError for NaN and infinity, which JSON lacks."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def json_lines(content: str | bytes) -> Iterator[tuple[int, Any]]:
-    """Yield (number from 1, value) of each line that is not blank; the value of a damaged line is its ValueError.
-
-    The last line may be truncated if the process was killed.
-    """
-    lines: Sequence[str | bytes] = content.split("\n") if isinstance(content, str) else content.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except RecursionError:
-                yield number, ValueError("nested too deeply")
-            except ValueError as error:
-                yield number, error
 
 
 def difference(saved: Any, now: Any, where: str = "") -> str | None:

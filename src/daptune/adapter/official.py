@@ -21,7 +21,7 @@ from torch import Tensor
 from daptune.clip.backbone import Backbone
 from daptune.clip.checkpoints.dassl import read_training_state
 from daptune.clip.prefix import name_tokens
-from daptune.errors import AdapterError, suggest
+from daptune.errors import AdapterError, foreign, suggest
 from daptune.methods import METHODS, make_config
 from daptune.methods.base import Method
 from daptune.regular import open_regular
@@ -105,7 +105,7 @@ def _maple(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
     if tensors["ctx"].dim() != 2:
         raise _shape(path, "ctx", tensors["ctx"], "(M, W)")
     deeper = sum(name.startswith("compound_prompts_text.") for name in tensors)
-    try:
+    with foreign(lambda why: AdapterError(f"{path} is not a complete checkpoint of maple ({why}).")):
         text = [tensors["ctx"], *(tensors[f"compound_prompts_text.{j}"] for j in range(deeper))]
         layers = ["proj", *(f"compound_prompt_projections.{j}" for j in range(deeper))]
         learned = {
@@ -113,8 +113,6 @@ def _maple(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
             "coupling_weight": torch.stack([tensors[f"{layer}.weight"] for layer in layers]),
             "coupling_bias": torch.stack([tensors[f"{layer}.bias"] for layer in layers]),
         }
-    except (KeyError, RuntimeError) as error:
-        raise AdapterError(f"{path} is not a complete checkpoint of maple ({error}).") from error
     return learned, {"text_tokens": len(text[0]), "prompt_depth": deeper + 1}
 
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from daptune.adapter.card import PLACE
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRecord, read_record, read_tensor_file
 from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors, hub_fetch, hub_files
-from daptune.errors import AdapterError
+from daptune.errors import AdapterError, foreign
 from daptune.files import present
-from daptune.regular import read_regular
+from daptune.foreign import read_bytes
+
+LARGEST_CARD = 4_000_000
+"""Bytes of a model card."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,10 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
     record = read_record(folder)
     blob = read_tensor_file(folder, record)
     name = f"hf:{source.repo}" + (f"@{branch}" if branch else "")
-    try:
-        card = read_regular(folder / CARD_FILE).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{folder / CARD_FILE} cannot be read; save the adapter again") from error
+    with foreign(lambda why: AdapterError(f"{folder / CARD_FILE} cannot be read ({why}); save the adapter again")):
+        card = read_bytes(folder / CARD_FILE, LARGEST_CARD).decode("utf-8")
     content = {
-        JSON_FILE: read_regular(folder / JSON_FILE),
+        JSON_FILE: (folder / JSON_FILE).read_bytes(),
         TENSOR_FILE: blob,
         CARD_FILE: card.replace(PLACE, name).encode(),
     }

@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
@@ -31,15 +30,17 @@ from daptune.adapter.record import (
     read_tensor_file,
     write_folder,
 )
+from daptune.adapter.room import Room
 from daptune.adapter.sharing import find_adapter
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.checkpoints import SUFFIXES
 from daptune.clip.hub import resolve
-from daptune.errors import AdapterError, BackboneError, MethodError, suggest
+from daptune.errors import AdapterError, BackboneError, MethodError, foreign, suggest
 from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
 from daptune.methods.ensemble import Ensemble, Mix
 from daptune.names import own_names
+from daptune.text import one_line
 
 _ENSEMBLE = ("ensemble.weights", "ensemble.bias", "ensemble.prototypes")
 """The last is missing after a change of classes."""
@@ -132,12 +133,8 @@ def load_adapter(
             raise AdapterError(f"{folder} needs the backbone {record.backbone['name']!r}: {error}") from error
     _check_backbone(folder, record, backbone)
     config = _config(folder, record)
-    try:
-        method = METHODS[record.method](backbone, record.prompt_names, config)
-    except MethodError as error:
-        raise _unfit(folder, record, error) from error
     ensemble = _ensemble(folder, record, tensors, backbone)
-    method.make_room(tensors)
+    method = _built(folder, record, config, tensors, backbone)
     expected, found = _shapes(method.state_dict()), _shapes(tensors)
     if expected != found:
         name = next(key for key in {**expected, **found} if expected.get(key) != found.get(key))
@@ -169,6 +166,21 @@ def own_backbone(
         )
     own = precision or record.backbone.get("precision", "auto")
     return load_backbone(name, precision=own, device=device, download=allow_download)
+
+
+def _built(
+    folder: Path, record: AdapterRecord, config: MethodConfig, tensors: dict[str, torch.Tensor], backbone: Backbone
+) -> Method:
+    """The method with room for the tensors, and no more. AdapterError if its options do not fit them."""
+    names = len(record.class_names) if record.names is None else sum(map(len, record.names.values()))
+    with foreign(lambda why: _unfit(folder, record, why)):
+        try:
+            with Room(_shapes(tensors).values(), names):
+                method = METHODS[record.method](backbone, record.prompt_names, config)
+                method.make_room(tensors)
+        except MethodError as error:
+            raise _unfit(folder, record, str(error)) from error
+        return method
 
 
 def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodConfig]:
@@ -225,14 +237,15 @@ def _check_backbone(folder: Path, record: AdapterRecord, backbone: Backbone) -> 
 
 
 def _config(folder: Path, record: AdapterRecord) -> MethodConfig:
-    try:
-        return METHODS[record.method].config_class(**record.method_config)
-    except (TypeError, MethodError) as error:
-        raise _unfit(folder, record, error) from error
+    with foreign(lambda why: _unfit(folder, record, why)):
+        try:
+            return METHODS[record.method].config_class(**record.method_config)
+        except MethodError as error:
+            raise _unfit(folder, record, str(error)) from error
 
 
-def _unfit(folder: Path, record: AdapterRecord, error: Exception) -> AdapterError:
-    reason = " ".join(str(error).split())
+def _unfit(folder: Path, record: AdapterRecord, why: str) -> AdapterError:
+    reason = one_line(why)
     return AdapterError(
         f"{folder} does not fit this daptune's method {record.method!r} ({reason}); it was made with daptune "
         f"{record.versions.get('daptune', 'of an unknown version')}"
@@ -241,10 +254,8 @@ def _unfit(folder: Path, record: AdapterRecord, error: Exception) -> AdapterErro
 
 def _read_tensors(folder: Path, record: AdapterRecord) -> dict[str, torch.Tensor]:
     blob = read_tensor_file(folder, record)
-    try:
+    with foreign(lambda why: damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({why})")):
         return safetensors.torch.load(blob)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({error})") from error
 
 
 def _ensemble(
@@ -261,10 +272,11 @@ def _ensemble(
         raise damaged(folder / TENSOR_FILE, reason)
     if not expected:
         return None
-    try:
-        mix = Mix(**record.ensemble)
-    except (TypeError, MethodError) as error:
-        raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
+    with foreign(lambda why: damaged(folder / JSON_FILE, f"'ensemble' is not one ({why})")):
+        try:
+            mix = Mix(**record.ensemble)
+        except MethodError as error:
+            raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
     if mix.similarity and _ENSEMBLE[2] not in parts:
         raise damaged(
             folder / TENSOR_FILE, f"expected {_ENSEMBLE[2]!r} with the similarity of known images, found none"

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from daptune.adapter.record import json_types, write_folder
+from daptune.adapter.fields import json_types
+from daptune.adapter.record import write_folder
 from daptune.bench.plan import Job, Plan
-from daptune.errors import DataError, PlanError
+from daptune.errors import DataError, PlanError, foreign
 from daptune.files import json_line, json_lines, told, try_lock
 
 FORMAT = 1
@@ -152,6 +153,11 @@ class ResultLines:
     cut_off: bool = False  # the last line is incomplete, as after a kill
 
 
+def _result(row: object, where: str, run: Path) -> Result:
+    with foreign(lambda why: DataError(f"{where}: not a result of `daptune bench` ({why})")):
+        return Result.from_json(row, where, run)
+
+
 def parse_results(content: bytes, path: Path) -> ResultLines:
     results, damaged, cut_off = [], [], False
     ends = content.count(b"\n")
@@ -163,7 +169,7 @@ def parse_results(content: bytes, path: Path) -> ResultLines:
             damaged.append(DataError(f"{where}: not JSON ({row}); is it a result of `daptune bench`?"))
         else:
             try:
-                results.append(Result.from_json(row, where, path.parent))
+                results.append(_result(row, where, path.parent))
             except DataError as error:
                 damaged.append(error)
     return ResultLines(tuple(results), tuple(damaged), cut_off)

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from daptune.choose.trials import Trials, check_limits
-from daptune.errors import MethodError, TrainingError
-from daptune.files import read_json, write
+from daptune.errors import MethodError, TrainingError, foreign
+from daptune.files import write
+from daptune.foreign import read_json
 from daptune.train.checkpoint import saving
 from daptune.train.parallel import Ranks
 from daptune.train.run import check_unused
@@ -57,13 +58,12 @@ def choose(trials: Callable[[], Trials], run_dir: Path | None = None, *, resume:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
+    advice = "train again in another folder, without --resume"
+    with foreign(lambda why: TrainingError(f"{path} is damaged ({why}); {advice}")):
         choice: dict[str, Any] = read_json(path)
-        if choice["method"] in CANDIDATES and isinstance(choice["rows"], list):
-            return choice
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise TrainingError(f"{path} is damaged; train again in another folder, without --resume")
+        if choice["method"] not in CANDIDATES or not isinstance(choice["rows"], list):
+            raise ValueError("it holds no choice of a method")
+        return choice
 
 
 def check_auto(minutes: float, method_options: object, start_from: object, preset: object) -> None:

@@ -15,8 +15,11 @@ import sys
 from collections.abc import Sequence
 
 from daptune.errors import DaptuneError, Interrupted
+from daptune.text import one_line
 
 __all__ = ["STDIN", "main", "run"]
+
+_LONGEST = 4_000  # characters of a message
 
 STDIN = "/dev/stdin"
 """Alternative to `-` for a list of files on standard input."""
@@ -100,5 +103,5 @@ def _not_installed(module: str) -> str:
 
 def _say(message: str, code: int) -> int:
     word = "" if code == 130 else "error: "
-    print(f"daptune: {word}{' '.join(message.split())}", file=sys.stderr)  # one line, whatever the message holds
+    print(f"daptune: {word}{one_line(message, _LONGEST)}", file=sys.stderr)  # one line, whatever the message holds
     return code

@@ -16,11 +16,16 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from daptune.text import one_line, printable, printable_json
+
+_LONGEST = 2_000  # characters of a line or a cell
 _PLAIN_WIDTH = 110  # without a terminal, such as in a log file
 
 
@@ -31,28 +36,28 @@ def _console(*, stderr: bool) -> Console:
 
 def say(text: str = "") -> None:
     """One line of the result on stdout; `text` may contain rich's markup, so escape user input."""
-    _console(stderr=False).print(text, soft_wrap=True)
+    _console(stderr=False).print(printable(text), soft_wrap=True)
 
 
 def note(text: str) -> None:
     """A remark on stderr, taken literally."""
-    _console(stderr=True).print(text, markup=False, soft_wrap=True)
+    _console(stderr=True).print(printable(text), markup=False, soft_wrap=True)
 
 
 def emit_json(value: Any) -> None:
     """One JSON value on stdout; numbers that are not finite become null."""
-    sys.stdout.write(json.dumps(_finite(value), ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(printable_json(json.dumps(_finite(value), ensure_ascii=False, indent=2)) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1) -> None:
     """A table on stdout; the first `left` columns are text, the others numbers. Cells are taken literally."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for place, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if place < left else "right", overflow="fold")
+        table.add_column(escape(printable(column)), justify="left" if place < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     if title:
-        say(f"\n[bold]{escape(title)}[/bold]")
+        say(f"\n[bold]{escape(printable(title))}[/bold]")
     _console(stderr=False).print(table)
 
 
@@ -62,8 +67,15 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs.items():
-        grid.add_row(escape(name), escape(str(value)))
+        grid.add_row(escape(printable(name)), escape(printable(value, _LONGEST)))
     _console(stderr=False).print(grid)
+
+
+class _Text(TextColumn):
+    """A text in a progress display, in which names of others may stand."""
+
+    def render(self, task: Task) -> Text:
+        return Text(printable(super().render(task).plain))
 
 
 @contextmanager
@@ -78,10 +90,10 @@ def progress(*, steps: bool, warn: bool = True) -> Iterator[Progress]:
     with (
         Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
+            _Text("{task.description}", markup=False),
             BarColumn(bar_width=14),
             *counters,
-            TextColumn("{task.fields[note]}", markup=False),
+            _Text("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -120,7 +132,7 @@ class _LineHandler(logging.Handler):
         self.told = told  # a search fits many times, and each fit has the same to say
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
+        text = one_line(record.getMessage(), _LONGEST)
         if text not in self.told:
             self.told.append(text)
             self.console.print(f"daptune: warning: {text}", markup=False, soft_wrap=True)

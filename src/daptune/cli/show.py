@@ -6,6 +6,7 @@ from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.cli.options import Adapter, AllowDownload, Json
 from daptune.errors import BackboneError
+from daptune.text import printable
 
 if TYPE_CHECKING:
     from daptune.adapter.record import AdapterRecord
@@ -63,8 +64,10 @@ def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload =
 def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
     from daptune.adapter.card import shots_text
 
-    options = ", ".join(f"{name}={value}" for name, value in record.method_config.items()) or "none"
-    names = ", ".join(record.class_names[:10]) + (", ..." if len(record.class_names) > 10 else "")
+    options = ", ".join(f"{name}={printable(value, 100)}" for name, value in record.method_config.items()) or "none"
+    names = ", ".join(printable(name, 60) for name in record.class_names[:10]) + (
+        ", ..." if len(record.class_names) > 10 else ""
+    )
     if imported := record.data.get("imported_from"):
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:

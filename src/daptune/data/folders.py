@@ -11,12 +11,13 @@ from daptune.data.formats import FORMAT_WORDS, is_image_file, is_picture_file, l
 from daptune.data.ids import readable_names
 from daptune.data.labels import index_labels, leading, refuse_untrained
 from daptune.data.levels import check_levels
+from daptune.data.name_lists import LARGEST
 from daptune.data.table import SPLITS, ImageTable, Splits, split_kind
 from daptune.data.zhou import find_split_file
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
 from daptune.files import told
+from daptune.foreign import read_bytes
 from daptune.names import check_class_names, name_key, sort_key
-from daptune.regular import read_regular
 
 LAYOUT = "one sub-folder of images a class (cats/1.jpg, dogs/2.jpg), alone or below train/, val/ and test/"
 _NO_CLASS = {"images", "image", "imgs", "img", "pictures", "unlabeled", "unlabelled", "unknown"}
@@ -130,7 +131,9 @@ def _read_annotations(folder: Path, naming: dict[str, str], class_names: Sequenc
     lists = sorted(folder.glob("*_annotations.txt"))
     if len(lists) != 1:
         return None
-    rows = [line.split("\t") for line in read_regular(lists[0]).decode("utf-8").splitlines() if line.strip()]
+    with foreign(lambda why: DataError(f"{lists[0]} cannot be read ({why}); fetch it again, or move it away.")):
+        lines = read_bytes(lists[0], LARGEST).decode("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line.strip()]
     if any(len(row) < 2 for row in rows):
         raise DataError(f"{lists[0]}: expected a file and its class in each line, with a tab between.")
     place = folder / "images" if (folder / "images").is_dir() else folder

@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin
 from daptune.data.formats import FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
 from daptune.data.quiet import heard
 from daptune.data.table import DatasetItem, ImageSource, describe, image_cell
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
 from daptune.regular import open_regular
 
 MAX_PIXELS = 100_000_000  # 400 MB once decoded; a phone's picture has 50 million at most
@@ -51,17 +51,14 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
     comes at that size, which is quicker and not quite what resizing makes of it.
     Raises DataError in one line: no image, truncated, over max_pixels (TooManyPixels), or pixels of another kind.
     """
-    kind, name = DataError, source if isinstance(source, str) else describe(source)
+    name = source if isinstance(source, str) else describe(source)
     try:
         with heard(name):
             return _decode(source, max_pixels, shrink_to)
     except DataError as error:
-        kind, reason = type(error), str(error)
+        raise type(error)(f"{name}: {error}") from None
     except OSError as error:
-        reason = _in_our_words(f"{error.strerror or error}.")
-    except Exception as error:  # Pillow's readers raise anything on damaged bytes: IndexError, struct.error, ...
-        reason = f"damaged ({type(error).__name__}: {error})."
-    raise kind(f"{name}: {reason}")
+        raise DataError(f"{name}: {_in_our_words(f'{error.strerror or error}.')}") from None
 
 
 def _in_our_words(reason: str) -> str:
@@ -70,18 +67,18 @@ def _in_our_words(reason: str) -> str:
 
 
 def _decode(source: ImageSource | str, max_pixels: int, shrink_to: int | None) -> Image.Image:
-    """`decode`, with errors of any kind."""
-    cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
-    if isinstance(cell, Path):
-        with open_regular(cell) as stream:
-            return _decode_stream(stream, max_pixels, shrink_to, cell.suffix.lower())
-    if isinstance(cell, bytes):
-        return _decode_stream(io.BytesIO(cell), max_pixels, shrink_to)
-    if isinstance(cell, np.ndarray):
-        cell = _from_array(cell)
-    with _loading:
-        cell.load()
-    return _to_rgb(_upright(cell), 0)
+    with foreign(lambda why: DataError(f"damaged ({why})."), passing=(OSError,)):
+        cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
+        if isinstance(cell, Path):
+            with open_regular(cell) as stream:
+                return _decode_stream(stream, max_pixels, shrink_to, cell.suffix.lower())
+        if isinstance(cell, bytes):
+            return _decode_stream(io.BytesIO(cell), max_pixels, shrink_to)
+        if isinstance(cell, np.ndarray):
+            cell = _from_array(cell)
+        with _loading:
+            cell.load()
+        return _to_rgb(_upright(cell), 0)
 
 
 def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None, suffix: str = "") -> Image.Image:

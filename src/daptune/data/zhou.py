@@ -9,14 +9,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from daptune.data.backslashes import CAUSE, has_backslashes
 from daptune.data.labels import index_labels
 from daptune.data.table import SPLITS, ImageTable, Splits
-from daptune.errors import DataError
-from daptune.files import read_json
+from daptune.errors import DataError, foreign
+from daptune.foreign import LARGEST_WHOLE, read_json
 from daptune.names import check_class_names
 
 _log = logging.getLogger("daptune")
@@ -73,19 +74,19 @@ def read_parts(parts: Parts, root: Path, label_names: Sequence[str] | None, wher
 def load_rows(path: Path) -> Parts:
     """The lists of a split file as they stand; DataError for anything else."""
     expected = 'expected {"train": [[path, label, class name], ...], "val": ..., "test": ...}'
-    try:
+    with foreign(lambda why: DataError(f"{path}: {expected}, but it cannot be read ({why}).")):
         content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {expected}, but it cannot be read ({error}).") from None
     if not isinstance(content, dict) or "train" not in content:
         raise DataError(f"{path}: {expected}, found no train list.")
-    parts: Parts = {}
-    for part in SPLITS:
-        try:
-            parts[part] = [(str(file), int(label), str(name)) for file, label, name in content.get(part) or []]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{path}: {expected}; a row of {part} differs ({error}).") from None
-    return parts
+    return {part: _rows(content.get(part) or [], f"{path}: {expected}; a row of {part} differs") for part in SPLITS}
+
+
+def _rows(listed: Any, where: str) -> list[Row]:
+    with foreign(lambda why: DataError(f"{where} ({why}).")):
+        rows = [(str(file), int(label), str(name)) for file, label, name in listed]
+        if (wrong := next((row for row in rows if abs(row[1]) > LARGEST_WHOLE), None)) is not None:
+            raise ValueError(f"the label of {wrong[0]!r} has more than 64 bits")
+        return rows
 
 
 def class_names_of(parts: Parts, where: str = "") -> dict[int, str]:

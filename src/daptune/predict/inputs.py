@@ -85,7 +85,15 @@ def _item(path: Path) -> Item:
 def _lines(lines: Iterable[str]) -> Iterator[Item]:
     for line in lines:
         if line.strip():
-            yield _item(with_slashes(Path(), line.rstrip("\r\n")).expanduser())
+            yield _item(_expanded(str(with_slashes(Path(), line.rstrip("\r\n")))))
+
+
+def _expanded(text: str) -> Path:
+    """A path whose `~` is the user's folder; one of a user that is not there is a file that is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _list_file(path: Path) -> Iterator[Item]:

@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from daptune import files
 from daptune.data.stream import Item
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
+from daptune.foreign import parse_json, read_json
 from daptune.predict.rows import Format, Row, Wanted, json_line, write_rows
 
 _SYNC_SECONDS = 1.0
@@ -132,11 +133,9 @@ class RowLog:
             self._file.truncate(0)
             files.write(path, (json.dumps(identity, indent=1) + "\n").encode())
             return
-        try:
-            found = json.loads(path.read_text("utf-8"))
+        with foreign(lambda why: DataError(f"{path} is damaged ({why}); remove {self.folder} to start again")):
+            found = read_json(path)
             changed = [name for name in identity if found.get(name) != identity[name]]
-        except (ValueError, AttributeError):
-            raise DataError(f"{path} is damaged; remove {self.folder} to start again") from None
         if changed:
             name = changed[0]
             raise DataError(
@@ -158,7 +157,7 @@ def _row(line: bytes) -> Row | None:
     if not line.endswith(_ROW_LINE):
         return None
     try:
-        row = json.loads(line)
+        row = parse_json(line, nan=True)
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("file"), str) else None

@@ -19,6 +19,7 @@ from daptune.errors import DataError, extra
 from daptune.metrics import prediction_sets
 from daptune.predict.inputs import spelt
 from daptune.predict.predictor import Answers, Predictor, of_set
+from daptune.text import printable, printable_json
 
 UNKNOWN = "unknown"
 T = TypeVar("T")
@@ -110,7 +111,7 @@ def format_of(out: Path | None) -> Format:
 
 
 def json_line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return printable_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
 def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
@@ -119,6 +120,8 @@ def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row]
         return lambda row: stream.write(json_line(row))
     table = csv.DictWriter(stream, [*wanted.columns, "error"], lineterminator="\n")
     table.writeheader()
+    if stream.isatty():  # in a file the names stand as they are
+        return lambda row: table.writerow({name: printable(value) for name, value in _flat(row).items()})
     return lambda row: table.writerow(_flat(row))
 
 

@@ -1,17 +1,16 @@
 """Limits of requests, checks of names, and `Refused`, the answer to a request that violates them."""
 
 import re
-import unicodedata
 from dataclasses import dataclass, fields
 
 from daptune.errors import DaptuneError
+from daptune.names import FILE_NAME_BYTES, fault_of_name
+from daptune.text import one_line
 
 IMAGES_SUFFIX = ".images"  # appended to the name of an adapter: the folder of its lesson
 _NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+-])?")
 _SIGNS = r"/\\\x00-\x1f\x7f<>:\"|?*"  # not allowed in folder names on some systems
 _CLASS = re.compile(rf"[^\s.{_SIGNS}](?:[^{_SIGNS}]{{0,62}}[^\s.{_SIGNS}])?")
-_STEERING = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # directions and lines of text
-_NAME_BYTES = 200  # file systems take 255, and a name has a suffix while it is written
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -54,12 +53,16 @@ class Refused(Exception):
     def __init__(self, status: int, reason: str, *, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.status, self.retry_after = status, retry_after
-        self.reason = " ".join(reason.split())
+        self.reason = one_line(reason, 2_000)
 
 
 def is_name(name: str) -> bool:
-    free = not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
-    return bool(_NAME.fullmatch(name)) and free and _is_writable(name)
+    return (
+        bool(_NAME.fullmatch(name))
+        and not fault_of_name(name, FILE_NAME_BYTES)
+        and not name.lower().endswith(IMAGES_SUFFIX)
+        and not _is_device(name)
+    )
 
 
 def check_name(name: str) -> str:
@@ -68,28 +71,21 @@ def check_name(name: str) -> str:
         return name
     raise Refused(
         422,
-        "expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _, and at most "
-        f"{_NAME_BYTES} bytes, found {name[:80]!r}.",
+        f"expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _ and at most {FILE_NAME_BYTES} "
+        f"bytes, found {one_line(name, 80)!r}.",
     )
 
 
 def check_class(name: str) -> str:
     """`name`. Raises `Refused` 422 if no class may have it."""
-    if _CLASS.fullmatch(name) and not _is_device(name) and _is_writable(name):
+    if _CLASS.fullmatch(name) and not fault_of_name(name, FILE_NAME_BYTES) and not _is_device(name):
         return name
     raise Refused(
         422,
-        "expected a class name of 1 to 64 characters without / \\ : * ? < > | and quotes, and at most "
-        f"{_NAME_BYTES} bytes, found {name[:80]!r}.",
+        f"expected a class name of 1 to 64 characters and at most {FILE_NAME_BYTES} bytes without / \\ : * ? < > | and "
+        f"quotes, found {one_line(name, 80)!r}.",
     )
 
 
 def _is_device(name: str) -> bool:
     return name.lower().partition(".")[0] in _DEVICES
-
-
-def _is_writable(name: str) -> bool:
-    """Whether a file can be called so: systems count bytes; and no half characters, or such that steer a terminal."""
-    if any(unicodedata.category(letter) in ("Cc", "Cs") or letter in _STEERING for letter in name):
-        return False
-    return len(name.encode("utf-8")) <= _NAME_BYTES

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...errors import BackboneError
+from ...errors import BackboneError, foreign
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
 from . import huggingface, openclip
@@ -51,20 +51,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     folder = weights.parent
     tensors, scripted = read_tensors(weights)
     where = str(path)
-    try:
+    with foreign(lambda why: BackboneError(f"the config beside {where} cannot be understood ({why}); fetch it again.")):
         described, lacking = _describe(keep_weights(tensors), folder, where, scripted)
         config = sizes(described, where)
         preprocess = Preprocess.from_dict({"size": config.image_size} | dict(described.transform))
-    except BackboneError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise BackboneError(f"the config beside {where} cannot be understood ({error}); fetch it again.") from error
+        found = check(described.tensors, config, where)
     if lacking and not scripted:
         log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
     own = folder / _TOKENIZER
     return Checkpoint(
         config=config,
-        tensors=check(described.tensors, config, where),
+        tensors=found,
         preprocess=preprocess,
         tokenizer=own if own.is_file() and not scripted else None,
         files=files_of(weights),
