@@ -350,7 +350,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def _record(self, labels: NDArray[np.int64] | None, holdout: float | None) -> AdapterRecord:
         method, table = self.method_, self.train_table_
-        data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table)}
+        data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table), "per_class": table.spread()}
         if self.choice_ is not None:
             data["chosen"] = self.choice_
         if method.started_from is not None:
@@ -389,12 +389,12 @@ def load(
     *,
     precision: str | None = None,
     device: str = "cpu",
+    allow_download: bool = False,
 ) -> FewShotClassifier:
     """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
-    adapter = load_adapter(folder, backbone, precision=precision, device=device)
+    adapter = load_adapter(folder, backbone, precision=precision, device=device, allow_download=allow_download)
     record = adapter.record
     classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
-    names = np.array(record.class_names)
-    classifier.classes_ = names if record.labels is None else np.array(record.labels)
+    classifier.classes_ = np.array(record.class_names if record.labels is None else record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record
     return classifier

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from daptune.regular import open_regular
 from daptune.text import printable
 
 JSON_BYTES = 256_000_000
@@ -49,7 +50,7 @@ class TooLarge(ValueError):
 def read_bytes(path: Path, most: int) -> bytes:
     """The content of a file of at most `most` bytes. Raises OSError, and TooLarge for a larger one."""
     content = bytearray()  # in parts: a read takes the memory that it asks for, whatever comes
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_PART):
             content += block
             if len(content) > most:

@@ -24,6 +24,7 @@ from daptune.clip.prefix import name_tokens
 from daptune.errors import AdapterError, foreign, suggest
 from daptune.methods import METHODS, make_config
 from daptune.methods.base import Method
+from daptune.regular import open_regular
 
 _LEARNER = "prompt_learner."
 _SUFFIX = "token_suffix"
@@ -77,7 +78,7 @@ def import_checkpoint(
     made = METHODS[method](backbone, class_names, make_config(method, config | dict(options or {})))
     made.load_state_dict(learned)
     made.requires_grad_(False).eval()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Imported(made, {"imported_from": path.name, "sha256": digest, "epoch": epoch})
 

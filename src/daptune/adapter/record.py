@@ -16,6 +16,7 @@ from daptune.adapter.fields import BYTES, MOST_TENSORS, VALUES, fault_in
 from daptune.errors import AdapterError, foreign
 from daptune.foreign import read_header, read_json
 from daptune.names import ClassNames
+from daptune.regular import open_regular
 from daptune.text import one_line
 
 FORMAT_VERSION = 2
@@ -137,7 +138,7 @@ def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
     path = folder / TENSOR_FILE
     if not path.is_file():
         raise damaged(path, "it is missing")
-    with foreign(lambda why: damaged(path, f"it is not a safetensors file ({why})")), path.open("rb") as file:
+    with foreign(lambda why: damaged(path, f"it is not a safetensors file ({why})")), open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != record.tensors_sha256:
             raise damaged(path, "its sha256 is not the one in adapter.json")
         file.seek(0)

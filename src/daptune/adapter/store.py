@@ -33,6 +33,8 @@ from daptune.adapter.record import (
 from daptune.adapter.room import Room
 from daptune.adapter.sharing import find_adapter
 from daptune.clip.backbone import Backbone, load_backbone
+from daptune.clip.checkpoints import SUFFIXES
+from daptune.clip.hub import resolve
 from daptune.errors import AdapterError, BackboneError, MethodError, foreign, suggest
 from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
@@ -104,11 +106,13 @@ def load_adapter(
     *,
     precision: str | None = None,
     device: str = "cpu",
+    allow_download: bool = False,
 ) -> Adapter:
     """Load an adapter, a folder or `hf:user/name[@revision]`, and its backbone unless given.
 
     `backbone` is a loaded one, or the current location of the adapter's own if it differs from the recorded name;
-    `precision` None is that of the adapter. Raises AdapterError (missing, damaged, newer, unknown method, wrong shapes,
+    `precision` None is that of the adapter. A backbone that only the adapter names is fetched with `allow_download`.
+    Raises AdapterError (missing, damaged, newer, unknown method, wrong shapes,
     another backbone) or BackboneError.
     """
     folder = find_adapter(folder)
@@ -119,15 +123,14 @@ def load_adapter(
             f"{suggest(record.method, METHODS)}"
         )
     tensors = _read_tensors(folder, record)
-    precision = precision or record.backbone.get("precision", "auto")
     if isinstance(backbone, str):
-        backbone = load_backbone(backbone, precision=precision, device=device)
+        own = precision or record.backbone.get("precision", "auto")
+        backbone = load_backbone(backbone, precision=own, device=device)
     elif backbone is None:
-        name = record.backbone["name"]
         try:
-            backbone = load_backbone(name, precision=precision, device=device)
+            backbone = own_backbone(record, precision=precision, device=device, allow_download=allow_download)
         except BackboneError as error:
-            raise AdapterError(f"{folder} needs the backbone {name!r}: {error}") from error
+            raise AdapterError(f"{folder} needs the backbone {record.backbone['name']!r}: {error}") from error
     _check_backbone(folder, record, backbone)
     config = _config(folder, record)
     ensemble = _ensemble(folder, record, tensors, backbone)
@@ -144,6 +147,25 @@ def load_adapter(
     method.ensemble = ensemble
     method.requires_grad_(False).eval()
     return Adapter(method, record, backbone)
+
+
+def own_backbone(
+    record: AdapterRecord, *, precision: str | None = None, device: str = "cpu", allow_download: bool = False
+) -> Backbone:
+    """The backbone that an adapter names; whoever made the adapter chose this name.
+
+    So it is fetched only with `allow_download`, and a file only opened if it is called like a checkpoint. Raises
+    BackboneError.
+    """
+    name = record.backbone["name"]
+    path = resolve(name).path
+    if path is not None and path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise BackboneError(
+            f"a file that an adapter names must be a checkpoint ({', '.join(SUFFIXES)}); if you trust it, type "
+            "--backbone with its path."
+        )
+    own = precision or record.backbone.get("precision", "auto")
+    return load_backbone(name, precision=own, device=device, download=allow_download)
 
 
 def _built(

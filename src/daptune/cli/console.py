@@ -104,29 +104,37 @@ def progress(*, steps: bool, warn: bool = True) -> Iterator[Progress]:
 
 
 @contextmanager
-def warnings_shown(console: Console | None = None) -> Iterator[None]:
-    """Print each warning that the package logs as one line on stderr, once."""
+def warnings_shown(console: Console | None = None) -> Iterator[list[str]]:
+    """Print each warning that the package logs as one line on stderr, once. Yields the lines, with those of blocks
+    within this one, for --json."""
     # One handler at a time: within a progress display, lines must go through its console to stay above the bar.
     logger = logging.getLogger("daptune")
     before = logger.handlers
     own: list[logging.Handler] = [handler for handler in before if not isinstance(handler, _LineHandler)]
-    logger.handlers = [*own, _LineHandler(console or _console(stderr=True))]
+    outer = next((handler.told for handler in before if isinstance(handler, _LineHandler)), [])
+    logger.handlers = [*own, _LineHandler(console or _console(stderr=True), outer)]
     try:
-        yield
+        yield outer
     finally:
         logger.handlers = before
 
 
+def warned(told: Sequence[str], *own: str | None) -> dict[str, Any]:
+    """For --json: the warnings that stderr shows, `own` ones of the command first, and the first of them."""
+    lines = [*filter(None, own), *told]
+    return {"warning": next(iter(lines), None), "warnings": lines}
+
+
 class _LineHandler(logging.Handler):
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, told: list[str]) -> None:
         super().__init__(logging.WARNING)
         self.console = console
-        self.told: set[str] = set()  # a search fits many times, and each fit has the same to say
+        self.told = told  # a search fits many times, and each fit has the same to say
 
     def emit(self, record: logging.LogRecord) -> None:
         text = one_line(record.getMessage(), _LONGEST)
         if text not in self.told:
-            self.told.add(text)
+            self.told.append(text)
             self.console.print(f"daptune: warning: {text}", markup=False, soft_wrap=True)
 
 

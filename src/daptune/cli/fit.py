@@ -13,7 +13,17 @@ from rich.markup import escape
 from daptune.adapter.record import check_target
 from daptune.choose.choice import AUTO as CHOOSE
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
+from daptune.cli.console import (
+    emit_json,
+    note,
+    percent,
+    print_pairs,
+    print_table,
+    say,
+    size_text,
+    warned,
+    warnings_shown,
+)
 from daptune.cli.fitting import measuring, method_card, print_trials, training_bar
 from daptune.cli.options import FitOptions, key_values
 from daptune.data.benchmarks.registry import canonical
@@ -72,7 +82,7 @@ def _run(folder: Path, options: FitOptions) -> int:
             print_pairs(card)
         began = time.monotonic()
 
-    with warnings_shown():
+    with warnings_shown() as told:
         with training_bar(classifier) as show:
             fit(progress=show, tell=show, before=before)
         seconds = time.monotonic() - began
@@ -83,8 +93,8 @@ def _run(folder: Path, options: FitOptions) -> int:
     size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
     warning, advice = below_zero_shot(classifier, rows), _other_backbone(classifier, rows, folder, options, decoder)
     if options.json:
-        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        more = {"advice": advice} | ({} if classifier.choice_ is None else {"chosen": classifier.choice_})
+        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "advice": advice}
+        more = warned(told, warning, advice) | ({} if classifier.choice_ is None else {"chosen": classifier.choice_})
         emit_json(written | more | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
-from daptune.cli.options import Adapter, Json
+from daptune.cli.options import Adapter, AllowDownload, Json
 from daptune.errors import BackboneError
 from daptune.text import printable
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @app.command
-def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
+def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload = False, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
 
     Parameters
@@ -23,15 +23,14 @@ def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
     """
     from daptune.adapter.record import read_record
     from daptune.adapter.sharing import find_adapter
-    from daptune.adapter.store import load_adapter
-    from daptune.clip.backbone import load_backbone
+    from daptune.adapter.store import load_adapter, own_backbone
     from daptune.evaluate import nearest_words
 
     folder = find_adapter(adapter)
     record = read_record(folder)
     nearest = []
     try:
-        backbone = load_backbone(record.backbone["name"], precision="fp32")
+        backbone = own_backbone(record, precision="fp32", allow_download=allow_download)
     except BackboneError as error:
         note(f"daptune: nearest words are left out: {error}")
     else:
@@ -63,6 +62,8 @@ def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
 
 
 def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
+    from daptune.adapter.card import shots_text
+
     options = ", ".join(f"{name}={printable(value, 100)}" for name, value in record.method_config.items()) or "none"
     names = ", ".join(printable(name, 60) for name in record.class_names[:10]) + (
         ", ..." if len(record.class_names) > 10 else ""
@@ -70,10 +71,7 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
     if imported := record.data.get("imported_from"):
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:
-        images = record.data.get("images")
-        origin = {"shots": f"all images{f', {images:,}' if isinstance(images, int) else ''}", "seed": str(record.seed)}
-        if record.shots is not None:
-            origin["shots"] = str(record.shots)
+        origin = {"shots": shots_text(record), "seed": str(record.seed)}
         if (weights := record.data.get("class_weight")) is not None:
             origin["class weights"] = weights if isinstance(weights, str) else str(weights)
     chosen = record.data.get("chosen")

@@ -13,6 +13,7 @@ from typing import IO
 from PIL import Image, ImageFile, features
 
 from daptune.errors import DataError
+from daptune.regular import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 FORMAT_WORDS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
@@ -85,7 +86,7 @@ def is_image_file(path: Path) -> bool:
     if suffix and not suffix[1:].isdigit():
         return False
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return image_format(stream.read(_PREFIX_BYTES)) is not None
     except OSError:
         return False

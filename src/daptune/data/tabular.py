@@ -1,6 +1,7 @@
 """CSV, TSV and Parquet tables with the columns path and label, and split where the table has several."""
 
 import csv
+import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,11 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from daptune.data.labels import index_splits
+from daptune.data.backslashes import CAUSE, has_backslashes, with_slashes
+from daptune.data.labels import check_single, index_splits, is_blank
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, extra, foreign
 from daptune.files import told
 from daptune.foreign import megabytes, parse_json
+from daptune.regular import check_regular, open_regular
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "img")
@@ -44,6 +47,7 @@ def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Spl
     parts = _group(path, columns[image], columns[label], columns[split] if split is not None else None)
     if not parts:
         raise DataError(f"{path.name}: expected rows below the header, found none.")
+    check_single([label for _, labels in parts.values() for label in labels], path.name)
     given = {kind: labels for kind, (_, labels) in parts.items()}
     labels, classes = index_splits(given, names if label_names is None else label_names, where=path.name)
     return Splits.of(
@@ -65,7 +69,7 @@ def csv_rows(path: Path, columns: str = "path,label") -> Iterator[list[str]]:
     width = None
     unread = foreign(lambda why: DataError(f"{path} cannot be read as a table ({why}); save it as CSV in UTF-8."))
     opened = told(lambda why: DataError(f"{path} cannot be read ({why}); name a CSV file."))
-    with unread, opened, path.open(encoding="utf-8-sig", newline="") as stream:
+    with unread, opened, io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
         header = stream.readline()
         stream.seek(0)
         # spreadsheets write ';' where ',' is the decimal point
@@ -94,6 +98,8 @@ def open_parquet(path: Path) -> Iterator[Any]:
     """A pyarrow.parquet.ParquetFile. Raises MissingExtraError without pyarrow, DataError for what is none."""
     with extra("parquet", f"reading {path.name} needs pyarrow", " (or save the table as CSV)."):
         from pyarrow import parquet
+    with told(lambda why: DataError(f"{path} cannot be read as Parquet ({why}).")):
+        check_regular(path)
     unread = foreign(lambda why: DataError(f"{path} cannot be read as Parquet ({why})."))
     with unread, parquet.ParquetFile(path) as table:
         about = table.metadata
@@ -171,14 +177,14 @@ def _group(
     repeated = 0
     for i, (cell, label) in enumerate(zip(images, labels, strict=True)):
         where = f"{path.name}, row {i + 1}"
-        if cell in (None, "") or label in (None, ""):
+        if cell in (None, "") or is_blank(label):
             raise DataError(f"{where}: expected an image and a label, found a blank; fill it in or drop the row.")
         kind = "train" if splits is None else split_kind(str(splits[i]))
         if kind is None:
             raise DataError(f"{where}: expected the split train, val or test, found {splits and splits[i]!r}.")
         image = image_cell(cell)
         if isinstance(image, Path):
-            image = path.parent / image
+            image = with_slashes(path.parent, str(image))
             first, kinds = seen.setdefault(image, (i, set()))
             if labels[first] != label:
                 raise DataError(
@@ -196,11 +202,14 @@ def _group(
         _log.warning("%s: %d repeated rows were left out", path.name, repeated)
     if shared := sum(len(kinds) > 1 for _, kinds in seen.values()):
         _log.warning("%s: %d images stand in more than one split", path.name, shared)
+    slashed = has_backslashes(cell for cell in images if isinstance(cell, str))
     probes = [*islice(seen, 20), *islice(seen, 0, None, -(-len(seen) // _PROBES) or 1)]
     if probes and not any(image.is_file() for image in probes):
         few = "" if len(seen) <= _PROBES else f"{_PROBES:,} looked for of "
         raise DataError(
-            f"{path.name}: none of {few}its {len(seen)} images exists, for instance {next(iter(seen))}; paths "
-            "start from the table's folder."
+            f"{path.name}: none of {few}its {len(seen)} images exists, for instance {next(iter(seen))}; "
+            f"{CAUSE if slashed else 'paths start from the table folder'}."
         )
+    if slashed:
+        _log.warning("%s: paths with backslashes are read with slashes where the file is there so", path.name)
     return parts

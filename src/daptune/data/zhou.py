@@ -5,6 +5,7 @@ datasets/oxford_pets.py, `read_split`). Labels are renumbered in ascending order
 where numbers are missing.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from daptune.data.backslashes import CAUSE, has_backslashes
 from daptune.data.labels import index_labels
 from daptune.data.table import SPLITS, ImageTable, Splits
 from daptune.errors import DataError, foreign
 from daptune.foreign import LARGEST_WHOLE, read_json
 from daptune.names import check_class_names
+
+_log = logging.getLogger("daptune")
 
 # where CoOp's DATASETS.md puts the images, below the folder of the split file
 IMAGE_FOLDERS = (".", "images", "101_ObjectCategories", "jpg", "SUN397", "2750", "UCF-101-midframes")
@@ -43,8 +47,17 @@ def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Seq
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
     names = class_names_of(parts, f"{path.name}: ")
     check_class_names(list(names.values()), fewest=1)  # report faults of the lists before those of the images
-    root = Path(os.path.expanduser(image_root)) if image_root is not None else None
-    root = _image_root(path, [row[0] for rows in parts.values() for row in rows], root)
+    given = Path(os.path.expanduser(image_root)) if image_root is not None else None
+    root = _image_root(path, parts, given)
+    if root is None and has_backslashes(row[0] for rows in parts.values() for row in rows):
+        slashed = {
+            part: [(file.replace("\\", "/"), label, name) for file, label, name in rows] for part, rows in parts.items()
+        }
+        if (root := _image_root(path, slashed, given)) is not None:
+            parts = slashed
+            _log.warning("%s: paths with backslashes are read with slashes", path.name)
+    if root is None:
+        raise _without_images(path, parts, given)
     return read_parts(parts, root, label_names, str(path))
 
 
@@ -102,7 +115,9 @@ def splits_of(parts: Parts, numbers: Mapping[int, int], class_names: tuple[str, 
     )
 
 
-def _image_root(path: Path, files: Sequence[str], given: Path | None) -> Path:
+def _image_root(path: Path, parts: Parts, given: Path | None) -> Path | None:
+    """The folder that the paths of the rows start from; None if there is none."""
+    files = [row[0] for rows in parts.values() for row in rows]
     folder = path.parent
     inside = sorted(child for child in folder.iterdir() if child.is_dir()) if given is None else []
     candidates = [given] if given is not None else [folder / name for name in IMAGE_FOLDERS] + inside
@@ -110,8 +125,11 @@ def _image_root(path: Path, files: Sequence[str], given: Path | None) -> Path:
     for candidate in candidates:
         if any((candidate / file).is_file() for file in probes):
             return candidate
-    where = given if given is not None else f"{folder} and its sub-folders"
-    raise DataError(
-        f"{path.name}: its first image {files[0]} is not below {where}; give image_root, the folder that "
-        "its paths start from."
-    )
+    return None
+
+
+def _without_images(path: Path, parts: Parts, given: Path | None) -> DataError:
+    files = [row[0] for rows in parts.values() for row in rows]
+    where = given if given is not None else f"{path.parent} and its sub-folders"
+    cause = CAUSE if has_backslashes(files) else "put the file into the folder that its paths start from"
+    return DataError(f"{path.name}: its first image {files[0]} is not below {where}; {cause}.")

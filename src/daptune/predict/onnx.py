@@ -71,7 +71,7 @@ class OnnxClassifier(Predictor):
         if batch_size < 1:
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
         name = "the model" if isinstance(model, bytes) else str(model)
-        self._session = _open(model, name, device)
+        self._name, self._session = name, _open(model, name, device)
         self.metadata, self._preprocess = _read_metadata(self._session.get_modelmeta().custom_metadata_map, name)
         names = self.metadata.class_names
         self.classes_ = np.array(names if self.metadata.labels is None else self.metadata.labels)
@@ -97,14 +97,21 @@ class OnnxClassifier(Predictor):
     def answers(self, images: NDArray[np.float32]) -> Answers:
         if not self.metadata.similarity:
             return Answers(self.probabilities(images))
-        found, similarity = self._session.run([PROBABILITIES, SIMILARITY], {INPUT: images})
+        found, similarity = self._call([PROBABILITIES, SIMILARITY], images)
         return Answers(found, tail_p_values(self.metadata.similarity, similarity))
 
     def _run(self, output: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(images):
             return np.empty((0, len(self.classes_)), np.float32)
-        found: NDArray[np.float32] = self._session.run([output], {INPUT: images})[0]
+        found: NDArray[np.float32] = self._call([output], images)[0]
         return found
+
+    def _call(self, outputs: list[str], images: NDArray[np.float32]) -> list[Any]:
+        try:
+            return list(self._session.run(outputs, {INPUT: images}))
+        except Exception as error:  # onnxruntime's errors have no narrower common class
+            reason = " ".join(str(error).split())[:160]
+            raise AdapterError(f"{self._name} cannot be run ({reason}); export it again") from error
 
     def _check(self, name: str) -> None:
         """Raise AdapterError if the shapes of the graph differ from those in its metadata."""

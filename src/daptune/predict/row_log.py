@@ -9,6 +9,7 @@ A resumed run compares rows with images, drops an incomplete last row, and conti
 row. OUT is created in one step once it is complete.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -28,6 +29,22 @@ _SYNC_SECONDS = 1.0
 _ROW_LINE = b"}\n"  # end of a complete row
 
 
+def check_out(out: Path) -> None:
+    """Raise DataError if the rows of a run cannot be written to `out`; for a check before any work."""
+    if out.is_dir():
+        raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
+    folder = _partial(out)
+    there = folder.is_dir()
+    with files.told(lambda why: DataError(f"--out {out} cannot be written: {why}; name another file")):
+        folder.mkdir(exist_ok=True)
+        if not there:
+            folder.rmdir()
+        if out.exists() and not out.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if not os.access(out.parent, os.W_OK) or (there and not os.access(folder, os.W_OK)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 class RowLog:
     """The rows of the run that writes `out`; `identity` (JSON values) are the settings that determine them.
 
@@ -36,10 +53,9 @@ class RowLog:
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
-        if out.is_dir():
-            raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
+        check_out(out)
         self.out = out
-        self.folder = out.with_name(f"{out.name}.partial")
+        self.folder = _partial(out)
         self.done = self.read = 0
         self.folder.mkdir(exist_ok=True)
         self._file = open(self.folder / "rows.jsonl", "a+b")  # noqa: SIM115  # closed by __exit__
@@ -130,6 +146,10 @@ class RowLog:
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
 
 
 def _row(line: bytes) -> Row | None:

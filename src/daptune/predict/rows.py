@@ -25,7 +25,15 @@ UNKNOWN = "unknown"
 T = TypeVar("T")
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
-_SUFFIXES: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_SUFFIXES: dict[str, Format] = {
+    "": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 _GROUP = 1 << 14  # rows per Parquet row group, the only rows of the table in memory
 
 
@@ -93,8 +101,13 @@ def likeliest(
 
 
 def format_of(out: Path | None) -> Format:
-    """Format by file suffix; JSON lines for any other suffix."""
-    return "jsonl" if out is None else _SUFFIXES.get(out.suffix.lower(), "jsonl")
+    """Format by file suffix; JSON lines without one. Raises DataError for a suffix of another kind."""
+    suffix = "" if out is None else out.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise DataError(
+            f"--out {out}: rows are written as .jsonl, .csv or .parquet; name such a file, or say --format as well"
+        )
+    return _SUFFIXES[suffix]
 
 
 def json_line(row: Row) -> str:

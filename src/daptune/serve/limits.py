@@ -32,6 +32,10 @@ class Limits:
     """Pixels of an image, read from its header before decoding (413)."""
     timeout: float = 30
     """Seconds until the body of a request has arrived (408), and until its answer (504)."""
+    max_connections: int = 1000
+    """Open connections, and no more than half of the descriptors that the system allows; silent ones make room."""
+    idle_timeout: float = 10
+    """Seconds until a connection without a complete request head is closed."""
     max_loaded: int = 1000
     """Adapters in memory; the least recently used are unloaded and read again from disk on demand."""
 

@@ -23,10 +23,10 @@ from . import huggingface, openclip
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
-__all__ = ["Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
+__all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
 
 _TOKENIZER = "tokenizer.json"
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 class Checkpoint(NamedTuple):
@@ -115,7 +115,7 @@ def _find_weights(folder: Path) -> Path:
         return folder / layout[1]
     if config.name in files:
         huggingface.refuse_model(read_json(config), str(folder))
-    single = sorted(entry for entry in folder.iterdir() if entry.suffix in _SUFFIXES and entry.is_file())
+    single = sorted(entry for entry in folder.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
     if len(single) == 1:
         return single[0]
     found = ", ".join(entry.name for entry in single[:4]) if single else "none"

@@ -19,6 +19,7 @@ from daptune.data.zhou import Parts, Row
 from daptune.errors import DataError, foreign
 from daptune.foreign import read_bytes, read_json
 from daptune.isolated import try_first
+from daptune.regular import open_regular
 
 CLASSNAMES = "classnames.txt"
 MATLAB_MEMORY, MATLAB_SECONDS = 500_000_000, 20
@@ -197,7 +198,7 @@ def matlab(path: Path, name: str) -> Any:
     """A variable of a MATLAB file. Raises DataError for what is none; OSError where there is no file."""
     from scipy.io import loadmat  # scikit-learn brings it; only two data sets need it
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         no_file = f"{path} is not a MATLAB file with {name!r}"
         with foreign(lambda why: DataError(f"{no_file} ({why}); fetch it again.")):
             try_first("scipy.io:loadmat", str(path), memory=MATLAB_MEMORY, seconds=MATLAB_SECONDS)

@@ -85,4 +85,4 @@ def _depth(path: Path, folder: Path, file: str) -> int:
     for cut in range(len(parts)):
         if folder.joinpath(*parts[cut:]).is_file() and parts[cut] != "/":
             return cut
-    raise DataError(f"{path}: no end of {file} is a file below {folder}; give image_root, the data set's folder.")
+    raise DataError(f"{path}: no end of {file} is a file below {folder}; put it into split_fewshot/ of the data set.")

@@ -19,6 +19,7 @@ from typing import IO, cast
 
 from daptune.errors import DataError, foreign
 from daptune.foreign import TooLarge, megabytes, open_zip
+from daptune.regular import open_regular
 
 MOST_FILES = 3_000_000
 GROWTH = 20
@@ -92,7 +93,7 @@ def _extract_tar(archive: Path, place: Path, limit: int) -> None:
 
 def _opened(archive: Path) -> IO[bytes]:
     """The bytes of a tar, decompressed by what its first bytes say."""
-    with archive.open("rb") as file:
+    with open_regular(archive) as file:
         head = file.read(6)
     if head[:2] == b"\x1f\x8b":
         return cast(IO[bytes], gzip.open(archive))
@@ -100,7 +101,7 @@ def _opened(archive: Path) -> IO[bytes]:
         return cast(IO[bytes], bz2.open(archive))
     if head[:6] == b"\xfd7zXZ\0":
         return cast(IO[bytes], lzma.open(archive))
-    return archive.open("rb")
+    return open_regular(archive)
 
 
 class _Bounded:
@@ -135,7 +136,7 @@ class _Bounded:
 
 
 def _extract_zip(archive: Path, place: Path, limit: int) -> None:
-    with archive.open("rb") as packed:
+    with open_regular(archive) as packed:
         try:
             file = open_zip(packed, MOST_FILES)
         except TooLarge as error:
