@@ -75,8 +75,8 @@ def check_unused(run_dir: Path | None, *, resume: bool = False) -> None:
     """Raise `TrainingError` if the folder holds a run that is not to be resumed."""
     if run_dir is not None and not resume and (run_dir / FILE_NAME).exists():
         raise TrainingError(
-            f"{run_dir} already holds a run that is not finished; continue it with --resume and the options that it "
-            f"was started with; {anew(run_dir)}."
+            f"{run_dir} already holds a run; continue it with --resume and the options that it was started with; "
+            f"{anew(run_dir)}."
         )
 
 
