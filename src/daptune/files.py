@@ -124,6 +124,15 @@ def replace_folder(folder: Path, content: Mapping[str, bytes]) -> None:
             _swap(fresh, folder)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it: after a crash it is there as a whole, or not at all."""
+    with _alone(folder):
+        fresh = folder.with_name(f".{folder.name}.new")  # as of an unfinished replacement: `recovered` removes it
+        shutil.rmtree(fresh, ignore_errors=True)
+        folder.rename(fresh)
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def recovered(folder: Path) -> Path:
     """`folder`, once what a dead process left of its replacement is finished or cleared. For all who open one.
 

@@ -15,8 +15,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from daptune.adapter.folder import adapters_in
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
+from daptune.files import recovered
 from daptune.serve.engine import Engine, OnnxEngine
 from daptune.serve.limits import Limits, Refused, check_name
 
@@ -45,7 +47,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"{path} cannot be served under this name: {error.reason}") from error
 
     for given in paths:
-        path = given.expanduser().resolve()
+        path = recovered(given.expanduser().resolve())
         if path.suffix.lower() == ".onnx" and path.is_file():
             put(models, path.stem, path)
         elif (path / JSON_FILE).is_file():
@@ -56,9 +58,8 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"expected one folder of adapters, found {folder} and {path}; serve one of them.")
         else:
             folder = path
-            for each in sorted(path.iterdir()):
-                if (each / JSON_FILE).is_file() and not each.name.startswith("."):
-                    put(adapters, each.name, each)
+            for each in adapters_in(path):
+                put(adapters, each.name, each.path)
     if models and (adapters or folder):
         raise AdapterError("exported models and adapters cannot be served together; start one server for each.")
     if not models and not adapters and folder is None:
