@@ -78,23 +78,27 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
 
 
 class _Lines(Progress):
-    """A progress display in plain lines: one when a task's description changes, and every `EVERY` seconds."""
+    """A progress display in plain lines: one when a task with a known end comes to another part, such as an epoch.
+
+    `alive` prints the state of the last task besides, every `EVERY` seconds.
+    """
 
     def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
         task = super().add_task(*args, **kwargs)
-        self._told(task)
+        self._told(task, line=False)
         return task
 
     def update(self, task_id: TaskID, **kwargs: Any) -> None:
         before = self.tasks[task_id].description
         super().update(task_id, **kwargs)
-        self._told(task_id, line=self.tasks[task_id].description != before)
+        other = self.tasks[task_id].description != before
+        self._told(task_id, line=other and kwargs.get("total") is not None)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
         self._told(task_id, line=False)
 
-    def _told(self, task_id: TaskID, *, line: bool = True) -> None:
+    def _told(self, task_id: TaskID, *, line: bool) -> None:
         task = self.tasks[task_id]
         count = "" if task.total is None or not self.counts else f" {task.completed:.0f} of {task.total:.0f}"
         extra = str(task.fields["note"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
-from daptune.cli.console import emit_json, note, print_pairs, size_text, warnings_shown
+from daptune.cli.console import emit_json, note, print_pairs, progress, size_text, warnings_shown
 from daptune.cli.options import Adapter, Json, RunOptions, load_with
 from daptune.errors import DataError
 
@@ -45,7 +45,8 @@ def export(
     """
     if to == "text-weights" and (dtype != "fp32" or images is not None):
         raise DataError("--dtype and --images belong to --to onnx; leave them out")
-    with warnings_shown():
+    with warnings_shown(), progress(steps=False) as bar:
+        bar.add_task("exporting the model, and comparing it with torch", total=None, note="")
         # always export from fp32, whatever the training precision
         classifier = load_with(adapter, RunOptions(precision="fp32", backbone=backbone))
         if to == "onnx":

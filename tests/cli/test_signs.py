@@ -1,0 +1,73 @@
+"""Without a terminal, plain lines on stderr say what is being done."""
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from daptune.cli import console
+from daptune.cli.console import alive, note, progress, silent
+
+from .conftest import Command
+
+
+class Piped(io.StringIO):
+    """What stands at the end of a pipe."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Piped:
+    monkeypatch.setattr(console, "EVERY", 0.1)
+    monkeypatch.setattr(sys, "stderr", Piped())
+    return sys.stderr  # type: ignore[return-value]
+
+
+def test_a_line_every_while_and_for_every_part(told: Piped) -> None:
+    with alive("fit is starting"):
+        time.sleep(0.35)
+        with progress(steps=False) as bar:
+            task = bar.add_task("reading \x1b[31mimages", total=None, note="")
+            time.sleep(0.25)
+            for epoch in (1, 2):
+                for step in (1, 2, 3):
+                    bar.update(task, description=f"coop {epoch}/2", total=6, completed=3 * epoch - 3 + step, note="ok")
+        with progress(steps=True) as bar:
+            task = bar.add_task("measuring", total=5, note="")
+            bar.advance(task, 2)
+            time.sleep(0.25)
+    lines = told.getvalue().splitlines()
+    assert 2 <= sum(line.startswith("daptune: fit is starting (") for line in lines) <= 4
+    assert any(line.startswith("daptune: reading  [31mimages (") for line in lines), "no control characters"
+    assert [line for line in lines if "coop" in line][:2] == ["daptune: coop 1/2: ok", "daptune: coop 2/2: ok"]
+    assert any(line.startswith("daptune: measuring 2 of 5 (") for line in lines)
+    assert all(line.isprintable() for line in lines)
+    time.sleep(0.2)
+    assert told.getvalue().splitlines() == lines, "it ends with the command"
+
+
+def test_silent_where_another_process_speaks(told: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alive("fit"), silent():
+        time.sleep(0.3)
+    monkeypatch.setenv("RANK", "1")
+    with alive("fit"):
+        time.sleep(0.3)
+    assert told.getvalue() == ""
+    note("a remark")
+    assert told.getvalue() == "a remark\n"
+
+
+def test_fit_has_a_line_for_every_epoch(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
+    words = ("--method", "coop", "--backbone", made_up_backbone, "--shots", "2", "--epochs", "3")
+    done = daptune("fit", pictures, *words)
+    assert done.code == 0, done.err
+    assert [f"daptune: coop {epoch}/3: " in done.err for epoch in (1, 2, 3)] == [True] * 3
+    again = daptune("fit", pictures, *words, "--resume")
+    assert again.code == 0 and "is finished" in again.out and "Nothing was trained" in again.out
+    assert "coop" not in again.err
+    other = daptune("fit", pictures, *words, "--seed", "2", "--resume")
+    assert other.code == 2 and "it had other settings: seed is 1 there and 2 now" in other.err
