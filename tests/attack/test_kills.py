@@ -19,7 +19,7 @@ from tests.attack.conftest import WHOLE
 from tests.conftest import COLOURS, save_picture
 
 PATIENCE = 900.0
-EPOCHS = 12
+EPOCHS = 150
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,9 @@ def begun(few: Path, made_up_backbone: str, tmp_path: Path) -> Iterator[Callable
         for each in [*children(process.pid), process.pid]:
             if is_alive(each):
                 os.kill(each, signal.SIGKILL)
-        process.communicate()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 CHILDREN = """

@@ -156,7 +156,7 @@ def alive(what: str) -> Iterator[None]:
 
     `what` is said where nothing else is known. Of the processes of a distributed training, the first one speaks.
     """
-    if _sign.on or sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+    if _sign.on or not sys.stderr or sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield
         return
     _sign.on, _sign.text, _sign.began = True, what, time.monotonic()

@@ -86,7 +86,7 @@ def run(out: Path, *, pictures: str, epochs: int | None, seed: int, as_json: boo
         _add(rows, measure_all(zero_shot(backbone, task.train.class_names), task.tests, decoder))
     for step, method in enumerate(COMPARED, start=2):
         tell(f"[bold]{step}  Learn by {COMPARED[method]}[/bold]")
-        started, learned = time.monotonic(), []
+        started, learned = time.monotonic(), list[FewShotClassifier]()
         for task in tasks:
             explain = None if as_json or learned else partial(_explain, task=task)
             classifier = FewShotClassifier(
