@@ -14,7 +14,7 @@ LONG = " ".join(["zq"] * 80)
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     for place, name in enumerate((LONG, "red")):
-        for number in range(4):
+        for number in range(6):
             save_picture(tmp_path / "images" / name / f"{number}.png", (90 * place, 40, 200), number)
     return tmp_path / "images"
 

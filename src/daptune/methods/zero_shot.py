@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Method, SupportSet
+from .base import Method
 from .options import MethodConfig, Templates
 from .templates import choose_templates, find_dataset, template_features
 
@@ -50,9 +50,6 @@ class ZeroShot(Method):
 
     def build(self, generator: torch.Generator) -> None:
         self.register_buffer("class_weights", None, persistent=False)
-
-    def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
-        self.text_features()  # a name that is too long is refused now
 
     def text_features(self) -> Tensor:
         if self.class_weights is None:
