@@ -36,7 +36,7 @@ from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight
 from daptune.embedded import choose_backbone
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, calibrated, join_ensemble, measure
+from daptune.evaluate import Measured, calibrated, can_join, join_ensemble, measure
 from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
@@ -159,14 +159,15 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
+        own = self.preset != "paper"
+        joins = own and self.ensemble == "auto" and can_join(method, self.templates)
         if before is not None:
             before(self)
         held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
-        own = self.preset != "paper"
-        if own and self.ensemble == "auto" and method.joins_ensemble:
+        if joins:
             join_ensemble(method, train, held, self.templates)
         self.calibration_ = calibrated(method, held) if own and held is not None and self.calibrate == "auto" else None
         self.record_ = self._record(given, holdout)
@@ -357,8 +358,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
             data["started_from"] = method.started_from
         if holdout is not None and self.test_table_ is not None:
             data["holdout"] = holdout
-        if self.class_weight is not None:
-            named = self.class_weight
+        if (named := self.class_weight) is not None:
             data["class_weight"] = named if isinstance(named, str) else {str(k): float(v) for k, v in named.items()}
         return make_record(
             method,

@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_old_adapter(
         monkeypatch.setattr("daptune.files.os.fsync", fail)
     else:
         rename = Path.rename
-        monkeypatch.setattr(Path, "rename", lambda path, to: fail() if ".new-" in path.name else rename(path, to))
+        monkeypatch.setattr(Path, "rename", lambda path, to: fail() if path.name.endswith(".new") else rename(path, to))
     with pytest.raises(AdapterError, match="the disk is full; the previous files are kept"):
         fitted.save(copy)
     monkeypatch.undo()

@@ -39,7 +39,7 @@ def test_fit_prints_a_card_tables_and_what_to_type_next(fit: Command, pictures: 
         assert words in done.out
     assert "daptune predict 'my adapter' PICTURES" in done.out
     assert {path.name for path in Path("my adapter").iterdir()} == {"adapter.json", "adapter.safetensors", "README.md"}
-    assert [path.name for path in Path("my adapter.run").iterdir()] == ["history.jsonl"]
+    assert sorted(path.name for path in Path("my adapter.run").iterdir()) == ["finished.json", "history.jsonl"]
     record = json.loads(Path("my adapter/adapter.json").read_text())
     held_out = record["metrics"]["held_out"]
     assert held_out["images"] == 6 and 0 <= held_out["dapt"]["accuracy"] <= 1

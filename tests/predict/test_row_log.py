@@ -120,7 +120,7 @@ def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (
         RowLog(tmp_path / "rows.jsonl", WHO),
-        pytest.raises(DataError, match="another daptune is writing"),
+        pytest.raises(DataError, match="this process is writing"),
     ):
         RowLog(tmp_path / "rows.jsonl", WHO)
 

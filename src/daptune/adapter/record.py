@@ -155,6 +155,7 @@ def check_target(folder: Path) -> Path:
     Raises AdapterError if it is a file, holds something else, or cannot be written.
     """
     folder = folder.expanduser().resolve()
+    files.recovered(folder)
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder} is a file; name a new folder for the adapter")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON_FILE).is_file():

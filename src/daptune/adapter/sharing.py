@@ -11,7 +11,7 @@ from daptune.adapter.card import PLACE
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRecord, read_record, read_tensor_file
 from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors, hub_fetch, hub_files
 from daptune.errors import AdapterError, foreign
-from daptune.files import present
+from daptune.files import recovered
 from daptune.foreign import read_bytes
 
 LARGEST_CARD = 4_000_000
@@ -35,7 +35,7 @@ def find_adapter(name: str | Path) -> Path:
     """
     source = on_hub(name)
     if source is None:
-        return present(Path(name).expanduser())
+        return recovered(Path(name).expanduser())
     from huggingface_hub import try_to_load_from_cache
 
     files = [try_to_load_from_cache(source.repo, file, revision=source.revision) for file in (JSON_FILE, TENSOR_FILE)]

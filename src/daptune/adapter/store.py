@@ -84,6 +84,11 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
 
     Raises AdapterError if the folder holds something else, or the disk is full; the folder is then unchanged.
     """
+    return write_folder(Path(folder), adapter_files(method, record))
+
+
+def adapter_files(method: Method, record: AdapterRecord) -> dict[str, bytes]:
+    """The files of an adapter, by name."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     numbers = sum(value.numel() for value in tensors.values())
     if method.ensemble is not None:
@@ -96,8 +101,7 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
     )
     card = model_card(record, title=method.title, size=len(blob), parameters=numbers)
-    content = {TENSOR_FILE: blob, CARD_FILE: card.encode(), JSON_FILE: record.to_json().encode()}
-    return write_folder(Path(folder), content)
+    return {TENSOR_FILE: blob, CARD_FILE: card.encode(), JSON_FILE: record.to_json().encode()}
 
 
 def load_adapter(

@@ -24,11 +24,9 @@ from daptune.errors import MethodError, TrainingError, foreign
 from daptune.files import write
 from daptune.foreign import read_json
 from daptune.train.checkpoint import saving
+from daptune.train.folder import CHOICE, check_unused, run_folder
 from daptune.train.parallel import Ranks
-from daptune.train.run import check_unused
 
-CHOICE = "choice.json"
-"""In the folder of a run."""
 AUTO = "auto"
 """The name that asks for a choice where a method is named."""
 CANDIDATES = (
@@ -49,11 +47,11 @@ def choose(trials: Callable[[], Trials], run_dir: Path | None = None, *, resume:
     if resume and run_dir is not None and (run_dir / CHOICE).is_file():
         return _read(run_dir / CHOICE)
     check_unused(run_dir, resume=resume)
-    choice = trials().run().choice()
-    if run_dir is not None:
-        with saving(run_dir):
-            run_dir.mkdir(parents=True, exist_ok=True)
-            write(run_dir / CHOICE, (json.dumps(choice, indent=2) + "\n").encode())
+    with run_folder(run_dir):
+        choice = trials().run().choice()
+        if run_dir is not None:
+            with saving(run_dir):
+                write(run_dir / CHOICE, (json.dumps(choice, indent=2) + "\n").encode())
     return choice
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
-from daptune.cli.console import emit_json, note, print_pairs, size_text, warned, warnings_shown
+from daptune.cli.console import emit_json, note, print_pairs, progress, size_text, warned, warnings_shown
 from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions, load_with
 from daptune.errors import DataError
 
@@ -47,7 +47,8 @@ def export(
     """
     if to == "text-weights" and (dtype != "fp32" or images is not None):
         raise DataError("--dtype and --images belong to --to onnx; leave them out")
-    with warnings_shown() as told:
+    with warnings_shown() as told, progress(steps=False) as bar:
+        bar.add_task("exporting the model, and comparing it with torch", total=None, note="")
         # always export from fp32, whatever the training precision
         where = RunOptions(precision="fp32", backbone=backbone, allow_download=allow_download)
         classifier = load_with(adapter, where)

@@ -1,5 +1,6 @@
 """`daptune show`: what an adapter holds."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daptune.cli.app import app
@@ -9,6 +10,7 @@ from daptune.errors import BackboneError
 from daptune.text import printable
 
 if TYPE_CHECKING:
+    from daptune.adapter.folder import Listed
     from daptune.adapter.record import AdapterRecord
 
 
@@ -16,17 +18,22 @@ if TYPE_CHECKING:
 def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload = False, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
 
+    Of a folder of adapters, list them; one that cannot be read is listed with the reason.
+
     Parameters
     ----------
     words
         Vocabulary words to name for each learned text token; 0 for none.
     """
-    from daptune.adapter.record import read_record
+    from daptune.adapter.folder import adapters_in
+    from daptune.adapter.record import JSON_FILE, read_record
     from daptune.adapter.sharing import find_adapter
     from daptune.adapter.store import load_adapter, own_backbone
     from daptune.evaluate import nearest_words
 
     folder = find_adapter(adapter)
+    if folder.is_dir() and not (folder / JSON_FILE).is_file() and (listed := adapters_in(folder)):
+        return _list(folder, listed, json)
     record = read_record(folder)
     nearest = []
     try:
@@ -58,6 +65,29 @@ def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload =
             for row in nearest
         ]
         print_table("words nearest to each learned text token (distance)", ("token", "words"), cells, left=2)
+    return 0
+
+
+def _list(folder: Path, listed: "list[Listed]", json: bool) -> int:
+    if json:
+        rows = [
+            {
+                "name": each.name,
+                "method": each.record and each.record.method,
+                "classes": each.record and list(each.record.class_names),
+                "fault": each.fault or None,
+            }
+            for each in listed
+        ]
+        emit_json({"folder": str(folder), "adapters": rows})
+        return 0
+    cells = [
+        (each.name, each.record.method, f"{len(each.record.class_names)} classes on {each.record.backbone['name']}")
+        if each.record
+        else (each.name, "broken", each.fault)
+        for each in listed
+    ]
+    print_table(f"adapters in {folder}", ("name", "method", ""), cells, left=3)
     return 0
 
 

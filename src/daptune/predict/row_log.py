@@ -9,6 +9,7 @@ A resumed run compares rows with images, drops an incomplete last row, and conti
 row. OUT is created in one step once it is complete.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from daptune import files
+from daptune import files, locks
 from daptune.data.stream import Item
 from daptune.errors import DataError, foreign
 from daptune.foreign import parse_json, read_json
@@ -57,44 +58,46 @@ class RowLog:
         self.out = out
         self.folder = _partial(out)
         self.done = self.read = 0
-        self.folder.mkdir(exist_ok=True)
-        self._file = open(self.folder / "rows.jsonl", "a+b")  # noqa: SIM115  # closed by __exit__
         self._synced = 0.0
-        try:
-            if not files.try_lock(self._file):
-                raise DataError(f"another daptune is writing {out}; wait for it, or give another --out")
+        with contextlib.ExitStack() as held, self._written():
+            try:
+                held.enter_context(locks.lock(out.with_name(f".{out.name}.lock")))
+            except locks.Busy as busy:
+                raise DataError(f"{busy} is writing {out}; wait for it, or give another --out") from None
+            self.folder.mkdir(exist_ok=True)
+            files.clear(self.folder)
+            self._file = held.enter_context(open(self.folder / "rows.jsonl", "a+b", buffering=0))
             self._check(dict(identity))
-        except BaseException:
-            self._file.close()
-            raise
+            self._held = held.pop_all()
 
     def match(self, images: Iterator[Item]) -> int:
         """Skip the `images` that have rows and return their number; an incomplete row is dropped.
 
         Raises DataError if the rows belong to other images; the rows are kept.
         """
-        self._file.seek(0)
         end = 0
-        for line in self._file:
-            row = _row(line)
-            if row is None:
-                break
-            item = next(images, None)
-            if item is None or item.name != row["file"]:
-                raise DataError(
-                    f"{self.folder} holds rows of other images: row {self.done + 1} belongs to {row['file']}, but "
-                    f"image {self.done + 1} is now {item.name if item else 'missing'}; {self._advice}"
-                )
-            end += len(line)
-            self.done += 1
-            self.read += "error" not in row
-        self._file.truncate(end)
+        with open(self.folder / "rows.jsonl", "rb") as file:
+            for line in file:
+                row = _row(line)
+                if row is None:
+                    break
+                item = next(images, None)
+                if item is None or item.name != row["file"]:
+                    raise DataError(
+                        f"{self.folder} holds rows of other images: row {self.done + 1} belongs to {row['file']}, but "
+                        f"image {self.done + 1} is now {item.name if item else 'missing'}; {self._advice}"
+                    )
+                end += len(line)
+                self.done += 1
+                self.read += "error" not in row
+        with self._written():
+            self._file.truncate(end)
         return self.done
 
     def append(self, rows: Iterable[Row]) -> None:
         rows = list(rows)
-        self._file.write("".join(map(json_line, rows)).encode())
-        self._file.flush()
+        with self._written():
+            files.append(self._file, "".join(map(json_line, rows)).encode(), durable=False)
         self.done += len(rows)
         self.read += sum("error" not in row for row in rows)
         if time.monotonic() - self._synced > _SYNC_SECONDS:
@@ -106,21 +109,29 @@ class RowLog:
 
     def finish(self, form: Format, wanted: Wanted) -> None:
         """Write `out` atomically and remove the folder."""
-        self._sync()
-        if form == "jsonl":
-            self._file.close()  # Windows cannot move an open file
-            os.replace(self.folder / "rows.jsonl", self.out)
-        else:
-            with files.replacing(self.out) as fresh:
-                write_rows(fresh, self.rows, form, wanted)
-            self._file.close()
+        with self._written():
+            self._sync()
+            if form == "jsonl":
+                self._file.close()  # Windows cannot move an open file
+                os.replace(self.folder / "rows.jsonl", self.out)
+            else:
+                with files.replacing(self.out) as fresh:
+                    write_rows(fresh, self.rows, form, wanted)
+                self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        self._held.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turn an OSError into a line that says how to go on."""
+        again = "run the same command again to resume"
+        with files.told(lambda why: DataError(f"{self.out} was not written ({why}); {again}, or give another --out")):
+            yield
 
     @property
     def _advice(self) -> str:

@@ -16,8 +16,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from daptune.adapter.folder import adapters_in
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
+from daptune.files import recovered
 from daptune.predict.inputs import spelt
 from daptune.serve.connections import BACKLOG, WAITING, Connection, Room
 from daptune.serve.context import Context
@@ -54,7 +56,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"{path} cannot be served under this name: {error.reason}") from error
 
     for given in paths:
-        path = given.expanduser().resolve()
+        path = recovered(given.expanduser().resolve())
         if path.suffix.lower() == ".onnx" and path.is_file():
             put(models, path.stem, path)
         elif (path / JSON_FILE).is_file():
@@ -65,11 +67,9 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"expected one folder of adapters, found {folder} and {path}; serve one of them.")
         else:
             folder = path
-            for each in sorted(path.iterdir()):
-                if not (each / JSON_FILE).is_file() or each.name.startswith("."):
-                    continue
+            for each in adapters_in(path):
                 if is_name(each.name):
-                    put(adapters, each.name, each)
+                    put(adapters, each.name, each.path)
                 else:
                     broken[spelt(each.name)] = f"no adapter may be called {spelt(each.name)!r}; rename its folder."
     if models and (adapters or folder):

@@ -11,12 +11,12 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from daptune import files
 from daptune.errors import DataError, foreign
 from daptune.foreign import TooLarge, megabytes, open_zip
 from daptune.regular import open_regular
@@ -37,8 +37,7 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[tuple[str, str]], neste
     DataError for a damaged archive, one that lacks a wanted path, and one with a member that may not be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as name:
-        place = Path(name)
+    with files.scratch(folder / archive.name) as place:
         extract(archive, place)
         if nested:
             inner = place / nested
