@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.clip.preprocess import Preprocess
-from daptune.errors import AdapterError, DataError, extra, foreign
+from daptune.errors import AdapterError, BackboneError, DataError, extra, foreign
 from daptune.foreign import parse_json
 from daptune.isolated import try_first
 from daptune.metrics import tail_p_values
@@ -184,7 +184,10 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
         if not names or (found.labels is not None and len(found.labels) != len(names)):
             raise ValueError("class names and labels differ in number")
         _check_types(found)
-        preprocess = Preprocess.from_dict(found.preprocess)
+        try:
+            preprocess = Preprocess.from_dict(found.preprocess)
+        except BackboneError as error:  # of this file's metadata, and not of a backbone
+            raise ValueError(str(error)) from error
     return replace(found, class_names=names, similarity=known[0], truth=known[1], format_version=version), preprocess
 
 
