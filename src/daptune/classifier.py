@@ -132,8 +132,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
         a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
         no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
-        on. `decoder` shares decoded images with other passes over them.
-        Unreadable images are logged together and left out. Raises DaptuneError for bad input.
+        on. `decoder` shares decoded images. Unreadable ones are logged and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
@@ -149,8 +148,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.method == AUTO:
             trials = partial(self.trials, recipes, drawn, backbone, decoder=decoder, tell=tell, minutes=self.minutes)
             self.choice_ = choose(trials, run_dir, resume=resume)
-        method_class, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
-        method = method_class(backbone, names, method_config, seed=self.seed)
+        chosen, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
+        method = chosen(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
         if self.start_from is not None:
             start_from(method, self.start_from)

@@ -64,8 +64,7 @@ def run(folder: Path, options: FitOptions) -> int:
 
 
 def _run(folder: Path, options: FitOptions) -> int:
-    out = check_target(options.out)
-    run_dir = run_dir_of(options, out)
+    run_dir = run_dir_of(options, out := check_target(options.out))
     check_share(options.holdout)
     classifier, decoder = make_classifier(options), Decoder(cache_dir=options.cache_dir)
     fit = partial(
@@ -74,8 +73,7 @@ def _run(folder: Path, options: FitOptions) -> int:
     if not Ranks().first:  # other ranks only train
         fit()
         return 0
-    card: dict[str, str] = {}
-    began = 0.0
+    card, began = dict[str, str](), 0.0
 
     def before(ready: FewShotClassifier) -> None:
         nonlocal began
