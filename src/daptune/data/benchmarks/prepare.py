@@ -1,7 +1,7 @@
 """Everything of a benchmark data set that can be fetched, put where it belongs."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,8 +55,10 @@ def prepare(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Raises DataError if another process prepares the folder."""
+    """Raises DataError if another process prepares the folder; a new one in which nothing was put is removed."""
     with ExitStack() as held:
+        if not folder.exists():
+            held.callback(_remove_empty, folder)
         with files.told(lambda why: DataError(f"{folder} cannot be made ({why}); name another --root")):
             folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -64,6 +66,11 @@ def _alone(folder: Path) -> Iterator[None]:
             except locks.Busy as busy:
                 raise DataError(f"{busy} prepares {folder}; wait until it ends") from None
         yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _unwritten(download: Download, why: str) -> DataError:
