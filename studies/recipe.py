@@ -14,7 +14,7 @@ one thread without the looks, but for CoOp, whose runs share the encoded crops o
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,7 @@ def recipe(method: str, shots: int, rate: float) -> tuple[dict[str, Any], dict[s
     return preset.method, {**preset.train, "lr": rate}
 
 
-def run_along(
-    jobs: Sequence[Job], root: Path, device: str = "cpu", stop: Callable[[], bool] | None = None
-) -> list[Outcome]:
+def run_along(jobs: Sequence[Job], root: Path, device: str = "cpu") -> list[Outcome]:
     """As `daptune.bench.job.run_jobs`, with looks along the run; the clock counts seconds of the processor."""
     classifier, splits, tests = prepare(jobs[0], root, device)
     assert tests.val is not None

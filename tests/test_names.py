@@ -14,6 +14,7 @@ from daptune.data.demo import demo_styles, extract_demo
 from daptune.errors import DataError, MethodError
 from daptune.names import (
     check_class_names,
+    fault_of_name,
     match_names,
     name_key,
     names_by_class,
@@ -154,3 +155,25 @@ def test_ids_numbers_and_other_scripts_are_not(encode: Any) -> None:
     strange = ["猫", "собака", "ネコ", "고양이", "γάτα", "قطة", "कुत्ता", "כלב"]
     assert unreadable([*ids, "dog", *strange, "猫 (cat)"], encode) == [*ids, *strange]
     assert unreadable([*ids, *strange]) == ids
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\x00", "a\tb", "a\nb", "a\u202eb", "a\ud800", "\U0001f600" * 251])
+def test_a_name_that_cannot_be_written_or_printed_is_no_class(name: str) -> None:
+    with pytest.raises(DataError, match="cannot be used") as caught:
+        check_class_names([name, "dog"])
+    str(caught.value).encode()
+
+
+def test_names_are_counted_in_bytes() -> None:
+    assert fault_of_name("\U0001f600" * 50, 200) == ""
+    assert fault_of_name("\U0001f600" * 51, 200) == "it has 204 bytes, the limit is 200"
+    joined = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f33e"  # joiners belong to words
+    assert check_class_names([*joined, "dog"]) == (*joined, "dog")
+
+
+def test_the_number_of_classes_and_names_is_limited() -> None:
+    with pytest.raises(DataError, match="at most 25,000 classes, found 25,001"):
+        check_class_names([f"name {place}" for place in range(25_001)])
+    many = tuple(f"name {place}" for place in range(1_000))
+    with pytest.raises(DataError, match="has 1,000 names; with 300 classes, give each 666 at most"):
+        names_by_class({f"class {place}": many if place == 7 else "x" for place in range(300)})

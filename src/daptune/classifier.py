@@ -36,7 +36,7 @@ from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight
 from daptune.embedded import choose_backbone
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, calibrated, join_ensemble, measure
+from daptune.evaluate import Measured, calibrated, can_join, join_ensemble, measure
 from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
@@ -132,8 +132,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
         a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
         no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
-        on. `decoder` shares decoded images with other passes over them.
-        Unreadable images are logged together and left out. Raises DaptuneError for bad input.
+        on. `decoder` shares decoded images. Unreadable ones are logged and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
@@ -149,8 +148,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         if self.method == AUTO:
             trials = partial(self.trials, recipes, drawn, backbone, decoder=decoder, tell=tell, minutes=self.minutes)
             self.choice_ = choose(trials, run_dir, resume=resume)
-        method_class, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
-        method = method_class(backbone, names, method_config, seed=self.seed)
+        chosen, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
+        method = chosen(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
         if self.start_from is not None:
             start_from(method, self.start_from)
@@ -159,14 +158,15 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
+        own = self.preset != "paper"
+        joins = own and self.ensemble == "auto" and can_join(method, self.templates)
         if before is not None:
             before(self)
         held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
-        own = self.preset != "paper"
-        if own and self.ensemble == "auto" and method.joins_ensemble:
+        if joins:
             join_ensemble(method, train, held, self.templates)
         self.calibration_ = calibrated(method, held) if own and held is not None and self.calibrate == "auto" else None
         self.record_ = self._record(given, holdout)
@@ -350,15 +350,14 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def _record(self, labels: NDArray[np.int64] | None, holdout: float | None) -> AdapterRecord:
         method, table = self.method_, self.train_table_
-        data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table)}
+        data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table), "per_class": table.spread()}
         if self.choice_ is not None:
             data["chosen"] = self.choice_
         if method.started_from is not None:
             data["started_from"] = method.started_from
         if holdout is not None and self.test_table_ is not None:
             data["holdout"] = holdout
-        if self.class_weight is not None:
-            named = self.class_weight
+        if (named := self.class_weight) is not None:
             data["class_weight"] = named if isinstance(named, str) else {str(k): float(v) for k, v in named.items()}
         return make_record(
             method,
@@ -389,12 +388,12 @@ def load(
     *,
     precision: str | None = None,
     device: str = "cpu",
+    allow_download: bool = False,
 ) -> FewShotClassifier:
     """A fitted classifier from an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
-    adapter = load_adapter(folder, backbone, precision=precision, device=device)
+    adapter = load_adapter(folder, backbone, precision=precision, device=device, allow_download=allow_download)
     record = adapter.record
     classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
-    names = np.array(record.class_names)
-    classifier.classes_ = names if record.labels is None else np.array(record.labels)
+    classifier.classes_ = np.array(record.class_names if record.labels is None else record.labels)
     classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record
     return classifier

@@ -18,14 +18,15 @@ from torch import Tensor
 from daptune import metrics
 from daptune.calibration import Calibration, calibrate, scaled
 from daptune.clip.backbone import Backbone
+from daptune.clip.pooling import pool_names
 from daptune.clip.transfer import Transfer
 from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
-from daptune.errors import DataError
+from daptune.errors import DataError, MethodError
 from daptune.methods import Method, get_method, make_config
 from daptune.methods.ensemble import Seen, fit_ensemble
-from daptune.methods.templates import choose_templates
+from daptune.methods.templates import check_length, choose_templates, fill
 from daptune.names import ClassNames
 
 BATCH = 64
@@ -227,6 +228,19 @@ def seen_by(method: Method, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
         rows.append((F.normalize(features.float(), dim=-1), method.logits(features).float(), labels))
     z, logits, labels = (torch.cat(part).cpu() for part in zip(*rows, strict=True))
     return Seen(z.double().numpy(), logits.double().numpy(), labels.numpy())
+
+
+def can_join(method: Method, templates: Sequence[str] = ()) -> bool:
+    """Whether `join_ensemble` is for the method. Raises MethodError, before the training, for a prompt too long."""
+    if not method.joins_ensemble:
+        return False
+    names, _ = pool_names(method.prompt_names)
+    for template in tuple(templates) or choose_templates():
+        try:
+            check_length(method.backbone, fill(template, names), names)
+        except MethodError as error:
+            raise MethodError(f"{str(error).rstrip('.')}; or leave it out with --ensemble none.") from error
+    return True
 
 
 def join_ensemble(method: Method, train: ImageLoader, val: ImageLoader | None, templates: Sequence[str] = ()) -> None:

@@ -11,10 +11,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from daptune.errors import DaptuneError, DataError
+from daptune.text import UNSAFE, printable
 
 ClassNames = Sequence[str] | Mapping[Any, str | Sequence[str]]
 """Labels, which are then the names in the prompts; or label -> the name in its prompt, or several to average."""
 
+MOST_CLASSES = 25_000
+"""Classes of a classifier. ImageNet-21k has 21,841; their texts take seconds to encode."""
+MOST_NAMES = 50_000
+"""Names in the prompts of all classes together."""
+MOST_PLACES = 200_000
+"""Classes times the largest number of names of one: the features of names are gathered in rows of equal length."""
+NAME_BYTES = 1_000
+"""Bytes of a class name in UTF-8; the 77 tokens of a text tower have about 400."""
+FILE_NAME_BYTES = 200
+"""Bytes of a name that a file is called by: file systems take 255, and work under way needs a suffix."""
+
+_TOLD = 20  # so many pairs of names are told one by one
 _log = logging.getLogger("daptune")
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"\d+")
@@ -57,6 +70,18 @@ def sort_key(name: str) -> tuple[str, str]:
     return unicodedata.normalize("NFC", name), name
 
 
+def fault_of_name(name: str, most: int = NAME_BYTES) -> str:
+    """What is wrong with a name of a class, an adapter or a file made from it, else empty: the one place that says so.
+
+    A name has at most `most` bytes in UTF-8, which is what file systems count, and none of the characters that a
+    terminal obeys or that cannot be written (`daptune.text.UNSAFE`, tabs and newlines).
+    """
+    if found := UNSAFE.search(name) or re.search(r"[\t\n]", name):
+        return f"the character {printable(found[0])} is not allowed in a name"
+    size = len(name.encode("utf-8"))
+    return f"it has {size:,} bytes, the limit is {most}" if size > most else ""
+
+
 def check_class_names(
     names: Sequence[str],
     *,
@@ -66,16 +91,26 @@ def check_class_names(
 ) -> tuple[str, ...]:
     """Return the names; raises `error` for fewer than `fewest`, blank or repeated names, or two with the same prompt.
 
-    Names have the same prompt if they differ only in case, "_" and Unicode form. Published lists contain such pairs:
-    ImageNet's "missile" occurs twice, and the second is read as "missile_". `alike`="marked" logs pairs that differ in
-    trailing underscores and refuses others; "logged" logs all.
+    So it does for more than `MOST_CLASSES`, and for a name that `fault_of_name` refuses. Names have the same prompt if
+    they differ only in case, "_" and Unicode form. Published lists contain such pairs: ImageNet's "missile" occurs
+    twice, and the second is read as "missile_". `alike`="marked" logs pairs that differ in trailing underscores and
+    refuses others; "logged" logs all.
     """
     if isinstance(names, str):
         raise error(f"class_names: expected a list of names, found the text {names!r}: put it in a list.")
+    if len(names) > MOST_CLASSES:
+        raise error(f"expected at most {MOST_CLASSES:,} classes, found {len(names):,}; divide them among classifiers.")
     seen: dict[str, str] = {}
+    pairs: list[tuple[str, str]] = []
+    exact: set[str] = set()
     for place, name in enumerate(names):
         if not isinstance(name, str) or not (key := name_key(name)):
-            raise error(f"expected a class name, found {name!r} at index {place}; give each class a name of letters.")
+            found = printable(repr(name), 80)
+            raise error(f"expected a class name, found {found} at index {place}; give each class a name of letters.")
+        if fault := fault_of_name(name):
+            raise error(f"the class name '{printable(name, 80)}' at index {place} cannot be used: {fault}; rename it.")
+        repeated = name in exact
+        exact.add(name)
         if key not in seen:
             seen[key] = name
             continue
@@ -85,9 +120,13 @@ def check_class_names(
                 f"class names {other!r} and {name!r} make the same prompt (case, '_' and Unicode form do "
                 "not count); rename one, or merge their images."
             )
-        if name in names[:place]:
+        if repeated:
             raise error(f"class_names: {name!r} occurs twice: give each class its own name.")
+        pairs.append((other, name))
+    for other, name in pairs[:_TOLD]:
         _log.warning("Class names %r and %r read the same to CLIP: it cannot distinguish them.", other, name)
+    if len(pairs) > _TOLD:
+        _log.warning("... and %d more pairs of class names read the same to CLIP", len(pairs) - _TOLD)
     if len(names) < fewest:
         found = f"only {names[0]!r}" if names else "none"
         raise error(f"expected at least {fewest} classes, found {found}; add another class with its images.")
@@ -108,6 +147,12 @@ def names_by_class(
         return {label: (label,) for label in check_class_names(given, alike=alike, error=error)}
     labels = check_class_names([str(label) for label in given], alike=alike, error=error)
     found = {label: _names_of(label, own, error) for label, own in zip(labels, given.values(), strict=True)}
+    if (number := sum(map(len, found.values()))) > MOST_NAMES:
+        raise error(f"expected at most {MOST_NAMES:,} names of all classes together, found {number:,}; give fewer.")
+    if (most := max(map(len, found.values()), default=0)) * len(found) > MOST_PLACES > len(found):
+        label = next(label for label, own in found.items() if len(own) == most)
+        room = MOST_PLACES // len(found)
+        raise error(f"class {label!r} has {most:,} names; with {len(found):,} classes, give each {room} at most.")
     same: dict[frozenset[str], str] = {}
     for label, names in found.items():
         if (other := same.setdefault(frozenset(map(name_key, names)), label)) != label:
@@ -178,6 +223,8 @@ def _names_of(label: str, own: str | Sequence[str], error: type[DaptuneError]) -
     for name in names:
         if not isinstance(name, str) or not (key := name_key(name)):
             raise error(f"class {label!r}: expected a name of letters, found {name!r}; give it one or more.")
+        if fault := fault_of_name(name):
+            raise error(f"class {label!r}: the name '{printable(name, 80)}' cannot be used: {fault}; change it.")
         if key in keys:
             raise error(f"class {label!r}: the name {name!r} is given twice; remove one.")
         keys[key] = name

@@ -12,12 +12,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from daptune import files, locks
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import Backbone
 from daptune.data.cache import Decoder
@@ -126,8 +128,36 @@ def run_search(
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with told(lambda why: TrainingError(f"{run} cannot be made ({why}); name another folder with --out")):
-        run.mkdir(parents=True, exist_ok=True)
+    with _alone(run):
+        return _search(search, run, optuna, trials, minutes, tell)
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Make and lock the folder; clear what a killed process left. Raises TrainingError if another process searches."""
+    with ExitStack() as held:
+        with told(lambda why: TrainingError(f"{run} cannot be made ({why}); name another folder with --out")):
+            run.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(locks.lock(run / ".lock"))
+            except locks.Busy as busy:
+                raise TrainingError(f"{busy} is searching in {run}; wait for it, or name another --out") from None
+            files.clear(run)
+            (run / f"{JOURNAL}.lock").unlink(missing_ok=True)  # Optuna's own, which it would wait for
+            if (run / JOURNAL).exists():
+                with open(run / JOURNAL, "r+b") as journal:
+                    journal.truncate(journal.read().rfind(b"\n") + 1)  # an incomplete last line
+        yield
+
+
+def _search(
+    search: Search,
+    run: Path,
+    optuna: Any,
+    trials: int,
+    minutes: float | None,
+    tell: Callable[[TrialRow], None] | None,
+) -> list[TrialRow]:
     backend = optuna.storages.journal.JournalFileBackend(str(run / JOURNAL))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),

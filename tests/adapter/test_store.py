@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_old_adapter(
         monkeypatch.setattr("daptune.files.os.fsync", fail)
     else:
         rename = Path.rename
-        monkeypatch.setattr(Path, "rename", lambda path, to: fail() if ".new-" in path.name else rename(path, to))
+        monkeypatch.setattr(Path, "rename", lambda path, to: fail() if path.name.endswith(".new") else rename(path, to))
     with pytest.raises(AdapterError, match="the disk is full; the previous files are kept"):
         fitted.save(copy)
     monkeypatch.undo()
@@ -225,7 +225,7 @@ WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
         ({"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS}, {}, "expected of the ensemble no tensors, found {"),
         (None, {"a": [1, 2]} | {"factors": MIX["factors"], "templates": MIX["templates"]}, "a: expected a number"),
         (None, MIX | {"a": [1, 2, -1]}, "a: expected a number of at least 0 for each of"),
-        (None, MIX | {"factors": [1, 2, float("nan")]}, "factors: expected a number"),
+        (None, MIX | {"factors": [1, 2, float("nan")]}, "NaN is no number of JSON"),
         (None, MIX | {"factors": [1, 2, "3"]}, "factors: expected a number"),
         (None, MIX | {"factors": 7}, "'ensemble' is not one"),
         (None, MIX | KNOWN | {"similarity": [0.5, 0.1]}, "similarity: expected at most 255 ascending numbers up to 1"),
@@ -234,7 +234,7 @@ WEIGHTS, BIAS = torch.zeros(3, 32, dtype=torch.float16), torch.zeros(3)
         (None, MIX | KNOWN | {"similarity": [0.5] * 256}, "similarity: expected"),
         (None, MIX | KNOWN | {"similarity": 0.5}, "'ensemble' is not one"),
         (None, MIX | KNOWN | {"truth": [-0.1, 0.2]}, "truth: expected"),
-        (None, MIX | KNOWN | {"truth": [float("nan")]}, "truth: expected"),
+        (None, MIX | KNOWN | {"truth": [float("nan")]}, "NaN is no number of JSON"),
         (None, MIX | KNOWN | {"truth": []}, "similarity and truth: expected both or neither, found one"),
         (None, MIX | KNOWN | {"similarity": []}, "similarity and truth: expected both or neither, found one"),
         ({"ensemble.weights": WEIGHTS, "ensemble.bias": BIAS}, MIX | KNOWN, "expected 'ensemble.prototypes' with"),

@@ -68,7 +68,7 @@ def test_results_of_another_plan_are_refused(tmp_path: Path) -> None:
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    with open_results(tmp_path, PLAN, PLAN.jobs()), pytest.raises(PlanError, match="another `daptune bench`"):
+    with open_results(tmp_path, PLAN, PLAN.jobs()), pytest.raises(PlanError, match="this process is writing"):
         write(tmp_path)
 
 

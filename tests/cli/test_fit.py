@@ -39,7 +39,7 @@ def test_fit_prints_a_card_tables_and_what_to_type_next(fit: Command, pictures: 
         assert words in done.out
     assert "daptune predict 'my adapter' PICTURES" in done.out
     assert {path.name for path in Path("my adapter").iterdir()} == {"adapter.json", "adapter.safetensors", "README.md"}
-    assert [path.name for path in Path("my adapter.run").iterdir()] == ["history.jsonl"]
+    assert sorted(path.name for path in Path("my adapter.run").iterdir()) == ["finished.json", "history.jsonl"]
     record = json.loads(Path("my adapter/adapter.json").read_text())
     held_out = record["metrics"]["held_out"]
     assert held_out["images"] == 6 and 0 <= held_out["dapt"]["accuracy"] <= 1
@@ -56,6 +56,8 @@ def test_fit_as_json(fit: Command, pictures: Path) -> None:
     assert done.json["ensemble"] == json.loads(Path("adapter/adapter.json").read_text())["ensemble"]
     assert set(done.json["ensemble"]) == {"a", "factors", "templates", "similarity", "truth"}
     assert done.json["card"]["prompt"] == "[2 learned tokens] <class>."
+    told = [line.removeprefix("daptune: warning: ") for line in done.err.splitlines()]
+    assert told and set(told) <= set(done.json["warnings"]) and done.json["warning"] == done.json["warnings"][0]
 
 
 def test_a_backbone_that_does_badly_is_named_by_fit_eval_and_report(
@@ -113,7 +115,7 @@ def test_fit_says_when_the_tuned_method_is_below_zero_shot(
     warning = fit(pictures, "--json").json["warning"]  # the start matters little for an ensemble
     assert warning.endswith("Try: more images of each class; --method auto.")
     figures["dapt"] = 0.5
-    assert fit(pictures, "--json").json["warning"] is None
+    assert not any("zero_shot" in line for line in fit(pictures, "--json").json["warnings"])
     figures["zero_shot"] = 0.1
     assert "zero_shot" not in fit(pictures).err
 

@@ -125,3 +125,24 @@ def test_a_reader_that_has_enough_is_no_error(adapter: Path, pictures: Path) -> 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr and "error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("x.xlsx", "--out x.xlsx: rows are written as .jsonl, .csv or .parquet"),
+        ("none/x.csv", "--out none/x.csv cannot be written: No such file or directory; name another file"),
+    ],
+)
+def test_a_bad_out_is_told_before_anything_is_loaded(
+    daptune: Command, adapter: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+) -> None:
+    monkeypatch.setattr("daptune.cli.options.load_with", None)
+    done = daptune("predict", adapter, pictures, "--out", out)
+    assert done.code == 2 and message in done.err and done.err.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+def test_a_format_that_is_said_goes_with_any_ending(daptune: Command, adapter: Path, pictures: Path) -> None:
+    assert daptune("predict", adapter, pictures, "--out", "x.txt", "--format", "csv").code == 0
+    assert Path("x.txt").read_text().startswith("file,label,probability")

@@ -199,7 +199,7 @@ def test_storage_shorter_than_its_tensor(tmp_path: Path, tensors: dict[str, Tens
         (b"", "an empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "git-lfs"),
         (b"<!DOCTYPE html><html></html>", "a web page"),
-        (b"hello, world", "first bytes"),
+        (b"hello, world", "found something else"),
         (b"PK\x03\x04 and nothing", "truncated"),
         (b"\x80\x02}q\x00.", "truncated or damaged"),
         ((64).to_bytes(8, "little") + b"{not json" + b" " * 80, "truncated or damaged"),

@@ -157,7 +157,7 @@ class TestFolder:
         lay(tmp_path, "test/a/1.png", "test/b/1.png")
         refuse(tmp_path, "expected images to learn from, found test images alone; add a train split, or .*test itself")
         lay(tmp_path, "train/a/1.png", "train/c/1.png")
-        refuse(tmp_path, "'b' is not among the 2 classes")
+        refuse(tmp_path, "the class 'b' has no training images; add some, or leave it out")
         lay(tmp_path, "val/a/1.png", "valid/a/1.png")
         refuse(tmp_path, "val/ and valid/ are both the val split")
 
@@ -182,7 +182,7 @@ class TestFolder:
         message = refuse(tmp_path, "found val and test images alone; add a train split. They can be measured on")
         assert "itself" not in message
         lay(tmp_path, "test/c/1.png")
-        refuse(tmp_path, "'c' is not among the 2 classes", training=False)
+        refuse(tmp_path, "the class 'c' has no val images; add some, or leave it out", training=False)
 
     def test_a_folder_of_its_own_still_holds_classes(self, tmp_path):
         lay(tmp_path, "test/deep/1.png", "other/1.png")
@@ -349,7 +349,7 @@ class TestZhou:
         path = zhou(tmp_path / "splits")
         lay(tmp_path / "elsewhere", "a/1.png")
         assert read_source(path, image_root=tmp_path / "elsewhere").train.root == tmp_path / "elsewhere"
-        refuse(path, "first image b/2.png is not below .*splits and its sub-folders; give image_root")
+        refuse(path, "first image b/2.png is not below .*splits and its sub-folders; put the file into the folder")
         refuse(path, "not below .*nowhere", image_root=tmp_path / "nowhere")
 
     def test_a_split_file_to_measure_on_alone(self, tmp_path):
@@ -487,7 +487,7 @@ class TestLists:
         refuse(([], []), "found an empty list")
         refuse(("1.png", "a"), "expected a list of images, found one str")
         refuse((["1.png", 7], ["a", "b"]), "found int")
-        refuse((["1.png", "2.png"], ["a", None]), "expected all class names or all integers, found None")
+        refuse((["1.png", "2.png"], ["a", None]), "image 1 has no label, found None; give it one, or leave it out")
         refuse((["1.png", "2.png"], [0.5, 1.5]), "expected all class names or all integers, found 0.5")
         refuse((["1.png", "2.png"], ["a", " "]), "expected a class name, found ' '")
         refuse((["1.png", "1.png"], ["a", "b"]), "1.png is labelled both 'a' and 'b'")

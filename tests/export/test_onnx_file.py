@@ -2,6 +2,8 @@
 
 import copy
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+import daptune
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run
 from daptune.errors import DataError
@@ -72,7 +75,8 @@ def test_fp16_is_smaller_and_agrees_by_the_command(
     assert run(words) == 0
     done = json.loads(capsys.readouterr().out)
     assert done["agreement"]["images"] == 30 and done["agreement"]["source"] == "images of pictures"
-    assert 0 < done["agreement"]["max_logit_difference"] < 0.1 and done["warning"] is None
+    assert 0 < done["agreement"]["max_logit_difference"] < 0.1
+    assert "QuickGELU" in done["warning"] and done["warnings"] == [done["warning"]]  # what stderr says, and no more
     assert done["bytes"] == out.stat().st_size < 0.75 * exported.stat().st_size
     assert OnnxClassifier(out).metadata.dtype == "fp16"
 
@@ -135,3 +139,33 @@ def test_names_of_prompts_are_in_the_weights_and_labels_in_answers(exact: FewSho
     with torch.no_grad():
         expected = named.method_.answer(images).softmax(-1).numpy()
     np.testing.assert_allclose(model.probabilities(images.numpy()), expected, atol=1e-5)
+
+
+def test_it_is_compared_with_the_precision_of_predict_too(
+    adapter: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An adapter that predicts in bf16: both shares are measured, printed and in the file."""
+    place = shutil.copytree(adapter, tmp_path / "bf16")
+    record = json.loads((place / "adapter.json").read_text())
+    record["backbone"]["precision"] = "bf16"
+    (place / "adapter.json").write_text(json.dumps(record))
+    files = sorted(pictures.rglob("*.png"))
+    exported = classifier_of(place, tmp_path / "m.onnx", pictures, capsys)
+    mine = daptune.load(place, precision="bf16")
+    same = np.mean(mine.predict(files) == exported.predict(files))
+    agreement = exported.metadata.agreement
+    assert agreement["predict_precision"] == "bf16" and agreement["predict_top1"] == pytest.approx(same)
+    plain = classifier_of(
+        adapter, tmp_path / "plain.onnx", pictures, capsys, ["--backbone", record["backbone"]["name"]]
+    )
+    own = json.loads((adapter / "adapter.json").read_text())["backbone"]["precision"]
+    assert (plain.metadata.agreement["predict_top1"] is None) == (own == "fp32")
+
+
+def classifier_of(
+    adapter: Path, out: Path, pictures: Path, capsys: pytest.CaptureFixture[str], more: Sequence[str] = ()
+) -> OnnxClassifier:
+    """An adapter exported by the command."""
+    assert run(["export", str(adapter), "--out", str(out), "--images", str(pictures), *more]) == 0
+    assert "same class as torch" in capsys.readouterr().out
+    return OnnxClassifier(out)

@@ -15,7 +15,7 @@ import pytest
 from daptune.data.stream import Item
 from daptune.errors import DataError
 from daptune.predict.inputs import items
-from daptune.predict.row_log import RowLog
+from daptune.predict.row_log import RowLog, check_out
 from daptune.predict.rows import Wanted, predict_rows
 
 from .fakes import Fake
@@ -120,7 +120,7 @@ def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (
         RowLog(tmp_path / "rows.jsonl", WHO),
-        pytest.raises(DataError, match="another daptune is writing"),
+        pytest.raises(DataError, match="this process is writing"),
     ):
         RowLog(tmp_path / "rows.jsonl", WHO)
 
@@ -128,6 +128,18 @@ def test_two_at_once_are_one_too_many(tmp_path: Path) -> None:
 def test_places_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder; name a file in it"):
         RowLog(tmp_path, WHO)
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo.jsonl")
+    for out, reason in (
+        (tmp_path / "no" / "rows.csv", "No such file or directory"),
+        (tmp_path / "file" / "rows.csv", "Not a directory"),
+        (tmp_path / "fifo.jsonl", "it is not a regular file"),
+        (Path("/proc/rows.csv"), ""),
+    ):
+        with pytest.raises(DataError, match=f"--out {out} cannot be written: {reason}"):
+            check_out(out)
+    check_out(tmp_path / "rows.jsonl")
+    assert not (tmp_path / "rows.jsonl.partial").exists()
     begun = begin(tmp_path / "rows.jsonl", 1)
     begun.with_name("run.json").write_text("[")
     with pytest.raises(DataError, match=r"run\.json is damaged; remove"):

@@ -63,8 +63,9 @@ def test_of_a_folder_what_fits_is_served_and_what_was_named_must_fit(
     place.write_text(json.dumps(record))
     (folder / "deep" / "adapter.json").write_text("{")
     engine = make_engine(read_sources([folder]), Limits(), backbone=made_up_backbone)
-    assert {each.name for each in engine.adapters()} == set(METHOD_OF) - {"words", "deep"}
-    told = [message for message in caplog.messages if message.startswith("skipped")]
+    status = {each.name: each.status for each in engine.adapters()}
+    assert status == dict.fromkeys(METHOD_OF, "ready") | {"words": "broken", "deep": "broken"}
+    told = [message for message in caplog.messages if message.startswith("broken")]
     assert len(told) == 2 and any("f" * 12 in each for each in told)
     with pytest.raises(AdapterError, match="f" * 12):
         make_engine(read_sources([folder / "prompted", folder / "words"]), Limits(), backbone=made_up_backbone)

@@ -21,7 +21,7 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
         spoken = [f"{label} ({', '.join(record.names[label])})" for label in record.class_names[:20]]
         names = ", ".join(spoken) + (" ..." if len(record.class_names) > 20 else "")
     images = f", {record.data['images']} images" if "images" in record.data else ""
-    each = f"all{images}" if record.shots is None else record.shots
+    each = f"all{images}" if record.shots is None else shots_text(record)
     made, origin = "Learned with", f"| images per class | {each} |\n"
     if (weights := record.data.get("class_weight")) is not None:
         origin += f"| class weights | {weights if isinstance(weights, str) else 'given by class, in adapter.json'} |\n"
@@ -96,3 +96,22 @@ def _flat(metrics: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def shots_text(record: AdapterRecord) -> str:
+    """Training images per class: those that were used, where the record has them, and the number asked for."""
+    images, each, shots = record.data.get("images"), record.data.get("per_class"), record.shots
+    total = f", {images:,} images" if isinstance(images, int) else ""
+    used = ""
+    if isinstance(each, list) and len(each) == 2 and all(isinstance(number, int) for number in each):
+        used = f"{each[0]}" if each[0] == each[1] else f"{each[0]} to {each[1]}"
+    if shots is None:
+        return (
+            "all images"
+            + (f", {images:,}" if isinstance(images, int) else "")
+            + (f": {used} per class" if used else "")
+        )
+    if used:
+        return f"{used} per class{total}" + ("" if used == str(shots) else f"; at most {shots} were asked for")
+    whole = isinstance(images, int) and images == len(record.class_names) * shots
+    return f"{shots} per class{total}" if whole else f"at most {shots} per class{total}"

@@ -21,9 +21,10 @@ from torch import Tensor
 from daptune.clip.backbone import Backbone
 from daptune.clip.checkpoints.dassl import read_training_state
 from daptune.clip.prefix import name_tokens
-from daptune.errors import AdapterError, suggest
+from daptune.errors import AdapterError, foreign, suggest
 from daptune.methods import METHODS, make_config
 from daptune.methods.base import Method
+from daptune.regular import open_regular
 
 _LEARNER = "prompt_learner."
 _SUFFIX = "token_suffix"
@@ -77,7 +78,7 @@ def import_checkpoint(
     made = METHODS[method](backbone, class_names, make_config(method, config | dict(options or {})))
     made.load_state_dict(learned)
     made.requires_grad_(False).eval()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Imported(made, {"imported_from": path.name, "sha256": digest, "epoch": epoch})
 
@@ -104,7 +105,7 @@ def _maple(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
     if tensors["ctx"].dim() != 2:
         raise _shape(path, "ctx", tensors["ctx"], "(M, W)")
     deeper = sum(name.startswith("compound_prompts_text.") for name in tensors)
-    try:
+    with foreign(lambda why: AdapterError(f"{path} is not a complete checkpoint of maple ({why}).")):
         text = [tensors["ctx"], *(tensors[f"compound_prompts_text.{j}"] for j in range(deeper))]
         layers = ["proj", *(f"compound_prompt_projections.{j}" for j in range(deeper))]
         learned = {
@@ -112,8 +113,6 @@ def _maple(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
             "coupling_weight": torch.stack([tensors[f"{layer}.weight"] for layer in layers]),
             "coupling_bias": torch.stack([tensors[f"{layer}.bias"] for layer in layers]),
         }
-    except (KeyError, RuntimeError) as error:
-        raise AdapterError(f"{path} is not a complete checkpoint of maple ({error}).") from error
     return learned, {"text_tokens": len(text[0]), "prompt_depth": deeper + 1}
 
 

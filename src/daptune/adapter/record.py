@@ -5,17 +5,19 @@ Every field read is checked. A folder is replaced as a whole: after a crash it h
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from daptune import files
-from daptune.errors import AdapterError
+from daptune.adapter.fields import BYTES, MOST_TENSORS, VALUES, fault_in
+from daptune.errors import AdapterError, foreign
+from daptune.foreign import read_header, read_json
 from daptune.names import ClassNames
+from daptune.regular import open_regular
+from daptune.text import one_line
 
 FORMAT_VERSION = 2
 """1: no ensemble and no `names`. Adapters without either are still written as 1, so that earlier versions read them."""
@@ -97,17 +99,6 @@ class AdapterRecord:
         }
 
 
-def json_types(hint: Any) -> tuple[type, ...]:
-    """JSON types of a field with this type hint, for isinstance."""
-    parts = [get_origin(part) or part for part in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
-    return tuple(list if part is tuple else part for part in parts) + ((int,) if float in parts else ())
-
-
-_TYPES = {name: json_types(hint) for name, hint in get_type_hints(AdapterRecord).items()}
-for _name in ("format_version", "labels", "names"):  # checked separately; the last two may be missing
-    del _TYPES[_name]
-
-
 def read_record(folder: Path) -> AdapterRecord:
     """Read `adapter.json`. Raises AdapterError if it is missing, damaged, incomplete or of a newer format."""
     path = folder / JSON_FILE
@@ -115,12 +106,11 @@ def read_record(folder: Path) -> AdapterRecord:
         raise AdapterError(f"no adapter at {folder}: expected a folder that `daptune fit ... --out` wrote")
     if not path.is_file():
         raise AdapterError(f"{folder} is not an adapter: it has no {JSON_FILE}; `daptune fit` writes one")
-    try:
-        content = files.read_json(path)
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise damaged(path, f"it is not JSON ({error})") from error
+    with foreign(lambda why: damaged(path, f"it is not JSON that can be read ({why})")):
+        return _record(folder, path, read_json(path, most=BYTES, values=VALUES))
+
+
+def _record(folder: Path, path: Path, content: Any) -> AdapterRecord:
     if not isinstance(content, dict):
         raise damaged(path, f"expected an object, found {type(content).__name__}")
 
@@ -133,49 +123,30 @@ def read_record(folder: Path) -> AdapterRecord:
             "update with: pip install -U daptune"
         )
     content.setdefault("ensemble", {})  # older adapters have none
-    if fault := _fault(content):
+    if fault := fault_in(content, AdapterRecord):
         raise damaged(path, fault)
     content["class_names"] = tuple(content["class_names"])
     known = {item.name for item in fields(AdapterRecord)}
     return AdapterRecord(**{name: value for name, value in content.items() if name in known})
 
 
-def _fault(content: dict[str, Any]) -> str | None:
-    """The first error in the fields of an `adapter.json`, or None."""
-    for name, kind in _TYPES.items():
-        if name not in content:
-            return f"{name!r} is missing"
-        if not isinstance(content[name], kind) or isinstance(content[name], bool):
-            return f"{name!r} is {_short(content[name])}"
-    names, labels, temperature = content["class_names"], content.get("labels"), content["temperature"]
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        return "'class_names' must be different, non-empty words"
-    for key in ("name", "sha256"):
-        if not isinstance(content["backbone"].get(key), str):
-            return f"'backbone' has no {key!r}"
-    if (spoken := content.get("names")) is not None and not _are_names(spoken, names):
-        return "'names' must give one name or more for every class"
-    if labels is not None and not (_are_integers(labels) and len(set(labels)) == len(names)):
-        return "'labels' must be None or a different number for every class"
-    if not (math.isfinite(temperature) and temperature > 0):
-        return f"'temperature' is {temperature!r}"
-    if not all(_are_integers(shape) and min(shape, default=0) >= 0 for shape in content["tensors"].values()):
-        return "'tensors' must give a shape for every name"
-    return None
-
-
 def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:
-    """The bytes of `adapter.safetensors`. Raises AdapterError unless their sha256 is that of the record."""
+    """The bytes of `adapter.safetensors`, whose header lists no more than they hold.
+
+    Raises AdapterError unless their sha256 is that of the record.
+    """
     path = folder / TENSOR_FILE
-    try:
-        blob = path.read_bytes()
-    except FileNotFoundError:
-        raise damaged(path, "it is missing") from None
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from error
-    if hashlib.sha256(blob).hexdigest() != record.tensors_sha256:
-        raise damaged(path, "its sha256 is not the one in adapter.json")
-    return blob
+    if not path.is_file():
+        raise damaged(path, "it is missing")
+    with foreign(lambda why: damaged(path, f"it is not a safetensors file ({why})")), open_regular(path) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != record.tensors_sha256:
+            raise damaged(path, "its sha256 is not the one in adapter.json")
+        file.seek(0)
+        entries, _ = read_header(file, os.fstat(file.fileno()).st_size)
+        if len(entries) > MOST_TENSORS:
+            raise damaged(path, f"it lists {len(entries):,} tensors; an adapter has at most {MOST_TENSORS:,}")
+        file.seek(0)
+        return file.read()
 
 
 def check_target(folder: Path) -> Path:
@@ -184,6 +155,7 @@ def check_target(folder: Path) -> Path:
     Raises AdapterError if it is a file, holds something else, or cannot be written.
     """
     folder = folder.expanduser().resolve()
+    files.recovered(folder)
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{folder} is a file; name a new folder for the adapter")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON_FILE).is_file():
@@ -207,23 +179,5 @@ def write_folder(folder: Path, content: Mapping[str, bytes]) -> Path:
 
 
 def damaged(path: Path, reason: str) -> AdapterError:
-    short = " ".join(reason.split())
+    short = one_line(reason)
     return AdapterError(f"{path} is damaged: {short}; copy the adapter again or run `daptune fit` again")
-
-
-def _are_integers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, int) for item in value)
-
-
-def _are_names(value: Any, class_names: list[str]) -> bool:
-    if not isinstance(value, dict) or value.keys() != set(class_names):
-        return False
-    return all(
-        isinstance(own, list) and own and all(isinstance(name, str) and name.strip() for name in own)
-        for own in value.values()
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

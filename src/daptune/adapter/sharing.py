@@ -10,8 +10,12 @@ from pathlib import Path
 from daptune.adapter.card import PLACE
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRecord, read_record, read_tensor_file
 from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors, hub_fetch, hub_files
-from daptune.errors import AdapterError
-from daptune.files import present
+from daptune.errors import AdapterError, foreign
+from daptune.files import recovered
+from daptune.foreign import read_bytes
+
+LARGEST_CARD = 4_000_000
+"""Bytes of a model card."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def find_adapter(name: str | Path) -> Path:
     """
     source = on_hub(name)
     if source is None:
-        return present(Path(name).expanduser())
+        return recovered(Path(name).expanduser())
     from huggingface_hub import try_to_load_from_cache
 
     files = [try_to_load_from_cache(source.repo, file, revision=source.revision) for file in (JSON_FILE, TENSOR_FILE)]
@@ -88,10 +92,8 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
     record = read_record(folder)
     blob = read_tensor_file(folder, record)
     name = f"hf:{source.repo}" + (f"@{branch}" if branch else "")
-    try:
-        card = (folder / CARD_FILE).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{folder / CARD_FILE} cannot be read; save the adapter again") from error
+    with foreign(lambda why: AdapterError(f"{folder / CARD_FILE} cannot be read ({why}); save the adapter again")):
+        card = read_bytes(folder / CARD_FILE, LARGEST_CARD).decode("utf-8")
     content = {
         JSON_FILE: (folder / JSON_FILE).read_bytes(),
         TENSOR_FILE: blob,

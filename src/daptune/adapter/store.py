@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
@@ -31,13 +30,17 @@ from daptune.adapter.record import (
     read_tensor_file,
     write_folder,
 )
+from daptune.adapter.room import Room
 from daptune.adapter.sharing import find_adapter
 from daptune.clip.backbone import Backbone, load_backbone
-from daptune.errors import AdapterError, BackboneError, MethodError, suggest
+from daptune.clip.checkpoints import SUFFIXES
+from daptune.clip.hub import resolve
+from daptune.errors import AdapterError, BackboneError, MethodError, foreign, suggest
 from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
 from daptune.methods.ensemble import Ensemble, Mix
 from daptune.names import own_names
+from daptune.text import one_line
 
 _ENSEMBLE = ("ensemble.weights", "ensemble.bias", "ensemble.prototypes")
 """The last is missing after a change of classes."""
@@ -81,6 +84,11 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
 
     Raises AdapterError if the folder holds something else, or the disk is full; the folder is then unchanged.
     """
+    return write_folder(Path(folder), adapter_files(method, record))
+
+
+def adapter_files(method: Method, record: AdapterRecord) -> dict[str, bytes]:
+    """The files of an adapter, by name."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
     numbers = sum(value.numel() for value in tensors.values())
     if method.ensemble is not None:
@@ -93,8 +101,7 @@ def save_adapter(folder: str | Path, method: Method, record: AdapterRecord) -> P
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
     )
     card = model_card(record, title=method.title, size=len(blob), parameters=numbers)
-    content = {TENSOR_FILE: blob, CARD_FILE: card.encode(), JSON_FILE: record.to_json().encode()}
-    return write_folder(Path(folder), content)
+    return {TENSOR_FILE: blob, CARD_FILE: card.encode(), JSON_FILE: record.to_json().encode()}
 
 
 def load_adapter(
@@ -103,11 +110,13 @@ def load_adapter(
     *,
     precision: str | None = None,
     device: str = "cpu",
+    allow_download: bool = False,
 ) -> Adapter:
     """Load an adapter, a folder or `hf:user/name[@revision]`, and its backbone unless given.
 
     `backbone` is a loaded one, or the current location of the adapter's own if it differs from the recorded name;
-    `precision` None is that of the adapter. Raises AdapterError (missing, damaged, newer, unknown method, wrong shapes,
+    `precision` None is that of the adapter. A backbone that only the adapter names is fetched with `allow_download`.
+    Raises AdapterError (missing, damaged, newer, unknown method, wrong shapes,
     another backbone) or BackboneError.
     """
     folder = find_adapter(folder)
@@ -118,23 +127,18 @@ def load_adapter(
             f"{suggest(record.method, METHODS)}"
         )
     tensors = _read_tensors(folder, record)
-    precision = precision or record.backbone.get("precision", "auto")
     if isinstance(backbone, str):
-        backbone = load_backbone(backbone, precision=precision, device=device)
+        own = precision or record.backbone.get("precision", "auto")
+        backbone = load_backbone(backbone, precision=own, device=device)
     elif backbone is None:
-        name = record.backbone["name"]
         try:
-            backbone = load_backbone(name, precision=precision, device=device)
+            backbone = own_backbone(record, precision=precision, device=device, allow_download=allow_download)
         except BackboneError as error:
-            raise AdapterError(f"{folder} needs the backbone {name!r}: {error}") from error
+            raise AdapterError(f"{folder} needs the backbone {record.backbone['name']!r}: {error}") from error
     _check_backbone(folder, record, backbone)
     config = _config(folder, record)
-    try:
-        method = METHODS[record.method](backbone, record.prompt_names, config)
-    except MethodError as error:
-        raise _unfit(folder, record, error) from error
     ensemble = _ensemble(folder, record, tensors, backbone)
-    method.make_room(tensors)
+    method = _built(folder, record, config, tensors, backbone)
     expected, found = _shapes(method.state_dict()), _shapes(tensors)
     if expected != found:
         name = next(key for key in {**expected, **found} if expected.get(key) != found.get(key))
@@ -147,6 +151,40 @@ def load_adapter(
     method.ensemble = ensemble
     method.requires_grad_(False).eval()
     return Adapter(method, record, backbone)
+
+
+def own_backbone(
+    record: AdapterRecord, *, precision: str | None = None, device: str = "cpu", allow_download: bool = False
+) -> Backbone:
+    """The backbone that an adapter names; whoever made the adapter chose this name.
+
+    So it is fetched only with `allow_download`, and a file only opened if it is called like a checkpoint. Raises
+    BackboneError.
+    """
+    name = record.backbone["name"]
+    path = resolve(name).path
+    if path is not None and path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise BackboneError(
+            f"a file that an adapter names must be a checkpoint ({', '.join(SUFFIXES)}); if you trust it, type "
+            "--backbone with its path."
+        )
+    own = precision or record.backbone.get("precision", "auto")
+    return load_backbone(name, precision=own, device=device, download=allow_download)
+
+
+def _built(
+    folder: Path, record: AdapterRecord, config: MethodConfig, tensors: dict[str, torch.Tensor], backbone: Backbone
+) -> Method:
+    """The method with room for the tensors, and no more. AdapterError if its options do not fit them."""
+    names = len(record.class_names) if record.names is None else sum(map(len, record.names.values()))
+    with foreign(lambda why: _unfit(folder, record, why)):
+        try:
+            with Room(_shapes(tensors).values(), names):
+                method = METHODS[record.method](backbone, record.prompt_names, config)
+                method.make_room(tensors)
+        except MethodError as error:
+            raise _unfit(folder, record, str(error)) from error
+        return method
 
 
 def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodConfig]:
@@ -203,14 +241,15 @@ def _check_backbone(folder: Path, record: AdapterRecord, backbone: Backbone) -> 
 
 
 def _config(folder: Path, record: AdapterRecord) -> MethodConfig:
-    try:
-        return METHODS[record.method].config_class(**record.method_config)
-    except (TypeError, MethodError) as error:
-        raise _unfit(folder, record, error) from error
+    with foreign(lambda why: _unfit(folder, record, why)):
+        try:
+            return METHODS[record.method].config_class(**record.method_config)
+        except MethodError as error:
+            raise _unfit(folder, record, str(error)) from error
 
 
-def _unfit(folder: Path, record: AdapterRecord, error: Exception) -> AdapterError:
-    reason = " ".join(str(error).split())
+def _unfit(folder: Path, record: AdapterRecord, why: str) -> AdapterError:
+    reason = one_line(why)
     return AdapterError(
         f"{folder} does not fit this daptune's method {record.method!r} ({reason}); it was made with daptune "
         f"{record.versions.get('daptune', 'of an unknown version')}"
@@ -219,10 +258,8 @@ def _unfit(folder: Path, record: AdapterRecord, error: Exception) -> AdapterErro
 
 def _read_tensors(folder: Path, record: AdapterRecord) -> dict[str, torch.Tensor]:
     blob = read_tensor_file(folder, record)
-    try:
+    with foreign(lambda why: damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({why})")):
         return safetensors.torch.load(blob)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise damaged(folder / TENSOR_FILE, f"it is not a safetensors file ({error})") from error
 
 
 def _ensemble(
@@ -239,10 +276,11 @@ def _ensemble(
         raise damaged(folder / TENSOR_FILE, reason)
     if not expected:
         return None
-    try:
-        mix = Mix(**record.ensemble)
-    except (TypeError, MethodError) as error:
-        raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
+    with foreign(lambda why: damaged(folder / JSON_FILE, f"'ensemble' is not one ({why})")):
+        try:
+            mix = Mix(**record.ensemble)
+        except MethodError as error:
+            raise damaged(folder / JSON_FILE, f"'ensemble' is not one ({error})") from error
     if mix.similarity and _ENSEMBLE[2] not in parts:
         raise damaged(
             folder / TENSOR_FILE, f"expected {_ENSEMBLE[2]!r} with the similarity of known images, found none"

@@ -18,7 +18,8 @@ from daptune.bench.memory import available_bytes
 from daptune.bench.plan import Job
 from daptune.cluster import RETRIES, connected
 from daptune.data.parallel import default_workers
-from daptune.errors import Interrupted, PlanError
+from daptune.errors import PlanError
+from daptune.processes import end_with_parent, in_main_thread
 
 Group = Sequence[Job]  # jobs that share a training
 FIRST_GUESS = 2 * 10**9  # assumed memory of a job in bytes, until one has been measured
@@ -102,7 +103,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.number = number
-        self.process = context.Process(target=_serve, args=(theirs, number, setting, threads, os.getpid()), daemon=True)
+        given = theirs, number, setting, threads, os.getpid(), in_main_thread()
+        self.process = context.Process(target=_serve, args=given, daemon=True)
         self.process.start()
         theirs.close()  # so that the pipe closes when the process ends
 
@@ -122,8 +124,9 @@ class _Worker:
             return failed(self.group, f"its process ended {ended}{hint}")
 
 
-def _serve(connection: Connection, number: int, setting: Setting, threads: int, parent: int) -> None:
+def _serve(connection: Connection, number: int, setting: Setting, threads: int, parent: int, by_kernel: bool) -> None:
     """Main loop of a process; it ends with its parent, even during a training."""
+    end_with_parent(parent, by_kernel=by_kernel)
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -137,8 +140,8 @@ def _serve(connection: Connection, number: int, setting: Setting, threads: int, 
         while True:
             try:
                 group = connection.recv()
-                connection.send(setting.work(group, setting.root, device, stop=lambda: os.getppid() != parent))
-            except (EOFError, OSError, Interrupted):
+                connection.send(setting.work(group, setting.root, device))
+            except (EOFError, OSError):
                 return
 
 

@@ -1,6 +1,5 @@
 """Jobs of one training -> results and adapters, returned as values so that a killed process leaves no partial files."""
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.adapter.store import adapter_files
 from daptune.bench.datasets import read_dataset
 from daptune.bench.measure import dispersion, right_on_target
 from daptune.bench.memory import forget_peak, peak_bytes
@@ -38,15 +38,13 @@ class Outcome:
     adapter: dict[str, bytes] = field(default_factory=dict)
 
 
-def run_jobs(
-    jobs: Sequence[Job], root: Path, device: str = "cpu", stop: Callable[[], bool] | None = None
-) -> list[Outcome]:
+def run_jobs(jobs: Sequence[Job], root: Path, device: str = "cpu") -> list[Outcome]:
     """Train once and measure what each of `jobs` needs; they share `Job.training`.
 
-    A failure gives each job a result with the status "failed". Raises only `Interrupted`, on request by `stop`.
+    A failure gives each job a result with the status "failed". Raises only `Interrupted`.
     """
     try:
-        return _run(jobs, root, device, stop)
+        return _run(jobs, root, device)
     except Interrupted:
         raise
     except DaptuneError as error:
@@ -59,17 +57,13 @@ def failed(jobs: Sequence[Job], reason: str) -> list[Outcome]:
     return [Outcome(Result(**head(job), status="failed", error=" ".join(reason.split()))) for job in jobs]
 
 
-def _run(jobs: Sequence[Job], root: Path, device: str, stop: Callable[[], bool] | None) -> list[Outcome]:
-    def ask(_: object) -> None:
-        if stop is not None and stop():
-            raise Interrupted("the command that started this job has ended")
-
+def _run(jobs: Sequence[Job], root: Path, device: str) -> list[Outcome]:
     job = jobs[0]
     forget_peak(device)
     ensemble = "auto" if any(own.ensemble == "auto" for own in jobs) else "none"
     classifier, splits, tests = prepare(job, root, device, ensemble)
     began = time.perf_counter()
-    classifier.fit(splits, progress=ask)
+    classifier.fit(splits)
     seconds = time.perf_counter() - began
     method, train, record = classifier.method_, classifier.train_table_, classifier.record_
     joined, answers = method.ensemble, {}
@@ -215,9 +209,7 @@ def _selected(classifier: FewShotClassifier, tests: Splits) -> dict[str, Any] | 
 
 
 def _adapter(classifier: FewShotClassifier) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as place:
-        folder = classifier.save(Path(place) / "adapter")
-        return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    return adapter_files(classifier.method_, classifier.record_)
 
 
 @lru_cache(maxsize=1)

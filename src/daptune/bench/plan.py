@@ -11,7 +11,6 @@ A plan may have several `[[experiments]]`; keys above them are defaults for each
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
@@ -21,7 +20,8 @@ from typing import Any, TypeVar
 
 from daptune.bench.datasets import check_name
 from daptune.clip.precision import PRECISIONS
-from daptune.errors import DaptuneError, PlanError, suggest
+from daptune.errors import DaptuneError, PlanError, foreign, suggest
+from daptune.foreign import TOML_BYTES, parse_toml, read_bytes
 from daptune.methods import get_method, make_config
 from daptune.presets import PRESETS
 from daptune.train import TrainConfig
@@ -29,6 +29,7 @@ from daptune.train import TrainConfig
 KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
 SCORES = ("test", "val")
 AMONG = ("target", "all")
+MOST_JOBS = 100_000
 T = TypeVar("T")
 
 
@@ -119,6 +120,11 @@ class Plan:
 
     def jobs(self) -> list[Job]:
         """All jobs without duplicates, the fewest shots of an experiment first."""
+        size = sum(
+            len(part.shots) * len(part.datasets) * len(part.methods) * len(part.seeds) for part in self.experiments
+        )
+        if size > MOST_JOBS:
+            raise PlanError(f"plan {self.name} has {size:,} jobs, the limit is {MOST_JOBS:,}; divide it")
         jobs = [
             Job(
                 self.name, part.kind, row.method, row.label, dataset, shots, seed, self.backbone, self.precision,
@@ -150,22 +156,22 @@ def find_plan(name: str) -> Plan:
     path = Path(name).expanduser()
     if path.suffix != ".toml" and not path.is_file():
         raise PlanError(f"there is no plan {name!r}.{suggest(name, ready)} For a plan of your own, give a .toml file.")
-    try:
-        return parse_plan(path.read_text("utf-8"), path.stem)
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    with foreign(lambda why: PlanError(f"{name} cannot be read ({why}).")):
+        text = read_bytes(path, TOML_BYTES).decode("utf-8")
+    return parse_plan(text, path.stem)
 
 
 def parse_plan(text: str, name: str) -> Plan:
     """The plan in a TOML text; `name` is its default name. Raises PlanError."""
-    try:
-        return _plan(tomllib.loads(text), text, name)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"plan {name} is not TOML: {error}") from error
-    except PlanError:
-        raise
-    except DaptuneError as error:
-        raise PlanError(f"plan {name}: {error}") from error
+    with foreign(lambda why: PlanError(f"plan {name} is not TOML: {why}")):
+        content = parse_toml(text.encode())
+    with foreign(lambda why: PlanError(f"plan {name} cannot be understood ({why})")):
+        try:
+            return _plan(content, text, name)
+        except PlanError:
+            raise
+        except DaptuneError as error:
+            raise PlanError(f"plan {name}: {error}") from error
 
 
 def _plan(content: dict[str, Any], text: str, name: str) -> Plan:

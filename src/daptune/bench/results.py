@@ -6,21 +6,24 @@ RUN/results.jsonl    one result per line; of several with the same key the last 
 `Result` is a line; `daptune bench` writes it, `daptune report` and the studies read it.
 """
 
+import contextlib
+import io
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from daptune.adapter.record import json_types, write_folder
+from daptune import files, locks
+from daptune.adapter.fields import json_types
+from daptune.adapter.record import write_folder
 from daptune.bench.plan import Job, Plan
-from daptune.errors import DataError, PlanError
-from daptune.files import json_line, json_lines, told, try_lock
+from daptune.errors import DataError, PlanError, foreign
+from daptune.files import json_line, json_lines, told
 
 FORMAT = 1
-RESULTS, PLAN, ADAPTERS = "results.jsonl", "plan.toml", "adapters"
+RESULTS, PLAN, ADAPTERS, LOCK = "results.jsonl", "plan.toml", "adapters", ".lock"
 NOT_TARGETS = ("test", "val")
 _log = logging.getLogger("daptune")
 
@@ -152,6 +155,11 @@ class ResultLines:
     cut_off: bool = False  # the last line is incomplete, as after a kill
 
 
+def _result(row: object, where: str, run: Path) -> Result:
+    with foreign(lambda why: DataError(f"{where}: not a result of `daptune bench` ({why})")):
+        return Result.from_json(row, where, run)
+
+
 def parse_results(content: bytes, path: Path) -> ResultLines:
     results, damaged, cut_off = [], [], False
     ends = content.count(b"\n")
@@ -163,7 +171,7 @@ def parse_results(content: bytes, path: Path) -> ResultLines:
             damaged.append(DataError(f"{where}: not JSON ({row}); is it a result of `daptune bench`?"))
         else:
             try:
-                results.append(Result.from_json(row, where, path.parent))
+                results.append(_result(row, where, path.parent))
             except DataError as error:
                 damaged.append(error)
     return ResultLines(tuple(results), tuple(damaged), cut_off)
@@ -179,42 +187,44 @@ def read_results(run: Path) -> list[Result]:
 class Results:
     """The results of a plan in a folder, open for writing."""
 
-    def __init__(self, run: Path, file: IO[bytes], rows: dict[str, Result]) -> None:
+    def __init__(self, run: Path, file: io.FileIO, rows: dict[str, Result]) -> None:
         self.run, self.rows, self._file = run, rows, file
 
     def add(self, result: Result, adapter: Mapping[str, bytes]) -> None:
         """Append a result and write its adapter; both are on disk when this returns."""
         if adapter:
-            folder = self.run / ADAPTERS / result.key
-            folder.parent.mkdir(exist_ok=True)
-            write_folder(folder, adapter)
+            write_folder(self.run / ADAPTERS / result.key, adapter)
         line = json_line(result.to_json()).encode()
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.rows |= _by_key(parse_results(line, self.run / RESULTS))  # as a later run will read it
+        path = self.run / RESULTS
+        with told(lambda why: PlanError(f"{path} was not extended ({why}); run the same command to resume")):
+            files.append(self._file, line)
+        self.rows |= _by_key(parse_results(line, path))  # as a later run will read it
 
 
 @contextmanager
 def open_results(run: Path, plan: Plan, jobs: Sequence[Job]) -> Iterator[Results]:
-    """Open the folder, creating it if missing; an incomplete last line is removed.
+    """Open the folder, creating it if missing; an incomplete last line, and what a killed process left, is removed.
 
     Raises PlanError if it has results of another plan or another process is writing to it.
     """
     path = run / RESULTS
-    with told(lambda why: PlanError(f"{path} cannot be written ({why}); name another folder with --out")):
-        run.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
-    with file:
-        if not try_lock(file):
-            raise PlanError(f"another `daptune bench` is writing to {run}; wait for it, or name another --out")
-        file.seek(0)
-        content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        file.truncate(len(whole))
+    with contextlib.ExitStack() as held:
+        with told(lambda why: PlanError(f"{path} cannot be written ({why}); name another folder with --out")):
+            run.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(locks.lock(run / LOCK))
+            except locks.Busy as busy:
+                raise PlanError(f"{busy} is writing to {run}; wait for it, or name another folder with --out") from None
+            files.clear(run)
+            files.clear(run / ADAPTERS)
+            file = held.enter_context(path.open("a+b", buffering=0))
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            file.truncate(len(whole))
         rows = _by_key(parse_results(whole, path))
         _check(rows, plan, {job.key for job in jobs}, run)
-        (run / PLAN).write_text(plan.text, "utf-8")
+        with told(lambda why: PlanError(f"{run / PLAN} was not written ({why}); run the same command to resume")):
+            files.write(run / PLAN, plan.text.encode())
         yield Results(run, file, rows)
 
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from daptune.choose.trials import Trials, check_limits
-from daptune.errors import MethodError, TrainingError
-from daptune.files import read_json, write
+from daptune.errors import MethodError, TrainingError, foreign
+from daptune.files import write
+from daptune.foreign import read_json
 from daptune.train.checkpoint import saving
+from daptune.train.folder import CHOICE, check_unused, run_folder
 from daptune.train.parallel import Ranks
-from daptune.train.run import check_unused
 
-CHOICE = "choice.json"
-"""In the folder of a run."""
 AUTO = "auto"
 """The name that asks for a choice where a method is named."""
 CANDIDATES = (
@@ -48,22 +47,21 @@ def choose(trials: Callable[[], Trials], run_dir: Path | None = None, *, resume:
     if resume and run_dir is not None and (run_dir / CHOICE).is_file():
         return _read(run_dir / CHOICE)
     check_unused(run_dir, resume=resume)
-    choice = trials().run().choice()
-    if run_dir is not None:
-        with saving(run_dir):
-            run_dir.mkdir(parents=True, exist_ok=True)
-            write(run_dir / CHOICE, (json.dumps(choice, indent=2) + "\n").encode())
+    with run_folder(run_dir):
+        choice = trials().run().choice()
+        if run_dir is not None:
+            with saving(run_dir):
+                write(run_dir / CHOICE, (json.dumps(choice, indent=2) + "\n").encode())
     return choice
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
+    advice = "train again in another folder, without --resume"
+    with foreign(lambda why: TrainingError(f"{path} is damaged ({why}); {advice}")):
         choice: dict[str, Any] = read_json(path)
-        if choice["method"] in CANDIDATES and isinstance(choice["rows"], list):
-            return choice
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise TrainingError(f"{path} is damaged; train again in another folder, without --resume")
+        if choice["method"] not in CANDIDATES or not isinstance(choice["rows"], list):
+            raise ValueError("it holds no choice of a method")
+        return choice
 
 
 def check_auto(minutes: float, method_options: object, start_from: object, preset: object) -> None:

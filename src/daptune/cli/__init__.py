@@ -13,10 +13,16 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from daptune.errors import DaptuneError, Interrupted
+from daptune.interrupts import CODE as INTERRUPTED
+from daptune.interrupts import end_imports_at_once, end_silently
+from daptune.text import one_line
 
 __all__ = ["STDIN", "main", "run"]
+
+_LONGEST = 4_000  # characters of a message
 
 STDIN = "/dev/stdin"
 """Alternative to `-` for a list of files on standard input."""
@@ -24,7 +30,13 @@ STDIN = "/dev/stdin"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `daptune` command; ends the process with the exit code."""
-    sys.exit(run(argv))
+    end_imports_at_once()
+    try:
+        code = run(argv)
+    except KeyboardInterrupt:  # between two lines of ours
+        code = _say("interrupted", INTERRUPTED)
+    end_silently()
+    sys.exit(code)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -33,34 +45,35 @@ def run(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     # the parser would take a lone "-" for an unknown option
     words = [STDIN if word == "-" else word for word in words if word != "--debug"]
-
-    from cyclopts import CycloptsError
-
-    # they add their commands
-    from daptune.cli import data, eval_, export, import_, methods, serve, sharing, show  # noqa: F401
-    from daptune.cli.app import app
-
     try:
-        code = app(words)
+        # they add their commands
+        from daptune.cli import data, eval_, export, import_, methods, serve, sharing, show  # noqa: F401
+        from daptune.cli.app import app
+        from daptune.cli.console import alive
+
+        verb = words[0] if words else ""
+        with nullcontext() if verb == "serve" else alive(f"{verb} is starting"):
+            code = app(words)
         sys.stdout.flush()  # inside the try, to catch a closed pipe
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, Interrupted, BrokenPipeError, CycloptsError, DaptuneError, Exception) as error:
+    except (KeyboardInterrupt, Exception) as error:
         if debug:
             raise
         return _explain(error, words)
 
 
 def _explain(error: BaseException, words: Sequence[str]) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return _say("interrupted", INTERRUPTED)
+
     from cyclopts import CycloptsError
 
     if isinstance(error, BrokenPipeError):  # `daptune predict ... | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, KeyboardInterrupt):
-        return _say("interrupted", 130)
     if isinstance(error, Interrupted):
         again = shlex.join(["daptune", *(word for word in words if word != "--resume"), "--resume"])
-        return _say(f"{error} Type: {again}" if words[:1] == ["fit"] else str(error), 130)
+        return _say(f"{error} Type: {again}" if words[:1] == ["fit"] else str(error), INTERRUPTED)
     if isinstance(error, CycloptsError):
         verb = words[0] if words and not words[0].startswith("-") else ""
         known = verb and "nknown command" not in str(error)
@@ -70,8 +83,10 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("daptune"):
         return _say(_not_installed(str(error.name).partition(".")[0]), 2)
     if isinstance(error, OSError):
+        from daptune.files import reason
+
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"{where}{error.strerror or error}", 2)
+        return _say(f"{where}{reason(error)}", 2)
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
         return _say("out of memory; try a smaller --batch-size, or --precision bf16", 2)
     return _say(
@@ -99,6 +114,6 @@ def _not_installed(module: str) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    word = "" if code == 130 else "error: "
-    print(f"daptune: {word}{' '.join(message.split())}", file=sys.stderr)  # one line, whatever the message holds
+    word = "" if code == INTERRUPTED else "error: "
+    print(f"daptune: {word}{one_line(message, _LONGEST)}", file=sys.stderr)  # one line, whatever the message holds
     return code

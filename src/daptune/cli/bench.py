@@ -30,12 +30,12 @@ def run(name: str | None, options: BenchOptions) -> int:
     ray = options.executor == "ray"
     workers: Executor = RayCluster(options.ray_address) if ray else LocalProcesses(options.processes)
     with progress(steps=False) as bar:
-        task = bar.add_task(f"bench {plan.name}: starting", total=None, note="")
+        task = bar.add_task(f"bench {plan.name}", total=None, note="starting")
 
         def tell(step: Step) -> None:
             bar.update(
-                task, description=f"bench {plan.name} {step.done}/{step.total}", total=step.total, completed=step.done,
-                note=f"{_time(step.seconds_left)} left",
+                task, description=f"bench {plan.name}", total=step.total, completed=step.done,
+                note=f"{step.done}/{step.total}, {_time(step.seconds_left)} left",
             )  # fmt: skip
             bar.console.print(_line(step), markup=False, soft_wrap=True)
 

@@ -17,7 +17,7 @@ def run(folder: Path, options: CompareOptions) -> int:
     named = options.methods
     methods = CANDIDATES if named is None else [word.strip() for word in named.split(",") if word.strip()]
     with warnings_shown(), progress(steps=False) as bar:
-        task = bar.add_task("compare", total=None, note="reading images")
+        task = bar.add_task("compare: reading images", total=None, note="")
         found = compare_methods(
             classifier,
             folder,
@@ -25,7 +25,7 @@ def run(folder: Path, options: CompareOptions) -> int:
             folds=options.folds,
             minutes=options.minutes,
             holdout=options.holdout,
-            tell=lambda text: bar.update(task, note=text),
+            tell=lambda text: bar.update(task, description=f"compare: {text}"),
         ).to_json()
     if options.json:
         emit_json(found)

@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ def run(out: Path, *, pictures: str, epochs: int | None, seed: int, as_json: boo
         _add(rows, measure_all(zero_shot(backbone, task.train.class_names), task.tests, decoder))
     for step, method in enumerate(COMPARED, start=2):
         tell(f"[bold]{step}  Learn by {COMPARED[method]}[/bold]")
-        started, learned = time.monotonic(), []
+        started, learned = time.monotonic(), list[FewShotClassifier]()
         for task in tasks:
+            explain = None if as_json or learned else partial(_explain, task=task)
             classifier = FewShotClassifier(
                 method,
                 backbone,
@@ -96,13 +98,11 @@ def run(out: Path, *, pictures: str, epochs: int | None, seed: int, as_json: boo
                 ensemble="auto" if method == "dapt" else "none",
             )
             with training_bar(classifier, warn=False) as bar:
-                learned.append(classifier.fit(task.train, progress=bar, decoder=decoder))
+                learned.append(classifier.fit(task.train, progress=bar, decoder=decoder, before=explain))
             found = measure_all(classifier.method_, task.tests, decoder)
             if classifier.method_.ensemble is not None:
                 found = {method: found[f"{method} alone"], ENSEMBLE: found[method]}
             _add(rows, found)
-        if not as_json:
-            _explain(learned[0], tasks[0])
         tell(f"   done in {time.monotonic() - started:.0f} s\n")
 
     best, tests = learned[0], tasks[0].tests
@@ -147,7 +147,7 @@ def _add(rows: dict[str, dict[str, Measured]], found: Mapping[str, Mapping[str, 
 
 
 def _explain(classifier: FewShotClassifier, task: Task) -> None:
-    """What the first method learns, and what the last one has over it."""
+    """What the first method is about to learn, and what the last one has over it."""
     if classifier.method != "dapt":
         held_out = sum(len(table) for table in task.tests.values())
         card = method_card(classifier, f"{held_out} images that it is not trained on")

@@ -1,16 +1,17 @@
 """`daptune export`: an adapter as an ONNX file, or its class weights as a table."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
-from daptune.cli.console import emit_json, note, print_pairs, size_text, warnings_shown
-from daptune.cli.options import Adapter, Json, RunOptions, load_with
+from daptune.cli.console import emit_json, note, print_pairs, progress, size_text, warned, warnings_shown
+from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions, load_with
 from daptune.errors import DataError
 
 if TYPE_CHECKING:
     from daptune.classifier import FewShotClassifier
+    from daptune.export.agreement import Agreement
 
 
 @app.command
@@ -23,6 +24,7 @@ def export(
     dtype: Literal["fp32", "fp16", "int8"] = "fp32",
     images: Path | None = None,
     backbone: str | None = None,
+    allow_download: AllowDownload = False,
     json: Json = False,
 ) -> int:
     """Export an adapter as one ONNX file, with measured agreement with torch, or as class weights.
@@ -45,15 +47,19 @@ def export(
     """
     if to == "text-weights" and (dtype != "fp32" or images is not None):
         raise DataError("--dtype and --images belong to --to onnx; leave them out")
-    with warnings_shown():
+    with warnings_shown() as told, progress(steps=False) as bar:
+        bar.add_task("exporting the model, and comparing it with torch", total=None, note="")
         # always export from fp32, whatever the training precision
-        classifier = load_with(adapter, RunOptions(precision="fp32", backbone=backbone))
+        where = RunOptions(precision="fp32", backbone=backbone, allow_download=allow_download)
+        classifier = load_with(adapter, where)
         if to == "onnx":
-            done, shown = _onnx(classifier, out or Path("model.onnx"), dtype, images)
+            own = classifier.record_.backbone.get("precision", "fp32")
+            beside = None if own == "fp32" else load_with(adapter, replace(where, precision=None))
+            done, shown = _onnx(classifier, beside, out or Path("model.onnx"), dtype, images)
         else:
             done, shown = _weights(classifier, out or Path("text-weights.npy"))
     if json:
-        emit_json(done)
+        emit_json(done | warned(told, done["warning"]))
         return 0
     print_pairs(shown)
     if done["warning"] is not None:
@@ -62,11 +68,11 @@ def export(
 
 
 def _onnx(
-    classifier: "FewShotClassifier", out: Path, dtype: str, images: Path | None
+    classifier: "FewShotClassifier", beside: "FewShotClassifier | None", out: Path, dtype: str, images: Path | None
 ) -> tuple[dict[str, Any], dict[str, object]]:
     from daptune.export.onnx_file import export_onnx
 
-    done = export_onnx(classifier, out, dtype=dtype, images=images)
+    done = export_onnx(classifier, out, dtype=dtype, images=images, beside=beside)
     found = done.agreement
     *sizes, last = found.batches
     return {
@@ -80,9 +86,15 @@ def _onnx(
         "classes": len(classifier.classes_),
         "measured on": f"{found.images} {found.source}",
         "batches": f"of {', '.join(map(str, sizes))} and {last}",
-        "same class as torch": f"{100 * found.top1:.2f} %",
+        "same class as torch": f"{100 * found.top1:.2f} % in fp32{_beside_text(found)}",
         "largest difference": f"{found.max_logit_difference:.2g} in a logit",
     }
+
+
+def _beside_text(found: "Agreement") -> str:
+    if found.predict_top1 is None:
+        return ""
+    return f", {100 * found.predict_top1:.2f} % in {found.predict_precision}, which `daptune predict ADAPTER` runs in"
 
 
 def _weights(classifier: "FewShotClassifier", out: Path) -> tuple[dict[str, Any], dict[str, object]]:

@@ -13,9 +13,22 @@ from rich.markup import escape
 from daptune.adapter.record import check_target
 from daptune.choose.choice import AUTO as CHOOSE
 from daptune.classifier import FewShotClassifier
-from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, say, size_text, warnings_shown
+from daptune.cli.console import (
+    alive,
+    emit_json,
+    note,
+    percent,
+    print_pairs,
+    print_table,
+    say,
+    silent,
+    size_text,
+    warned,
+    warnings_shown,
+)
 from daptune.cli.fitting import measuring, method_card, print_trials, training_bar
 from daptune.cli.options import FitOptions, key_values
+from daptune.cli.runs import end_run, is_over, note_start, run_dir_of, saved_before
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.name_lists import read_names
@@ -28,7 +41,7 @@ from daptune.methods.options import parse_options
 from daptune.presets import EXPERIMENTS, method_names
 from daptune.suitability import unsuited, unsuited_for
 from daptune.train import TrainConfig
-from daptune.train.checkpoint import FILE_NAME
+from daptune.train.folder import run_folder
 from daptune.train.parallel import Ranks, joined, launch
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
@@ -41,15 +54,17 @@ def run(folder: Path, options: FitOptions) -> int:
     """Run the command. Raises DaptuneError for bad input, Interrupted when stopped."""
     if options.devices < 1:
         raise DataError(f"--devices must be at least 1; found {options.devices}")
+    if is_over(folder, options):
+        return 0
     if options.devices > 1:
-        return launch(options.devices, partial(run, folder, replace(options, devices=1)))
-    with joined(options.device) as device:
+        with silent():  # the first of the new processes says what is being done
+            return launch(options.devices, partial(run, folder, replace(options, devices=1)))
+    with joined(options.device) as device, alive("fit"):
         return _run(folder, replace(options, device=device))
 
 
 def _run(folder: Path, options: FitOptions) -> int:
-    out = check_target(options.out)
-    run_dir = (options.run_dir or out.with_name(out.name + ".run")).expanduser()
+    run_dir = run_dir_of(options, out := check_target(options.out))
     check_share(options.holdout)
     classifier, decoder = make_classifier(options), Decoder(cache_dir=options.cache_dir)
     fit = partial(
@@ -58,8 +73,7 @@ def _run(folder: Path, options: FitOptions) -> int:
     if not Ranks().first:  # other ranks only train
         fit()
         return 0
-    card: dict[str, str] = {}
-    began = 0.0
+    card, began = dict[str, str](), 0.0
 
     def before(ready: FewShotClassifier) -> None:
         nonlocal began
@@ -72,19 +86,22 @@ def _run(folder: Path, options: FitOptions) -> int:
             print_pairs(card)
         began = time.monotonic()
 
-    with warnings_shown():
+    with run_folder(run_dir), warnings_shown() as told:
+        note_start(run_dir, options)
         with training_bar(classifier) as show:
             fit(progress=show, tell=show, before=before)
         seconds = time.monotonic() - began
-        rows = _measure(classifier, options, decoder)
-    _note_measured(classifier, rows, seconds, options)
-    folder_out = classifier.save(out)
-    (run_dir / FILE_NAME).unlink(missing_ok=True)  # the next fit starts from the beginning
-    size = sum(path.stat().st_size for path in folder_out.iterdir() if path.is_file())
-    warning, advice = below_zero_shot(classifier, rows), _other_backbone(classifier, rows, folder, options, decoder)
+        classifier.save(out)
+        with saved_before(out):
+            rows, advice = _measure(classifier, folder, options, decoder)
+            _note_measured(classifier, rows, seconds, options)
+            classifier.save(out)
+        end_run(run_dir, out, folder, options)
+    size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
+    warning = below_zero_shot(classifier, rows)
     if options.json:
-        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "warning": warning}
-        more = {"advice": advice} | ({} if classifier.choice_ is None else {"chosen": classifier.choice_})
+        written: dict[str, Any] = {"adapter": str(options.out), "bytes": size, "card": card, "advice": advice}
+        more = warned(told, warning, advice) | ({} if classifier.choice_ is None else {"chosen": classifier.choice_})
         emit_json(written | more | {"ensemble": classifier.record_.ensemble} | classifier.record_.metrics)
         return 0
     if (table := classifier.test_table_) is None:
@@ -229,15 +246,22 @@ def _print_extremes(table: ImageTable, rows: Mapping[str, Measured]) -> None:
     print_table("by class", ("class", "", "images", *rows), cells, left=2)
 
 
-def _measure(classifier: FewShotClassifier, options: FitOptions, decoder: Decoder) -> dict[str, Measured]:
-    """Figures by method, zero-shot first; none without held-out images."""
-    method, table = classifier.method_, classifier.test_table_
-    if table is None:
-        return {}
+def _measure(
+    classifier: FewShotClassifier, folder: Path, options: FitOptions, decoder: Decoder
+) -> tuple[dict[str, Measured], str | None]:
+    """Figures by method, zero-shot first, none without held-out images; and the line on a backbone that does badly."""
+    method, table, rows = classifier.method_, classifier.test_table_, dict[str, Measured]()
     baseline = zero_shot(classifier.backbone_, method.names, options.template, options.dataset)
-    with measuring(method.name, len(table)) as tick:
-        temperature = classifier.record_.temperature
-        return measure_beside(baseline, method, table, temperature=temperature, decoder=decoder, after_batch=tick)
+    try:
+        baseline.text_features()
+    except MethodError as error:  # the method itself says less, or nothing, to the text tower
+        note(f"daptune: zero-shot CLIP is left out of the comparison: {error}")
+        baseline = method
+    if table is not None:
+        with measuring(method.name, len(table)) as tick:
+            measured = partial(measure_beside, temperature=classifier.record_.temperature, decoder=decoder)
+            rows = measured(baseline, method, table, after_batch=tick)
+    return rows, None if baseline is method else _other_backbone(classifier, rows, folder, options, decoder)
 
 
 def _note_measured(

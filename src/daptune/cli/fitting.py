@@ -29,12 +29,13 @@ def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterato
                 bar.update(task, description=f"{classifier.method}: {state}")
                 return
             name = classifier.method_.name
+            room = max(bar.console.width - len(name) - 28, 12) if bar.console.is_terminal else None
             bar.update(
                 task,
                 description=f"{name} {state.epoch}/{state.epochs}",
                 total=state.steps,
                 completed=state.step,
-                note=_terms(state)[: max(bar.console.width - len(name) - 28, 12)],
+                note=_terms(state)[:room],
             )
 
         yield show

@@ -7,6 +7,7 @@ from daptune.cli.app import app
 from daptune.cli.console import emit_json, print_pairs, say, shapes_text
 from daptune.cli.options import ImportOptions, key_values
 from daptune.errors import DataError
+from daptune.regular import read_regular
 
 _IMPORT = ImportOptions()
 
@@ -51,7 +52,7 @@ def _class_names(options: ImportOptions) -> tuple[str, ...]:
         return read_benchmark(options.dataset, options.root).whole().class_names
     if options.classes is None or options.dataset is not None:
         raise DataError("give --classes FILE, one class name per line in the order of the labels, or --dataset NAME.")
-    text = options.classes.expanduser().read_text(encoding="utf-8")
+    text = read_regular(options.classes.expanduser()).decode("utf-8")
     names = tuple(line for line in map(str.strip, text.splitlines()) if line)
     if not names:
         raise DataError(f"{options.classes}: expected one class name per line, found none.")

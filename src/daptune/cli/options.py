@@ -27,6 +27,10 @@ def _shots(kind: Any, tokens: Sequence[Any]) -> int | str:
 
 Adapter = Annotated[Path, Parameter(help="Folder written by `daptune fit`, or `hf:user/name`.")]
 Device = Annotated[str, Parameter(help="PyTorch device: `cpu`, `cuda`, `mps`.")]
+AllowDownload = Annotated[
+    bool,
+    Parameter(help="Fetch the backbone that the adapter names if it is not on this machine; its maker chose the name."),
+]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 NamesFile = Annotated[
     Path | None,
@@ -74,6 +78,7 @@ class RunOptions:
     """Images per batch."""
     backbone: str | None = None
     """Current location of the adapter's backbone, if it differs from the recorded name."""
+    allow_download: AllowDownload = False
 
 
 @dataclass(frozen=True)
@@ -307,7 +312,7 @@ class PredictOptions:
     sets: float | None = None
     """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
-    """JSON lines, CSV or Parquet; default: the suffix of --out, else JSON lines."""
+    """JSON lines, CSV or Parquet; default: the suffix of --out (.jsonl, .csv, .parquet), else JSON lines."""
     out: Path | None = None
     """Output file, written only when complete; repeat the same command to resume. Default: standard output."""
     shard: Annotated[str | None, Parameter(metavar="K/N")] = None
@@ -353,6 +358,12 @@ def load_with(adapter: Path, options: RunOptions) -> "FewShotClassifier":
 
     if options.batch_size is not None and options.batch_size < 1:
         raise DataError(f"--batch-size must be at least 1; found {options.batch_size}")
-    classifier = load(adapter, options.backbone, precision=options.precision, device=options.device)
+    classifier = load(
+        adapter,
+        options.backbone,
+        precision=options.precision,
+        device=options.device,
+        allow_download=options.allow_download,
+    )
     classifier.batch_size = options.batch_size or classifier.batch_size
     return classifier

@@ -16,8 +16,9 @@ from daptune.data.stream import Item
 from daptune.errors import DataError, Interrupted
 from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
-from daptune.predict.row_log import RowLog
+from daptune.predict.row_log import RowLog, check_out
 from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, line_writer, predict_rows
+from daptune.regular import read_regular
 
 COUNTED = 10_000  # maximum number of images that are counted before the first is read, to estimate the remaining time
 
@@ -25,6 +26,8 @@ COUNTED = 10_000  # maximum number of images that are counted before the first i
 def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> int:
     """Run the command. Raises DaptuneError for bad input or if no image could be read."""
     form = _format(predict)
+    if predict.out is not None:
+        check_out(predict.out)
     paths = ["-" if path == STDIN else path for path in paths]
     images, total = image_stream(paths, predict.shard)
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
@@ -133,7 +136,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         files = sorted(find_adapter(adapter).glob("adapter.*"))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(read_regular(file))
     return {
         "adapter": digest.hexdigest(),
         "images": [path if path == "-" else os.path.abspath(os.path.expanduser(path)) for path in paths],

@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from daptune.cli.app import app
 from daptune.cli.console import note, warnings_shown
-from daptune.cli.options import Precision
+from daptune.cli.options import AllowDownload, Precision
 from daptune.errors import DataError, extra
 from daptune.serve.limits import Limits
 
@@ -25,6 +25,7 @@ def serve(
     precision: Precision | None = None,
     device: str = "cpu",
     reject: float | None = None,
+    allow_download: AllowDownload = False,
     limits: Annotated[Limits, Parameter(name="*")] = _LIMITS,
 ) -> int:
     """Serve any number of adapters of one backbone over HTTP, with a web page to test adapters and train new ones.
@@ -61,11 +62,11 @@ def serve(
     token = token or os.environ.get("DAPTUNE_TOKEN") or None
     server.check_exposure(host, token)  # quick checks before the backbone is loaded
     sources = server.read_sources(paths)
-    listening = server.open_socket(host, port)
-    with warnings_shown():
-        engine = server.make_engine(sources, limits, backbone=backbone, precision=precision, device=device)
+    with server.open_socket(host, port) as listening, warnings_shown():
+        options: dict[str, Any] = {"precision": precision, "device": device, "allow_download": allow_download}
+        engine = server.make_engine(sources, limits, backbone=backbone, **options)
         served = make_app(engine, limits, folder=sources.folder, reject=reject, token=token)
-        count = len(engine.adapters())
-        note(f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)")
-        server.run(served, listening, patience=limits.timeout)
+        count = sum(each.status == "ready" for each in engine.adapters())
+        line = f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)"
+        server.run(served, listening, ready=lambda: note(line), write=note)
     return 0

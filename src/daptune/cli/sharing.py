@@ -56,7 +56,7 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
     source = on_hub(backbone)
     if source is not None and holds_adapter(source := replace(source, revision=revision or source.revision)):
         path = fetch_adapter(source)
-        record = load_adapter(path).record
+        record = load_adapter(path, allow_download=True).record  # asked for: an adapter with its backbone
         named, size = record.backbone["name"], _size(path)
         done = {"adapter": source.name, "folder": str(path), "bytes": size, "method": record.method, "backbone": named}
         done["classes"] = len(record.class_names)

@@ -1,36 +1,43 @@
 """`daptune show`: what an adapter holds."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
-from daptune.cli.options import Adapter, Json
+from daptune.cli.options import Adapter, AllowDownload, Json
 from daptune.errors import BackboneError
+from daptune.text import printable
 
 if TYPE_CHECKING:
+    from daptune.adapter.folder import Listed
     from daptune.adapter.record import AdapterRecord
 
 
 @app.command
-def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
+def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload = False, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
+
+    Of a folder of adapters, list them; one that cannot be read is listed with the reason.
 
     Parameters
     ----------
     words
         Vocabulary words to name for each learned text token; 0 for none.
     """
-    from daptune.adapter.record import read_record
+    from daptune.adapter.folder import adapters_in
+    from daptune.adapter.record import JSON_FILE, read_record
     from daptune.adapter.sharing import find_adapter
-    from daptune.adapter.store import load_adapter
-    from daptune.clip.backbone import load_backbone
+    from daptune.adapter.store import load_adapter, own_backbone
     from daptune.evaluate import nearest_words
 
     folder = find_adapter(adapter)
+    if folder.is_dir() and not (folder / JSON_FILE).is_file() and (listed := adapters_in(folder)):
+        return _list(folder, listed, json)
     record = read_record(folder)
     nearest = []
     try:
-        backbone = load_backbone(record.backbone["name"], precision="fp32")
+        backbone = own_backbone(record, precision="fp32", allow_download=allow_download)
     except BackboneError as error:
         note(f"daptune: nearest words are left out: {error}")
     else:
@@ -61,16 +68,40 @@ def show(adapter: Adapter, /, *, words: int = 3, json: Json = False) -> int:
     return 0
 
 
+def _list(folder: Path, listed: "list[Listed]", json: bool) -> int:
+    if json:
+        rows = [
+            {
+                "name": each.name,
+                "method": each.record and each.record.method,
+                "classes": each.record and list(each.record.class_names),
+                "fault": each.fault or None,
+            }
+            for each in listed
+        ]
+        emit_json({"folder": str(folder), "adapters": rows})
+        return 0
+    cells = [
+        (each.name, each.record.method, f"{len(each.record.class_names)} classes on {each.record.backbone['name']}")
+        if each.record
+        else (each.name, "broken", each.fault)
+        for each in listed
+    ]
+    print_table(f"adapters in {folder}", ("name", "method", ""), cells, left=3)
+    return 0
+
+
 def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
-    options = ", ".join(f"{name}={value}" for name, value in record.method_config.items()) or "none"
-    names = ", ".join(record.class_names[:10]) + (", ..." if len(record.class_names) > 10 else "")
+    from daptune.adapter.card import shots_text
+
+    options = ", ".join(f"{name}={printable(value, 100)}" for name, value in record.method_config.items()) or "none"
+    names = ", ".join(printable(name, 60) for name in record.class_names[:10]) + (
+        ", ..." if len(record.class_names) > 10 else ""
+    )
     if imported := record.data.get("imported_from"):
         origin = {"imported": f"{imported}, epoch {record.data.get('epoch') or 'unknown'}"}
     else:
-        images = record.data.get("images")
-        origin = {"shots": f"all images{f', {images:,}' if isinstance(images, int) else ''}", "seed": str(record.seed)}
-        if record.shots is not None:
-            origin["shots"] = str(record.shots)
+        origin = {"shots": shots_text(record), "seed": str(record.seed)}
         if (weights := record.data.get("class_weight")) is not None:
             origin["class weights"] = weights if isinstance(weights, str) else str(weights)
     chosen = record.data.get("chosen")

@@ -15,7 +15,7 @@ from daptune.cli.console import emit_json, note, progress, warnings_shown
 from daptune.cli.options import RunOptions, SuggestOptions, load_with
 from daptune.cli.predict import image_stream
 from daptune.errors import DataError
-from daptune.files import told
+from daptune.files import recovered, scratch, told
 from daptune.labelling import Suggestion, Suggestions, suggest_of
 from daptune.predict.inputs import spelt
 from daptune.report.page import Page, Section, check_out, write_page
@@ -65,6 +65,7 @@ def check_target(out: Path) -> Path:
     if out.suffix.lower() in PAGES:
         return check_out(out)
     out = out.expanduser()
+    recovered(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise DataError(f"--out {out} exists already; name a new folder for links, or a page such as next.html")
     return out
@@ -77,19 +78,27 @@ def link(images: Sequence[Suggestion], folder: Path) -> None:
     """
     digits = len(str(len(images)))
     with told(lambda why: DataError(f"{folder} cannot be written: {why}; name another folder with --out")):
-        folder.mkdir(parents=True, exist_ok=True)
-        for rank, one in enumerate(images, start=1):
-            name = f"{one.label} {Path(one.name).stem}".replace("/", "-").replace("\\", "-")
-            name = name.encode("utf-8", "replace").decode()[:MOST_LETTERS]
-            if isinstance(one.source, Path):
-                place, source = folder / f"{rank:0{digits}d} {name}{one.source.suffix}", os.path.abspath(one.source)
-                try:
-                    place.symlink_to(source)
-                except OSError:  # a file system, or a user of Windows, without links
-                    shutil.copyfile(source, place)
-            elif isinstance(one.source, bytes):
-                kind = (Image.open(io.BytesIO(one.source)).format or "image").lower()
-                (folder / f"{rank:0{digits}d} {name}.{kind}").write_bytes(one.source)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with scratch(folder) as fresh:  # complete or not there
+            _link(images, fresh, digits)
+            if folder.is_dir():
+                folder.rmdir()
+            fresh.rename(folder)
+
+
+def _link(images: Sequence[Suggestion], folder: Path, digits: int) -> None:
+    for rank, one in enumerate(images, start=1):
+        name = f"{one.label} {Path(one.name).stem}".replace("/", "-").replace("\\", "-")
+        name = name.encode("utf-8", "replace").decode()[:MOST_LETTERS]
+        if isinstance(one.source, Path):
+            place, source = folder / f"{rank:0{digits}d} {name}{one.source.suffix}", os.path.abspath(one.source)
+            try:
+                place.symlink_to(source)
+            except OSError:  # a file system, or a user of Windows, without links
+                shutil.copyfile(source, place)
+        elif isinstance(one.source, bytes):
+            kind = (Image.open(io.BytesIO(one.source)).format or "image").lower()
+            (folder / f"{rank:0{digits}d} {name}.{kind}").write_bytes(one.source)
 
 
 def suggestions_page(found: Suggestions, adapter: Path) -> Page:

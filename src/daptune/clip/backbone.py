@@ -51,15 +51,17 @@ def load_backbone(
     device: str | torch.device = "cpu",
     revision: str | None = None,
     cache_dir: str | Path | None = None,
+    download: bool = True,
 ) -> Backbone:
     """Load a frozen CLIP by name: `photo`, `ViT-B-16/openai`, `hf:org/repo[@revision]`, a folder or a file (see `hub`).
 
     `revision` is a branch, tag or commit of the Hub's repository, `cache_dir` the Hub's cache (default: its own).
+    Without `download`, what is not in the cache is refused: for names that someone else chose.
     Raises BackboneError if it cannot be found, read or run with this precision and device.
     """
     where = _device(device)
     source = resolve(name, revision)
-    path = locate(name, revision=revision, cache_dir=Path(cache_dir) if cache_dir else None)
+    path = locate(name, revision=revision, cache_dir=Path(cache_dir) if cache_dir else None, download=download)
     config, tensors, preprocess, own_tokenizer, files = read_checkpoint(path)
     if source.activation:
         config = replace(config, activation=source.activation)

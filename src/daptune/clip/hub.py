@@ -28,8 +28,8 @@ EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 _UNREACHABLE = (
-    "{name} is not in the cache, and the Hub cannot be reached ({reason}): type `daptune pull {name}` on a machine "
-    "with network, or give a folder with its files."
+    "{name} is not in the cache, and the Hub cannot be reached ({reason}). On a machine with network, type "
+    "`daptune pull {name}`, and copy {folder} of its cache into {cache} here; or give a folder with its files."
 )
 _BESIDE = (huggingface.PREPROCESSOR, "tokenizer.json")
 
@@ -76,15 +76,24 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
 
 
-def locate(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
-    """The folder or file of a backbone, from the cache or the Hub.
+def locate(
+    name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None, download: bool = True
+) -> Path:
+    """The folder or file of a backbone, from the cache or, with `download`, from the Hub.
 
     Raises BackboneError for an unknown name, without network, or for a repository without a CLIP.
     """
     source = resolve(name, revision)
     if source.path is not None:
         return source.path
-    return _cached(source, cache_dir) or pull(name, revision=revision, cache_dir=cache_dir)
+    if (cached := _cached(source, cache_dir)) is not None:
+        return cached
+    if not download:
+        raise BackboneError(
+            f"{source.name} is not on this machine, and it is fetched only if you say so: add --allow-download "
+            f"(in Python allow_download=True), or type `daptune pull {source.name}`."
+        )
+    return pull(name, revision=revision, cache_dir=cache_dir)
 
 
 def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
@@ -173,12 +182,15 @@ def hub_fetch(source: Source, file: str, cache_dir: Path | None = None) -> Path:
 def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNREACHABLE) -> Iterator[None]:
     """Turn errors of requests to the Hub into one-line errors of `kind`; raise at once if offline.
 
-    `unreachable` is the message, with name, repo and reason, if the Hub does not answer.
+    `unreachable` is the message, with name, repo, reason, cache and its folder, if the Hub does not answer.
     """
     repo = source.repo
 
     def unanswered(reason: str) -> DaptuneError:
-        return kind(unreachable.format(name=source.name, repo=repo, reason=reason))
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        folder = f"models--{repo.replace('/', '--')}"
+        return kind(unreachable.format(name=source.name, repo=repo, reason=reason, cache=HF_HUB_CACHE, folder=folder))
 
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise unanswered("HF_HUB_OFFLINE is set")

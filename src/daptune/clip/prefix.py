@@ -97,19 +97,23 @@ class Suffixes:
         """Pack the ids of C suffixes, including the EOT."""
         lines = _pack([len(suffix) for suffix in ids])
         length = max(sum(len(ids[c]) for c in line) for line in lines)
-        tokens, owner, positions = (torch.zeros(len(lines), length, dtype=torch.int64) for _ in range(3))
-        ends = torch.zeros(len(ids), dtype=torch.int64)
+        table = torch.zeros(3, len(lines), length, dtype=torch.int64)
+        ends = [0] * len(ids)
         for k, line in enumerate(lines):
-            first = 0
-            for c in line:
-                place = slice(first, first + len(ids[c]))
-                tokens[k, place] = torch.tensor(ids[c])
-                owner[k, place] = c + 1  # 0: padding
-                positions[k, place] = torch.arange(len(ids[c]))
-                first = place.stop
-                ends[c] = k * length + first - 1
+            parts = [ids[c] for c in line]
+            row = torch.tensor(
+                [
+                    [token for part in parts for token in part],
+                    [c + 1 for c, part in zip(line, parts, strict=True) for _ in part],  # 0: padding
+                    [place for part in parts for place in range(len(part))],
+                ]
+            )
+            table[:, k, : row.shape[1]] = row
+            for c, end in zip(line, accumulate(map(len, parts)), strict=True):
+                ends[c] = k * length + end - 1
+        tokens, owner, positions = table
         visible = (owner.unsqueeze(2) == owner.unsqueeze(1)).tril()
-        ranked, classes = ends.sort()
+        ranked, classes = torch.tensor(ends, dtype=torch.int64).sort()
         before = tuple(accumulate(map(len, lines), initial=0))
         return cls(sot, tokens, positions, visible, ranked, classes.argsort(), before, pool)
 

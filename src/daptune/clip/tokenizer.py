@@ -17,10 +17,12 @@ from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 from torch import Tensor
 
-from ..errors import BackboneError
-from ..files import read_json
+from ..errors import BackboneError, foreign
+from ..foreign import read_json
 
 MERGES = Path(__file__).with_name("bpe_merges.txt.gz")
+LARGEST, MOST_VALUES = 32_000_000, 2_000_000
+"""Bytes and values of a tokenizer.json; CLIP's has 3.6 MB and 250,000."""
 _WORD_END = "</w>"
 # U+0345 is dropped: it folds to iota, so that open_clip's case-insensitive pattern matches it in no group
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
@@ -55,8 +57,8 @@ def _clip_model() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _read_model(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    try:
-        content = read_json(path)
+    with foreign(lambda why: BackboneError(f"{path} cannot be read as a tokenizer ({why}); fetch the backbone again.")):
+        content = read_json(path, most=LARGEST, values=MOST_VALUES)
         model = content["model"]
         if model["type"] != "BPE" or model.get("end_of_word_suffix") != _WORD_END:
             raise BackboneError(
@@ -65,13 +67,11 @@ def _read_model(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
             )
         vocabulary = {str(word): int(index) for word, index in model["vocab"].items()}
         vocabulary |= {str(token["content"]): int(token["id"]) for token in content.get("added_tokens", ())}
+        if not all(0 <= index < 2 * len(vocabulary) for index in vocabulary.values()):
+            raise ValueError("its numbers of tokens are not those of a list")
         pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
         merges = [(str(first), str(second)) for first, second in pairs]
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, BackboneError):
-            raise
-        raise BackboneError(f"{path} cannot be read as a tokenizer ({error}); fetch the backbone again.") from error
-    return vocabulary, merges
+        return vocabulary, merges
 
 
 class Tokenizer:
@@ -99,10 +99,8 @@ class Tokenizer:
             )
         self._words = {index: word for word, index in vocabulary.items()}
         self._bytes = {character: byte for byte, character in _alphabet().items()}
-        try:
+        with foreign(lambda why: BackboneError(f"{path}: the tokenizer is inconsistent ({why}); fetch it again.")):
             self._engine = Engine(models.BPE(vocabulary, merges, end_of_word_suffix=_WORD_END))
-        except Exception as error:  # tokenizers raises a bare Exception when a merge is not in the vocabulary
-            raise BackboneError(f"{path}: the tokenizer is inconsistent ({error}); fetch it again.") from error
         bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         split = pre_tokenizers.Split(Regex(_SPLIT), behavior="removed", invert=True)
         self._engine.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_of])

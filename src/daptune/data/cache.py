@@ -6,16 +6,17 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from daptune import files
 from daptune.data import images
 from daptune.data.identical import pixel_digest
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
-from daptune.files import told
 
 MEMORY_BYTES = 1 << 30
 DISK_BYTES = 20_000_000_000  # 20 GB: the training images of most data sets, decoded
@@ -111,8 +112,9 @@ class DiskCache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder.expanduser(), limit
-        with told(lambda why: DataError(f"the cache {folder} cannot be used ({why}); name another folder.")):
+        with files.told(lambda why: DataError(f"the cache {folder} cannot be used ({why}); name another folder.")):
             self.folder.mkdir(parents=True, exist_ok=True)
+            files.clear(self.folder)
             self.held = sum(entry.stat().st_size for entry in os.scandir(self.folder) if entry.is_file())
         self._lock = threading.Lock()
 
@@ -146,9 +148,6 @@ class DiskCache:
             if self.held + size > self.limit:
                 return
             self.held += size
-        fresh = place.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        try:
-            fresh.write_bytes(self._HEADER.pack(self._MARK, image.width, image.height) + image.tobytes())
-            os.replace(fresh, place)
-        except OSError:  # a full disk: continue without the cache
-            fresh.unlink(missing_ok=True)
+        content = self._HEADER.pack(self._MARK, image.width, image.height) + image.tobytes()
+        with suppress(OSError), files.replacing(place, durable=False) as fresh:  # a full disk: go on without the cache
+            fresh.write_bytes(content)

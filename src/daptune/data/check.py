@@ -10,6 +10,7 @@ import numpy as np
 
 from daptune.data.cache import Decoder
 from daptune.data.parallel import ordered_map
+from daptune.data.quiet import telling
 from daptune.data.table import ImageSource, ImageTable, Splits, describe
 from daptune.errors import DataError
 
@@ -70,9 +71,10 @@ def check_readable(
         return None
 
     bad = []
-    for found in ordered_map(attempt, range(len(table)), workers=workers):
-        after_image()
-        bad += [] if found is None else [found]
+    with telling():
+        for found in ordered_map(attempt, range(len(table)), workers=workers):
+            after_image()
+            bad += [] if found is None else [found]
     return DecodeReport(tuple(bad), len(table))
 
 

@@ -9,12 +9,14 @@ from daptune.data.benchmarks.archives import find_archive
 from daptune.data.check import first_few
 from daptune.data.formats import FORMAT_WORDS, is_image_file, is_picture_file, left_out
 from daptune.data.ids import readable_names
-from daptune.data.labels import index_labels, leading
+from daptune.data.labels import index_labels, leading, refuse_untrained
 from daptune.data.levels import check_levels
+from daptune.data.name_lists import LARGEST
 from daptune.data.table import SPLITS, ImageTable, Splits, split_kind
 from daptune.data.zhou import find_split_file
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
 from daptune.files import told
+from daptune.foreign import read_bytes
 from daptune.names import check_class_names, name_key, sort_key
 
 LAYOUT = "one sub-folder of images a class (cats/1.jpg, dogs/2.jpg), alone or below train/, val/ and test/"
@@ -40,13 +42,17 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None, own_ids:
         return Splits(_read_classes(folder, label_names, ignored, naming), ignored=tuple(ignored))
     _say_unlabelled(folder, splits)
     tables: dict[str, ImageTable] = {}
-    naming = _naming(splits[leading(splits)], label_names, own_ids)
+    naming, given = _naming(splits[leading(splits)], label_names, own_ids), label_names is not None
     for kind in (kind for kind in SPLITS if kind in splits):
         if tables and (annotated := _read_annotations(splits[kind], naming, label_names or ())):
             tables[kind] = annotated
         elif tables and _is_unlabelled(splits[kind], naming):
             _log.warning("%s: its images have no labels and are left out", splits[kind])
         else:
+            if tables and not given:
+                own = [naming.get(path.name, path.name) for path in _entries(splits[kind])[0]]
+                lead = leading(splits)
+                refuse_untrained(own, tables[lead].class_names, str(splits[kind]), lead)
             tables[kind] = _read_classes(splits[kind], label_names, ignored, naming)
             label_names = tables[kind].class_names
     return Splits.of(tables, ignored)
@@ -125,7 +131,9 @@ def _read_annotations(folder: Path, naming: dict[str, str], class_names: Sequenc
     lists = sorted(folder.glob("*_annotations.txt"))
     if len(lists) != 1:
         return None
-    rows = [line.split("\t") for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+    with foreign(lambda why: DataError(f"{lists[0]} cannot be read ({why}); fetch it again, or move it away.")):
+        lines = read_bytes(lists[0], LARGEST).decode("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line.strip()]
     if any(len(row) < 2 for row in rows):
         raise DataError(f"{lists[0]}: expected a file and its class in each line, with a tab between.")
     place = folder / "images" if (folder / "images").is_dir() else folder
@@ -204,7 +212,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
                 continue
             if _leads_to_folder(entry):
                 folders.append(folder / entry.name)
-            elif entry.is_symlink() or entry.is_file():
+            else:  # also what is no regular file: it is told when it is read
                 files.append(folder / entry.name)
     folders.sort(key=lambda path: sort_key(path.name))
     files.sort(key=lambda path: sort_key(path.name))

@@ -12,6 +12,9 @@ from typing import IO
 
 from PIL import Image, ImageFile, features
 
+from daptune.errors import DataError
+from daptune.regular import open_regular
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 FORMAT_WORDS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
@@ -23,6 +26,11 @@ OTHER_SUFFIXES = frozenset(
 """Pictures that are never read: what cameras and editors write."""
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+MOST_SCANS = 100
+"""Scans of a JPEG; encoders write 1 to 10."""
+MOST_CANVAS = 100_000_000
+_SCAN = b"\xff\xda"
+_BLOCK = 1 << 20
 _PREFIX_BYTES = 16  # what Pillow hands to each format's test
 
 
@@ -78,7 +86,7 @@ def is_image_file(path: Path) -> bool:
     if suffix and not suffix[1:].isdigit():
         return False
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return image_format(stream.read(_PREFIX_BYTES)) is not None
     except OSError:
         return False
@@ -131,5 +139,35 @@ def open_header(stream: IO[bytes]) -> ImageFile.ImageFile | None:
         return None
     if name not in Image.OPEN:
         Image.init()
+    if name == "JPEG":
+        _check_scans(stream)
+    if name == "WEBP":
+        _check_canvas(stream)
     factory, _ = Image.OPEN[name]
     return factory(stream, "")
+
+
+def _check_scans(stream: IO[bytes]) -> None:
+    """DataError for a JPEG of more than `MOST_SCANS`: each is a pass over all pixels (ITU T.81, B.2.3).
+
+    In its compressed data a byte FF is followed by 00 or a restart marker, so that a marker can be counted as it is.
+    """
+    scans, last = 0, b""
+    while block := stream.read(_BLOCK):
+        scans += (last + block).count(_SCAN)
+        last = block[-1:]
+    stream.seek(0)
+    if scans > MOST_SCANS:
+        raise DataError(f"it is a JPEG of {scans} scans, the limit is {MOST_SCANS}; save it again.")
+
+
+def _check_canvas(stream: IO[bytes]) -> None:
+    """DataError for a WebP whose header claims far too many pixels: its reader takes memory for them at once.
+
+    (RFC 9649, 2.7: the canvas is in bytes 24 to 30 of the extended format.)
+    """
+    head = stream.read(30)
+    stream.seek(0)
+    width, height = (1 + int.from_bytes(head[place : place + 3], "little") for place in (24, 27))
+    if head[12:16] == b"VP8X" and width * height > MOST_CANVAS:
+        raise DataError(f"{width} x {height} pixels are over the limit of {MOST_CANVAS / 1e6:g} million; shrink it.")

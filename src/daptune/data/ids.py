@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from daptune.data.benchmarks.layouts import class_names
-from daptune.data.name_lists import WNID, json_names
-from daptune.errors import DataError
+from daptune.data.name_lists import LARGEST, WNID, json_names
+from daptune.errors import DataError, foreign
+from daptune.foreign import read_bytes
 
 LISTS = (
     "words.txt", "LOC_synset_mapping.txt", "cat_to_name.json", "class_names.txt", "classes.txt", "classnames.txt",
@@ -53,15 +54,16 @@ def _say(folder: Path, source: str, names: Mapping[str, str]) -> None:
 def _from_list(path: Path, ids: Sequence[str]) -> dict[str, str]:
     """Id -> name for all of `ids`, or nothing where the list lacks one."""
     try:
-        found: Mapping[str, Sequence[str]] = json_names(path) if path.suffix == ".json" else _text(path, ids)
-    except (OSError, ValueError, DataError):
+        with foreign(DataError):
+            found: Mapping[str, Sequence[str]] = json_names(path) if path.suffix == ".json" else _text(path, ids)
+    except DataError:  # a list that cannot be read names nothing
         return {}
     return _distinct({name: found[name] for name in ids}) if all(found.get(name) for name in ids) else {}
 
 
 def _text(path: Path, ids: Sequence[str]) -> dict[str, list[str]]:
     """Id -> its names. Lines without ids count from 0 where a folder is called so, else from 1."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_bytes(path, LARGEST).decode("utf-8-sig").splitlines() if line.strip()]
     parts = [re.split(r"[\t, ]+", line, maxsplit=1) for line in lines]
     if all(len(part) == 2 and (WNID.fullmatch(part[0]) or part[0].isdecimal()) for part in parts):
         by_id = any(WNID.fullmatch(key) for key, _ in parts)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import threading
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from daptune.data.formats import FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
+from daptune.data.quiet import heard
 from daptune.data.table import DatasetItem, ImageSource, describe, image_cell
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
+from daptune.regular import open_regular
 
 MAX_PIXELS = 100_000_000  # 400 MB once decoded; a phone's picture has 50 million at most
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # TIFF 6.0, section 8
@@ -48,11 +51,26 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
     comes at that size, which is quicker and not quite what resizing makes of it.
     Raises DataError in one line: no image, truncated, over max_pixels (TooManyPixels), or pixels of another kind.
     """
-    kind: type[DataError] = DataError
+    name = source if isinstance(source, str) else describe(source)
     try:
+        with heard(name):
+            return _decode(source, max_pixels, shrink_to)
+    except DataError as error:
+        raise type(error)(f"{name}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{name}: {_in_our_words(f'{error.strerror or error}.')}") from None
+
+
+def _in_our_words(reason: str) -> str:
+    """A reason; the numbers of Pillow's decoders say nothing to a user."""
+    return "damaged: its pixels cannot be decoded." if re.match(r"(de|en)coder error", reason) else reason
+
+
+def _decode(source: ImageSource | str, max_pixels: int, shrink_to: int | None) -> Image.Image:
+    with foreign(lambda why: DataError(f"damaged ({why})."), passing=(OSError,)):
         cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
         if isinstance(cell, Path):
-            with cell.open("rb") as stream:
+            with open_regular(cell) as stream:
                 return _decode_stream(stream, max_pixels, shrink_to, cell.suffix.lower())
         if isinstance(cell, bytes):
             return _decode_stream(io.BytesIO(cell), max_pixels, shrink_to)
@@ -61,13 +79,6 @@ def decode(source: ImageSource | str, *, max_pixels: int = MAX_PIXELS, shrink_to
         with _loading:
             cell.load()
         return _to_rgb(_upright(cell), 0)
-    except DataError as error:
-        kind, reason = type(error), str(error)
-    except OSError as error:
-        reason = f"{error.strerror or error}."
-    except Exception as error:  # Pillow's readers raise anything on damaged bytes: IndexError, struct.error, ...
-        reason = f"damaged ({type(error).__name__}: {error})."
-    raise kind(f"{source if isinstance(source, str) else describe(source)}: {reason}")
 
 
 def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None, suffix: str = "") -> Image.Image:

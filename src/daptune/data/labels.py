@@ -1,5 +1,6 @@
 """Convert labels to class indices with class names."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 from daptune.errors import DataError, suggest
 from daptune.names import check_class_names, name_key, sort_key
 
+_log = logging.getLogger("daptune")
 Labels = npt.NDArray[np.int64]
 
 
@@ -48,8 +50,23 @@ def index_splits(
         if kind != lead:
             # without label_names, integers were named by their digits
             known = labels if label_names is not None else [_digits(label) for label in labels]
+            if label_names is None:
+                refuse_untrained([label for label in known if isinstance(label, str)], names, f"{where}, {kind}", lead)
             indices[kind], _ = index_labels(known, names, where=f"{where}, {kind}")
     return indices, names
+
+
+def refuse_untrained(given: Sequence[str], names: Sequence[str], where: str, lead: str) -> None:
+    """Raise DataError for a class of another split that the leading one does not have."""
+    known = set(map(name_key, names))
+    strange = sorted({name for name in given if name_key(name) not in known}, key=sort_key)
+    if strange and not all(name.strip().isdecimal() for name in given):
+        what = "training images" if lead == "train" else f"{lead} images"
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise DataError(
+            f"{where}: the class {strange[0]!r}{more} has no {what}; add some, or leave it out. Images of other "
+            f"classes cannot be measured on."
+        )
 
 
 def leading(splits: Mapping[str, object]) -> str:
@@ -90,6 +107,25 @@ def integer_labels(labels: Sequence[object] | None, class_names: Sequence[str] |
     if labels is None or not all(map(is_whole, labels)):
         return None
     return np.unique(np.asarray(labels, dtype=np.int64)) if class_names is None else np.arange(len(class_names))
+
+
+def is_blank(label: object) -> bool:
+    """Whether a label is missing: None, NaN (which differs from itself), an empty text."""
+    return label is None or label == "" or label != label
+
+
+def check_single(labels: Sequence[object], where: str) -> None:
+    """A label with "|" is one class, which a line in the log says. Raises DataError if it joins other classes."""
+    texts = {label for label in labels if isinstance(label, str)}
+    joined = sorted(text for text in texts if "|" in text)
+    for text in joined:
+        if any(part.strip() in texts for part in text.split("|")):
+            raise DataError(
+                f"{where}: the label {text!r} names several classes; an image has one class here: keep one of them, or "
+                "leave the row out."
+            )
+    if joined:
+        _log.warning("%s: %r is read as the name of one class; an image has one class here", where, joined[0])
 
 
 def is_whole(value: object) -> bool:

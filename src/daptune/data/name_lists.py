@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from daptune.data.tabular import LABEL_COLUMNS, csv_rows, find_column
-from daptune.errors import DataError
-from daptune.files import read_json, reason
+from daptune.errors import DataError, foreign, reason
+from daptune.foreign import read_json
 from daptune.names import name_key
 
 WNID = re.compile(r"n\d{8}")
@@ -45,14 +45,14 @@ def read_names(path: str | Path) -> dict[str, tuple[str, ...]]:
 def json_names(path: Path) -> dict[str, tuple[str, ...]]:
     """`read_names` of a JSON file. Raises DataError."""
     expected = f'{path}: expected an object of texts such as {{"1": "pink primrose"}}, found'
-    try:
-        content = read_json(path, pairs=list)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({reason(error)}); give a file of names.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); save it in UTF-8.") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); mend it, or give a .csv with folder,name.") from None
+    with foreign(lambda why: DataError(f"{path} is not JSON ({why}); mend it, or give a .csv with folder,name.")):
+        try:
+            content = read_json(path, pairs=list, most=LARGEST)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({reason(error)}); give a file of names.") from None
+        except UnicodeDecodeError as error:
+            where = f"{error.reason} at byte {error.start}"
+            raise DataError(f"{path} is not in UTF-8 ({where}); save it in UTF-8.") from None
     if not isinstance(content, list) or not all(isinstance(pair, tuple) for pair in content):
         raise DataError(f"{expected} a {'list' if isinstance(content, list) else type(content).__name__}.")
     rows: dict[str, Any] = {}

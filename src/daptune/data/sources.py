@@ -25,7 +25,7 @@ from daptune.data.benchmarks.pickles import read_pickle
 from daptune.data.benchmarks.reading import read_benchmark
 from daptune.data.folders import read_folder
 from daptune.data.hub_data import is_dataset, read_dataset
-from daptune.data.labels import index_labels
+from daptune.data.labels import check_single, index_labels, is_blank
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.data.tabular import TABLE_SUFFIXES, read_table_file
 from daptune.data.zhou import find_split_file, read_zhou
@@ -95,6 +95,9 @@ def table_from_lists(
         raise DataError(f"expected one label an image, found {len(sources)} images and {len(values)} labels.")
     if not sources:
         raise DataError("expected images with labels, found an empty list.")
+    if (blank := next((place for place, value in enumerate(values) if is_blank(value)), None)) is not None:
+        raise DataError(f"image {blank} has no label, found {values[blank]!r}; give it one, or leave it out.")
+    check_single(values, "the labels")
     refuse_two_labels(sources, values)
     indices, names = index_labels(values, label_names)
     return ImageTable(sources, indices, names, _common_folder(sources))

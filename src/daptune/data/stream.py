@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from daptune.data.check import Unreadable
 from daptune.data.images import decode
 from daptune.data.parallel import ordered_map
+from daptune.data.quiet import telling
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
 
@@ -76,7 +77,7 @@ def decoded_batches(
     if batch_size < 1:
         raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
     ahead = PREFETCH * batch_size
-    with closing(ordered_map(attempt, enumerate(sources), workers=workers, ahead=ahead)) as results:
+    with telling(), closing(ordered_map(attempt, enumerate(sources), workers=workers, ahead=ahead)) as results:
         while group := list(islice(results, batch_size)):
             good = [result for result in group if not isinstance(result, Unreadable)]
             images = [image for _, _, image in good]

@@ -102,6 +102,11 @@ class ImageTable:
     def counts(self) -> npt.NDArray[np.int64]:
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
+    def spread(self) -> list[int]:
+        """Images of the smallest and of the largest class that has some."""
+        counts = self.counts()[self.counts() > 0].tolist()
+        return [min(counts, default=0), max(counts, default=0)]
+
     def fingerprint(self) -> str:
         """sha256 of each image's path (relative to root) or content, its label and class name, in order.
 

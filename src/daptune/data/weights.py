@@ -1,6 +1,5 @@
 """Weights of classes in the loss, for classes with very different numbers of images or costs of mistakes."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy.typing as npt
 
 from daptune.data.table import ImageTable
 from daptune.data.tabular import csv_rows
-from daptune.errors import DataError, suggest
-from daptune.files import reason
+from daptune.errors import DataError, foreign, suggest
+from daptune.files import told
+from daptune.foreign import read_json
 
 AUTO = "auto"
 """Weights by inverse frequency."""
@@ -64,13 +64,10 @@ def read_class_weights(path: Path) -> dict[str, float]:
 
 
 def _json_rows(path: Path) -> list[tuple[str, Any]]:
-    try:
+    opened = told(lambda why: DataError(f"{path} cannot be read ({why}); name a CSV or JSON file of weights"))
+    with foreign(lambda why: DataError(f"{path.name} is not JSON ({why})")), opened:
         # pairs and not a dict, in which the last of two weights for a class would win
-        content = json.loads(path.read_text("utf-8"), object_pairs_hook=list)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({reason(error)}); name a CSV or JSON file of weights") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is not JSON ({error})") from None
+        content = read_json(path, pairs=list)
     if not isinstance(content, list) or not all(isinstance(row, tuple) for row in content):
         raise DataError(f'{path.name}: expected an object such as {{"cat": 1, "dog": 5}}')
     return content
@@ -88,7 +85,7 @@ def _named(given: Mapping[str, Any], names: tuple[str, ...]) -> npt.NDArray[np.f
 def _weight(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise DataError(f"the weight of {name!r} must be a number above 0; found {value!r}")

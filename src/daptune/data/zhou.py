@@ -5,17 +5,22 @@ datasets/oxford_pets.py, `read_split`). Labels are renumbered in ascending order
 where numbers are missing.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from daptune.data.backslashes import CAUSE, has_backslashes
 from daptune.data.labels import index_labels
 from daptune.data.table import SPLITS, ImageTable, Splits
-from daptune.errors import DataError
-from daptune.files import read_json
+from daptune.errors import DataError, foreign
+from daptune.foreign import LARGEST_WHOLE, read_json
 from daptune.names import check_class_names
+
+_log = logging.getLogger("daptune")
 
 # where CoOp's DATASETS.md puts the images, below the folder of the split file
 IMAGE_FOLDERS = (".", "images", "101_ObjectCategories", "jpg", "SUN397", "2750", "UCF-101-midframes")
@@ -42,8 +47,17 @@ def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Seq
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
     names = class_names_of(parts, f"{path.name}: ")
     check_class_names(list(names.values()), fewest=1)  # report faults of the lists before those of the images
-    root = Path(os.path.expanduser(image_root)) if image_root is not None else None
-    root = _image_root(path, [row[0] for rows in parts.values() for row in rows], root)
+    given = Path(os.path.expanduser(image_root)) if image_root is not None else None
+    root = _image_root(path, parts, given)
+    if root is None and has_backslashes(row[0] for rows in parts.values() for row in rows):
+        slashed = {
+            part: [(file.replace("\\", "/"), label, name) for file, label, name in rows] for part, rows in parts.items()
+        }
+        if (root := _image_root(path, slashed, given)) is not None:
+            parts = slashed
+            _log.warning("%s: paths with backslashes are read with slashes", path.name)
+    if root is None:
+        raise _without_images(path, parts, given)
     return read_parts(parts, root, label_names, str(path))
 
 
@@ -60,19 +74,19 @@ def read_parts(parts: Parts, root: Path, label_names: Sequence[str] | None, wher
 def load_rows(path: Path) -> Parts:
     """The lists of a split file as they stand; DataError for anything else."""
     expected = 'expected {"train": [[path, label, class name], ...], "val": ..., "test": ...}'
-    try:
+    with foreign(lambda why: DataError(f"{path}: {expected}, but it cannot be read ({why}).")):
         content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {expected}, but it cannot be read ({error}).") from None
     if not isinstance(content, dict) or "train" not in content:
         raise DataError(f"{path}: {expected}, found no train list.")
-    parts: Parts = {}
-    for part in SPLITS:
-        try:
-            parts[part] = [(str(file), int(label), str(name)) for file, label, name in content.get(part) or []]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{path}: {expected}; a row of {part} differs ({error}).") from None
-    return parts
+    return {part: _rows(content.get(part) or [], f"{path}: {expected}; a row of {part} differs") for part in SPLITS}
+
+
+def _rows(listed: Any, where: str) -> list[Row]:
+    with foreign(lambda why: DataError(f"{where} ({why}).")):
+        rows = [(str(file), int(label), str(name)) for file, label, name in listed]
+        if (wrong := next((row for row in rows if abs(row[1]) > LARGEST_WHOLE), None)) is not None:
+            raise ValueError(f"the label of {wrong[0]!r} has more than 64 bits")
+        return rows
 
 
 def class_names_of(parts: Parts, where: str = "") -> dict[int, str]:
@@ -101,7 +115,9 @@ def splits_of(parts: Parts, numbers: Mapping[int, int], class_names: tuple[str, 
     )
 
 
-def _image_root(path: Path, files: Sequence[str], given: Path | None) -> Path:
+def _image_root(path: Path, parts: Parts, given: Path | None) -> Path | None:
+    """The folder that the paths of the rows start from; None if there is none."""
+    files = [row[0] for rows in parts.values() for row in rows]
     folder = path.parent
     inside = sorted(child for child in folder.iterdir() if child.is_dir()) if given is None else []
     candidates = [given] if given is not None else [folder / name for name in IMAGE_FOLDERS] + inside
@@ -109,8 +125,11 @@ def _image_root(path: Path, files: Sequence[str], given: Path | None) -> Path:
     for candidate in candidates:
         if any((candidate / file).is_file() for file in probes):
             return candidate
-    where = given if given is not None else f"{folder} and its sub-folders"
-    raise DataError(
-        f"{path.name}: its first image {files[0]} is not below {where}; give image_root, the folder that "
-        "its paths start from."
-    )
+    return None
+
+
+def _without_images(path: Path, parts: Parts, given: Path | None) -> DataError:
+    files = [row[0] for rows in parts.values() for row in rows]
+    where = given if given is not None else f"{path.parent} and its sub-folders"
+    cause = CAUSE if has_backslashes(files) else "put the file into the folder that its paths start from"
+    return DataError(f"{path.name}: its first image {files[0]} is not below {where}; {cause}.")

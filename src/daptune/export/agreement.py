@@ -7,6 +7,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from daptune.classifier import FewShotClassifier
 from daptune.data.demo import ARCHIVE, PHOTO_ARCHIVE, demo_styles
@@ -31,6 +32,10 @@ class Agreement:
     max_logit_difference: float
     top1: float  # share of images with the same predicted class
     batches: tuple[int, ...] = BATCHES
+    predict_precision: str = "fp32"
+    """Precision in which `daptune predict` runs the adapter on this machine."""
+    predict_top1: float | None = None
+    """Share of images with the same class as there; None where it is fp32, as for `top1`."""
 
 
 def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list[ImageSource], str]:
@@ -57,24 +62,41 @@ def made_up(count: int = 100) -> list[ImageSource]:
 
 
 def measure(
-    classifier: FewShotClassifier, exported: OnnxClassifier, images: Sequence[ImageSource], source: str
+    classifier: FewShotClassifier,
+    exported: OnnxClassifier,
+    images: Sequence[ImageSource],
+    source: str,
+    beside: FewShotClassifier | None = None,
 ) -> Agreement:
     """Compare the logits of both on the same images; the file runs in batches of `BATCHES` in turn.
 
-    Raises DataError if no image can be read.
+    beside: the classifier in the precision of `daptune predict`, whose classes are compared as well. Raises DataError
+    if no image can be read.
     """
-    method, seen, equal, largest = classifier.method_, 0, 0, 0.0
+    seen, equal, same, largest = 0, 0, 0, 0.0
     for batch in decoded_batches(images, exported.preprocess, sum(BATCHES)):
         if not batch.indices:
             continue
         pixels = batch.images  # (b, 3, R, R)
-        with torch.inference_mode():
-            expected = method.answer(torch.from_numpy(pixels).to(method.clip.device)).float().cpu().numpy()
+        expected = _logits(classifier, pixels)
         parts = np.split(pixels, np.cumsum(BATCHES)[:-1])
         found = np.concatenate([exported.logits(part) for part in parts])
         seen += len(found)
         equal += int((found.argmax(1) == expected.argmax(1)).sum())
         largest = max(largest, float(np.abs(found - expected).max()))
+        if beside is not None:
+            same += int((found.argmax(1) == _logits(beside, pixels).argmax(1)).sum())
     if not seen:
         raise DataError(f"none of the {len(images)} images can be read; name a folder with images")
-    return Agreement(seen, source, largest, equal / seen)
+    if beside is None:
+        return Agreement(seen, source, largest, equal / seen)
+    return Agreement(seen, source, largest, equal / seen, BATCHES, beside.backbone_.precision, same / seen)
+
+
+def _logits(classifier: FewShotClassifier, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    method = classifier.method_
+    with torch.inference_mode():
+        found: NDArray[np.float32] = (
+            method.answer(torch.from_numpy(pixels).to(method.clip.device)).float().cpu().numpy()
+        )
+    return found

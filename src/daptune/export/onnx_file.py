@@ -34,12 +34,18 @@ class Exported:
 
 
 def export_onnx(
-    classifier: FewShotClassifier, out: str | Path, *, dtype: str = "fp32", images: Path | None = None
+    classifier: FewShotClassifier,
+    out: str | Path,
+    *,
+    dtype: str = "fp32",
+    images: Path | None = None,
+    beside: FewShotClassifier | None = None,
 ) -> Exported:
     """Write a fitted classifier with a backbone in fp32 as ONNX, in `dtype` "fp32", "fp16" or "int8".
 
-    images: folder to measure the agreement with torch on; without it see `agreement.images_for`. An existing file is
-    replaced atomically. Raises DataError, MethodError, MissingExtraError.
+    images: folder to measure the agreement with torch on; without it see `agreement.images_for`. beside: the same
+    classifier in the precision that it predicts in, to be compared as well. An existing file is replaced atomically.
+    Raises DataError, MethodError, MissingExtraError.
     """
     if dtype not in TARGETS:
         raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
@@ -66,7 +72,7 @@ def export_onnx(
         truth=mix.truth if mix else (),
         format_version=2 if mix and mix.similarity else 1,
     )
-    agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called)
+    agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called, beside)
     content = _stamped(model, replace(about, agreement=asdict(agreement)))
     files.write(target, content)
     return Exported(target, len(content), dtype, agreement)

@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
+import torch
+
 from ..errors import MethodError, suggest
 from ..names import plain_key, unreadable
 from .base import Method, SupportSet
@@ -70,10 +72,17 @@ def get_method(name: str) -> type[Method]:
 
 
 def say_unreadable(method: Method) -> None:
-    """Log one line if names in the prompts mean nothing to the backbone's text tower, with what mends it."""
+    """Log one line if names in the prompts mean nothing to the backbone's text tower, with what mends it.
+
+    Raises MethodError or BackboneError for a prompt that is too long for it, before anything is learned.
+    """
     if not method.reads_names():
         return
-    encode = method.backbone.tokenizer.encode
+    encode, room = method.backbone.tokenizer.encode, method.backbone.tokenizer.context_length
+    longest = max(len(encode(name)) for names in method.names.values() for name in names)
+    if 4 * longest > room or not method.trainable:  # without training, this pass of the text tower is the only one
+        with torch.no_grad():
+            method.text_features()
     strange = [label for label, names in method.names.items() if len(unreadable(names, encode)) == len(names)]
     if not strange:
         return

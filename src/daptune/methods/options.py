@@ -1,7 +1,5 @@
 """Options of a method: frozen dataclasses that check themselves, and the reading of `--set option=value`."""
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from inspect import get_annotations
@@ -9,7 +7,9 @@ from types import NoneType
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from ..errors import DaptuneError, MethodError, suggest
+from ..foreign import parse_json
 
+_LARGEST = 1e300  # of a number; a whole one may have any number of digits
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -119,7 +119,7 @@ def _conform(value: object, kind: Any) -> object:
         items = tuple(_conform(item, get_args(kind)[0]) for item in value)
         return None if None in items else items
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
+        return float(value) if abs(value) < _LARGEST else None
     # a bool is an int in Python
     return value if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) else None
 
@@ -134,7 +134,7 @@ def _parse(text: str, kind: Any) -> object:
         return None if text.strip().lower() == "none" else _parse(text, get_args(kind)[0])
     if get_origin(kind) is tuple:
         if text.lstrip().startswith("["):
-            return json.loads(text)
+            return parse_json(text)
         return [_parse(part, get_args(kind)[0]) for part in text.split("|") if part.strip()]
     return kind(text)
 

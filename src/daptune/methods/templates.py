@@ -53,6 +53,19 @@ def fill(template: str, names: Sequence[str], *, underscores: bool = False) -> l
     return [template.replace("{}", name if underscores else readable(name)) for name in names]
 
 
+def check_length(backbone: Backbone, texts: Sequence[str], names: Sequence[str]) -> None:
+    """Raise MethodError if the text tower has no room for a text that says the name at its place in `names`."""
+    tokenizer = backbone.tokenizer
+    for text, name in zip(texts, names, strict=True):
+        if (count := len(tokenizer.encode(text)) + 2) > tokenizer.context_length:
+            shown = name if len(name) <= 60 else f"{name[:57]}..."
+            raise MethodError(
+                f"the hand-written prompt of the class {shown!r} takes {count} tokens with its start and end, and "
+                f"the backbone's limit is {tokenizer.context_length}: give the class a shorter name (--names keeps the "
+                "label), or use a shorter --template."
+            )
+
+
 @torch.inference_mode(False)  # the result is used in training
 @torch.no_grad()
 def template_features(backbone: Backbone, class_names: Names, templates: Sequence[str], *, unit: bool = True) -> Tensor:
@@ -83,6 +96,7 @@ def _mean_over_templates(
     clip, total = backbone.clip, torch.zeros((), device=backbone.clip.device)
     for template in templates:
         texts = fill(template, names, underscores=underscores)
+        check_length(backbone, texts, names)
         words, suffixes = Suffixes.of_texts(backbone.tokenizer, texts)  # the common prefix is encoded once
         context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
         features = shared_prefix_features(clip, context, suffixes)[0]

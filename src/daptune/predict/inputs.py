@@ -1,5 +1,6 @@
 """Inputs of prediction: files, folders, lists and tables as a lazy stream of named images; or as a list."""
 
+import io
 import os
 import re
 import sys
@@ -10,12 +11,14 @@ from typing import Any
 
 from PIL import Image
 
+from daptune.data.backslashes import with_slashes
 from daptune.data.folders import image_files
 from daptune.data.stream import Item
 from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
 from daptune.errors import DataError
 from daptune.files import told
+from daptune.regular import open_regular
 
 LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
@@ -82,12 +85,20 @@ def _item(path: Path) -> Item:
 def _lines(lines: Iterable[str]) -> Iterator[Item]:
     for line in lines:
         if line.strip():
-            yield _item(Path(line.rstrip("\r\n")).expanduser())
+            yield _item(_expanded(str(with_slashes(Path(), line.rstrip("\r\n")))))
+
+
+def _expanded(text: str) -> Path:
+    """A path whose `~` is the user's folder; one of a user that is not there is a file that is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _list_file(path: Path) -> Iterator[Item]:
     refused = told(lambda why: DataError(f"the list {path} cannot be read: {why}"))
-    with refused, path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with refused, io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
         yield from _lines(stream)
 
 
@@ -126,5 +137,5 @@ def _cell(table: Path, number: int, cell: Any) -> Item:
     except DataError as error:
         raise DataError(f"{table.name}, row {number}: {error}") from None
     if isinstance(image, Path):
-        return Item(name, table.parent / image)
+        return Item(name, with_slashes(table.parent, str(image)))
     return Item(name, image if isinstance(image, bytes) else b"")

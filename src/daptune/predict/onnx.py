@@ -4,6 +4,7 @@ The ONNX metadata of the file has one JSON object under the key "daptune".
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,13 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.clip.preprocess import Preprocess
-from daptune.errors import AdapterError, DataError, extra
+from daptune.errors import AdapterError, BackboneError, DataError, extra, foreign
+from daptune.foreign import parse_json
+from daptune.isolated import try_first
 from daptune.metrics import tail_p_values
+from daptune.names import MOST_CLASSES, fault_of_name
 from daptune.predict.predictor import Answers, Predictor
 
 KEY = "daptune"
 FORMAT_VERSION = 2
 """2: with the output SIMILARITY, which version 1 does not know."""
+BYTES, VALUES = 16_000_000, 1_000_000
+"""Limits of that object."""
+MEMORY, GROWTH, SECONDS = 1_500_000_000, 8, 120
+"""Bytes of memory and CPU time that a file may take for one image, and how many times its size on top."""
+LARGEST_SIDE = 4096
 INPUT, LOGITS, PROBABILITIES, SIMILARITY = "images", "logits", "probabilities", "similarity"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -62,7 +71,7 @@ class OnnxClassifier(Predictor):
         if batch_size < 1:
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
         name = "the model" if isinstance(model, bytes) else str(model)
-        self._session = _open(model, name, device)
+        self._name, self._session = name, _open(model, name, device)
         self.metadata, self._preprocess = _read_metadata(self._session.get_modelmeta().custom_metadata_map, name)
         names = self.metadata.class_names
         self.classes_ = np.array(names if self.metadata.labels is None else self.metadata.labels)
@@ -88,14 +97,21 @@ class OnnxClassifier(Predictor):
     def answers(self, images: NDArray[np.float32]) -> Answers:
         if not self.metadata.similarity:
             return Answers(self.probabilities(images))
-        found, similarity = self._session.run([PROBABILITIES, SIMILARITY], {INPUT: images})
+        found, similarity = self._call([PROBABILITIES, SIMILARITY], images)
         return Answers(found, tail_p_values(self.metadata.similarity, similarity))
 
     def _run(self, output: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if not len(images):
             return np.empty((0, len(self.classes_)), np.float32)
-        found: NDArray[np.float32] = self._session.run([output], {INPUT: images})[0]
+        found: NDArray[np.float32] = self._call([output], images)[0]
         return found
+
+    def _call(self, outputs: list[str], images: NDArray[np.float32]) -> list[Any]:
+        try:
+            return list(self._session.run(outputs, {INPUT: images}))
+        except Exception as error:  # onnxruntime's errors have no narrower common class
+            reason = " ".join(str(error).split())[:160]
+            raise AdapterError(f"{self._name} cannot be run ({reason}); export it again") from error
 
     def _check(self, name: str) -> None:
         """Raise AdapterError if the shapes of the graph differ from those in its metadata."""
@@ -118,21 +134,41 @@ def _open(model: str | Path | bytes, name: str, device: str) -> Any:
     if device not in _PROVIDERS or _PROVIDERS[device] not in onnxruntime.get_available_providers():
         advice = "; pip install onnxruntime-gpu" if device == "cuda" else ""
         raise AdapterError(f"onnxruntime cannot run on {device!r} here{advice}; use --device cpu")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings concern graph rewrites, which users cannot change
     source = model if isinstance(model, bytes) else str(Path(model).expanduser())
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=[_PROVIDERS[device]])
-    except Exception as error:  # onnxruntime's errors have no narrower common class
-        raise AdapterError(f"{name} is not an ONNX file that can be run; `daptune export` writes one") from error
+    advice = "`daptune export` writes one"
+    with foreign(lambda why: AdapterError(f"{name} is not an ONNX file that can be run ({why}); {advice}")):
+        if isinstance(source, str):
+            memory = MEMORY + GROWTH * os.path.getsize(source)
+            try_first("daptune.predict.onnx:run_once", source, memory=memory, seconds=SECONDS)
+        return _session(source, _PROVIDERS[device])
+
+
+def _session(source: str | bytes, provider: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4 if isinstance(source, str) else 3  # errors are told by us, in one line
+    return onnxruntime.InferenceSession(source, options, providers=[provider])
+
+
+def run_once(path: str) -> None:
+    """Open a file and let it answer to one black image, to see what it takes; onnxruntime raises whatever it likes."""
+    session = _session(path, "CPUExecutionProvider")
+    if KEY not in session.get_modelmeta().custom_metadata_map:
+        return  # not one of ours, which is told before it runs
+    (image,) = session.get_inputs()
+    shape = [1 if place == 0 else int(size) for place, size in enumerate(image.shape)]
+    if len(shape) != 4 or max(shape) > LARGEST_SIDE:
+        raise ValueError(f"it takes an input of shape {image.shape}, and no images")
+    session.run(None, {image.name: np.zeros(shape, np.float32)})
 
 
 def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Preprocess]:
     """Checked metadata and image transform of a file. Raises AdapterError if it is foreign, newer or damaged."""
     if KEY not in stored:
         raise AdapterError(f"{path} is an ONNX file, but not one that `daptune export` wrote; export the adapter")
-    try:
-        content = json.loads(stored[KEY])
+    with foreign(lambda why: AdapterError(f"{path} is damaged: its metadata cannot be read ({why}); export it again")):
+        content = parse_json(stored[KEY], most=BYTES, values=VALUES)
         version = content.pop("format_version")
         if version > FORMAT_VERSION:
             raise AdapterError(
@@ -141,19 +177,29 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
             )
         own = {item.name for item in fields(Metadata)}
         found = Metadata(**{name: value for name, value in content.items() if name in own})
-        names = tuple(str(name) for name in found.class_names)
+        names = tuple(found.class_names)
         known = [_statistics(name, getattr(found, name)) for name in ("similarity", "truth")]
         if bool(known[0]) != bool(known[1]):
             raise ValueError("similarity and truth belong together")
         if not names or (found.labels is not None and len(found.labels) != len(names)):
             raise ValueError("class names and labels differ in number")
-        preprocess = Preprocess.from_dict(found.preprocess)
-    except AdapterError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise AdapterError(f"{path} is damaged: its metadata cannot be read ({reason}); export it again") from error
+        _check_types(found)
+        try:
+            preprocess = Preprocess.from_dict(found.preprocess)
+        except BackboneError as error:  # of this file's metadata, and not of a backbone
+            raise ValueError(str(error)) from error
     return replace(found, class_names=names, similarity=known[0], truth=known[1], format_version=version), preprocess
+
+
+def _check_types(found: Metadata) -> None:
+    names: Any = found.class_names
+    labels: Any = found.labels
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > MOST_CLASSES:
+        raise ValueError(f"class_names is no list of at most {MOST_CLASSES:,} names")
+    if fault := next(filter(None, map(fault_of_name, names)), ""):
+        raise ValueError(f"a class name cannot be used: {fault}")
+    if labels is not None and not all(type(label) is int for label in labels):
+        raise ValueError("labels is no list of whole numbers")
 
 
 def _statistics(name: str, values: Any) -> tuple[float, ...]:

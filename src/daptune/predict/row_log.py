@@ -9,6 +9,8 @@ A resumed run compares rows with images, drops an incomplete last row, and conti
 row. OUT is created in one step once it is complete.
 """
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -18,13 +20,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from daptune import files
+from daptune import files, locks
 from daptune.data.stream import Item
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
+from daptune.foreign import parse_json, read_json
 from daptune.predict.rows import Format, Row, Wanted, json_line, write_rows
 
 _SYNC_SECONDS = 1.0
 _ROW_LINE = b"}\n"  # end of a complete row
+
+
+def check_out(out: Path) -> None:
+    """Raise DataError if the rows of a run cannot be written to `out`; for a check before any work."""
+    if out.is_dir():
+        raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
+    folder = _partial(out)
+    there = folder.is_dir()
+    with files.told(lambda why: DataError(f"--out {out} cannot be written: {why}; name another file")):
+        folder.mkdir(exist_ok=True)
+        if not there:
+            folder.rmdir()
+        if out.exists() and not out.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if not os.access(out.parent, os.W_OK) or (there and not os.access(folder, os.W_OK)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class RowLog:
@@ -35,49 +54,50 @@ class RowLog:
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
-        if out.is_dir():
-            raise DataError(f"--out {out} is a folder; name a file in it, such as {out / 'rows.csv'}")
+        check_out(out)
         self.out = out
-        self.folder = out.with_name(f"{out.name}.partial")
+        self.folder = _partial(out)
         self.done = self.read = 0
-        self.folder.mkdir(exist_ok=True)
-        self._file = open(self.folder / "rows.jsonl", "a+b")  # noqa: SIM115  # closed by __exit__
         self._synced = 0.0
-        try:
-            if not files.try_lock(self._file):
-                raise DataError(f"another daptune is writing {out}; wait for it, or give another --out")
+        with contextlib.ExitStack() as held, self._written():
+            try:
+                held.enter_context(locks.lock(out.with_name(f".{out.name}.lock")))
+            except locks.Busy as busy:
+                raise DataError(f"{busy} is writing {out}; wait for it, or give another --out") from None
+            self.folder.mkdir(exist_ok=True)
+            files.clear(self.folder)
+            self._file = held.enter_context(open(self.folder / "rows.jsonl", "a+b", buffering=0))
             self._check(dict(identity))
-        except BaseException:
-            self._file.close()
-            raise
+            self._held = held.pop_all()
 
     def match(self, images: Iterator[Item]) -> int:
         """Skip the `images` that have rows and return their number; an incomplete row is dropped.
 
         Raises DataError if the rows belong to other images; the rows are kept.
         """
-        self._file.seek(0)
         end = 0
-        for line in self._file:
-            row = _row(line)
-            if row is None:
-                break
-            item = next(images, None)
-            if item is None or item.name != row["file"]:
-                raise DataError(
-                    f"{self.folder} holds rows of other images: row {self.done + 1} belongs to {row['file']}, but "
-                    f"image {self.done + 1} is now {item.name if item else 'missing'}; {self._advice}"
-                )
-            end += len(line)
-            self.done += 1
-            self.read += "error" not in row
-        self._file.truncate(end)
+        with open(self.folder / "rows.jsonl", "rb") as file:
+            for line in file:
+                row = _row(line)
+                if row is None:
+                    break
+                item = next(images, None)
+                if item is None or item.name != row["file"]:
+                    raise DataError(
+                        f"{self.folder} holds rows of other images: row {self.done + 1} belongs to {row['file']}, but "
+                        f"image {self.done + 1} is now {item.name if item else 'missing'}; {self._advice}"
+                    )
+                end += len(line)
+                self.done += 1
+                self.read += "error" not in row
+        with self._written():
+            self._file.truncate(end)
         return self.done
 
     def append(self, rows: Iterable[Row]) -> None:
         rows = list(rows)
-        self._file.write("".join(map(json_line, rows)).encode())
-        self._file.flush()
+        with self._written():
+            files.append(self._file, "".join(map(json_line, rows)).encode(), durable=False)
         self.done += len(rows)
         self.read += sum("error" not in row for row in rows)
         if time.monotonic() - self._synced > _SYNC_SECONDS:
@@ -89,21 +109,29 @@ class RowLog:
 
     def finish(self, form: Format, wanted: Wanted) -> None:
         """Write `out` atomically and remove the folder."""
-        self._sync()
-        if form == "jsonl":
-            self._file.close()  # Windows cannot move an open file
-            os.replace(self.folder / "rows.jsonl", self.out)
-        else:
-            with files.replacing(self.out) as fresh:
-                write_rows(fresh, self.rows, form, wanted)
-            self._file.close()
+        with self._written():
+            self._sync()
+            if form == "jsonl":
+                self._file.close()  # Windows cannot move an open file
+                os.replace(self.folder / "rows.jsonl", self.out)
+            else:
+                with files.replacing(self.out) as fresh:
+                    write_rows(fresh, self.rows, form, wanted)
+                self._file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        self._held.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turn an OSError into a line that says how to go on."""
+        again = "run the same command again to resume"
+        with files.told(lambda why: DataError(f"{self.out} was not written ({why}); {again}, or give another --out")):
+            yield
 
     @property
     def _advice(self) -> str:
@@ -116,11 +144,9 @@ class RowLog:
             self._file.truncate(0)
             files.write(path, (json.dumps(identity, indent=1) + "\n").encode())
             return
-        try:
-            found = json.loads(path.read_text("utf-8"))
+        with foreign(lambda why: DataError(f"{path} is damaged ({why}); remove {self.folder} to start again")):
+            found = read_json(path)
             changed = [name for name in identity if found.get(name) != identity[name]]
-        except (ValueError, AttributeError):
-            raise DataError(f"{path} is damaged; remove {self.folder} to start again") from None
         if changed:
             name = changed[0]
             raise DataError(
@@ -133,12 +159,16 @@ class RowLog:
         self._synced = time.monotonic()
 
 
+def _partial(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
 def _row(line: bytes) -> Row | None:
     """A complete row, or None for an interrupted write or garbage after a power failure."""
     if not line.endswith(_ROW_LINE):
         return None
     try:
-        row = json.loads(line)
+        row = parse_json(line, nan=True)
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("file"), str) else None

@@ -19,12 +19,21 @@ from daptune.errors import DataError, extra
 from daptune.metrics import prediction_sets
 from daptune.predict.inputs import spelt
 from daptune.predict.predictor import Answers, Predictor, of_set
+from daptune.text import printable, printable_json
 
 UNKNOWN = "unknown"
 T = TypeVar("T")
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
-_SUFFIXES: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_SUFFIXES: dict[str, Format] = {
+    "": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 _GROUP = 1 << 14  # rows per Parquet row group, the only rows of the table in memory
 
 
@@ -92,12 +101,17 @@ def likeliest(
 
 
 def format_of(out: Path | None) -> Format:
-    """Format by file suffix; JSON lines for any other suffix."""
-    return "jsonl" if out is None else _SUFFIXES.get(out.suffix.lower(), "jsonl")
+    """Format by file suffix; JSON lines without one. Raises DataError for a suffix of another kind."""
+    suffix = "" if out is None else out.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise DataError(
+            f"--out {out}: rows are written as .jsonl, .csv or .parquet; name such a file, or say --format as well"
+        )
+    return _SUFFIXES[suffix]
 
 
 def json_line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return printable_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
 def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
@@ -106,6 +120,8 @@ def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row]
         return lambda row: stream.write(json_line(row))
     table = csv.DictWriter(stream, [*wanted.columns, "error"], lineterminator="\n")
     table.writeheader()
+    if stream.isatty():  # in a file the names stand as they are
+        return lambda row: table.writerow({name: printable(value) for name, value in _flat(row).items()})
     return lambda row: table.writerow(_flat(row))
 
 

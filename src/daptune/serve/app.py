@@ -52,6 +52,7 @@ def make_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(ERRORS, answer),
     )

@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 
 from daptune.clip.preprocess import Preprocess
 from daptune.data.parallel import default_workers
+from daptune.data.quiet import telling
 from daptune.serve.batcher import Batcher
 from daptune.serve.counters import Counters
 from daptune.serve.engine import Engine, Pixels
@@ -58,7 +59,8 @@ class Context:
             except Refused as error:
                 return error
 
-        return list(await asyncio.gather(*(self.in_thread(attempt, file) for file in files)))
+        with telling():
+            return list(await asyncio.gather(*(self.in_thread(attempt, file) for file in files)))
 
 
 def needed(part: T | None, missing: str) -> T:

@@ -27,3 +27,7 @@ class Counters:
         self.queue = Gauge("daptune_queue_images", "Images accepted and not yet answered", registry=registry)
         self.adapters = Gauge("daptune_adapters", "Adapters served", registry=registry)
         self.loaded = Gauge("daptune_adapters_loaded", "Adapters in memory", registry=registry)
+        self.connections = Gauge("daptune_connections", "Open connections", registry=registry)
+        self.closed = Counter(
+            "daptune_connections_closed", "Connections ended by the server", ["reason"], registry=registry
+        )

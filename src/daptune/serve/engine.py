@@ -1,14 +1,17 @@
 """Engines that classify images: adapters of one CLIP (`pool`), or exported models without torch."""
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from daptune.clip.preprocess import Preprocess
+from daptune.errors import AdapterError
 from daptune.predict.onnx import OnnxClassifier
 from daptune.serve.limits import Refused
 
@@ -49,6 +52,31 @@ class AdapterInfo:
     """Whether it was trained on this server, which keeps its training images."""
     shots: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    status: Literal["ready", "broken"] = "ready"
+    """`broken`: its files are there, but it cannot be served."""
+    error: str | None = None
+    """Why it is broken."""
+
+    @classmethod
+    def broken(cls, name: str, error: str) -> Self:
+        return cls(name, "", [], shared=False, loaded=False, status="broken", error=error)
+
+    def check(self) -> Self:
+        """Itself. Raises AdapterError if a listing could not hold it: nested too deeply, too long, or no UTF-8."""
+        try:
+            size = len(_LISTED.dump_json([self]))
+            json.dumps(self.metrics, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:  # pydantic's are ValueErrors
+            reason = " ".join(str(error).split())[:120]
+            raise AdapterError(f"the adapter {self.name!r} cannot be listed ({reason}); fit again") from error
+        if size > LONGEST_ENTRY:
+            raise AdapterError(f"the adapter {self.name!r} has {size:,} bytes to list; {LONGEST_ENTRY:,} at most")
+        return self
+
+
+LONGEST_ENTRY = 10_000_000
+"""Bytes; 21,841 classes with a figure for each have a tenth of it."""
+_LISTED = TypeAdapter(list[AdapterInfo])  # what answers to requests are made with
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +50,10 @@ class Lessons:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._writing = threading.Lock()  # of the state files
+        files.clear(folder, files=False)  # what a server that was killed left
+        for place in folder.glob(f"*{IMAGES_SUFFIX}"):
+            for each in (place, *(label for label in place.iterdir() if label.is_dir())):
+                files.clear(each)
 
     def all(self) -> list[Lesson]:
         places = sorted(path for path in self.folder.glob(f"*{IMAGES_SUFFIX}") if path.is_dir())
@@ -77,15 +80,16 @@ class Lessons:
             raise Refused(413, f"more than {MOST_CLASSES} classes; use `daptune fit` for more.")
         for each in classes:
             check_class(each)
-        self._place(name).mkdir()
-        for each in classes:
-            (self._place(name) / each).mkdir()
-        self._change(name, classes=classes)
+        with files.scratch(self._place(name)) as fresh:  # there as a whole or not at all
+            for each in classes:
+                (fresh / each).mkdir()
+            files.write(fresh / STATE_FILE, json.dumps({"classes": classes}, ensure_ascii=False).encode())
+            fresh.rename(self._place(name))
         return self.get(name)
 
     def delete(self, name: str) -> None:
         """Remove a lesson and its images; the adapter stays."""
-        shutil.rmtree(self._root(name))
+        files.remove_folder(self._root(name))
 
     def add_class(self, name: str, label: str) -> None:
         """Add a class if it is missing."""
@@ -97,7 +101,7 @@ class Lessons:
             self._change(name, classes=[*there, label])
 
     def remove_class(self, name: str, label: str) -> None:
-        shutil.rmtree(self._class(name, label))
+        files.remove_folder(self._class(name, label))
         self._change(name, classes=[each.name for each in self.get(name).classes])
 
     def events(self, name: str) -> list[dict[str, Any]]:

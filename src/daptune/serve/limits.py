@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, fields
 
 from daptune.errors import DaptuneError
+from daptune.names import FILE_NAME_BYTES, fault_of_name
+from daptune.text import one_line
 
 IMAGES_SUFFIX = ".images"  # appended to the name of an adapter: the folder of its lesson
 _NAME = re.compile(r"\w(?:[\w .+-]{0,62}[\w+-])?")
@@ -30,6 +32,10 @@ class Limits:
     """Pixels of an image, read from its header before decoding (413)."""
     timeout: float = 30
     """Seconds until the body of a request has arrived (408), and until its answer (504)."""
+    max_connections: int = 1000
+    """Open connections, and no more than half of the descriptors that the system allows; silent ones make room."""
+    idle_timeout: float = 10
+    """Seconds until a connection without a complete request head is closed."""
     max_loaded: int = 1000
     """Adapters in memory; the least recently used are unloaded and read again from disk on demand."""
 
@@ -47,11 +53,16 @@ class Refused(Exception):
     def __init__(self, status: int, reason: str, *, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.status, self.retry_after = status, retry_after
-        self.reason = " ".join(reason.split())
+        self.reason = one_line(reason, 2_000)
 
 
 def is_name(name: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and not name.lower().endswith(IMAGES_SUFFIX) and not _is_device(name)
+    return (
+        bool(_NAME.fullmatch(name))
+        and not fault_of_name(name, FILE_NAME_BYTES)
+        and not name.lower().endswith(IMAGES_SUFFIX)
+        and not _is_device(name)
+    )
 
 
 def check_name(name: str) -> str:
@@ -59,17 +70,20 @@ def check_name(name: str) -> str:
     if is_name(name):
         return name
     raise Refused(
-        422, f"expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _, found {name[:80]!r}."
+        422,
+        f"expected a name, not a path, of 1 to 64 letters, digits, spaces and . + - _ and at most {FILE_NAME_BYTES} "
+        f"bytes, found {one_line(name, 80)!r}.",
     )
 
 
 def check_class(name: str) -> str:
     """`name`. Raises `Refused` 422 if no class may have it."""
-    if _CLASS.fullmatch(name) and not _is_device(name):
+    if _CLASS.fullmatch(name) and not fault_of_name(name, FILE_NAME_BYTES) and not _is_device(name):
         return name
     raise Refused(
         422,
-        f"expected a class name of 1 to 64 characters without / \\ : * ? < > | and quotes, found {name[:80]!r}.",
+        f"expected a class name of 1 to 64 characters and at most {FILE_NAME_BYTES} bytes without / \\ : * ? < > | and "
+        f"quotes, found {one_line(name, 80)!r}.",
     )
 
 

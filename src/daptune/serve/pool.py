@@ -40,15 +40,49 @@ class AdapterPool:
     def __init__(self, backbone: Backbone, *, max_loaded: int = 1000) -> None:
         self.backbone, self.max_loaded = backbone, max_loaded
         self._known: dict[str, tuple[Path, AdapterRecord]] = {}
+        self._broken: dict[str, str] = {}  # why an adapter cannot be served, also of some that are known
         self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # least recently used first
-        self._lock = threading.Lock()  # guards the two dictionaries
+        self._lock = threading.Lock()  # guards the dictionaries
         self._reading = threading.Lock()
 
     def add(self, folder: Path, name: str, *, replace: bool = False) -> None:
         """Serve the adapter in `folder` as `name`; its tensors are read at the first request.
 
-        Raises AdapterError if there is no adapter, its backbone differs or the name is taken.
+        Raises AdapterError if there is no adapter, its backbone differs, it cannot be listed or the name is taken.
         """
+        record = self._record(folder)
+        _info(name, folder, record, loaded=False).check()
+        with self._lock:
+            if name in self._known and not replace:
+                raise AdapterError(
+                    f"there is already an adapter named {name!r} ({self._known[name][0]}); rename the folder {folder}."
+                )
+            self._known[name] = folder, record
+            self._forget(name)
+
+    def try_out(self, folder: Path, name: str) -> None:
+        """Do once with the adapter in `folder` all that serving it as `name` does: read, classify, list.
+
+        Raises DaptuneError; the pool is unchanged.
+        """
+        record = self._record(folder)
+        served = self._read(name, folder, record, zero_shot=False)
+        size = self.backbone.preprocess.size
+        (answer,) = self.run([served], [np.zeros((size, size, 3), np.uint8)])
+        if isinstance(answer, Exception):
+            raise AdapterError(f"{folder} cannot classify ({answer}); fit again") from answer
+        _info(name, folder, record, loaded=True).check()
+
+    def mark_broken(self, name: str, error: str) -> None:
+        """List an adapter that cannot be served, with the reason."""
+        with self._lock:
+            self._broken[name] = error
+
+    def has(self, name: str) -> bool:
+        with self._lock:
+            return name in self._known or name in self._broken
+
+    def _record(self, folder: Path) -> AdapterRecord:
         record = read_record(folder)
         ours, theirs = self.backbone, record.backbone
         if theirs["sha256"] != ours.sha256:
@@ -58,18 +92,13 @@ class AdapterPool:
             )
         if record.method not in METHODS:
             raise AdapterError(f"{folder} was made with the method {record.method!r}, which is not installed here.")
-        with self._lock:
-            if name in self._known and not replace:
-                raise AdapterError(
-                    f"there is already an adapter named {name!r} ({self._known[name][0]}); rename the folder {folder}."
-                )
-            self._known[name] = folder, record
-            self._forget(name)
+        return record
 
     def remove(self, name: str) -> None:
         """Stop serving an adapter. Its files stay; current requests are finished."""
-        self._find(name)
         with self._lock:
+            if name not in self._known and name not in self._broken:
+                raise _unknown(name)
             self._known.pop(name, None)
             self._forget(name)
 
@@ -78,21 +107,12 @@ class AdapterPool:
 
     def adapters(self) -> list[AdapterInfo]:
         with self._lock:
-            known, loaded = sorted(self._known.items()), set(self._loaded)
-        return [
-            AdapterInfo(
-                name=name,
-                method=record.method,
-                classes=_classes(record),
-                shared=METHODS[record.method].shares_image_tower,
-                loaded=(name, False) in loaded,
-                known_images=len(record.ensemble.get("similarity", ())),
-                taught=folder.with_name(folder.name + IMAGES_SUFFIX).is_dir(),
-                shots=record.shots,
-                metrics=record.metrics,
-            )
-            for name, (folder, record) in known
-        ]
+            known, loaded, broken = dict(self._known), set(self._loaded), dict(self._broken)
+        found = {name: AdapterInfo.broken(name, error) for name, error in broken.items()}
+        for name, (folder, record) in known.items():
+            if name not in broken:
+                found[name] = _info(name, folder, record, loaded=(name, False) in loaded)
+        return [found[name] for name in sorted(found)]
 
     @property
     def loaded(self) -> int:
@@ -110,8 +130,13 @@ class AdapterPool:
             if (found := self._recall(key)) is not None:
                 return found
             folder, record = self._find(name)
-            fresh = self._read(name, folder, record, zero_shot)
+            try:
+                fresh = self._read(name, folder, record, zero_shot)
+            except DaptuneError as error:
+                self.mark_broken(name, str(error).replace(f"{folder.parent}/", ""))
+                raise
             with self._lock:
+                self._broken.pop(name, None)
                 if self._known.get(name) == (folder, record):  # not removed or replaced meanwhile
                     self._loaded[key] = fresh
                 while len(self._loaded) > self.max_loaded:
@@ -136,6 +161,8 @@ class AdapterPool:
                     own = own if ensemble is None else each.method.encode(own)
                     logits = each.method.answer(own).float()
                     found = (logits / each.temperature).softmax(dim=-1).cpu().numpy()
+                    if not np.isfinite(found).all():
+                        raise AdapterError("the adapter's probabilities are not numbers; its tensors are damaged")
                     known = None if ensemble is None else ensemble.known(own)
                     results |= zip(places, Answer.of(found, known), strict=True)
                 except (RuntimeError, DaptuneError) as error:
@@ -151,6 +178,16 @@ class AdapterPool:
         return self.backbone.clip.encode_image(pixels, prompts)
 
     def _read(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
+        """Raises DaptuneError for whatever the files of an adapter can bring about."""
+        try:
+            return self._load(name, folder, record, zero_shot)
+        except DaptuneError:
+            raise
+        except (Exception, MemoryError) as error:  # foreign numbers can fail anywhere in a method
+            reason = " ".join(str(error).split())[:200]
+            raise AdapterError(f"{folder} cannot be served ({type(error).__name__}: {reason}); fit again") from error
+
+    def _load(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
         if zero_shot:
             method: Method = METHODS["zero_shot"](self.backbone, record.prompt_names).requires_grad_(False).eval()
         else:
@@ -173,13 +210,34 @@ class AdapterPool:
 
     def _find(self, name: str) -> tuple[Path, AdapterRecord]:
         with self._lock:
+            if name not in self._known and name in self._broken:
+                raise AdapterError(self._broken[name])
             if name not in self._known:
-                raise Refused(404, f"there is no adapter named {name!r}; GET /v1/adapters lists them.")
+                raise _unknown(name)
             return self._known[name]
 
     def _forget(self, name: str) -> None:
+        self._broken.pop(name, None)
         for zero_shot in (False, True):
             self._loaded.pop((name, zero_shot), None)
+
+
+def _unknown(name: str) -> Refused:
+    return Refused(404, f"there is no adapter named {name!r}; GET /v1/adapters lists them.")
+
+
+def _info(name: str, folder: Path, record: AdapterRecord, *, loaded: bool) -> AdapterInfo:
+    return AdapterInfo(
+        name=name,
+        method=record.method,
+        classes=_classes(record),
+        shared=METHODS[record.method].shares_image_tower,
+        loaded=loaded,
+        known_images=len(record.ensemble.get("similarity", ())),
+        taught=folder.with_name(folder.name + IMAGES_SUFFIX).is_dir(),
+        shots=record.shots,
+        metrics=record.metrics,
+    )
 
 
 def _classes(record: AdapterRecord) -> list[str | int]:

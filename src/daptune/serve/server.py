@@ -5,9 +5,10 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,25 +16,35 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from daptune.adapter.folder import adapters_in
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
+from daptune.files import recovered
+from daptune.predict.inputs import spelt
+from daptune.serve.connections import BACKLOG, WAITING, Connection, Room
+from daptune.serve.context import Context
 from daptune.serve.engine import Engine, OnnxEngine
-from daptune.serve.limits import Limits, Refused, check_name
+from daptune.serve.limits import Limits, Refused, check_name, is_name
+from daptune.serve.notices import Notices, noticed
 
 logger = logging.getLogger("daptune")
 
 
 @dataclass(frozen=True)
 class Sources:
+    """broken: folders within the served one whose names no adapter may have, and why."""
+
     adapters: dict[str, Path]
     models: dict[str, Path]
     folder: Path | None
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 def read_sources(paths: Sequence[Path]) -> Sources:
     """Sort paths into adapters, exported models and at most one folder. Raises AdapterError for any other mix."""
     adapters: dict[str, Path] = {}
     models: dict[str, Path] = {}
+    broken: dict[str, str] = {}
     folder: Path | None = None
 
     def put(into: dict[str, Path], name: str, path: Path) -> None:
@@ -45,7 +56,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"{path} cannot be served under this name: {error.reason}") from error
 
     for given in paths:
-        path = given.expanduser().resolve()
+        path = recovered(given.expanduser().resolve())
         if path.suffix.lower() == ".onnx" and path.is_file():
             put(models, path.stem, path)
         elif (path / JSON_FILE).is_file():
@@ -56,49 +67,71 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"expected one folder of adapters, found {folder} and {path}; serve one of them.")
         else:
             folder = path
-            for each in sorted(path.iterdir()):
-                if (each / JSON_FILE).is_file() and not each.name.startswith("."):
-                    put(adapters, each.name, each)
+            for each in adapters_in(path):
+                if is_name(each.name):
+                    put(adapters, each.name, each.path)
+                else:
+                    broken[spelt(each.name)] = f"no adapter may be called {spelt(each.name)!r}; rename its folder."
     if models and (adapters or folder):
         raise AdapterError("exported models and adapters cannot be served together; start one server for each.")
     if not models and not adapters and folder is None:
         raise AdapterError("expected adapters to serve, found none; name adapters or a folder, which may be empty.")
-    return Sources(adapters, models, folder)
+    return Sources(adapters, models, folder, broken)
 
 
 def make_engine(
-    sources: Sources, limits: Limits, *, backbone: str | None = None, precision: str | None = None, device: str = "cpu"
+    sources: Sources,
+    limits: Limits,
+    *,
+    backbone: str | None = None,
+    precision: str | None = None,
+    device: str = "cpu",
+    allow_download: bool = False,
 ) -> Engine:
-    """Load the models, or one backbone (default: that of the first adapter) with its adapters.
+    """Load the models, or one backbone with its adapters; by default that of the first adapter whose own can be loaded.
 
-    Unusable adapters of a served folder are skipped with a warning; one named explicitly raises AdapterError.
+    Adapters of a served folder that cannot be used are listed as broken, with a warning; one named explicitly raises
+    AdapterError. Without `allow_download`, a backbone that only an adapter names is taken from this machine alone.
     """
     if sources.models:
         return OnnxEngine(sources.models)
 
-    from daptune.clip.backbone import load_backbone
+    from daptune.adapter.store import own_backbone
+    from daptune.clip.backbone import Backbone, load_backbone
     from daptune.serve.pool import AdapterPool
 
+    broken = dict(sources.broken)
+
     @contextmanager
-    def left_out_where_it_fails(path: Path) -> Iterator[None]:
+    def broken_where_it_fails(name: str) -> Iterator[None]:
         try:
             yield
-        except AdapterError as error:
-            if path.parent != sources.folder:
+        except DaptuneError as error:
+            if sources.adapters[name].parent != sources.folder:
                 raise
-            logger.warning("skipped: %s", error)
+            broken[name] = str(error).replace(f"{sources.folder}/", "")
 
     records = {}
     for name, path in sources.adapters.items():
-        with left_out_where_it_fails(path):
+        with broken_where_it_fails(name):
             records[name] = read_record(path)
-    first = next(iter(records.values()), None)
-    chosen = backbone or (first.backbone["name"] if first else "photo")
-    kept = first.backbone.get("precision", "auto") if first else "auto"
-    pool = AdapterPool(load_backbone(chosen, precision=precision or kept, device=device), max_loaded=limits.max_loaded)
-    for name in records:
-        with left_out_where_it_fails(sources.adapters[name]):
+    loaded: Backbone | None = None
+    for name, record in records.items() if backbone is None else ():
+        with broken_where_it_fails(name):
+            found = own_backbone(record, precision=precision, device=device, allow_download=allow_download)
+            if found.sha256 == record.backbone["sha256"]:
+                loaded = found
+                break
+    if loaded is None:
+        kept = next((record.backbone.get("precision", "auto") for record in records.values()), "auto")
+        loaded = load_backbone(backbone or "photo", precision=precision or kept, device=device)
+    pool = AdapterPool(loaded, max_loaded=limits.max_loaded)
+    for name in [name for name in records if name not in broken]:
+        with broken_where_it_fails(name):
             pool.add(sources.adapters[name], name)
+    for name, reason in broken.items():
+        pool.mark_broken(name, reason)
+        logger.warning("broken: %s", reason)
     return pool
 
 
@@ -145,7 +178,22 @@ def url_of(listening: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn waits for open requests at shutdown, so endless event streams have to be closed first."""
+    """Says when it listens, and closes endless event streams before uvicorn waits for open requests at shutdown."""
+
+    def __init__(self, config: uvicorn.Config, notices: Notices, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._notices, self._ready = notices, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(WAITING)  # uvicorn's backlog is also how many are accepted before any is counted
+        self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # each second
+            self._notices.tell_counts()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app: Any = self.config.app
@@ -154,20 +202,37 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run(app: FastAPI, listening: socket.socket, *, patience: float) -> None:
-    """Serve until SIGTERM or SIGINT, then finish accepted requests for at most `patience` seconds."""
+def run(
+    app: FastAPI,
+    listening: socket.socket,
+    *,
+    ready: Callable[[], object] = int,
+    write: Callable[[str], object] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish accepted requests for at most the time limit of an answer.
+
+    `ready` is called as soon as connections are answered; `write` prints a line of the log, by default on stderr.
+    """
+    context: Context = app.state.context
     config = uvicorn.Config(
         app,
+        http=partial(Connection, Room.of(context.limits, context.counters)),  # type: ignore[arg-type]
+        loop="asyncio",
+        ws="none",
+        backlog=BACKLOG,
+        log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="on",
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(patience)),
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(context.limits.timeout)),
     )
     # uvicorn raises the received signals again after shutdown: ignore them
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        _Server(config).run(sockets=[listening])
+        with noticed(write) as notices:
+            _Server(config, notices, ready).run(sockets=[listening])
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from daptune.data.images import TooManyPixels, decode
 from daptune.data.table import describe
@@ -29,6 +29,10 @@ async def form_of(request: Request, limits: Limits) -> AsyncIterator[FormData]:
         many = "Too many files" in str(error.detail)
         reason = f"more than {limits.max_files} files; send them in several requests." if many else str(error.detail)
         raise Refused(413 if many else 400, reason) from error
+    except (Refused, ClientDisconnect, OSError):
+        raise
+    except Exception as error:  # a parser of foreign bytes: a charset of the client's choice fails in ways of its own
+        raise Refused(400, f"the body is damaged ({type(error).__name__}); send names in UTF-8.") from error
     try:
         yield form
     finally:
@@ -45,7 +49,8 @@ def files_in(form: FormData) -> list[UploadFile]:
 
 def name_of(file: UploadFile) -> str:
     """The client's name of a file, for messages and answers; never used as a path."""
-    return (file.filename or "file").replace("\\", "/").rpartition("/")[2][:200] or "file"
+    given = (file.filename or "file").encode("utf-8", "replace").decode()  # a charset of the client's can give halves
+    return given.replace("\\", "/").rpartition("/")[2][:200] or "file"
 
 
 def decoded(file: UploadFile, limits: Limits) -> Image.Image:

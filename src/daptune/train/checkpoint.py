@@ -24,8 +24,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from daptune.errors import TrainingError
-from daptune.files import reason, write
+from daptune.errors import TrainingError, foreign, reason
+from daptune.files import told, write
+from daptune.foreign import parse_json, read_header
 
 FORMAT = 1
 FILE_NAME = "checkpoint.safetensors"
@@ -71,14 +72,18 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     if not path.exists():
         return None
     advice = "move it away and train again without --resume."
-    try:
+    unread = foreign(lambda why: TrainingError(f"{path} is damaged or not a checkpoint ({why}); {advice}"))
+    opened = told(lambda why: TrainingError(f"{path} cannot be read ({why}); {advice}"))
+    with unread, opened:
+        with path.open("rb") as stream:
+            read_header(stream, path.stat().st_size)
         with safetensors.safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             # clone: safetensors maps the file, which the next checkpoint replaces
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if "daptune" not in header:
             raise TrainingError(f"{path} is not a checkpoint of daptune; {advice}")
-        body = json.loads(header["daptune"])
+        body = parse_json(header["daptune"], nan=True)
         if body["format"] > FORMAT:
             raise TrainingError(
                 f"{path} has format {body['format']} and this daptune reads up to {FORMAT}; "
@@ -87,13 +92,6 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         if _digest(header["daptune"], tensors) != header["sha256"]:
             raise TrainingError(f"{path} is damaged: its checksum does not match; {advice}")
         return Checkpoint(body["identity"], body["state"], tensors)
-    except TrainingError:
-        raise
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read ({reason(error)}); {advice}") from error
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise TrainingError(f"{path} is damaged or not a checkpoint ({why}); {advice}") from error
 
 
 @contextmanager

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
-from daptune.errors import TrainingError
-from daptune.files import json_lines
+from daptune.errors import TrainingError, foreign
+from daptune.files import told
+from daptune.foreign import json_lines, read_bytes
 
 HISTORY_NAME = "history.jsonl"
+LARGEST = 64_000_000
+"""Bytes of a history; an epoch takes 300."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,21 @@ class History:
     def read(cls, run_dir: Path) -> Self:
         """Read run_dir/history.jsonl; `best_epoch` is None. Raises `TrainingError` if it cannot be read."""
         path = run_dir / HISTORY_NAME
-        try:
-            return cls(tuple(EpochRow(**row) for _, row in json_lines(path.read_text("utf-8"))))
-        except OSError as error:
-            raise TrainingError(f"{path} cannot be read ({error.strerror}); name the folder of a run.") from error
-        except (ValueError, TypeError) as error:
-            raise TrainingError(f"{path} is not a history of daptune ({error}); name the folder of a run.") from error
+        advice = "name the folder of a run."
+        unread = foreign(lambda why: TrainingError(f"{path} is not a history of daptune ({why}); {advice}"))
+        opened = told(lambda why: TrainingError(f"{path} cannot be read ({why}); {advice}"))
+        with unread, opened:
+            content = read_bytes(path, LARGEST)
+            return cls(tuple(_row(row) for _, row in json_lines(content)))
+
+
+def _row(content: Any) -> EpochRow:
+    """The row in a line. ValueError or TypeError for something else."""
+    if isinstance(content, ValueError):
+        raise content
+    row = EpochRow(**content)
+    numbers = (row.epoch, row.step, row.lr, row.seconds, *row.losses.values())
+    measured = (row.accuracy, row.val_accuracy, row.val_macro_f1, row.val_nll)
+    if not all(isinstance(value, int | float) for value in (*numbers, *filter(None, measured))):
+        raise ValueError("a figure is no number")
+    return row

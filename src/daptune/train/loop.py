@@ -9,7 +9,7 @@ dropout on (seed, step), the learning rate on the step. All other state is in th
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from daptune.data.loader import Batch, ImageLoader
 from daptune.errors import TrainingError
 from daptune.evaluate import evaluate
 from daptune.methods.base import Method
+from daptune.train.checkpoint import Checkpoint
 from daptune.train.compiling import check_compiler, compiled_blocks
 from daptune.train.features import encoded_once
+from daptune.train.folder import run_folder
 from daptune.train.history import History, Progress
 from daptune.train.parallel import Ranks
 from daptune.train.run import ACCURACY, Run, identity_of, open_run, validations_of
@@ -56,8 +58,9 @@ def fit_method(
     progress  called after each step (on other devices than the CPU: every few steps); its exceptions end the run
     stop      called after each step; true acts like SIGINT: the state is saved and `Interrupted` raised
 
-    Raises `TrainingError` for a non-finite loss (the parameters of the last checkpoint are restored), a full disk, and
-    a damaged checkpoint or one of another run. Raises `Interrupted` after SIGINT, SIGTERM or `stop`, with state saved.
+    Raises `TrainingError` for a non-finite loss (the parameters of the last checkpoint are restored), a full disk, a
+    damaged checkpoint or one of another run, and a folder that another process writes. Raises `Interrupted` after
+    SIGINT, SIGTERM or `stop`, with state saved.
     """
     steps = -(-train.batches_per_epoch // config.accumulate)  # per epoch, rounded up
     config = config.resolved(steps, method.default_lr)
@@ -66,23 +69,47 @@ def fit_method(
     if config.compile:
         check_compiler(method.device)
     ranks, identity = Ranks(), identity_of(method, train, val, config) if run_dir is not None else {}
-    checkpoint = ranks.from_first(lambda: open_run(run_dir, identity, resume=resume))
-    run_dir, progress = (run_dir, progress) if ranks.first else (None, None)
-    feed, held_out = encoded_once(method, train, config.epochs), None if val is None else encoded_once(method, val)
-    with seeded(config.seed, 0, method.device):
-        method.before_fit(feed, held_out)  # also when resuming: it may prepare more than the checkpoint holds
-    ranks.begin_alike((*method.parameters(), *method.buffers()))
-    if not method.trainable:
-        method.eval()
-        return History()
+    with ExitStack() as held:
+
+        def opened() -> Checkpoint | None:
+            held.enter_context(run_folder(run_dir))
+            return open_run(run_dir, identity, resume=resume)
+
+        checkpoint = ranks.from_first(opened)
+        run_dir, progress = (run_dir, progress) if ranks.first else (None, None)
+        feed, held_out = encoded_once(method, train, config.epochs), None if val is None else encoded_once(method, val)
+        with seeded(config.seed, 0, method.device):
+            method.before_fit(feed, held_out)  # also when resuming: it may prepare more than the checkpoint holds
+        ranks.begin_alike((*method.parameters(), *method.buffers()))
+        if not method.trainable:
+            method.eval()
+            return History()
+
+        def begun(optimizer: torch.optim.Optimizer, signals: StopSignals) -> Run:
+            validations = validations_of(train, val, config)
+            told = progress, signals, validations
+            return Run(method, optimizer, config, steps, identity, run_dir, checkpoint, *told)
+
+        return _descend(method, feed, held_out, config, ranks, stop, begun)
+
+
+def _descend(
+    method: Method,
+    feed: ImageLoader,
+    held_out: ImageLoader | None,
+    config: TrainConfig,
+    ranks: Ranks,
+    stop: Callable[[], bool] | None,
+    begun: Callable[[torch.optim.Optimizer, StopSignals], Run],
+) -> History:
+    """The gradient steps of a run that `begun` makes, from where it stands to its end."""
     with (
         StopSignals(stop, agree=ranks.any) as signals,
         saving_memory(method, config.memory == "low"),
         compiled_blocks(method, config.compile) as begin,
     ):
         optimizer = build_optimizer(method, config)
-        validations = validations_of(train, val, config)
-        run = Run(method, optimizer, config, steps, identity, run_dir, checkpoint, progress, signals, validations)
+        run = begun(optimizer, signals)
         descent = Descent(method, config, optimizer, run, ranks, begin)
         try:
             while not run.state.finished:

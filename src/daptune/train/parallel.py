@@ -10,6 +10,7 @@ in every process. Dropout draws other numbers than in a single process.
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,10 +23,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from daptune.errors import DaptuneError, Interrupted, TrainingError
+from daptune.processes import end_with_parent, in_main_thread
 
 T = TypeVar("T")
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset)", re.IGNORECASE)
+"""In what torch says to a rank when another one is gone."""
 GRACE = 10.0
 """Seconds that rank 0 gets to report its error after another process has ended."""
+
+
+class _Lost(TrainingError):
+    """A rank cannot go on, because another one is gone."""
 
 
 class Ranks:
@@ -112,6 +120,8 @@ def joined(device: str) -> Iterator[str]:
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
         yield device
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which a kill keeps from stopping its processes
+        end_with_parent(os.getppid())
     cuda = device.startswith("cuda")
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
@@ -134,7 +144,8 @@ def launch(devices: int, work: Callable[[], int]) -> int:
     port, processes, pipes = get_free_port(), [], []
     for rank in range(devices):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_serve, args=(work, rank, devices, port, theirs), daemon=True)
+        given = work, rank, devices, port, theirs, os.getpid(), in_main_thread()
+        process = context.Process(target=_serve, args=given, daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
@@ -157,7 +168,7 @@ def launch(devices: int, work: Callable[[], int]) -> int:
                 if wait([pipes[0]], GRACE):
                     answers[0] = _answer(0, pipes[0], processes[0])
                 break
-        first = answers[0] if 0 in answers else next(a for a in answers.values() if isinstance(a, BaseException))
+        first = _outcome(answers)
         if received and not isinstance(first, Interrupted):  # nothing was saved yet
             raise KeyboardInterrupt
         if isinstance(first, BaseException):
@@ -173,6 +184,16 @@ def launch(devices: int, work: Callable[[], int]) -> int:
             process.join()
 
 
+def _outcome(answers: Mapping[int, int | BaseException]) -> int | BaseException:
+    """What to return or raise: the answer of rank 0, or if it only lost another rank, the line that says which."""
+    first = answers.get(0)
+    if isinstance(first, int | DaptuneError) and not isinstance(first, _Lost):
+        return first
+    failed = [answer for answer in answers.values() if isinstance(answer, BaseException)]
+    lines = [answer for answer in failed if isinstance(answer, DaptuneError) and not isinstance(answer, _Lost)]
+    return (lines or failed)[0]
+
+
 def _answer(rank: int, pipe: Connection, process: Any) -> int | BaseException:
     try:
         answer: int | BaseException = pipe.recv()
@@ -185,8 +206,11 @@ def _answer(rank: int, pipe: Connection, process: Any) -> int | BaseException:
         )
 
 
-def _serve(work: Callable[[], int], rank: int, size: int, port: int, pipe: Connection) -> None:
-    """Run `work` in a process that only its parent can stop, not the terminal."""
+def _serve(
+    work: Callable[[], int], rank: int, size: int, port: int, pipe: Connection, parent: int, by_kernel: bool
+) -> None:
+    """Run `work` in a process that only its parent can stop, not the terminal, and that ends with its parent."""
+    end_with_parent(parent, by_kernel=by_kernel)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     os.environ |= {
@@ -201,6 +225,11 @@ def _serve(work: Callable[[], int], rank: int, size: int, port: int, pipe: Conne
         pipe.send(work())
     except DaptuneError as error:
         pipe.send(error)
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+            raise
+        pipe.send(_Lost("another process of the training ended; continue with --resume"))
     except BaseException as error:
         pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
         raise

@@ -2,6 +2,7 @@
 
 run_dir/checkpoint.safetensors   everything needed to resume (checkpoint.py)
 run_dir/history.jsonl            one line per epoch; truncated to the checkpoint on resuming
+run_dir/...                      folder.py
 """
 
 import copy
@@ -23,7 +24,8 @@ from daptune.evaluate import Measured
 from daptune.files import difference, json_line, write
 from daptune.methods.base import Method
 from daptune.names import own_names
-from daptune.train.checkpoint import FILE_NAME, Checkpoint, pack_optimizer, read_checkpoint, saving, unpack_optimizer
+from daptune.train.checkpoint import Checkpoint, pack_optimizer, read_checkpoint, saving, unpack_optimizer
+from daptune.train.folder import FINISHED, anew, check_unused
 from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress
 from daptune.train.schedule import TrainConfig, learning_rate
 from daptune.train.stopping import StopSignals
@@ -91,20 +93,12 @@ def validations_of(train: ImageLoader, val: ImageLoader | None, config: TrainCon
     return min(VALIDATIONS, max(LEAST_VALIDATIONS, drawn // len(val.table)))
 
 
-def check_unused(run_dir: Path | None, *, resume: bool = False) -> None:
-    """Raise `TrainingError` if the folder holds a run that is not to be resumed."""
-    if run_dir is not None and not resume and (run_dir / FILE_NAME).exists():
-        raise TrainingError(f"{run_dir} already holds a run; continue it with --resume, or name another folder.")
-
-
 def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) -> Checkpoint | None:
-    """Create the folder and read the checkpoint to resume from. Raises `TrainingError` if that fails."""
+    """Read the checkpoint to resume from, in a `run_folder`. Raises `TrainingError` if that fails."""
     if run_dir is None:
         if resume:
             raise TrainingError("Resuming needs the folder of the stopped run; name it with --resume.")
         return None
-    with saving(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
     check_unused(run_dir, resume=resume)
     if not resume:
         return None
@@ -115,8 +109,8 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
         if "draws" in identity["images"] and "draws" not in checkpoint.identity["images"]:
             found += " (a run of 16 images of each class, the default of earlier versions, needs --shots 16)"
         raise TrainingError(
-            f"The run in {run_dir} was started with different settings: {found}; "
-            "use the same ones with --resume, or train in another folder."
+            f"The run in {run_dir} was started with different settings: {found}; use the same ones with --resume; "
+            f"{anew(run_dir)} and leave out --resume."
         )
     return checkpoint
 
@@ -149,12 +143,11 @@ class Run:
         self._steps_here = 0  # done by this process, to estimate the time left
         if self.checkpoint is not None:
             self._restore(self.checkpoint)
-        if self.run_dir is not None:  # truncate to the checkpoint
-            lines = "".join(json_line(row) for row in self.state.rows)
-            with saving(self.run_dir / HISTORY_NAME):
-                write(self.run_dir / HISTORY_NAME, lines.encode())
+        self._begun = False  # whether the folder's history is that of this run
         if self.checkpoint is None:
-            self._save()
+            self._keep()  # in memory alone: a run that fails at once leaves the folder as it was
+        else:
+            self._begin()
 
     @property
     def total_steps(self) -> int:
@@ -285,6 +278,23 @@ class Run:
         return self.state.seconds + time.monotonic() - self._epoch_began
 
     def _save(self) -> None:
+        """Keep the state, also in the folder."""
+        self._keep()
+        if self.run_dir is not None and self.checkpoint is not None:
+            self._begin()
+            self.checkpoint.write(self.run_dir)
+
+    def _begin(self) -> None:
+        """Truncate the history to the checkpoint, or replace that of an earlier run, whose end is no longer noted."""
+        if self.run_dir is not None and not self._begun:
+            lines = "".join(json_line(row) for row in self.state.rows)
+            with saving(self.run_dir / HISTORY_NAME):
+                (self.run_dir / FINISHED).unlink(missing_ok=True)
+                write(self.run_dir / HISTORY_NAME, lines.encode())
+            self._begun = True
+
+    def _keep(self) -> None:
+        """Keep the state in memory."""
         self._look()
         bad = [n for n, p in self.method.named_parameters() if p.requires_grad and not p.isfinite().all()]
         if bad:  # a finite loss may have an infinite gradient
@@ -295,8 +305,6 @@ class Run:
         checkpoint.put("running", self.method.running_state())
         checkpoint.put("best", self._best)
         checkpoint.put("optimizer", pack_optimizer(self.optimizer, self.method))
-        if self.run_dir is not None:
-            checkpoint.write(self.run_dir)
         self.checkpoint, self._saved_at = checkpoint, time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -315,7 +323,9 @@ class Run:
         log.info("resumed after epoch %d, step %d", self.state.epoch, self.state.step)
 
     def _append(self, row: dict[str, Any]) -> None:
-        if self.run_dir is not None:
+        if self.run_dir is not None and not self._begun:
+            self._begin()
+        elif self.run_dir is not None:
             with saving(self.run_dir / HISTORY_NAME), open(self.run_dir / HISTORY_NAME, "a", encoding="utf-8") as file:
                 file.write(json_line(row))
 

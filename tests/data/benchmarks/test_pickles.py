@@ -111,7 +111,7 @@ def test_images_that_are_not_here_are_told(small: Small, tmp_path: Path, datum: 
     moved = tmp_path / "elsewhere" / "split_fewshot" / path.name
     moved.parent.mkdir(parents=True)
     path.rename(moved)
-    with pytest.raises(DataError, match="give image_root, the data set's folder"):
+    with pytest.raises(DataError, match="put it into split_fewshot/ of the data set"):
         read_pickle(moved)
     assert len(read_pickle(moved, tmp_path / "eurosat").train) == 3
 

@@ -16,17 +16,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...errors import BackboneError
+from ...errors import BackboneError, foreign
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
 from . import huggingface, openclip
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
-__all__ = ["Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
+__all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
 
 _TOKENIZER = "tokenizer.json"
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 class Checkpoint(NamedTuple):
@@ -51,20 +51,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     folder = weights.parent
     tensors, scripted = read_tensors(weights)
     where = str(path)
-    try:
+    with foreign(lambda why: BackboneError(f"the config beside {where} cannot be understood ({why}); fetch it again.")):
         described, lacking = _describe(keep_weights(tensors), folder, where, scripted)
         config = sizes(described, where)
         preprocess = Preprocess.from_dict({"size": config.image_size} | dict(described.transform))
-    except BackboneError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise BackboneError(f"the config beside {where} cannot be understood ({error}); fetch it again.") from error
+        found = check(described.tensors, config, where)
     if lacking and not scripted:
         log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
     own = folder / _TOKENIZER
     return Checkpoint(
         config=config,
-        tensors=check(described.tensors, config, where),
+        tensors=found,
         preprocess=preprocess,
         tokenizer=own if own.is_file() and not scripted else None,
         files=files_of(weights),
@@ -118,7 +115,7 @@ def _find_weights(folder: Path) -> Path:
         return folder / layout[1]
     if config.name in files:
         huggingface.refuse_model(read_json(config), str(folder))
-    single = sorted(entry for entry in folder.iterdir() if entry.suffix in _SUFFIXES and entry.is_file())
+    single = sorted(entry for entry in folder.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
     if len(single) == 1:
         return single[0]
     found = ", ".join(entry.name for entry in single[:4]) if single else "none"

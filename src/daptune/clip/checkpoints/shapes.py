@@ -39,6 +39,10 @@ _OTHERS = (
 ONLY = "only CLIPs with two transformers of OpenAI's form are read (ViT-B, L, H, g, bigG)"
 
 
+MOST_LAYERS = 256
+"""Layers of a tower; bigG/14 has 48."""
+
+
 class Described(NamedTuple):
     """What the files of a layout say: tensors under OpenAI's names, and what their shapes cannot tell.
 
@@ -97,14 +101,18 @@ def sizes(described: Described, where: str) -> CLIPConfig:
     def shape(name: str, dimensions: int) -> torch.Size:
         if name not in tensors:
             raise BackboneError(f"{where} lacks the tensor {name}; {ONLY}.")
-        if tensors[name].ndim != dimensions:
-            found = tuple(tensors[name].shape)
-            raise BackboneError(f"{where}: {name} should have {dimensions} dimensions, found shape {found}.")
-        return tensors[name].shape
+        found = tensors[name].shape
+        if tensors[name].ndim != dimensions or not found.numel():
+            raise BackboneError(f"{where}: {name} should have {dimensions} dimensions, found shape {tuple(found)}.")
+        return found
 
     def layers(prefix: str) -> int:
         found = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
-        return max((int(layer) for layer in found if layer.isdecimal()), default=-1) + 1
+        numbers = {layer for layer in found if layer.isdecimal()}
+        if len(numbers) > MOST_LAYERS or (numbers and max(map(len, numbers)) > 3):
+            raise BackboneError(f"{where}: {prefix} has {len(numbers)} layers or numbers beyond {MOST_LAYERS}; {ONLY}.")
+        # one that is missing below the last is found missing later; the number itself is no reason to build a tower
+        return max(map(int, numbers), default=-1) + 1
 
     vision_width, _, patch, _ = shape("visual.conv1.weight", 4)
     positions, _ = shape("visual.positional_embedding", 2)

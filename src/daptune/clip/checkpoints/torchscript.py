@@ -4,19 +4,19 @@ OpenAI published its CLIPs as TorchScript: a zip of program code, a pickle of th
 storages. `torch.jit.load` would compile the program; here `unpickle` reads the tree alone.
 """
 
-import zipfile
 from pathlib import Path
 
 from torch import Tensor
 
+from ...foreign import open_zip
 from .unpickle import Node, View, read_archive
 
 _ADVICE = "which no CLIP needs: it was not opened; use a .safetensors file of this model."
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a zip file holds TorchScript; raises zipfile.BadZipFile for a truncated one."""
-    with zipfile.ZipFile(path) as archive:
+    """Whether a zip file holds TorchScript; raises ValueError or zipfile.BadZipFile for a truncated one."""
+    with path.open("rb") as file, open_zip(file) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
@@ -40,6 +40,5 @@ def _views(root: object) -> dict[str, View]:
             found[prefix.removesuffix(".")] = node
         elif isinstance(node, Node) and id(node) not in seen:
             seen.add(id(node))
-            attributes = getattr(node, "attributes", {})
-            waiting += [(f"{prefix}{name}.", value) for name, value in reversed(attributes.items())]
+            waiting += [(f"{prefix}{name}.", value) for name, value in reversed(node.attributes.items())]
     return found

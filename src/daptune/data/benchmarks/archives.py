@@ -15,8 +15,8 @@ from daptune.data.benchmarks.reading import read_rows, tables_of
 from daptune.data.benchmarks.registry import BENCHMARKS, Benchmark
 from daptune.data.table import Splits
 from daptune.data.zhou import Parts, Row, read_parts
-from daptune.errors import DataError
-from daptune.files import read_json
+from daptune.errors import DataError, foreign
+from daptune.foreign import read_json
 
 _log = logging.getLogger("daptune")
 _FLOWER_SETS = {"train": "trnid", "val": "valid", "test": "tstid"}
@@ -41,12 +41,9 @@ def find_archive(folder: Path) -> tuple[Benchmark, Path] | None:
 def read_archive(record: Benchmark, folder: Path, label_names: Sequence[str] | None = None) -> Splits:
     """Read what `find_archive` found; images that the lists name and that are not there are told in one line."""
     reader = _OWN.get(record.name)
-    try:
+    what = f"{folder} looks like {record.title}, but its files are not as published"
+    with foreign(lambda why: DataError(f"{what} ({why}).")):
         parts = reader(folder, record) if reader else read_rows(record, folder)[0]
-    except DataError:
-        raise
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder} looks like {record.title}, but its files are not as published ({error}).") from error
     parts = {part: rows for part, rows in parts.items() if rows}
     found = ", ".join(f"{len(rows):,} {part}" for part, rows in parts.items())
     _log.warning("%s is read as %s in its makers' layout: %s images", folder, record.title, found)

@@ -43,10 +43,11 @@ def fetch(download: Download, target: Path, progress: Progress | None = None) ->
     still the same. Raises DataError in one line: no network, an error of the server, a web page in place of the file,
     a full disk, a wrong md5 (the file is removed then).
     """
+    part = target.with_name(target.name + ".part")
     if target.is_file() and (not download.md5 or _md5(target) == download.md5):
+        _mark(part).unlink(missing_ok=True)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
     url = resolve(download.address)
     try:
         _receive(url, part, progress)
@@ -61,6 +62,13 @@ def fetch(download: Download, target: Path, progress: Progress | None = None) ->
     os.replace(part, target)
     _mark(part).unlink(missing_ok=True)
     return target
+
+
+def forget(target: Path) -> None:
+    """Remove what is known of the download of a file that is there."""
+    part = target.with_name(target.name + ".part")
+    if not part.exists():
+        _mark(part).unlink(missing_ok=True)
 
 
 def _receive(url: str, part: Path, progress: Progress | None) -> None:
@@ -90,6 +98,8 @@ def _receive(url: str, part: Path, progress: Progress | None) -> None:
             _mark(part).write_text(json.dumps({"validator": _same(response.headers)}), encoding="utf-8")
         with part.open("ab" if resumed else "wb") as file:
             _copy(response, file, start, total, progress)
+            file.flush()
+            os.fsync(file.fileno())
         if total is not None and part.stat().st_size != total:
             raise ConnectionError(f"{part.stat().st_size} of {total} bytes arrived")
 

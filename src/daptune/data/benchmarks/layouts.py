@@ -13,12 +13,17 @@ from typing import Any
 from daptune.data.benchmarks.registry import Benchmark
 from daptune.data.benchmarks.splits import split_thirds, split_trainval
 from daptune.data.formats import SUFFIXES
+from daptune.data.name_lists import LARGEST
 from daptune.data.table import SPLITS
 from daptune.data.zhou import Parts, Row
-from daptune.errors import DataError
-from daptune.files import read_json
+from daptune.errors import DataError, foreign
+from daptune.foreign import read_bytes, read_json
+from daptune.isolated import try_first
+from daptune.regular import open_regular
 
 CLASSNAMES = "classnames.txt"
+MATLAB_MEMORY, MATLAB_SECONDS = 500_000_000, 20
+"""Memory in bytes and CPU time that a MATLAB file may take; those of the data sets have less than a megabyte."""
 
 
 def class_folders(folder: Path, record: Benchmark, *, whole: bool = False) -> Parts:
@@ -175,7 +180,9 @@ def _with_val(trainval: Iterator[Row], test: Iterator[Row]) -> Parts:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()) if line]
+    unread = foreign(lambda why: DataError(f"{path} cannot be read as a list ({why})."), passing=(OSError,))
+    with unread:
+        return [line for line in map(str.strip, read_bytes(path, LARGEST).decode("utf-8").splitlines()) if line]
 
 
 def _table(path: Path, *, fewest: int, most: int = 0) -> Iterator[list[str]]:
@@ -191,8 +198,8 @@ def matlab(path: Path, name: str) -> Any:
     """A variable of a MATLAB file. Raises DataError for what is none; OSError where there is no file."""
     from scipy.io import loadmat  # scikit-learn brings it; only two data sets need it
 
-    with path.open("rb") as file:
-        try:
+    with open_regular(path) as file:
+        no_file = f"{path} is not a MATLAB file with {name!r}"
+        with foreign(lambda why: DataError(f"{no_file} ({why}); fetch it again.")):
+            try_first("scipy.io:loadmat", str(path), memory=MATLAB_MEMORY, seconds=MATLAB_SECONDS)
             return loadmat(file)[name]
-        except Exception as error:  # a damaged file can fail anywhere in scipy's reader
-            raise DataError(f"{path} is not a MATLAB file with {name!r} ({error}); fetch it again.") from error

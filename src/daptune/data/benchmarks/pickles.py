@@ -2,39 +2,25 @@
 
 KaiyangZhou/CoOp writes {"train": [Datum, ...], "val": [Datum, ...]} (ImageNet no val; its `preprocessed.pkl` a test),
 Datum being a class of Dassl with the attributes _impath, _label, _domain, _classname. Unpickling runs whatever
-function a file names; here it may name that class alone, and gets an empty one for it.
+function a file names; here it may name that class alone, and gets an empty one for it (`daptune.opcodes`).
 """
 
-import io
-import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from daptune.data.benchmarks.reading import tables_of
 from daptune.data.table import SPLITS, Splits
 from daptune.data.zhou import Parts, Row
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
+from daptune.foreign import LARGEST_WHOLE, read_bytes
+from daptune.opcodes import Machine
 
-_LARGEST = 1 << 30  # bytes; ImageNet's whole list is about a tenth of that
+_LARGEST = 256 << 20  # bytes; ImageNet's whole list has less than half
 
 
 class _Datum:
-    _impath: str
-    _label: int
-    _classname: str
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, path: Path) -> None:
-        super().__init__(io.BytesIO(data))
-        self._path = path
-        # of its own for each file: a pickle can set attributes of what it is given, and must not reach the next file
-        self.datum = type("Datum", (_Datum,), {})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "Datum" and module.partition(".")[0] in ("dassl", "Dassl", "datasets"):
-            return self.datum
-        raise DataError(f"{self._path} asks to run {module}.{name}, which no few-shot split needs: it was not opened.")
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
 
 
 def read_pickle(path: Path, image_root: str | Path | None = None) -> Splits:
@@ -56,30 +42,40 @@ def read_pickle(path: Path, image_root: str | Path | None = None) -> Splits:
 
 def _load(path: Path) -> Parts:
     expected = 'expected {"train": [Datum, ...], "val": [Datum, ...]} of CoOp\'s split_fewshot/'
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError(f"{path}: {expected}, found a file too large for that.")
-        unpickler = _Unpickler(path.read_bytes(), path)
-        content = unpickler.load()
+
+    def find(module: str, name: str) -> Any:
+        if name == "Datum" and module.partition(".")[0] in ("dassl", "Dassl", "datasets"):
+            return _Datum
+        raise DataError(f"{path} asks to run {module}.{name}, which no few-shot split needs: it was not opened.")
+
+    with foreign(lambda why: DataError(f"{path}: {expected}, but it cannot be read ({why}).")):
+        content = Machine(read_bytes(path, _LARGEST), find, _no_storage, _set_attributes).load()
         parts = {part: content[part] for part in SPLITS if content.get(part)}
-        rows = {part: [_row(item, unpickler.datum) for item in items] for part, items in parts.items()}
-    except (DataError, OSError):
-        raise
-    except Exception as error:  # a crafted or damaged pickle can fail in any way; none of them has run code
-        raise DataError(f"{path}: {expected}, but it cannot be read ({type(error).__name__}: {error}).") from None
+        rows = {part: [_row(item) for item in items] for part, items in parts.items()}
     if not rows:
         raise DataError(f"{path}: {expected}, found no images.")
     return rows
 
 
-def _row(item: object, kind: type[_Datum]) -> Row:
-    if not isinstance(item, kind):
-        raise TypeError(f"found {type(item).__name__} in place of a Datum")
-    file, label, name = item._impath, item._label, item._classname
-    if not isinstance(file, str) or not isinstance(label, int) or not isinstance(name, str):
-        raise TypeError("a Datum holds something else than path, label and name")
+def _no_storage(pid: Any) -> Any:
+    raise ValueError("it refers to something outside")
+
+
+def _set_attributes(target: Any, state: Any) -> None:
+    if isinstance(target, _Datum) and isinstance(state, dict):
+        target.attributes = state
+
+
+def _row(item: object) -> Row:
+    if not isinstance(item, _Datum):
+        raise ValueError(f"found {type(item).__name__} in place of a Datum")
+    file, label, name = (item.attributes.get(f"_{part}") for part in ("impath", "label", "classname"))
+    if not isinstance(file, str) or type(label) is not int or not isinstance(name, str):
+        raise ValueError("a Datum holds something else than path, label and name")
     if ".." in PurePosixPath(file).parts:
         raise ValueError(f"{file!r} leads out of its folder")
+    if abs(label) > LARGEST_WHOLE:
+        raise ValueError("a label has more than 64 bits")
     return file, label, name
 
 
@@ -89,4 +85,4 @@ def _depth(path: Path, folder: Path, file: str) -> int:
     for cut in range(len(parts)):
         if folder.joinpath(*parts[cut:]).is_file() and parts[cut] != "/":
             return cut
-    raise DataError(f"{path}: no end of {file} is a file below {folder}; give image_root, the data set's folder.")
+    raise DataError(f"{path}: no end of {file} is a file below {folder}; put it into split_fewshot/ of the data set.")

@@ -14,7 +14,7 @@ from daptune.data.benchmarks.registry import Benchmark, find
 from daptune.data.benchmarks.splits import SEED
 from daptune.data.table import SPLITS, ImageTable, Splits
 from daptune.data.zhou import Parts, Row, class_names_of, load_rows, splits_of
-from daptune.errors import DataError
+from daptune.errors import DataError, foreign
 
 ROOT_VARIABLE = "DAPTUNE_DATA"
 _log = logging.getLogger("daptune")
@@ -79,17 +79,14 @@ def read_rows(record: Benchmark, folder: Path) -> tuple[Parts, bool]:
         )
     if record.split_file and (folder / record.split_file).is_file():
         return load_rows(folder / record.split_file), False
-    try:
-        return READERS[record.layout](folder, record), bool(record.split_file)
-    except OSError as error:
-        lacking = Path(error.filename or folder)
-        inside = lacking.relative_to(folder) if lacking.is_relative_to(folder) else lacking
-        either = f" or {record.split_file}" if record.split_file and inside.as_posix() in record.notes else ""
-        raise _half(record, folder, f"expected {inside}{either} ({error.strerror})") from error
-    except DataError:
-        raise
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise _half(record, folder, f"its files are not as published ({type(error).__name__}: {error})") from error
+    with foreign(lambda why: _half(record, folder, f"its files are not as published ({why})")):
+        try:
+            return READERS[record.layout](folder, record), bool(record.split_file)
+        except OSError as error:
+            lacking = Path(error.filename or folder)
+            inside = lacking.relative_to(folder) if lacking.is_relative_to(folder) else lacking
+            either = f" or {record.split_file}" if record.split_file and inside.as_posix() in record.notes else ""
+            raise _half(record, folder, f"expected {inside}{either} ({error.strerror})") from error
 
 
 def missing_images(root: Path, rows: Iterable[Row]) -> list[str]:

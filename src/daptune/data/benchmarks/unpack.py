@@ -4,21 +4,30 @@ Tar members go through tarfile's filter "data" (PEP 706), which refuses paths th
 refused besides. What is unpacked stands in its place only when it is complete.
 """
 
+import bz2
+import gzip
+import lzma
 import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
-from daptune.errors import DataError
+from daptune import files
+from daptune.errors import DataError, foreign
+from daptune.foreign import TooLarge, megabytes, open_zip
+from daptune.regular import open_regular
 
 MOST_FILES = 3_000_000
 GROWTH = 20
 """Pictures hardly shrink in an archive: one that unpacks to so many times its size, and 256 MiB, is a bomb."""
 _FREE = 256 << 20
+LARGEST_HEADER, LARGEST_HEADERS = 1 << 20, 64 << 20
+"""Bytes of an extended header of a tar, and of all of them."""
+_BLOCK = 16 * 1024  # bytes that tarfile copies at once
 
 
 def unpack(archive: Path, folder: Path, wanted: Sequence[tuple[str, str]], nested: str = "") -> None:
@@ -28,8 +37,7 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[tuple[str, str]], neste
     DataError for a damaged archive, one that lacks a wanted path, and one with a member that may not be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as name:
-        place = Path(name)
+    with files.scratch(folder / archive.name) as place:
         extract(archive, place)
         if nested:
             inner = place / nested
@@ -52,38 +60,86 @@ def extract(archive: Path, place: Path) -> None:
     """The whole of a .zip or .tar (.gz, .bz2, .xz) into an empty folder; DataError as `unpack`."""
     place.mkdir(exist_ok=True)
     limit = max(GROWTH * archive.stat().st_size, _FREE)
-    try:
+    advice = "remove it and fetch it again."
+    with foreign(lambda why: DataError(f"{archive} is damaged, no archive, or cannot be unpacked ({why}); {advice}")):
         if zipfile.is_zipfile(archive):
             _extract_zip(archive, place, limit)
         else:
             _extract_tar(archive, place, limit)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{archive} is damaged or no archive ({error}); remove it and fetch it again.") from error
 
 
 def _extract_tar(archive: Path, place: Path, limit: int) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise DataError("unpacking needs Python 3.11.4 or newer, which looks at what an archive writes; update it.")
     size = 0
-    with tarfile.open(archive) as file:
-        for number, member in enumerate(file):
-            size += member.size
-            if number >= MOST_FILES:
-                raise _refused(archive, member.name, "it holds too many files")
-            if not (member.isfile() or member.isdir()):
-                raise _refused(archive, member.name, "it is a link or a device")
-            if size > limit:
-                raise _refused(archive, member.name, "it unpacks to far more than its size")
-            try:
-                file.extract(member, place, filter="data")
-            except tarfile.FilterError as error:
-                raise _refused(archive, member.name, str(error)) from error
+    with _opened(archive) as packed:
+        stream = _Bounded(packed, limit + _FREE)
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as file:
+            for number, member in enumerate(file):
+                size += member.size
+                if number >= MOST_FILES:
+                    raise _refused(archive, member.name, "it holds too many files")
+                if not (member.isfile() or member.isdir()):
+                    raise _refused(archive, member.name, "it is a link or a device")
+                if size > limit:
+                    raise _refused(archive, member.name, "it unpacks to far more than its size")
+                try:
+                    file.extract(member, place, filter="data")
+                except tarfile.FilterError as error:
+                    raise _refused(archive, member.name, str(error)) from error
+                file.members.clear()  # type: ignore[attr-defined]  # tarfile keeps a kilobyte for each
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    """The bytes of a tar, decompressed by what its first bytes say."""
+    with open_regular(archive) as file:
+        head = file.read(6)
+    if head[:2] == b"\x1f\x8b":
+        return cast(IO[bytes], gzip.open(archive))
+    if head[:3] == b"BZh":
+        return cast(IO[bytes], bz2.open(archive))
+    if head[:6] == b"\xfd7zXZ\0":
+        return cast(IO[bytes], lzma.open(archive))
+    return open_regular(archive)
+
+
+class _Bounded:
+    """A stream that gives no more than `most` bytes, and none of its parts whole: a header may claim to have gigabytes.
+
+    tarfile copies members in small parts; what it reads in one is the header of a member, or an extended one.
+    """
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream, self._most, self._headers = stream, most, LARGEST_HEADERS
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes from here. Raises ValueError beyond the limits."""
+        if size > _BLOCK:
+            self._headers -= size
+        if size > LARGEST_HEADER or self._headers < 0:
+            raise ValueError(f"it has a header of {megabytes(size)}")
+        self._within(self._stream.tell() + size)
+        return self._stream.read(size)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seek(self, place: int) -> int:
+        """Raises ValueError for a place beyond the limit, which would be decompressed."""
+        self._within(place)
+        return self._stream.seek(place)
+
+    def _within(self, place: int) -> None:
+        if place > self._most:
+            raise ValueError("it unpacks to far more than its size")
 
 
 def _extract_zip(archive: Path, place: Path, limit: int) -> None:
-    with zipfile.ZipFile(archive) as file:
+    with open_regular(archive) as packed:
+        try:
+            file = open_zip(packed, MOST_FILES)
+        except TooLarge as error:
+            raise _refused(archive, archive.name, str(error)) from error
         members = file.infolist()
         if len(members) > MOST_FILES or sum(member.file_size for member in members) > limit:
             raise _refused(archive, members[0].filename, "it unpacks to far more than its size")

@@ -12,8 +12,12 @@ export async function refreshAdapters(choose) {
   adapters = await get("/v1/adapters");
   const list = byId("adapter");
   const before = choose ?? list.value;
-  list.replaceChildren(...adapters.map((each) => el("option", { value: each.name }, each.name)));
+  list.replaceChildren(...adapters.map((each) => each.status === "broken"
+    ? el("option", { value: each.name, title: each.error }, `${each.name} (broken)`)
+    : el("option", { value: each.name }, each.name)));
+  const first = adapters.find((each) => each.status !== "broken");
   if (adapters.some((each) => each.name === before)) list.value = before;
+  else if (first) list.value = first.name;
   byId("try-drop").classList.toggle("idle", !adapters.length);
   about();
 }
@@ -21,7 +25,9 @@ export async function refreshAdapters(choose) {
 function about() {
   const chosen = adapters.find((each) => each.name === byId("adapter").value);
   const names = chosen?.classes.slice(0, 6).join(", ");
-  byId("adapter-about").textContent = chosen
+  byId("adapter-about").textContent = chosen?.status === "broken"
+    ? `This adapter is broken: ${chosen.error}`
+    : chosen
     ? `${chosen.method}, ${chosen.classes.length} classes: ${names}${chosen.classes.length > 6 ? ", …" : ""}`
     : "No adapter yet. Train one in the tab Teach, or with daptune fit.";
 }

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
 
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE
-from daptune.errors import AdapterError, DaptuneError
+from daptune.errors import DaptuneError
+from daptune.serve.answers import JSON_BODY, UPLOAD, content, refusals
 from daptune.serve.context import NO_FOLDER, NO_POOL, Shared, needed
 from daptune.serve.engine import AdapterInfo
 from daptune.serve.limits import Refused, check_name
@@ -35,13 +36,13 @@ class ToAdd:
     name: str
 
 
-@router.get("/v1/adapters")
+@router.get("/v1/adapters", responses=refusals())
 async def adapters(context: Shared) -> list[AdapterInfo]:
     """List all adapters."""
     return context.engine.adapters()
 
 
-@router.post("/v1/adapters", status_code=201)
+@router.post("/v1/adapters", status_code=201, responses=refusals(404, 409, *JSON_BODY))
 def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
     """Serve an adapter from the served folder."""
     pool, place = needed(context.pool, NO_POOL), needed(context.folder, NO_FOLDER) / check_name(body.name)
@@ -51,7 +52,7 @@ def add(body: ToAdd, context: Shared) -> list[AdapterInfo]:
     return [each for each in pool.adapters() if each.name == body.name]
 
 
-@router.put("/v1/adapters/{name}", status_code=201, openapi_extra=FILES)
+@router.put("/v1/adapters/{name}", status_code=201, openapi_extra=FILES, responses=refusals(409, *UPLOAD))
 async def upload(name: str, request: Request, context: Shared) -> list[AdapterInfo]:
     """Upload the files of an adapter (adapter.safetensors, adapter.json, README.md) to the served folder."""
     pool, folder = needed(context.pool, NO_POOL), needed(context.folder, NO_FOLDER)
@@ -66,13 +67,17 @@ async def upload(name: str, request: Request, context: Shared) -> list[AdapterIn
     return [each for each in pool.adapters() if each.name == name]
 
 
-@router.delete("/v1/adapters/{name}", status_code=204)
+@router.delete("/v1/adapters/{name}", status_code=204, responses=refusals(404, 409, 422))
 async def remove(name: str, context: Shared) -> None:
     """Stop serving an adapter; its files stay."""
     needed(context.pool, NO_POOL).remove(name)
 
 
-@router.get("/v1/adapters/{name}/download")
+@router.get(
+    "/v1/adapters/{name}/download",
+    response_class=Response,
+    responses=content("application/zip") | refusals(404, 409, 422),
+)
 def download(name: str, context: Shared) -> Response:
     """Download the adapter's folder as a zip file."""
     folder = needed(context.pool, NO_POOL).folder(name)
@@ -87,11 +92,10 @@ def download(name: str, context: Shared) -> Response:
 
 
 def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> None:
-    """Check an uploaded adapter by loading it, then move it into the folder and serve it."""
-    from daptune.adapter.store import load_adapter
-
-    if place.exists():
-        raise Refused(409, f"the name {place.name!r} is already taken; choose another name.")
+    """Try an uploaded adapter out, then move it into the folder and serve it. What fails leaves nothing behind."""
+    taken = Refused(409, f"the name {place.name!r} is already taken; choose another name.")
+    if place.exists() or pool.has(place.name):
+        raise taken
     with tempfile.TemporaryDirectory(prefix=".upload-", dir=place.parent) as waiting:
         fresh = Path(waiting, place.name)
         fresh.mkdir()
@@ -100,12 +104,14 @@ def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> 
                 file.file.seek(0)
                 shutil.copyfileobj(file.file, target)
         try:
-            load_adapter(fresh, pool.backbone)
+            pool.try_out(fresh, place.name)
         except DaptuneError as error:
             raise Refused(422, str(error).replace(f"{fresh}/", "").replace(str(fresh), place.name)) from error
+        if place.exists():  # renaming would replace an empty folder
+            raise taken
         fresh.rename(place)
     try:
         pool.add(place, place.name)
-    except AdapterError as error:  # an adapter of another folder has this name
+    except DaptuneError as error:  # an adapter of another folder has taken this name meanwhile
         shutil.rmtree(place)
         raise Refused(409, str(error)) from error

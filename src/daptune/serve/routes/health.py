@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from daptune import __version__
+from daptune.serve.answers import content, refusals
 from daptune.serve.context import Shared
 from daptune.serve.limits import Refused
 
@@ -28,13 +29,13 @@ class Info:
     limits: dict[str, Any]
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=refusals())
 async def healthz() -> dict[str, str]:
     """Whether the process responds."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses=refusals())
 async def readyz(context: Shared) -> dict[str, str]:
     """Whether the server accepts images."""
     if context.batcher.draining:
@@ -42,7 +43,7 @@ async def readyz(context: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/v1/info")
+@router.get("/v1/info", responses=refusals())
 async def info(context: Shared) -> Info:
     """Version, backbone and limits."""
     backbone = None
@@ -53,7 +54,7 @@ async def info(context: Shared) -> Info:
     return Info(__version__, backbone, pool, teach, context.reject, asdict(context.limits))
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Response, responses=content("text/plain") | refusals())
 async def metrics(context: Shared) -> Response:
     """Metrics in Prometheus format."""
     context.counters.adapters.set(len(context.engine.adapters()))

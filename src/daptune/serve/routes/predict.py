@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 
 from daptune.predict.predictor import without_statistics
 from daptune.predict.rows import likeliest
+from daptune.serve.answers import UPLOAD, refusals
 from daptune.serve.context import Shared
 from daptune.serve.engine import Answer, Served
 from daptune.serve.limits import Refused
@@ -64,7 +65,12 @@ class Predictions:
     predictions: list[Prediction]
 
 
-@router.post("/v1/adapters/{name}/predict", response_model_exclude_none=True, openapi_extra=FILES)
+@router.post(
+    "/v1/adapters/{name}/predict",
+    response_model_exclude_none=True,
+    openapi_extra=FILES,
+    responses=refusals(404, 409, 504, *UPLOAD),
+)
 async def predict(
     name: str,
     request: Request,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
+from daptune.serve.answers import JSON_BODY, UPLOAD, content, refusals
 from daptune.serve.context import NO_FOLDER, Shared, needed
 from daptune.serve.lessons import Lesson
 from daptune.serve.limits import Refused
@@ -66,13 +67,13 @@ class State:
     told: bool
 
 
-@router.get("")
+@router.get("", responses=refusals(409))
 def lessons(trainer: Teaching) -> list[Lesson]:
     """List all lessons."""
     return trainer.lessons.all()
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=refusals(409, 507, *JSON_BODY))
 def create(body: NewLesson, context: Shared, trainer: Teaching) -> Lesson:
     """Create a lesson."""
     if any(each.name == body.name for each in context.engine.adapters()):
@@ -80,33 +81,35 @@ def create(body: NewLesson, context: Shared, trainer: Teaching) -> Lesson:
     return trainer.lessons.create(body.name, body.classes)
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=refusals(404, 409, 422))
 def lesson(name: str, trainer: Teaching) -> State:
     """Get one lesson."""
     return State(trainer.lessons.get(name), trainer.running(name), trainer.told(name))
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}", status_code=204, responses=refusals(404, 409, 422))
 def delete(name: str, trainer: Teaching) -> None:
     """Remove a lesson and its images; its adapter stays."""
     trainer.delete(name)
 
 
-@router.post("/{name}/classes", status_code=201)
+@router.post("/{name}/classes", status_code=201, responses=refusals(404, 409, 507, *JSON_BODY))
 def add_class(name: str, body: ClassName, trainer: Teaching) -> Lesson:
     """Add a class."""
     trainer.lessons.add_class(name, body.name)
     return trainer.lessons.get(name)
 
 
-@router.delete("/{name}/classes/{label}", status_code=204)
+@router.delete("/{name}/classes/{label}", status_code=204, responses=refusals(404, 409, 422, 507))
 def remove_class(name: str, label: str, trainer: Teaching) -> None:
     """Remove a class and its images."""
     trainer.check_idle(name)
     trainer.lessons.remove_class(name, label)
 
 
-@router.post("/{name}/classes/{label}/images", status_code=201, openapi_extra=FILES)
+@router.post(
+    "/{name}/classes/{label}/images", status_code=201, openapi_extra=FILES, responses=refusals(404, 409, *UPLOAD)
+)
 async def add_images(name: str, label: str, request: Request, context: Shared, trainer: Teaching) -> Added:
     """Add images to a class. If all are unreadable, the status is that of the first."""
     async with form_of(request, context.limits) as form:
@@ -126,42 +129,46 @@ async def add_images(name: str, label: str, request: Request, context: Shared, t
     return Added(kept, [error.reason for error in refused])
 
 
-@router.get("/{name}/classes/{label}/images/{identity}")
-def image(name: str, label: str, identity: str, trainer: Teaching) -> FileResponse:
+@router.get(
+    "/{name}/classes/{label}/images/{identity}",
+    response_class=Response,
+    responses=content("image/png") | refusals(404, 409, 422),
+)
+def image(name: str, label: str, identity: str, trainer: Teaching) -> Response:
     """Get one image as a PNG file."""
-    path = trainer.lessons.image(name, label, identity)
-    return FileResponse(path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+    stored = trainer.lessons.image(name, label, identity).read_bytes()  # now: a streamed file may be gone meanwhile
+    return Response(stored, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
 
-@router.delete("/{name}/classes/{label}/images/{identity}", status_code=204)
+@router.delete("/{name}/classes/{label}/images/{identity}", status_code=204, responses=refusals(404, 409, 422))
 def remove_image(name: str, label: str, identity: str, trainer: Teaching) -> None:
     """Delete an image."""
     trainer.check_idle(name)
     trainer.lessons.remove_image(name, label, identity)
 
 
-@router.put("/{name}/classes/{label}/images/{identity}", status_code=204)
+@router.put("/{name}/classes/{label}/images/{identity}", status_code=204, responses=refusals(404, 409, *JSON_BODY))
 def move_image(name: str, label: str, identity: str, body: Move, trainer: Teaching) -> None:
     """Move an image to another class."""
     trainer.check_idle(name)
     trainer.lessons.move_image(name, label, identity, body.to)
 
 
-@router.post("/{name}/training", status_code=202)
+@router.post("/{name}/training", status_code=202, responses=refusals(404, 409, 422))
 def train(name: str, trainer: Teaching) -> dict[str, str]:
     """Train on the current images; see `/v1/lessons/{name}/events` for progress."""
     job = trainer.start(name)
     return {"training": job.lesson}
 
 
-@router.delete("/{name}/training", status_code=202)
+@router.delete("/{name}/training", status_code=202, response_class=Response, responses=refusals(404, 409, 422))
 async def stop(name: str, trainer: Teaching) -> Response:
     """Stop the training; an earlier adapter is kept."""
     trainer.job(name).stop.set()
     return Response(status_code=202)
 
 
-@router.get("/{name}/events", response_class=StreamingResponse)
+@router.get("/{name}/events", response_class=Response, responses=content("text/event-stream") | refusals(404, 409, 422))
 async def events(name: str, trainer: Teaching) -> StreamingResponse:
     """Server-sent events of the latest training: waiting, check, progress, then done, stopped or failed."""
     stream = _stream(trainer, trainer.job(name))
