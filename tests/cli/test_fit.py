@@ -334,7 +334,7 @@ FIELDS = {field.name for field in fields(TrainConfig)}
 GIVEN = {
     "epochs": "3", "steps": "none", "sampling": "balanced", "epoch_shots": "3",
     "batch_size": "5", "min_crop": "0.9", "flip": "0.25", "augment_on": "workers", "views": "2",
-    "accumulate": "2", "optimizer": "sgd", "lr": "0.003", "weight_decay": "0.02", "momentum": "0.5",
+    "accumulate": "2", "optimizer": "sgd", "lr": "0.003", "weight_decay": "0.02", "momentum": "0.5", "eps": "1e-7",
     "schedule": "constant", "warmup_epochs": "0.5", "warmup_lr": "2e-5", "clip_norm": "1.5", "seed": "9",
     "select": "last", "patience": "none", "memory": "low", "compile": "no", "checkpoint_seconds": "30",
 }  # fmt: skip

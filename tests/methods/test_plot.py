@@ -105,12 +105,14 @@ def test_first_values_and_counts_of_vit_b_16(backbone: Any, vit_b_16: Any) -> No
     assert drawn.shape == (32, 16, 16) and 0.019 < drawn.std() < 0.021
 
 
-def test_the_preset_adds_the_class_token_on_imagenet_alone_and_has_three_small_batches() -> None:
+def test_the_preset_adds_the_class_token_on_imagenet_and_has_three_small_batches() -> None:
     resolved = {name: presets.resolve("paper", "plot", shots=16, dataset=name) for name in presets.dataset_names()}
     for preset in resolved.values():
         options = make_config("plot", preset.method)
         assert (options.prompts, options.text_tokens, options.official_stop) == (4, 16, True)  # type: ignore[attr-defined]
-    assert {name for name, preset in resolved.items() if preset.method["global_weight"]} == {"imagenet"}
+    assert {name for name, preset in resolved.items() if preset.method["global_weight"]} == {
+        "imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r",  # the last four are tests of the first
+    }  # fmt: skip
     small = {name for name, preset in resolved.items() if preset.train["batch_size"] == 32}
     assert small == {"fgvc_aircraft", "oxford_flowers", "stanford_cars"}
 
