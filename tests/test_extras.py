@@ -112,13 +112,13 @@ def test_every_import_is_a_dependency_or_belongs_to_an_extra() -> None:
     for module in imported() - optional:
         names = {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
         assert names & core, f"{module} is imported: name it in the dependencies, or in an extra and in cli.EXTRAS"
-    assert {module for module, *_ in COMMANDS} | {"onnx_ir"} == optional
+    assert {module for module, *_ in COMMANDS} | {"onnx_ir", "pydantic"} == optional
 
 
 def test_every_extra_brings_what_is_said() -> None:
     wanted = asked_for()
     assert set(EXTRAS) == set(wanted) - {"", "all", "dev"}
-    brought_by_others = {"onnx_ir", "starlette"}  # onnxscript, fastapi
+    brought_by_others = {"onnx_ir", "pydantic", "starlette"}  # onnxscript, fastapi
     for extra, modules in EXTRAS.items():
         assert {module.replace("_", "-") for module in modules if module not in brought_by_others} <= wanted[extra]
 

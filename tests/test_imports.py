@@ -13,7 +13,7 @@ SOURCE = Path(daptune.__file__).parent
 
 # From the ground up: a room may import from every room before it. `data` and `clip` stand beside each other.
 ROOMS = [
-    "interrupts", "text", "errors", "regular", "foreign", "opcodes", "names", "locks", "files", "processes", "cluster",
+    "interrupts", "text", "errors", "regular", "foreign", "isolated", "opcodes", "names", "locks", "files", "processes", "cluster",
     "metrics", "calibration", "presets",
     "data", "clip", "methods", "evaluate", "embedded", "suitability", "train", "adapter", "predict", "choose",
     "classifier", "compare", "labelling", "bench", "tune", "export", "__init__", "serve", "report", "cli", "__main__",

@@ -142,7 +142,9 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     assert not (tmp_path / "rows.jsonl.partial").exists()
     begun = begin(tmp_path / "rows.jsonl", 1)
     begun.with_name("run.json").write_text("[")
-    with pytest.raises(DataError, match=r"run\.json is damaged; remove"):
+    with pytest.raises(
+        DataError, match=r"run\.json is damaged \(Expecting value: line 1 column 2 \(char 1\)\); remove"
+    ):
         RowLog(tmp_path / "rows.jsonl", WHO)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from daptune.errors import MethodError
@@ -36,12 +37,15 @@ class Room(TorchDispatchMode):
         for place, argument in enumerate(func._schema.arguments):
             if argument.name in ("size", "repeats"):
                 value = args[place] if place < len(args) else given.get(argument.name)
-                self._check(value, args[0].numel() if argument.name == "repeats" else 1)
+                if isinstance(value, Tensor):  # of `repeat_interleave`: how often each row comes
+                    self._check([int(value.sum())], 1)
+                else:
+                    self._check(value, args[0].numel() if argument.name == "repeats" else 1)
             elif argument.name in ("end", "n", "steps") and func.overloadpacket.__name__ in _COUNTED:
                 self._check([args[place] if place < len(args) else given.get(argument.name)], 1)
         return func(*args, **given)
 
-    def _check(self, sizes: Any, times: int) -> None:
+    def _check(self, sizes: Iterable[Any] | None, times: int) -> None:
         numbers = [abs(size) for size in sizes or () if isinstance(size, int | float)]
         if times * math.prod(numbers) > self.most:
             shape = " x ".join(f"{size:,}" for size in numbers)

@@ -97,7 +97,7 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
 EXTRAS = {
     "report": ("matplotlib",),
     "export": ("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
-    "serve": ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"),
+    "serve": ("fastapi", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn"),
     "tune": ("optuna",),
     "cluster": ("ray",),
     "parquet": ("pyarrow",),
