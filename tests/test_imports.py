@@ -15,8 +15,8 @@ SOURCE = Path(daptune.__file__).parent
 ROOMS = [
     "interrupts", "text", "errors", "regular", "foreign", "isolated", "opcodes", "names", "locks", "files", "processes",
     "cluster", "metrics", "calibration", "presets", "data", "clip", "methods", "evaluate", "embedded", "suitability",
-    "train", "adapter", "predict", "choose", "classifier", "compare", "labelling", "bench", "tune", "export", "__init__",
-    "serve", "report", "cli", "__main__",
+    "train", "adapter", "predict", "choose", "classifier", "compare", "labelling", "bench", "tune", "export",
+    "__init__", "serve", "report", "cli", "__main__",
 ]  # fmt: skip
 ALLOWED = {room: set(ROOMS[:place]) for place, room in enumerate(ROOMS)}
 ALLOWED["clip"] -= {"data"}
