@@ -28,7 +28,7 @@ lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-attack: $(DEV_STAMP)  ## many hostile files, kills and requests, with a table of what was tried (an hour or more)
+attack: $(DEV_STAMP)  ## the attacks of tests/attack, each with all that it can try, and a table of what was tried
 	DAPTUNE_ATTACK=1 $(BIN)/python -m pytest -q tests/attack
 
 mutants: $(DEV_STAMP)  ## small changes of nine central files that no test notices (an hour or more; goes on where it was stopped)

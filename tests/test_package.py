@@ -65,6 +65,6 @@ def test_the_demo_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None
     options = {"cwd": tmp_path, "env": environment, "check": True, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", where], **options)
     assert Path(done.stdout.strip()) == tmp_path / "site" / "daptune" / "__init__.py"
-    command = [sys.executable, "-m", "daptune", "demo", "--epochs", "1", "--out", "demo"]
+    command = [sys.executable, "-m", "daptune", "demo", "--pictures", "emoji", "--epochs", "1", "--out", "demo"]
     subprocess.run(command, **options)
     assert (tmp_path / "demo" / "adapter" / "adapter.safetensors").is_file()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daptune import presets
+from daptune import FewShotClassifier, presets
 from daptune.errors import MethodError
 
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
@@ -70,3 +70,12 @@ def test_variants_of_imagenet_are_tests_of_what_imagenet_trained() -> None:
 def test_an_unknown_experiment_is_named() -> None:
     with pytest.raises(MethodError, match=r"unknown experiment .base2old.\. Did you mean .base2new."):
         presets.resolve("paper", "coop", shots=16, experiment="base2old")
+
+
+def test_a_classifier_passes_its_experiment_on_and_needs_a_preset_for_it() -> None:
+    _, config, training = FewShotClassifier(
+        "promptsrc", preset="paper", dataset="imagenet", experiment="cross"
+    ).settings()
+    assert (config.text_depth, config.vision_depth, config.average_mean, training.epochs) == (3, 3, 6, 20)
+    with pytest.raises(MethodError, match="dataset and experiment choose among a preset's settings; give preset"):
+        FewShotClassifier("promptsrc", experiment="cross").settings()

@@ -25,7 +25,12 @@ def commands(program: str) -> list[list[str]]:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folders that the README speaks of, with some of the demo's pictures; the working directory."""
+    """The folders that the README speaks of, with some of the demo's pictures; the working directory.
+
+    Trainings have a tenth of their steps: what is said to run is run, and how well it learns is measured elsewhere.
+    """
+    monkeypatch.setattr("daptune.train.schedule.DEFAULT_STEPS", 20)
+    monkeypatch.setattr("daptune.train.schedule.LEAST_EPOCHS", 1)
     source = demo_styles()[0]
     with ZipFile(ARCHIVE) as archive:
         inside = [name for name in archive.namelist() if name.startswith(f"{source}/")]

@@ -78,7 +78,7 @@ def test_neither_test_images_nor_those_held_out_decide(backbone: Backbone, pictu
             assert made.table is drawn.train and made.val is None
             return made
 
-    Watched("auto", backbone, train_options=QUICK, shots=None, minutes=0.2).fit(pictures, holdout=0.2)
+    Watched("auto", backbone, train_options=QUICK, shots=None, minutes=0.05).fit(pictures, holdout=0.2)
     train, held = ({str(path) for path in table.images} for table in seen)
     assert len(train) == 24 and len(held) == 6 and not train & held
 
