@@ -47,6 +47,15 @@ def test_nothing_that_is_printed_holds_them(
     assert not set(captured.out + captured.err) & set("\x1b\x07\x9b\u202e\ud800\r")
 
 
+@pytest.mark.parametrize("through", PRINTERS)
+def test_names_between_colons_stay_as_they_are(
+    through: Callable[[str], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    through(":x: :cat:")
+    captured = capsys.readouterr()
+    assert ":x: :cat:" in captured.out + captured.err
+
+
 def test_messages_do_not_hold_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert str(DaptuneError(f"found {EVIL}")) == f"found {SHOWN}"
     assert run(["show", f"/nowhere/{EVIL[:-2]}"]) == 2

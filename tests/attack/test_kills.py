@@ -19,7 +19,7 @@ from tests.attack.conftest import WHOLE
 from tests.conftest import COLOURS, save_picture
 
 PATIENCE = 900.0
-EPOCHS = 150
+EPOCHS = 40
 
 
 @pytest.fixture(scope="module")

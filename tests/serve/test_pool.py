@@ -127,6 +127,28 @@ def test_many_threads_read_an_adapter_once(small: Backbone, shelf: Path, reads: 
     assert len(reads) == 1 and len({id(each) for each in found}) == 1
 
 
+def test_an_adapter_that_is_slow_to_read_keeps_no_other_waiting(
+    small: Backbone, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, begun, go_on, load = pool_of(small, shelf), threading.Event(), threading.Event(), pool_module.load_adapter
+
+    def slow(folder: Path, backbone: Backbone) -> Any:
+        if folder.name == "words":
+            begun.set()
+            assert go_on.wait(60)
+        return load(folder, backbone)
+
+    monkeypatch.setattr(pool_module, "load_adapter", slow)
+    reader = threading.Thread(target=pool.open, args=("words",))
+    reader.start()
+    assert begun.wait(60)
+    pool.open("deep")
+    assert {each.name for each in pool.adapters() if each.loaded} == {"deep"}
+    go_on.set()
+    reader.join(60)
+    assert {each.name for each in pool.adapters() if each.loaded} == {"deep", "words"}
+
+
 def test_an_adapter_of_another_backbone_is_refused_with_both_hashes(small: Backbone, folder: Path) -> None:
     pool = AdapterPool(small)
     record = json.loads((folder / "words" / "adapter.json").read_text())

@@ -36,8 +36,8 @@ EVERY = 10.0
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    console = Console(stderr=stderr, highlight=False, emoji=False)  # `:x:` in a name stays as it is
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=_PLAIN_WIDTH)
 
 
 def say(text: str = "") -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class AdapterPool:
         self._broken: dict[str, str] = {}  # why an adapter cannot be served, also of some that are known
         self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()  # guards the dictionaries
-        self._reading = threading.Lock()
+        self._reading: WeakValueDictionary[tuple[str, bool], threading.Lock] = WeakValueDictionary()  # of each adapter
 
     def add(self, folder: Path, name: str, *, replace: bool = False) -> None:
         """Serve the adapter in `folder` as `name`; its tensors are read at the first request.
@@ -126,7 +127,9 @@ class AdapterPool:
         key = name, zero_shot
         if (found := self._recall(key)) is not None:
             return found
-        with self._reading:
+        with self._lock:
+            reading = self._reading.setdefault(key, threading.Lock())
+        with reading:  # a large adapter keeps no other waiting
             if (found := self._recall(key)) is not None:
                 return found
             folder, record = self._find(name)

@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from starlette.datastructures import UploadFile
 
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE
 from daptune.errors import DaptuneError
+from daptune.files import scratch
 from daptune.serve.answers import JSON_BODY, UPLOAD, content, refusals
 from daptune.serve.context import NO_FOLDER, NO_POOL, Shared, needed
 from daptune.serve.engine import AdapterInfo
@@ -63,7 +63,7 @@ async def upload(name: str, request: Request, context: Shared) -> list[AdapterIn
             raise Refused(415, f"expected the files {', '.join(PARTS)}; found {unknown[0]!r}.")
         if missing := [part for part in PARTS[:2] if part not in parts]:
             raise Refused(422, f"an adapter needs {missing[0]}; send it too: -F files=@ADAPTER/{missing[0]}")
-        await context.in_thread(_install, pool, folder / name, parts)
+        await context.in_thread(install, pool, folder / name, parts)
     return [each for each in pool.adapters() if each.name == name]
 
 
@@ -91,14 +91,12 @@ def download(name: str, context: Shared) -> Response:
     return Response(packed.getvalue(), media_type="application/zip", headers=headers)
 
 
-def _install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> None:
+def install(pool: "AdapterPool", place: Path, parts: dict[str, UploadFile]) -> None:
     """Try an uploaded adapter out, then move it into the folder and serve it. What fails leaves nothing behind."""
     taken = Refused(409, f"the name {place.name!r} is already taken; choose another name.")
     if place.exists() or pool.has(place.name):
         raise taken
-    with tempfile.TemporaryDirectory(prefix=".upload-", dir=place.parent) as waiting:
-        fresh = Path(waiting, place.name)
-        fresh.mkdir()
+    with scratch(place) as fresh:
         for part, file in parts.items():
             with open(fresh / part, "wb") as target:
                 file.file.seek(0)
