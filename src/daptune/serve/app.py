@@ -11,9 +11,9 @@ from starlette.staticfiles import StaticFiles
 from daptune import __version__
 from daptune.serve.answers import ERRORS, answer
 from daptune.serve.batcher import Batcher
-from daptune.serve.context import Context
+from daptune.serve.context import Context, Engine
 from daptune.serve.counters import Counters
-from daptune.serve.engine import Engine, OnnxEngine
+from daptune.serve.engine import OnnxEngine
 from daptune.serve.guard import Guard
 from daptune.serve.limits import Limits
 from daptune.serve.routes import adapters, health, predict

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
 from fastapi import Depends, Request
@@ -16,7 +16,7 @@ from daptune.data.parallel import default_workers
 from daptune.data.quiet import telling
 from daptune.serve.batcher import Batcher
 from daptune.serve.counters import Counters
-from daptune.serve.engine import Engine, Pixels
+from daptune.serve.engine import OnnxEngine, Pixels
 from daptune.serve.limits import Limits, Refused
 from daptune.serve.uploads import decoded
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from daptune.serve.trainer import Trainer
 
 T = TypeVar("T")
+Engine: TypeAlias = "AdapterPool | OnnxEngine"  # `open` is called from any thread, `run` from one thread
 NO_POOL = "this server runs an exported model, which does not support this; serve adapters instead."
 NO_FOLDER = "this server has no folder to write to; start it with one: daptune serve FOLDER"
 

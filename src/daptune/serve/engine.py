@@ -4,7 +4,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from daptune.clip.preprocess import Preprocess
 from daptune.errors import AdapterError
 from daptune.predict.onnx import OnnxClassifier
 from daptune.serve.limits import Refused
-
-if TYPE_CHECKING:
-    from daptune.serve.pool import AdapterPool
 
 Pixels = NDArray[np.uint8]  # an image in the queue: resized and cropped, (R, R, 3)
 
@@ -139,6 +136,3 @@ class OnnxEngine:
         model = served[0].model
         found = model.answers(model.preprocess.normalized(np.stack(images)))
         return [*Answer.of(found.probabilities, found.known)]
-
-
-Engine: TypeAlias = Union["AdapterPool", OnnxEngine]  # `open` is called from any thread, `run` from one thread

@@ -22,8 +22,8 @@ from daptune.errors import AdapterError, DaptuneError
 from daptune.files import recovered
 from daptune.predict.inputs import spelt
 from daptune.serve.connections import BACKLOG, WAITING, Connection, Room
-from daptune.serve.context import Context
-from daptune.serve.engine import Engine, OnnxEngine
+from daptune.serve.context import Context, Engine
+from daptune.serve.engine import OnnxEngine
 from daptune.serve.limits import Limits, Refused, check_name, is_name
 from daptune.serve.notices import Notices, noticed
 
