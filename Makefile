@@ -21,7 +21,7 @@ test: $(DEV_STAMP)  ## set up and run ruff, mypy and pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto  # a process a core, each with one thread
 
 lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff check .

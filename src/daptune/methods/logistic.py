@@ -29,8 +29,10 @@ def fit_logistic(c: float, features: NDArray[np.float64], labels: NDArray[np.int
     by_image = None if weights is None else weights[labels]
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # One thread: thousands of small steps, between which those of BLAS and OpenMP wait for each other.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol always stops at 1,000 iterations
         model = LogisticRegression(C=c, max_iter=1000).fit(features, labels, by_image)
     if len(model.classes_) > 2:
