@@ -128,7 +128,7 @@ def _serve(connection: Connection, number: int, setting: Setting, threads: int, 
     """Main loop of a process; it ends with its parent, even during a training."""
     end_with_parent(parent, by_kernel=by_kernel)
     import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     warnings.filterwarnings("ignore", module="sklearn")  # warnings about few images per class, which are intended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
