@@ -108,6 +108,55 @@ def test_huggingface_transform(tmp_path: Path, tensors: dict[str, Tensor]) -> No
     assert (preprocess.mean, preprocess.interpolation, preprocess.resize) == ((0.1, 0.2, 0.3), "bilinear", "squash")
 
 
+def test_huggingface_transform_of_transformers_5(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    """`save_pretrained` of a CLIPProcessor; where both files are, its part has priority, as in transformers."""
+    write_huggingface(tmp_path, tensors)
+    own = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.5, 0.5], "resample": 2, "do_center_crop": False}
+    whole = {"image_processor": own | {"size": {"height": 32, "width": 32}}, "processor_class": "CLIPProcessor"}
+    (tmp_path / "processor_config.json").write_text(json.dumps(whole))
+    for _ in range(2):
+        preprocess = read_checkpoint(tmp_path).preprocess
+        assert (preprocess.mean, preprocess.std) == ((0.5, 0.4, 0.3), (0.5, 0.5, 0.5))
+        assert (preprocess.interpolation, preprocess.resize) == ("bilinear", "squash")
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({"resample": 3, "image_mean": [0, 0, 0]}))
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    assert read_checkpoint(tmp_path).preprocess.mean == (0, 0, 0)
+
+
+def test_without_a_transform_it_is_said(
+    tmp_path: Path, tensors: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_huggingface(tmp_path, tensors)
+    assert read_checkpoint(tmp_path).preprocess.mean == (0.48145466, 0.4578275, 0.40821073)
+    assert "no preprocessor_config.json" in caplog.text
+    caplog.clear()
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    preprocess = read_checkpoint(tmp_path).preprocess
+    assert (preprocess.mean, preprocess.std, caplog.text) == ((0, 0, 0), (1, 1, 1), "")
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"do_resize": False}, "do_resize is false"),
+        ({"do_center_crop": False, "size": {"shortest_edge": 32}}, "do_center_crop is false"),
+        (
+            {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}},
+            "a crop of 32 from a shorter side of 40",
+        ),
+        ({"size": 40, "crop_size": 32}, "a crop of 32 from a shorter side of 40"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor must be 1/255"),
+        ({"resample": 0}, "resample must be 2"),
+    ],
+)
+def test_a_transform_that_cannot_be_done(
+    tmp_path: Path, tensors: dict[str, Tensor], values: dict[str, object], word: str
+) -> None:
+    write_huggingface(tmp_path, tensors)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    one_line(tmp_path, word)
+
+
 def test_single_safetensors_file(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, tmp_path / "openai.safetensors")
     equal(read_checkpoint(tmp_path / "openai.safetensors"), tensors)
@@ -320,6 +369,8 @@ def test_other_huggingface_models(
         (["visual.layer1.0.conv1.weight", "transformer.resblocks.0.ln_1.weight"], "residual network"),
         (["visual.trunk.blocks.0.norm1.weight", "transformer.resblocks.0.ln_1.weight"], "timm trunk"),
         (["text_decoder.text_projection", "visual.conv1.weight"], "CoCa"),
+        (["visual.attn_pool.query", "visual.conv1.weight"], "CoCa"),
+        (["visual.attn_pool.probe", "visual.attn_pool.attn.in_proj_weight"], "a Perception Encoder"),
         (["logit_bias", "visual.conv1.weight"], "SigLIP"),
         (["vision_model.head.probe"], "SigLIP"),
         (["text.transformer.embeddings.weight", "visual.conv1.weight"], "Hugging Face text tower"),

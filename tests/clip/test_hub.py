@@ -266,3 +266,23 @@ def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
     assert locate("hf:org/old", cache_dir=cache) == folder and asked == []
     assert pull("hf:org/old", cache_dir=cache) == folder
     assert [file.name for file in read_checkpoint(folder).files] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("RN50/openai", "residual network"),
+        ("RN50x64/openai", "residual network"),
+        ("ViT-B-16-SigLIP2/webli", "SigLIP"),
+        ("ViT-SO400M-14-SigLIP-384/webli", "SigLIP"),
+        ("ViT-H-14-worldwide/metaclip2_worldwide", "MetaCLIP 2"),
+        ("PE-Core-B-16/meta", "Perception Encoder"),
+        ("EVA02-B-16/merged2b_s8b_b131k", "EVA-CLIP"),
+        ("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "multilingual"),
+    ],
+)
+def test_names_of_other_families_are_known(name: str, word: str) -> None:
+    """As open_clip's pretrained.py has them."""
+    with pytest.raises(BackboneError, match=word) as caught:
+        resolve(name)
+    assert "no backbone is called" not in str(caught.value) and "ViT-B-16/openai" in str(caught.value)

@@ -22,6 +22,7 @@ from ..errors import BackboneError, DaptuneError, suggest
 from ..files import read_json
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.containers import INDEX, files_of
+from .checkpoints.shapes import ONLY
 
 EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 """The backbones in this package: one knows photographs, the other icons."""
@@ -31,7 +32,17 @@ _UNREACHABLE = (
     "{name} is not in the cache, and the Hub cannot be reached ({reason}). On a machine with network, type "
     "`daptune pull {name}`, and copy {folder} of its cache into {cache} here; or give a folder with its files."
 )
-_BESIDE = (huggingface.PREPROCESSOR, "tokenizer.json")
+_BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, "tokenizer.json")
+_FAMILIES = (
+    (r"RN(50|101)", "a CLIP with a residual network"),
+    (r"ViT-.*-SigLIP|siglip", "a SigLIP"),
+    (r"ViT-.*worldwide|metaclip-?2", "a MetaCLIP 2, which has a multilingual tokenizer"),
+    (r"PE-", "a Perception Encoder"),
+    (r"EVA0[12]|EVA-?CLIP", "an EVA-CLIP"),
+    (r"MobileCLIP|ViTamin|convnext|coca_|.*CLIPA", "a CLIP with other towers"),
+    (r"(xlm-)?roberta-|mt5-|nllb-", "a CLIP with a multilingual text tower"),
+)
+"""How names that open_clip or the Hub give to other families begin, and what those are."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,9 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     path = Path(text).expanduser()
     if text and path.exists():
         return Source(text, path=path)
+    for beginning, family in _FAMILIES:
+        if re.match(beginning, text, re.IGNORECASE):
+            raise BackboneError(f"{text!r} is {family}, and {ONLY}: try ViT-B-16/openai or ViT-L-14/openai.")
     raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
 
 

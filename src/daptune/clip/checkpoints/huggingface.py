@@ -4,6 +4,7 @@ Names follow transformers (src/transformers/models/clip/modeling_clip.py); q, k 
 in_proj, and the projections, stored as linear layers, are transposed.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,11 @@ from ...errors import BackboneError
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
 
+log = logging.getLogger("daptune")
+
 CONFIG = "config.json"
-PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
+"""Where the image transform stands: from transformers 5 on as a part of the first, which has priority."""
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -78,7 +82,7 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
         vision_heads=vision.get("num_attention_heads", 12),
         text_heads=text.get("num_attention_heads", 8),
         claims=claimed(_FACTS["claims"], model=content, vision=vision, text=text),
-        transform=_transform(folder / PREPROCESSOR),
+        transform=_transform(folder),
         source=str(source),
     )
 
@@ -93,17 +97,51 @@ def refuse_model(content: Mapping[str, Any], where: str) -> None:
     raise refuse(where, f"a {kind} model" if kind else f"no CLIPModel of transformers (no model_type in {CONFIG})")
 
 
-def _transform(source: Path) -> dict[str, Any]:
-    """`preprocessor_config.json`; CLIP's usual transform where there is none."""
-    if not source.is_file():
+def _transform(folder: Path) -> dict[str, Any]:
+    """The image processor's settings; CLIP's usual ones, with a warning, where there are none.
+
+    Raises BackboneError for a transform that `Preprocess` cannot do, as transformers' CLIPImageProcessor would.
+    """
+    source, values = _image_processor(folder)
+    if values is None:
+        log.warning(
+            f"{folder} has no {PREPROCESSOR}: images are resized and normalised as OpenAI's CLIP does it; if the model "
+            "was trained otherwise, its answers are wrong."
+        )
         return {}
-    values = read_json(source)
-    resample = values.get("resample", 3)
+    resample, target, crop = values.get("resample", 3), values.get("size"), _side(values.get("crop_size"))
+    squash = isinstance(target, Mapping) and "shortest_edge" not in target  # {"height", "width"}
     if resample not in _RESAMPLE:
         raise BackboneError(f"{source}: resample must be 2 (bilinear) or 3 (bicubic), found {resample!r}.")
-    target = values.get("size")
-    squash = isinstance(target, Mapping) and "shortest_edge" not in target  # {"height", "width"}
+    left_out = [name for name in ("do_resize", "do_rescale") if values.get(name) is False]
+    if not squash and values.get("do_center_crop") is False:
+        left_out.append("do_center_crop")
+    if left_out:
+        raise BackboneError(f"{source}: {left_out[0]} is false; only images of one size, scaled to 0..1, can be used.")
+    if not squash and None not in (crop, _side(target)) and crop != _side(target):
+        raise BackboneError(f"{source}: a crop of {crop} from a shorter side of {_side(target)}; both must be equal.")
+    if abs(values.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-6:
+        raise BackboneError(f"{source}: rescale_factor must be 1/255, found {values['rescale_factor']!r}.")
     given = {"mean": values.get("image_mean"), "std": values.get("image_std")}
+    if values.get("do_normalize") is False:
+        given = {"mean": [0, 0, 0], "std": [1, 1, 1]}
     return {"interpolation": _RESAMPLE[resample], "resize": "squash" if squash else "shortest"} | {
         key: value for key, value in given.items() if value is not None
     }
+
+
+def _image_processor(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:
+    """The file with the settings of transformers' image processor, and they themselves."""
+    whole = folder / PROCESSOR
+    part = read_json(whole).get("image_processor") if whole.is_file() else None
+    if isinstance(part, Mapping):
+        return whole, part
+    source = folder / PREPROCESSOR
+    return source, read_json(source) if source.is_file() else None
+
+
+def _side(size: Any) -> int | None:
+    """Pixels of a `size` or `crop_size`: a number, {"shortest_edge"}, or {"height", "width"}."""
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge", size.get("height"))
+    return size if isinstance(size, int) else None

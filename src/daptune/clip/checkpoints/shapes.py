@@ -29,7 +29,8 @@ _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
 # What only another kind of model has in its names -> what that model is
 _OTHERS = (
     (r"^(visual\.layer1|visual\.attnpool)\.", "a CLIP with a residual network as its vision tower"),
-    (r"^text_decoder\.|^visual\.attn_pool\.", "a CoCa model"),
+    (r"^text_decoder\.|^visual\.attn_pool\.query$", "a CoCa model"),
+    (r"^visual\.attn_pool\.probe$", "a Perception Encoder (PE-Core)"),
     (r"^logit_bias$|^vision_model\.head\.", "a SigLIP model"),
     (r"^visual\.trunk\.", "an open_clip model with a timm trunk as its vision tower"),
     (r"^transformer\.(embeddings|encoder)\.|^(roberta|bert)\.", "a CLIP with a Hugging Face text tower"),
