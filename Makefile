@@ -9,7 +9,7 @@ DEV_STAMP := $(VENV)/.daptune-installed-dev
 SPEC := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint oracles attack mutants bench wheel lowest clean
+.PHONY: help demo test lint suite installed oracles attack mutants bench wheel lowest clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -18,15 +18,18 @@ demo: $(STAMP)  ## set up and run the main job on the embedded backbone and pict
 	$(BIN)/daptune demo
 
 test: $(DEV_STAMP)  ## set up and run ruff, mypy and pytest
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto  # a process a core, each with one thread
+	@$(MAKE) --no-print-directory -j 2 lint suite
 
 lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# a process a core, each with one thread
+suite: $(DEV_STAMP)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+installed: $(DEV_STAMP)
 
 attack: $(DEV_STAMP)  ## the attacks of tests/attack, each with all that it can try, and a table of what was tried
 	DAPTUNE_ATTACK=1 $(BIN)/python -m pytest -q tests/attack
