@@ -27,7 +27,7 @@ lint: $(DEV_STAMP)  ## ruff and mypy only
 
 # a process a core, each with one thread
 suite: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 installed: $(DEV_STAMP)
 

@@ -22,7 +22,8 @@ COLOURS = {"blue_thing": (40, 60, 200), "green thing": (50, 190, 70), "red": (20
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on the terminal or reaches the network."""
+    """No test depends on the terminal or on those before it, or reaches the network."""
+    torch.manual_seed(0)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "PIP_CONSTRAINT"):
         monkeypatch.delenv(name, raising=False)

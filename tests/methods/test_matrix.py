@@ -100,9 +100,9 @@ def fitted(name: str, options: dict[str, object], frozen: Any, seed: int = 1) ->
     return method
 
 
-@each_method_on_each_backbone
-def test_losses_fall_under_plain_steps(name: str, options: dict[str, object], frozen: Any) -> None:
-    method, pictures = build(name, options, frozen).train(), shown(frozen)
+@each_method
+def test_losses_fall_under_plain_steps(name: str, options: dict[str, object], backbone: Any) -> None:
+    method, pictures = build(name, options, backbone).train(), shown(backbone)
     method.before_fit(pictures)
     method.after_epoch(1, 1)  # what learns in stages is then in the last one
     if not method.trainable:
@@ -142,12 +142,12 @@ def test_features_and_logits_have_their_shapes(name: str, options: dict[str, obj
         torch.testing.assert_close(w.norm(dim=-1), torch.ones(len(NAMES)))
 
 
-@each_method_on_each_backbone
-def test_what_was_learned_is_all_that_is_needed(name: str, options: dict[str, object], frozen: Any) -> None:
-    method, images = fitted(name, options, frozen), shown(frozen, 2, 7).images
+@each_method
+def test_what_was_learned_is_all_that_is_needed(name: str, options: dict[str, object], backbone: Any) -> None:
+    method, images = fitted(name, options, backbone), shown(backbone, 2, 7).images
     state = {key: tensor.clone() for key, tensor in method.state_dict().items()}
     assert all(tensor.dtype == torch.float32 for tensor in state.values())
-    again = build(name, options, frozen, seed=2).eval()
+    again = build(name, options, backbone, seed=2).eval()
     again.load_state_dict(state)
     assert bits(again.state_dict()) == bits(state)
     with torch.no_grad():
