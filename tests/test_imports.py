@@ -66,13 +66,13 @@ def test_a_file_and_its_functions_are_of_a_length_that_is_read_at_once(path: Pat
     assert not {name: length for name, length in lengths.items() if length > 60}
 
 
-def modules_after(code: str) -> set[str]:
-    """Top-level modules loaded after the code has run in a fresh interpreter."""
+def modules_after(code: str, *, whole: bool = False) -> set[str]:
+    """Top-level modules, or all, that are loaded after the code has run in a fresh interpreter."""
     script = (
         f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('\\n'.join(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in done.stderr.split()}
+    return {name if whole else name.partition(".")[0] for name in done.stderr.split()}
 
 
 HEAVY = {"torch", "sklearn", "numpy", "PIL", "tokenizers", "huggingface_hub", "safetensors"}
@@ -85,6 +85,15 @@ def test_importing_the_package_is_free() -> None:
 def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("from daptune.cli import main; main(['--help'])") & HEAVY
     assert not modules_after("from daptune.cli import main; main(['fit', '--help'])") & HEAVY
+
+
+def test_prediction_waits_neither_for_scikit_learn_nor_for_the_compiler(adapter: Path, pictures: Path) -> None:
+    """The imports of either take as long as torch's own."""
+    image = next(pictures.rglob("*.png"))
+    found = modules_after(
+        f"from daptune.cli import main; main(['predict', {str(adapter)!r}, {str(image)!r}])", whole=True
+    )
+    assert "torch.nn" in found and not found & {"sklearn", "scipy.stats", "pandas", "torch._dynamo"}
 
 
 def test_every_public_name_resolves() -> None:

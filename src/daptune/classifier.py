@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
@@ -23,8 +22,6 @@ from daptune.choose.choice import AUTO, CANDIDATES, check_auto, choose
 from daptune.choose.trials import Settings, Trials
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
-from daptune.clip.preprocess import Preprocess
-from daptune.clip.transfer import Transfer
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.heldout import Support, draw_support
@@ -40,7 +37,7 @@ from daptune.evaluate import Measured, calibrated, can_join, join_ensemble, meas
 from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
-from daptune.predict.predictor import Answers, Predictor
+from daptune.predict.adapted import AdapterPredictor
 from daptune.presets import EXPERIMENTS, PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
@@ -48,7 +45,7 @@ from daptune.train.weighing import weigh_classes
 
 
 @dataclass(eq=False, repr=False)
-class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
+class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """A classifier of images trained on a few examples per class, by prompts of a frozen CLIP.
 
     method          a name of `daptune.METHODS`, or "auto": chosen by cross-validation (`daptune.choose.choice`)
@@ -172,30 +169,8 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         self.record_ = self._record(given, holdout)
         return self
 
-    @property
-    def preprocess(self) -> Preprocess:
-        """The image transform of the backbone."""
+    def check_fitted(self) -> None:
         check_is_fitted(self, "record_")
-        return self.backbone_.preprocess
-
-    def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C)."""
-        return self.answers(images).probabilities
-
-    @property
-    def truth(self) -> tuple[float, ...]:
-        check_is_fitted(self, "record_")
-        return self.method_.ensemble.mix.truth if self.method_.ensemble is not None else ()
-
-    def answers(self, images: NDArray[np.float32]) -> Answers:
-        check_is_fitted(self, "record_")
-        transfer = Transfer(self.backbone_.device)
-        with torch.inference_mode():
-            (seen,), ensemble = transfer(torch.from_numpy(images)), self.method_.ensemble
-            seen = seen if ensemble is None else self.method_.encode(seen)
-            logits = self.method_.answer(seen).float()
-            found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
-            return Answers(found, None if ensemble is None else ensemble.known(seen))
 
     def evaluate(
         self,
@@ -211,7 +186,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
         and `measure_beside` in `daptune.evaluate`. Raises DataError for an unreadable image and for an unknown label;
         `decoder` and `after_batch` are those of `daptune.evaluate.measure`.
         """
-        check_is_fitted(self, "record_")
+        self.check_fitted()
         if decoder is None and self.scaled_decoding:
             decoder = Decoder(0, shrink_to=SCALED_MARGIN * self.backbone_.preprocess.size)
         return measure(
@@ -225,14 +200,14 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
     def score(self, images: Any, labels: Any = None, sample_weight: Any = None) -> float:
         """Accuracy on labelled images. Without labels, `images` is a source: its test images, or all."""
-        check_is_fitted(self, "record_")
+        self.check_fitted()
         if labels is None:
             return float(np.average(self.evaluate(images).correct, weights=sample_weight))
         return float(super().score(images, labels, sample_weight))  # accepts labels other than the classes
 
     def save(self, folder: str | Path) -> Path:
         """Write the adapter folder atomically and return it; an existing adapter is replaced."""
-        check_is_fitted(self, "record_")
+        self.check_fitted()
         return save_adapter(folder, self.method_, self.record_)
 
     def with_classes(self, class_names: ClassNames) -> Self:
@@ -240,7 +215,7 @@ class FewShotClassifier(ClassifierMixin, Predictor, BaseEstimator):  # type: ign
 
         Drops the temperature and what is known of the training images. MethodError: prompts depend on the old classes.
         """
-        check_is_fitted(self, "record_")
+        self.check_fitted()
         method = self.method_.with_classes(class_names)
         say_unreadable(method)
         data = dict(self.record_.data)
@@ -394,6 +369,4 @@ def load(
     adapter = load_adapter(folder, backbone, precision=precision, device=device, allow_download=allow_download)
     record = adapter.record
     classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
-    classifier.classes_ = np.array(record.class_names if record.labels is None else record.labels)
-    classifier.method_, classifier.backbone_, classifier.record_ = adapter.method, adapter.backbone, record
-    return classifier
+    return classifier.hold(adapter.method, adapter.backbone, record)

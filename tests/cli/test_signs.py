@@ -58,8 +58,9 @@ def test_fit_has_a_line_for_every_epoch(daptune: Command, pictures: Path, made_u
     done = daptune("fit", pictures, *words)
     assert done.code == 0, done.err
     assert [f"daptune: coop {epoch}/3: " in done.err for epoch in (1, 2, 3)] == [True] * 3
+    Path("adapter.run/.lock").write_text("1 elsewhere\n")  # of a process that was killed at its last step
     again = daptune("fit", pictures, *words, "--resume")
     assert again.code == 0 and "is finished" in again.out and "Nothing was trained" in again.out
-    assert "coop" not in again.err
+    assert "coop" not in again.err and not Path("adapter.run/.lock").exists()
     other = daptune("fit", pictures, *words, "--seed", "2", "--resume")
     assert other.code == 2 and "it had other settings: seed is 1 there and 2 now" in other.err

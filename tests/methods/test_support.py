@@ -8,7 +8,16 @@ import torch
 
 from daptune.errors import MethodError
 from daptune.methods import METHODS
-from daptune.methods.support import check_labels, class_means, class_sums, one_hot, stacked_views, view_features
+from daptune.methods.support import (
+    check_labels,
+    class_means,
+    class_sums,
+    double,
+    each_view,
+    one_hot,
+    stacked_views,
+    view_features,
+)
 
 from .conftest import NAMES, Pictures
 
@@ -75,6 +84,62 @@ def test_views_are_kept_apart(views: int, unit: bool, backbone: Any, uneven: Pic
         rows = torch.cat([backbone.clip.encode_image(images) for images, _ in batches]).double().numpy()
         expected = rows / np.sqrt((rows**2).sum(axis=1, keepdims=True)) if unit else rows
         np.testing.assert_allclose(of_view.numpy(), expected, atol=1e-5, rtol=1e-4)
+
+
+class Seen(Encoded):
+    """Three views that training returns to; the pass is the first number of every row."""
+
+    def __init__(self, like: Pictures, *, augment: bool, views: int | None) -> None:
+        super().__init__(like.images, like.labels)
+        self.augment, self.views = augment, views
+
+    def evaluation(self) -> Any:
+        yield self.of(-1)
+
+    def augmented_view(self, view: int) -> Any:
+        yield self.of(view)
+
+    def training_view(self, view: int) -> Any:
+        yield self.of(100 + view)
+
+    def of(self, number: int) -> Any:
+        return torch.tensor([[number, 5.0], [number, 7.0]]), torch.tensor([1, 0])
+
+
+@pytest.mark.parametrize(
+    ("as_trained", "augment", "own", "asked", "passes"),
+    [
+        (None, True, 3, 2, [0, 1]),  # by default views of its own
+        (False, True, 3, 2, [0, 1]),
+        (True, True, 3, 2, [100, 101, 102]),
+        (True, True, 3, 0, [100, 101, 102]),
+        (True, True, None, 2, [0, 1]),  # training never returns to a view
+        (True, False, 3, 2, [-1]),  # training sees plain images
+        (True, False, None, 2, [-1]),
+        (False, False, 3, 2, [0, 1]),
+        (False, True, None, 0, [-1]),
+    ],
+)
+def test_which_views_are_taken(
+    as_trained: bool | None,
+    augment: bool,
+    own: int | None,
+    asked: int,
+    passes: list[int],
+    backbone: Any,
+    uneven: Pictures,
+) -> None:
+    images, more = Seen(uneven, augment=augment, views=own), {} if as_trained is None else {"as_trained": as_trained}
+    found = [
+        (rows[0, 0].item(), labels.tolist())
+        for rows, labels in each_view(backbone.clip, images, asked, unit=False, **more)
+    ]
+    assert found == [(number, [1, 0]) for number in passes]
+
+
+def test_doubles_are_exact_and_without_a_gradient() -> None:
+    found = double(torch.tensor([0.1, 3.0], requires_grad=True))
+    assert found.dtype == np.float64 and found.tolist() == [float(np.float32(0.1)), 3.0]
 
 
 @pytest.mark.parametrize("views", [0, 2])

@@ -18,7 +18,7 @@ from daptune.clip.preprocess import Preprocess
 from daptune.clip.tokenizer import Tokenizer
 from daptune.data import Augmentation, ImageLoader, ImageTable
 from daptune.data.cache import Decoder
-from daptune.data.sampling import Sampler
+from daptune.data.sampling import Sampler, ViewSampler
 from daptune.errors import MethodError, TrainingError
 from daptune.methods import make_config
 from daptune.train.schedule import (
@@ -276,6 +276,19 @@ def test_a_sampler_draws_with_the_seed_of_the_run(seed: int) -> None:
     found = TrainConfig(sampling="balanced", epoch_shots=16).sampler(labels, seed)
     for epoch in range(2):
         assert found is not None and found.epoch(epoch)[0].tolist() == expected.epoch(epoch)[0].tolist()
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_a_sampler_of_views_draws_whole_batches_of_pairs(seed: int) -> None:
+    """34 images in batches of 8 are 4 whole batches of 3 x 34 pairs, in an order that the seed decides."""
+    labels = np.array([0] * 30 + [1] * 4)
+    found = TrainConfig(sampling="views", views=3, batch_size=8).sampler(labels, seed)
+    assert isinstance(found, ViewSampler) and len(found) == 32 and len(found.groups) == 3
+    rows, views = found.epoch(0)
+    expected = ViewSampler((np.arange(34),) * 3, (11, 11, 10), seed).epoch(0)
+    assert rows.tolist() == expected[0].tolist() and views.tolist() == expected[1].tolist()
+    assert set(views.tolist()) == {0, 1, 2} and rows.max() > 29
+    assert not isinstance(TrainConfig(sampling="balanced", views=3).sampler(labels, seed), ViewSampler)
 
 
 # --- the loader: compared with one whose every argument is written out ------------------------------------------------

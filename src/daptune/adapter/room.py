@@ -32,6 +32,10 @@ class Room(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = 4 * max(map(math.prod, shapes), default=0) + SLACK + PER_NAME * names
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch's wrapper would import all of torch.compile, which takes as long as torch itself
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         for place, argument in enumerate(func._schema.arguments):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from daptune.cli.options import FitOptions
 from daptune.errors import AdapterError, DaptuneError, Interrupted, TrainingError
 from daptune.files import difference
 from daptune.train.checkpoint import FILE_NAME
-from daptune.train.folder import finish, finished
+from daptune.train.folder import finish, finished, run_folder
 
 _ELSEWHERE = ("out", "run_dir", "resume", "json", "device", "devices", "memory", "cache_dir", "minutes")
 """Options that do not change what is learned, or with which a run may be resumed."""
@@ -34,6 +34,8 @@ def is_over(folder: Path, options: FitOptions) -> bool:
     run_dir = run_dir_of(options, out)
     if not options.resume or (found := finished(run_dir)) is None:
         return False
+    with suppress(TrainingError), run_folder(run_dir):
+        pass  # what a process left that was killed at its last step is removed
     again = "To train again, leave out --resume; the adapter is replaced when the new one is complete."
     if other := difference(found["settings"], _settings(folder, options)):
         raise TrainingError(f"The run in {run_dir} is finished, and it had other settings: {other}. {again}")

@@ -271,11 +271,12 @@ class CLIP(nn.Module):
         self.transformer = Transformer(
             config.text_width, config.text_layers, config.text_heads, config.text_mlp, config.activation
         )
-        self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
+        # not by its own normal_: on the meta device that imports all of torch.compile, a third of the time of a start
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.text_width))
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
         self.ln_final = LayerNorm(config.text_width)
         self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
-        self.logit_scale = nn.Parameter(torch.ones(()) * 4.6052)
+        self.logit_scale = nn.Parameter(torch.full((), 4.6052))
         self.requires_grad_(False)
         self.eval()
 

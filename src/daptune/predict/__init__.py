@@ -1,11 +1,12 @@
 """Prediction: one row per image, from one file to millions.
 
     predictor.py      `Predictor`: base class of the torch and the ONNX classifier; stream of images -> probabilities
+    adapted.py        `AdapterPredictor`, an adapter on its backbone; `daptune.FewShotClassifier` is one that can be fitted
     onnx.py           `OnnxClassifier`, a `Predictor` without torch, and the metadata of its file
     inputs.py         files, folders, lists, tables -> a stream of named images; shards of it
     rows.py           named images -> rows in the same order -> JSON lines, CSV, Parquet
     ray_rows.py       the same rows, computed on a Ray cluster
     row_log.py        rows on disk, so that an interrupted run resumes
 
-Nothing here imports torch; `daptune.FewShotClassifier` is the `Predictor` that does.
+Nothing here but adapted.py imports torch.
 """

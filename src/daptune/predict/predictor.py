@@ -28,7 +28,7 @@ class Answers:
 
 
 class Predictor(ABC):
-    """Base class of `daptune.FewShotClassifier` (torch) and `OnnxClassifier` (onnxruntime).
+    """Base class of `AdapterPredictor` (torch), as `daptune.FewShotClassifier` is one, and `OnnxClassifier`.
 
     classes_         labels, names or integers, in the order of the columns of `predict_proba`
     batch_size       images per batch

@@ -1,0 +1,42 @@
+"""An adapter predicts the same with scikit-learn and without."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import daptune
+from daptune.errors import AdapterError
+from daptune.predict.adapted import load_predictor
+
+from ..conftest import scores_by_hand
+
+
+def test_it_answers_as_the_formulas_and_the_classifier_do(adapter: Path, pictures: Path) -> None:
+    paths = sorted(pictures.rglob("*.png"))[::7]
+    found, beside = load_predictor(adapter, precision="fp32"), daptune.load(adapter, precision="fp32")
+    assert found.classes_.tolist() == beside.classes_.tolist() and found.truth == beside.truth
+    probabilities = found.predict_proba(paths)
+    np.testing.assert_array_equal(probabilities, beside.predict_proba(paths))
+    np.testing.assert_array_equal(found.predict_known(paths), beside.predict_known(paths))
+    images = torch.stack([beside.preprocess(Image.open(path)) for path in paths])
+    powers = np.exp(scores_by_hand(found.method_, images) / found.record_.temperature)
+    np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_labels_that_are_integers_stay_so(fitted, tmp_path: Path, pictures: Path) -> None:  # type: ignore[no-untyped-def]
+    paths = sorted(pictures.rglob("*.png"))
+    labels = [{"blue_thing": 7, "green thing": 3, "red": 11}[path.parent.name] for path in paths]
+    folder = (
+        daptune.FewShotClassifier("prototype", fitted.backbone_, class_names={3: "leaf", 7: "sky", 11: "fire"})
+        .fit(paths, labels)
+        .save(tmp_path / "numbered")
+    )
+    assert load_predictor(folder).predict(paths[:2]).tolist() == [7, 7]
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="no adapter"):
+        load_predictor(tmp_path / "none")
