@@ -1,7 +1,7 @@
 """Prediction: one row per image, from one file to millions.
 
     predictor.py      `Predictor`: base class of the torch and the ONNX classifier; stream of images -> probabilities
-    adapted.py        `AdapterPredictor`, an adapter on its backbone; `daptune.FewShotClassifier` is one that can be fitted
+    adapted.py        `AdapterPredictor`, an adapter with torch; `daptune.FewShotClassifier` is one that can be fitted
     onnx.py           `OnnxClassifier`, a `Predictor` without torch, and the metadata of its file
     inputs.py         files, folders, lists, tables -> a stream of named images; shards of it
     rows.py           named images -> rows in the same order -> JSON lines, CSV, Parquet
