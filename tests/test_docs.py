@@ -66,3 +66,17 @@ def test_links_lead_on(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", prose):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_tests_that_security_names_are_there() -> None:
+    """`FILE::TEST`, or `::TEST` of the file named before it; a file without its folder is looked for."""
+    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    text, named = (ROOT / "docs" / "security.md").read_text("utf-8"), ""
+    found = re.findall(r"`((?:tests/)?[\w/]*?test_\w+\.py)?(?:::(test_\w+))?`", text)
+    for file, test in found:
+        named = file or named
+        if not (file or test):
+            continue
+        path = ROOT / named if named.startswith("tests/") else files[named]
+        assert f"def {test}(" in path.read_text("utf-8") if test else path.is_file(), f"{named}::{test}"
+    assert sum(bool(test) for _, test in found) > 50
