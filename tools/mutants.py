@@ -66,6 +66,8 @@ class Room:
             link = self.folder / name
             link.unlink(missing_ok=True)
             link.symlink_to(ROOT / name)
+        # which tests call which function, from an earlier run: functions that are new since then would have no tests
+        (self.folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
         tests = ", ".join(f'"tests/{test}"' for test in self.tests)
         config = (ROOT / "pyproject.toml").read_text("utf-8") + CONFIG.format(file=self.file, tests=tests)
         (self.folder / "pyproject.toml").write_text(config, "utf-8")
