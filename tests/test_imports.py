@@ -87,6 +87,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("from daptune.cli import main; main(['fit', '--help'])") & HEAVY
 
 
+def test_a_mistyped_method_is_told_before_torch_is_imported() -> None:
+    for words in (
+        ["fit", "x", "--method", "dabt"],
+        ["tune", "x", "--method", "dabt"],
+        ["compare", "x", "--methods", "coop,dabt"],
+    ):
+        assert not modules_after(f"from daptune.cli import main; main({words})") & HEAVY
+
+
 def test_prediction_waits_neither_for_scikit_learn_nor_for_the_compiler(adapter: Path, pictures: Path) -> None:
     """The imports of either take as long as torch's own."""
     image = next(pictures.rglob("*.png"))

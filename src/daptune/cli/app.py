@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from daptune import __version__
+from daptune.cli.early import check_method
 from daptune.cli.options import (
     Adapter,
     BenchOptions,
@@ -80,6 +81,7 @@ def fit(folder: Path, /, *, options: FitOptions = _FIT) -> int:
         Folder with one sub-folder per class, optionally below `train/`, `val/`, `test/`; or a table (.csv, .tsv,
         .parquet with path and label), a `split_zhou_*.json`, or `data:NAME` for a benchmark data set.
     """
+    check_method(options.method)
     from daptune.cli.fit import run
 
     return run(folder, options)
@@ -180,6 +182,7 @@ def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
     folder
         Labelled images, as for `daptune fit`.
     """
+    check_method(options.method)
     from daptune.cli.tune import run
 
     return run(folder, options)
@@ -196,6 +199,8 @@ def compare(folder: Path, /, *, options: CompareOptions = _COMPARE) -> int:
     folder
         Labelled images, as for `daptune fit`.
     """
+    for word in filter(None, map(str.strip, (options.methods or "").split(","))):
+        check_method(word)
     from daptune.cli.compare import run
 
     return run(folder, options)
