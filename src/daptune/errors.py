@@ -12,17 +12,18 @@ from difflib import get_close_matches
 from daptune.text import one_line, printable
 
 _LONG_WORD = re.compile(r"(\S{400})\S{600,}")  # no path or name of use is as long
-_LONGEST = 20_000  # characters of a message; lists of unreadable images have a line for each
+_BROKEN = re.compile(r"\s*\n\s*")  # a name in a file, or a message of a library, may have several lines
+_LONGEST = 20_000  # characters of a message
 
 
 class DaptuneError(ValueError):
     """Invalid input or a state that the user can correct; the command line prints one line, exit code 2.
 
-    The names and values of others that a message quotes are printed with their control characters escaped.
+    The names and values of others that a message quotes are printed on its line, with control characters escaped.
     """
 
     def __str__(self) -> str:
-        return printable(_LONG_WORD.sub(r"\1...", super().__str__()), _LONGEST)
+        return printable(_LONG_WORD.sub(r"\1...", _BROKEN.sub(" ", super().__str__())), _LONGEST)
 
 
 class DataError(DaptuneError):
