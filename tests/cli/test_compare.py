@@ -34,7 +34,9 @@ def test_compare_says_what_was_not_tried(daptune: Command, pictures: Path, made_
     rows = [line.split(maxsplit=1) for line in done.out.splitlines() if line.strip()]
     left_out = {name: what.strip() for name, what in (row for row in rows if len(row) == 2) if "not tried" in what}
     assert left_out and left_out.keys() <= {"clip_adapter", "taskres"}
-    assert all(re.fullmatch(r"not tried: ([\d,]+ s needed, \d+ s left|no time left)", what) for what in left_out.values())
+    assert all(
+        re.fullmatch(r"not tried: ([\d,]+ s needed, \d+ s left|no time left)", what) for what in left_out.values()
+    )
 
 
 def test_fit_chooses_and_says_why(daptune: Command, pictures: Path, made_up_backbone: str) -> None:

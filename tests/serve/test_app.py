@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import daptune
+from daptune import files as files_module
+from daptune import locks
 from daptune.clip.backbone import Backbone
 from daptune.serve.limits import Limits
 
@@ -238,6 +240,18 @@ def test_an_adapter_is_downloaded_and_uploaded_under_another_name(start: Start, 
     assert both[0] == both[1]
     again = send(client, "copy", content)
     assert again.status_code == 409 and "'copy' is already taken" in again.json()["error"]
+
+
+def test_an_upload_waits_for_another_of_the_same_name(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, content = start(), parts(folder / "words")
+    monkeypatch.setattr(files_module, "WAIT", 0.05)
+    with locks.lock(folder / ".copy.lock"):
+        answer = send(client, "copy", content)
+    assert answer.status_code == 503 and answer.headers["retry-after"] == "2"
+    assert "is writing this; try again" in answer.json()["error"]
+    assert send(client, "copy", content).status_code == 201
 
 
 def test_an_upload_that_is_no_adapter_of_this_server_leaves_nothing_behind(start: Start, folder: Path) -> None:

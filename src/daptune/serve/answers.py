@@ -115,6 +115,8 @@ def _of_system(error: OSError) -> Refused:
         return Refused(507, "the server's disk is full; make room there, then try again.")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return Refused(503, "the server has too many open files; try again later.", retry_after=2)
+    if error.errno == errno.EBUSY:
+        return Refused(503, "another request or program is writing this; try again later.", retry_after=2)
     if isinstance(error, FileExistsError) or error.errno == errno.ENOTEMPTY:
         return Refused(409, "this name was taken by another request; choose another name.")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
