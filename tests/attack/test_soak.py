@@ -76,6 +76,7 @@ def test_silent_connections_do_not_stop_a_server(server: Server, tally: Callable
             assert server.healthy()
             slowest = max(slowest, time.monotonic() - began)
     assert server.descriptors <= 128
+    assert any(client.recv(100).startswith(b"HTTP/1.1 503") for client in silent[100:200]), "who lost a place is told"
     deadline = time.monotonic() + 60
     while not all(map(is_closed, silent)) and time.monotonic() < deadline:
         for client in silent[::3]:  # one byte at a time does not keep a connection

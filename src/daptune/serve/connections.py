@@ -2,8 +2,9 @@
 
 A connection is silent while it owes a request: no complete head has come since it was opened, or since its last answer.
 Bytes that are no complete head do not count, or one byte a second would hold it for ever. Where the most connections
-are open, a new one takes the place of the one that has been silent for longest; where all have a request, it is
-answered with 503. So the process keeps descriptors for its files, and accepting never fails.
+are open, a new one takes the place of the one that has been silent for longest, which is answered with 503, for its
+request may be under way; where all have a request, the new one is. So the process keeps descriptors for its files, and
+accepting never fails.
 
 uvicorn has a limit on requests at a time, but none on open connections and none on the time of a head.
 """
@@ -82,12 +83,10 @@ class Connection(H11Protocol):
         if self.room.open > self.room.most:
             if not self.room.waiting:
                 _log.warning("all %d connections have a request: new ones are answered with 503", self.room.most)
-                self.room.counters.closed.labels("full").inc()
-                transport.write(_REFUSAL)
-                transport.close()
+                self._refuse("full")
                 return
             _log.warning("all %d connections are open: the longest silent one makes room for a new one", self.room.most)
-            next(iter(self.room.waiting))._end("displaced")
+            next(iter(self.room.waiting))._refuse("displaced")
         self._follow()
         self._look = self.loop.call_later(self.room.silent, self._watch)
 
@@ -139,6 +138,12 @@ class Connection(H11Protocol):
                 return
         self._unsent = unsent
         self._look = self.loop.call_later(wait, self._watch)
+
+    def _refuse(self, why: str) -> None:
+        self.room.waiting.pop(self, None)
+        self.room.counters.closed.labels(why).inc()
+        self.transport.write(_REFUSAL)
+        self.transport.close()
 
     def _end(self, why: str) -> None:
         self.room.waiting.pop(self, None)
