@@ -1,0 +1,61 @@
+"""What the site adds to the pages of docs/ when mkdocs builds it; mkdocs.yml names this file.
+
+The pages have comments where the site puts more, which a reader of the repository does not see:
+
+    <!-- page: ../CONTRIBUTING.md -->   the page is that file
+    <!-- file: ../CITATION.cff -->      the file's text, as code
+    <!-- api: daptune.load -->          the docstring, by mkdocstrings
+    <!-- command line -->               what every `daptune VERB --help` says
+"""
+
+import posixpath
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.docs.command_line import reference
+from tools.docs.links import DOCS, for_site
+
+ROOT = Path(__file__).parents[2]
+PAGE = re.compile(r"<!-- page: (\S+) -->")
+FILE = re.compile(r"<!-- file: (\S+) -->")
+API = re.compile(r"<!-- api: ([\w.]+) -->")
+COMMAND_LINE = "<!-- command line -->"
+LANGUAGES = {".cff": "yaml", ".toml": "toml", ".json": "json"}
+
+
+def shown() -> dict[str, str]:
+    """Files outside docs/ that a page of the site shows: path from the root -> page from docs/."""
+    found = {"README.md": "start.md"}
+    for path in (ROOT / DOCS).rglob("*.md"):
+        page = path.relative_to(ROOT / DOCS).as_posix()
+        for pattern in (PAGE, FILE):
+            for target in pattern.findall(path.read_text("utf-8")):
+                found[_from_root(DOCS + page, target)] = page
+    return found
+
+
+def filled(text: str, page: str, homes: Mapping[str, str], repository: str | None) -> str:
+    """The Markdown of a page of docs/ as the site shows it; the arguments are those of `for_site`."""
+    if whole := PAGE.search(text):
+        source = _from_root(DOCS + page, whole[1])
+        return for_site((ROOT / source).read_text("utf-8"), source, page, homes, repository)
+    text = for_site(text, DOCS + page, page, homes, repository)
+    text = FILE.sub(lambda found: _code(_from_root(DOCS + page, found[1])), text)
+    text = API.sub(lambda found: f"::: {found[1]}", text)
+    return text.replace(COMMAND_LINE, reference()) if COMMAND_LINE in text else text
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+    """Called by mkdocs for each page."""
+    return filled(markdown, page.file.src_uri, shown(), config["repo_url"])
+
+
+def _from_root(of: str, target: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(of), target))
+
+
+def _code(source: str) -> str:
+    language = LANGUAGES.get(posixpath.splitext(source)[1], "text")
+    return f"```{language}\n{(ROOT / source).read_text('utf-8').rstrip()}\n```"
