@@ -16,7 +16,7 @@ Rows = list[tuple[str, list[str]]]
 
 
 def tabled(text: str, arguments: Collection[str] = ()) -> str:
-    """Markdown of a docstring whose lines have no common indentation; `arguments` are those of the function."""
+    """Markdown of a docstring without common indentation; `arguments` are those of the function, or attributes."""
     return "\n\n".join(_paragraph(part.strip("\n"), arguments) for part in re.split(r"\n[ ]*\n", text))
 
 
@@ -84,5 +84,7 @@ else:
 
         def on_object(self, *, obj: griffe.Object, **_: object) -> None:
             if obj.docstring:
-                names = [each.name for each in obj.parameters] if isinstance(obj, griffe.Function) else ()
+                names = (
+                    [each.name for each in obj.parameters] if isinstance(obj, griffe.Function) else list(obj.members)
+                )
                 obj.docstring.value = tabled(obj.docstring.value, names)

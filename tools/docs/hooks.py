@@ -4,7 +4,7 @@ The pages have comments where the site puts more, which a reader of the reposito
 
     <!-- page: ../CONTRIBUTING.md -->   the page is that file
     <!-- file: ../CITATION.cff -->      the file's text, as code
-    <!-- api: daptune.load -->          the docstring, by mkdocstrings
+    <!-- api: daptune.load -->          the docstring, by mkdocstrings; `daptune.Backbone: to, name` has these members
     <!-- command line -->               what every `daptune VERB --help` says
 """
 
@@ -20,7 +20,8 @@ from tools.docs.links import DOCS, for_site
 ROOT = Path(__file__).parents[2]
 PAGE = re.compile(r"<!-- page: (\S+) -->")
 FILE = re.compile(r"<!-- file: (\S+) -->")
-API = re.compile(r"<!-- api: ([\w.]+) -->")
+API = re.compile(r"<!-- api: ([\w.]+)(?:: ([\w, ]+))? -->")
+MEMBERS = "\n    options:\n      members: [{}]"
 COMMAND_LINE = "<!-- command line -->"
 LANGUAGES = {".cff": "yaml", ".toml": "toml", ".json": "json"}
 
@@ -43,7 +44,7 @@ def filled(text: str, page: str, homes: Mapping[str, str], repository: str | Non
         return for_site((ROOT / source).read_text("utf-8"), source, page, homes, repository)
     text = for_site(text, DOCS + page, page, homes, repository)
     text = FILE.sub(lambda found: _code(_from_root(DOCS + page, found[1])), text)
-    text = API.sub(lambda found: f"::: {found[1]}", text)
+    text = API.sub(lambda found: f"::: {found[1]}" + (MEMBERS.format(found[2]) if found[2] else ""), text)
     return text.replace(COMMAND_LINE, reference()) if COMMAND_LINE in text else text
 
 
