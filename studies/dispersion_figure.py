@@ -32,7 +32,8 @@ def main() -> None:
             middle = [100 * each.difference for each in found]
             ends = [[100 * (d.difference - d.low) for d in found], [100 * (d.high - d.difference) for d in found]]
             at = [number + 0.22 * (place - 1) for number in range(len(NAMES))]
-            panel.errorbar(at, middle, ends, fmt="o", color=colour, markersize=5, label=f"{shots} shot{'s' * (shots > 1)}")
+            label = f"{shots} shot" if shots == 1 else f"{shots} shots"
+            panel.errorbar(at, middle, ends, fmt="o", color=colour, markersize=5, label=label)
         panel.axhline(0, color="0.6", linewidth=1)
         panel.axvline(2.5, color="0.8", linewidth=0.8, linestyle=":")
         panel.set_title(title, fontsize=10)
