@@ -15,7 +15,7 @@ from tests.test_docs import PAGES, ROOT
 from tools.docs.columns import tabled
 from tools.docs.command_line import reference
 from tools.docs.hooks import API, PAGE, filled, shown
-from tools.docs.links import for_site
+from tools.docs.links import Site, for_site
 
 DOCS = ROOT / "docs"
 SETTINGS = (ROOT / "mkdocs.yml").read_text("utf-8")
@@ -116,35 +116,41 @@ CODE = "\n```\n[a](../src/b.py)\n```\n"
 
 
 def test_links_to_files_become_their_names() -> None:
-    assert for_site(TEXT + CODE, "docs/page.md", "page.md", {"E.md": "e.md"}, None) == (
+    assert for_site(TEXT + CODE, "docs/page.md", "page.md", Site({"E.md": "e.md"})) == (
         "[a](data.md#x) `b.py` all of it (`c.json`) `d` [e](e.md#y) [f](https://f.org) [g](#g)" + CODE
     )
 
 
 def test_links_to_files_lead_to_the_repository_if_it_has_an_address() -> None:
-    assert for_site(TEXT, "docs/page.md", "page.md", {}, "https://host/us/it/") == (
+    assert for_site(TEXT, "docs/page.md", "page.md", Site(repository="https://host/us/it/")) == (
         "[a](data.md#x) [b.py](https://host/us/it/blob/main/src/b.py) [all of it](https://host/us/it/blob/main/c.json) "
         "[`d`](https://host/us/it/blob/main/d.py) [e](https://host/us/it/blob/main/E.md#y) [f](https://f.org) [g](#g)"
     )
 
 
+def test_a_link_called_by_its_file_has_the_title_of_the_page() -> None:
+    text = "[data.md](data.md#x) [docs/data.md](data.md) [data](data.md) [b.md](b.md) [../R.md](../R.md)"
+    found = for_site(text, "docs/page.md", "page.md", Site({"R.md": "r.md"}, {"data.md": "Data", "r.md": "R"}))
+    assert found == "[Data](data.md#x) [Data](data.md) [data](data.md) [b.md](b.md) [../R.md](r.md)"
+
+
 def test_a_page_that_shows_a_file_of_the_root() -> None:
-    homes = {"CHANGELOG.md": "changelog.md"}
+    site = Site({"CHANGELOG.md": "changelog.md"})
     text = "[a](docs/data.md) [b](docs/methods/dapt.md) [c](CHANGELOG.md) [d](src/d.py)"
-    assert for_site(text, "CONTRIBUTING.md", "methods/page.md", homes, None) == (
+    assert for_site(text, "CONTRIBUTING.md", "methods/page.md", site) == (
         "[a](../data.md) [b](dapt.md) [c](../changelog.md) d (`src/d.py`)"
     )
 
 
 def test_what_the_comments_of_a_page_become() -> None:
     text = "# A\n\n<!-- file: ../LICENSE -->\n\n<!-- api: daptune.load -->\n\n<!-- api: daptune.Backbone: to -->\n"
-    found = filled(text, "page.md", {}, None)
+    found = filled(text, "page.md", Site())
     licence = (ROOT / "LICENSE").read_text("utf-8").rstrip()
     assert found == (
         f"# A\n\n```text\n{licence}\n```\n\n::: daptune.load\n\n"
         "::: daptune.Backbone\n    options:\n      members: [to]\n"
     )
-    assert filled("# B\n<!-- page: ../CONTRIBUTING.md -->", "page.md", {}, None).startswith("# Contributing\n")
+    assert filled("# B\n<!-- page: ../CONTRIBUTING.md -->", "page.md", Site()).startswith("# Contributing\n")
     assert shown()["CONTRIBUTING.md"] == "contributing.md" and shown()["CITATION.cff"] == "cite.md"
 
 

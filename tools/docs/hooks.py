@@ -10,12 +10,11 @@ The pages have comments where the site puts more, which a reader of the reposito
 
 import posixpath
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools.docs.command_line import reference
-from tools.docs.links import DOCS, for_site
+from tools.docs.links import DOCS, Site, for_site
 
 ROOT = Path(__file__).parents[2]
 PAGE = re.compile(r"<!-- page: (\S+) -->")
@@ -37,12 +36,18 @@ def shown() -> dict[str, str]:
     return found
 
 
-def filled(text: str, page: str, homes: Mapping[str, str], repository: str | None) -> str:
-    """The Markdown of a page of docs/ as the site shows it; the arguments are those of `for_site`."""
+def titles() -> dict[str, str]:
+    """Page from docs/ -> its first heading, without marks of code."""
+    pages = {path.relative_to(ROOT / DOCS).as_posix(): path.read_text("utf-8") for path in (ROOT / DOCS).rglob("*.md")}
+    return {page: text.partition("\n")[0].removeprefix("# ").replace("`", "") for page, text in pages.items()}
+
+
+def filled(text: str, page: str, site: Site) -> str:
+    """The Markdown of a page of docs/ as the site shows it; `page` is its path from docs/."""
     if whole := PAGE.search(text):
         source = _from_root(DOCS + page, whole[1])
-        return for_site((ROOT / source).read_text("utf-8"), source, page, homes, repository)
-    text = for_site(text, DOCS + page, page, homes, repository)
+        return for_site((ROOT / source).read_text("utf-8"), source, page, site)
+    text = for_site(text, DOCS + page, page, site)
     text = FILE.sub(lambda found: _code(_from_root(DOCS + page, found[1])), text)
     text = API.sub(lambda found: f"::: {found[1]}" + (MEMBERS.format(found[2]) if found[2] else ""), text)
     return text.replace(COMMAND_LINE, reference()) if COMMAND_LINE in text else text
@@ -50,7 +55,7 @@ def filled(text: str, page: str, homes: Mapping[str, str], repository: str | Non
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """Called by mkdocs for each page."""
-    return filled(markdown, page.file.src_uri, shown(), config["repo_url"])
+    return filled(markdown, page.file.src_uri, Site(shown(), titles(), config["repo_url"]))
 
 
 def _from_root(of: str, target: str) -> str:
