@@ -9,7 +9,7 @@ DEV_STAMP := $(VENV)/.daptune-installed-dev
 SPEC := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint suite installed oracles attack mutants bench wheel lowest clean
+.PHONY: help demo test lint suite installed oracles attack mutants bench wheel lowest docs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -58,6 +58,17 @@ wheel: | $(BIN)/python  ## build the wheel, install it in an empty environment a
 
 lowest: | $(BIN)/python  ## install the lowest versions that pyproject.toml allows, each extra by itself, and use each (several GB)
 	$(BIN)/python tools/lowest.py
+
+# sources are read and the help is asked for, neither of which needs torch
+docs: build/docs/.installed  ## build the documentation site in build/site, in an environment of its own; warnings are errors
+	PYTHONPATH=src:. NO_MKDOCS_2_WARNING=1 build/docs/bin/python -m mkdocs build
+	@echo "build/site/index.html; to look at it: $(BIN)/python -m http.server -b 127.0.0.1 -d build/site"
+
+build/docs/.installed: $(SPEC) | $(BIN)/python
+	$(BIN)/python -m venv --clear build/docs
+	build/docs/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > build/docs/requirements.txt
+	build/docs/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -r build/docs/requirements.txt cyclopts rich
+	@touch $@
 
 clean:  ## forget the environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
