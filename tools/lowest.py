@@ -215,7 +215,7 @@ def requirements() -> dict[str, list[str]]:
     return {
         part: [re.split(r"[^\w-]", each)[0] for each in asked]
         for part, asked in wanted.items()
-        if part not in ("all", "dev")
+        if part not in ("all", "dev", "docs")  # those that bring no command
     }
 
 
