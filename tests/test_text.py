@@ -59,6 +59,7 @@ def test_names_between_colons_stay_as_they_are(
 def test_messages_do_not_hold_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert str(DaptuneError(f"found {EVIL}")) == f"found {SHOWN}"
     assert str(DaptuneError("a name of\n  two  lines\r\nand more")) == "a name of two  lines and more"
+    assert str(DaptuneError(f"found{' ' * 10**6}\n{' ' * 10**6}nothing")) == "found nothing"
     assert run(["show", f"/nowhere/{EVIL[:-2]}"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 

@@ -369,4 +369,4 @@ def load(
     adapter = load_adapter(folder, backbone, precision=precision, device=device, allow_download=allow_download)
     record = adapter.record
     classifier = FewShotClassifier(**record.settings, precision=adapter.backbone.precision, device=device)
-    return classifier.hold(adapter.method, adapter.backbone, record)
+    return classifier.hold(adapter)

@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from daptune.text import one_line, printable
 
 _LONG_WORD = re.compile(r"(\S{400})\S{600,}")  # no path or name of use is as long
-_BROKEN = re.compile(r"\s*\n\s*")  # a name in a file, or a message of a library, may have several lines
 _LONGEST = 20_000  # characters of a message
 
 
@@ -23,7 +22,10 @@ class DaptuneError(ValueError):
     """
 
     def __str__(self) -> str:
-        return printable(_LONG_WORD.sub(r"\1...", _BROKEN.sub(" ", super().__str__())), _LONGEST)
+        text = super().__str__()
+        if "\n" in text:  # of a name in a file, or of a library's message
+            text = " ".join(filter(None, map(str.strip, text.split("\n"))))
+        return printable(_LONG_WORD.sub(r"\1...", text), _LONGEST)
 
 
 class DataError(DaptuneError):

@@ -3,20 +3,22 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 import daptune
-from daptune.errors import AdapterError
-from daptune.predict.adapted import load_predictor
+from daptune.predict.adapted import AdapterPredictor
 
 from ..conftest import scores_by_hand
 
 
+def predictor(folder: Path, **options: str) -> AdapterPredictor:
+    return AdapterPredictor().hold(daptune.load_adapter(folder, **options))
+
+
 def test_it_answers_as_the_formulas_and_the_classifier_do(adapter: Path, pictures: Path) -> None:
     paths = sorted(pictures.rglob("*.png"))[::7]
-    found, beside = load_predictor(adapter, precision="fp32"), daptune.load(adapter, precision="fp32")
+    found, beside = predictor(adapter, precision="fp32"), daptune.load(adapter, precision="fp32")
     assert found.classes_.tolist() == beside.classes_.tolist() and found.truth == beside.truth
     probabilities = found.predict_proba(paths)
     np.testing.assert_array_equal(probabilities, beside.predict_proba(paths))
@@ -34,9 +36,4 @@ def test_labels_that_are_integers_stay_so(fitted, tmp_path: Path, pictures: Path
         .fit(paths, labels)
         .save(tmp_path / "numbered")
     )
-    assert load_predictor(folder).predict(paths[:2]).tolist() == [7, 7]
-
-
-def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="no adapter"):
-        load_predictor(tmp_path / "none")
+    assert predictor(folder).predict(paths[:2]).tolist() == [7, 7]

@@ -364,9 +364,10 @@ def load_with(adapter: Path, options: RunOptions) -> "FewShotClassifier":
 
 def predictor_with(adapter: Path, options: RunOptions) -> "AdapterPredictor":
     """The same without what only a fit needs, which makes commands start in half the time."""
-    from daptune.predict.adapted import load_predictor
+    from daptune.adapter.store import load_adapter
+    from daptune.predict.adapted import AdapterPredictor
 
-    return _loaded(load_predictor, adapter, options)
+    return _loaded(lambda *where, **how: AdapterPredictor().hold(load_adapter(*where, **how)), adapter, options)
 
 
 def _loaded(load: Callable[..., P], adapter: Path, options: RunOptions) -> P:

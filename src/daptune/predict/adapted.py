@@ -3,7 +3,6 @@
 `daptune.FewShotClassifier` is one that can be fitted. Its import brings scikit-learn, which takes as long as torch's.
 """
 
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from daptune.adapter.record import AdapterRecord
-from daptune.adapter.store import load_adapter
+from daptune.adapter.store import Adapter
 from daptune.clip.backbone import Backbone
 from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
@@ -20,7 +19,10 @@ from daptune.predict.predictor import Answers, Predictor
 
 
 class AdapterPredictor(Predictor):
-    """A method on its frozen CLIP, and the record of the adapter, with the interface of `Predictor`."""
+    """A method on its frozen CLIP, and the record of the adapter, with the interface of `Predictor`.
+
+    AdapterPredictor().hold(load_adapter("adapter")).predict(["a.png"])
+    """
 
     method_: Method
     backbone_: Backbone
@@ -28,10 +30,11 @@ class AdapterPredictor(Predictor):
     batch_size = 64
     scaled_decoding = False
 
-    def hold(self, method: Method, backbone: Backbone, record: AdapterRecord) -> Self:
-        """Take what a fit or a folder has brought, and return self."""
+    def hold(self, adapter: Adapter) -> Self:
+        """Answer with a loaded adapter from now on; return self."""
+        record = adapter.record
         self.classes_ = np.array(record.class_names if record.labels is None else record.labels)
-        self.method_, self.backbone_, self.record_ = method, backbone, record
+        self.method_, self.backbone_, self.record_ = adapter.method, adapter.backbone, record
         return self
 
     def check_fitted(self) -> None:
@@ -61,16 +64,3 @@ class AdapterPredictor(Predictor):
             logits = self.method_.answer(seen).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
             return Answers(found, None if ensemble is None else ensemble.known(seen))
-
-
-def load_predictor(
-    folder: str | Path,
-    backbone: Backbone | str | None = None,
-    *,
-    precision: str | None = None,
-    device: str = "cpu",
-    allow_download: bool = False,
-) -> AdapterPredictor:
-    """Read an adapter folder; arguments and errors are those of `daptune.load_adapter`."""
-    adapter = load_adapter(folder, backbone, precision=precision, device=device, allow_download=allow_download)
-    return AdapterPredictor().hold(adapter.method, adapter.backbone, adapter.record)
