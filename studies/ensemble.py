@@ -5,7 +5,8 @@
 DAPT and CoOp + VPT at their defaults, each measured alone and as an ensemble (`--ensemble auto`), beside methods that
 use hand-written prompts or training images alone, and Tip-Adapter-F and LP++, which use both. All see the same training
 and validation images. The constants of the ensemble were chosen on the tasks of CHOSEN; the others were measured once.
-Icons are seen by `tiny` and photographs by `photo`; results are kept in `ensemble_tiny` and `ensemble_photo`.
+Icons are seen by `tiny` and photographs by `photo`; results are kept in `ensemble_tiny` and `ensemble_photo`, and
+`--publish` writes them to `ensemble_tiny.jsonl` and `ensemble_photo.jsonl`. `--show` prints what is there.
 
     python -m studies.ensemble --tasks TASKS --frozen
 
@@ -28,7 +29,7 @@ from daptune.bench.results import Result, read_results
 from daptune.methods.discriminant import Discriminant
 from daptune.methods.ensemble import Seen, fit_ensemble
 from daptune.metrics import paired_bootstrap
-from studies.runs import arguments, part, run_study
+from studies.runs import arguments, part, publish, published, run_study
 from studies.unknown import TEMPLATES, Task
 
 TASKS = {"tiny": ("demo", "contrast", "digits", "letters"), "photo": ("clothing", "eurosat")}
@@ -46,6 +47,17 @@ def plan(backbone: str) -> list[Experiment]:
     for method, label in PAIRED.items():
         rows += [MethodRow(method, method), MethodRow(method, label, ensemble="auto")]
     return [part(TASKS[backbone], rows, SHOTS, seeds, test=True) for seeds in (SEEDS[:3], SEEDS[3:])]
+
+
+def out_of(out: Path, backbone: str) -> Path:
+    return out.with_name(f"{out.stem}_{backbone}.jsonl")
+
+
+def there(out: Path) -> list[Result]:
+    """Published results, and those of the folder beside them."""
+    run = out.with_suffix("")
+    found = read_results(run) if run.exists() else []
+    return [*published(out), *(replace(row, dataset=Path(row.dataset).name) for row in found if row.done)]
 
 
 def mean(rows: Sequence[Result], label: str, task: str, shots: int, figure: str = "accuracy") -> float:
@@ -146,6 +158,7 @@ def main() -> None:
     """Run what is missing, and print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--show", action="store_true", help="only what is there")
+    parser.add_argument("--publish", action="store_true", help="write the results as a file")
     parser.add_argument("--frozen", action="store_true", help="only the sources without learning")
     options = parser.parse_args()
     if options.frozen:
@@ -153,13 +166,10 @@ def main() -> None:
         return
     rows = []
     for backbone in TASKS:
-        out = options.out.with_name(f"{options.out.stem}_{backbone}.jsonl")
-        own = argparse.Namespace(tasks=options.tasks, out=out, processes=options.processes)
-        if options.show:
-            found = read_results(out.with_suffix("")) if out.with_suffix("").exists() else []
-            rows += [replace(r, dataset=Path(r.dataset).name) for r in found if r.done]
-        else:
-            rows += run_study("ensemble", plan(backbone), own, backbone=backbone)
+        own = argparse.Namespace(**vars(options) | {"out": out_of(options.out, backbone)})
+        rows += there(own.out) if options.show else run_study("ensemble", plan(backbone), own, backbone=backbone)
+        if options.publish:
+            publish(there(own.out), own.out)
     print(report(rows))
 
 

@@ -1,7 +1,7 @@
 """A study is a plan of `daptune bench` on folders of tasks; what was published of it is not run again.
 
 TASKS/<task>/   train/, val/ and test/ with a folder a class; other styles of its test images are tasks beside it
-NAME.jsonl      published results, a line a run, as the first version of the studies wrote them
+NAME.jsonl      published results, a line a run: of `publish`, or as the first version of the studies wrote them
 NAME/           what is run beyond them, as `daptune bench` leaves it
 """
 
@@ -20,7 +20,10 @@ from daptune.bench.job import Outcome, run_jobs
 from daptune.bench.plan import Experiment, Job, MethodRow, Plan
 from daptune.bench.results import Result
 from daptune.bench.runner import Step, run_plan
-from daptune.files import json_lines
+from daptune.files import json_line, json_lines
+
+EMPTY: dict[str, Any] = {"backbone": {}, "class_names": []}
+LEFT_OUT = {*EMPTY, "versions", "method_config", "train_config", "peak_bytes", "selected", "split_hash"}
 
 
 def part(
@@ -82,9 +85,16 @@ def arguments(about: str | None, processes: int = 2) -> argparse.ArgumentParser:
 
 
 def published(path: Path) -> list[Result]:
-    """The results in a file of the studies' first version, in its order; none where there is no file."""
+    """The results in a published file, in its order; none where there is no file."""
     text = path.read_text("utf-8") if path.exists() else ""
-    return [_of_first_version(row) for _, row in json_lines(text) if not isinstance(row, ValueError)]
+    rows = [row for _, row in json_lines(text) if not isinstance(row, ValueError)]
+    return [Result.from_json(EMPTY | row, str(path)) if "format" in row else _of_first_version(row) for row in rows]
+
+
+def publish(rows: Iterable[Result], path: Path) -> None:
+    """Write results that are done as lines for `published`: without paths, versions and settings of the plan."""
+    lines = [_named(row).to_json() for row in rows if row.done]
+    path.write_text("".join(json_line({k: v for k, v in line.items() if k not in LEFT_OUT}) for line in lines), "utf-8")
 
 
 def _of_first_version(row: dict[str, Any]) -> Result:
