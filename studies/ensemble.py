@@ -38,15 +38,19 @@ SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3, 4, 5)
 SOURCES = ("zero_shot", "prototype", "dapt")
 OURS = "dapt + ensemble"
 QUICK = ("zero_shot", "prototype", "tip_adapter", "tip_adapter_f", "lp_pp", "linear_probe")
-PAIRED = {"dapt": OURS, "coop_vpt": "coop_vpt + ensemble"}
+WITHOUT_DISPERSION = "coop_vpt"  # DAPT without its two losses
+FEWER = {"shots": (1, 4, 16), "seeds": (1, 2, 3)}  # of it
 
 
 def plan(backbone: str) -> list[Experiment]:
-    """The parts in the order of their use: all methods with three seeds, then two more seeds."""
-    rows = [MethodRow(name, name) for name in QUICK]
-    for method, label in PAIRED.items():
-        rows += [MethodRow(method, method), MethodRow(method, label, ensemble="auto")]
-    return [part(TASKS[backbone], rows, SHOTS, seeds, test=True) for seeds in (SEEDS[:3], SEEDS[3:])]
+    """The parts in the order of their use: three seeds, two more seeds, and what dispersion is compared with."""
+    quick = [MethodRow(name, name) for name in QUICK]
+    parts = [part(TASKS[backbone], [*quick, *pair("dapt")], SHOTS, s, test=True) for s in (SEEDS[:3], SEEDS[3:])]
+    return [*parts, part(TASKS[backbone], pair(WITHOUT_DISPERSION), test=True, **FEWER)]
+
+
+def pair(method: str) -> list[MethodRow]:
+    return [MethodRow(method, method), MethodRow(method, f"{method} + ensemble", ensemble="auto")]
 
 
 def out_of(out: Path, backbone: str) -> Path:
