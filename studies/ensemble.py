@@ -39,14 +39,14 @@ SOURCES = ("zero_shot", "prototype", "dapt")
 OURS = "dapt + ensemble"
 QUICK = ("zero_shot", "prototype", "tip_adapter", "tip_adapter_f", "lp_pp", "linear_probe")
 WITHOUT_DISPERSION = "coop_vpt"  # DAPT without its two losses
-FEWER = {"shots": (1, 4, 16), "seeds": (1, 2, 3)}  # of it
+FEWER = (1, 4, 16), (1, 2, 3)  # shots and seeds of it
 
 
 def plan(backbone: str) -> list[Experiment]:
     """The parts in the order of their use: three seeds, two more seeds, and what dispersion is compared with."""
     quick = [MethodRow(name, name) for name in QUICK]
     parts = [part(TASKS[backbone], [*quick, *pair("dapt")], SHOTS, s, test=True) for s in (SEEDS[:3], SEEDS[3:])]
-    return [*parts, part(TASKS[backbone], pair(WITHOUT_DISPERSION), test=True, **FEWER)]
+    return [*parts, part(TASKS[backbone], pair(WITHOUT_DISPERSION), *FEWER, test=True)]
 
 
 def pair(method: str) -> list[MethodRow]:
