@@ -71,7 +71,7 @@ def mean(rows: Sequence[Result], label: str, task: str, shots: int, figure: str 
 
 
 def tasks_of(rows: Sequence[Result]) -> list[str]:
-    return [task for tasks in TASKS.values() for task in tasks if any(r.dataset == task for r in rows)]
+    return list(dict.fromkeys(r.dataset for r in rows))
 
 
 def accuracy_table(rows: Sequence[Result]) -> list[str]:

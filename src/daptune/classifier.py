@@ -154,7 +154,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         weigh_classes(method, self.class_weight, drawn.train)
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
-        self.train_config_ = train_config.resolved(steps, method.default_lr)
+        self.train_config_ = train_config.resolved(steps, method.default_lr, text_first=method.text_first)
         own = self.preset != "paper"
         joins = own and self.ensemble == "auto" and can_join(method, self.templates)
         if before is not None:

@@ -254,7 +254,7 @@ def _settings(classifier: FewShotClassifier, table: ImageTable) -> Iterator[Sett
             f"{classifier.method} is not trained by gradient steps, so there is nothing to search; use dapt or coop"
         )
     batches = max(1, len(given.sampler(table.labels, classifier.seed) or table) // given.batch_size)
-    train = given.resolved(-(-batches // given.accumulate), method_class.default_lr)
+    train = given.resolved(-(-batches // given.accumulate), method_class.default_lr, text_first=method_class.text_first)
     fixed = set(classifier.train_options or {}) | set(classifier.method_options or {})
     if "steps" in fixed:
         fixed.add("epochs")

@@ -176,6 +176,8 @@ class Trials:
         reports: list[tuple[int, float]] = []
 
         def look(state: Progress) -> None:
+            if state.epoch == 0:  # the text prompt alone, much faster
+                return
             reports.append((state.step, time.monotonic()))
             if len(reports) == FIRST_LOOK:
                 fastest = min((late - soon) / (end - start) for (start, soon), (end, late) in pairwise(reports))

@@ -32,7 +32,7 @@ def training_bar(classifier: FewShotClassifier, *, warn: bool = True) -> Iterato
             room = max(bar.console.width - len(name) - 28, 12) if bar.console.is_terminal else None
             bar.update(
                 task,
-                description=f"{name} {state.epoch}/{state.epochs}",
+                description=f"{name} {state.epoch}/{state.epochs}" if state.epoch else f"{name}: text prompt",
                 total=state.steps,
                 completed=state.step,
                 note=_terms(state)[:room],

@@ -75,6 +75,8 @@ class Method(nn.Module, ABC):
     shares_image_tower: ClassVar[bool] = True
     """Whether `logits` accepts the features (B, D) of CLIP's tower with `image_prompts` instead of images; follows
     from `sees` and `encode`."""
+    text_first: ClassVar[bool] = False
+    """Whether by default the text prompt learns alone first, before all learn together (`daptune.train.text_first`)."""
     whole_batch: ClassVar[bool] = False
     """Whether `losses` couples the images of a batch, so that distributed training must not split it."""
     default_lr: ClassVar[float | None] = None

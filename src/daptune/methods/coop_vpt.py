@@ -23,4 +23,5 @@ class CoOpVPT(VisionPrompted, CoOp):
     year = 2023
     config_class = CoOpVPTConfig
     sees = "features"
+    text_first = True
     config: CoOpVPTConfig

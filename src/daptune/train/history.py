@@ -18,7 +18,10 @@ LARGEST = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a run, for display. Epochs and steps count from 1; losses are of the last batch."""
+    """Progress of a run, for display. Epochs and steps count from 1; losses are of the last batch.
+
+    Epoch 0 is that of the text prompt alone (text_first.py), with steps of its own.
+    """
 
     epoch: int
     epochs: int

@@ -32,6 +32,7 @@ from daptune.train.parallel import Ranks
 from daptune.train.run import ACCURACY, Run, identity_of, open_run, validations_of
 from daptune.train.schedule import TrainConfig, build_optimizer
 from daptune.train.stopping import StopSignals
+from daptune.train.text_first import learn_text_first
 
 
 def fit_method(
@@ -63,9 +64,11 @@ def fit_method(
     SIGINT, SIGTERM or `stop`, with state saved.
     """
     steps = -(-train.batches_per_epoch // config.accumulate)  # per epoch, rounded up
-    config = config.resolved(steps, method.default_lr)
+    config = config.resolved(steps, method.default_lr, text_first=method.text_first)
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
+    if config.text_steps and not method.text_first:
+        raise TrainingError(f"{method.name} does not learn its text prompt first; leave out text_steps.")
     if config.compile:
         check_compiler(method.device)
     ranks, identity = Ranks(), identity_of(method, train, val, config) if run_dir is not None else {}
@@ -84,6 +87,10 @@ def fit_method(
         if not method.trainable:
             method.eval()
             return History()
+        if config.text_steps and checkpoint is None:
+            with StopSignals(stop, agree=ranks.any) as signals:
+                learn_text_first(method, feed, config, progress, lambda: signals.asked)
+            ranks.begin_alike(method.parameters())
 
         def begun(optimizer: torch.optim.Optimizer, signals: StopSignals) -> Run:
             validations = validations_of(train, val, config)

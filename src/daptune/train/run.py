@@ -59,8 +59,11 @@ def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, con
     # how often to save and what to recompute does not change the result; `images` has what is drawn, `epochs` the steps
     left_out = ("checkpoint_seconds", "memory", "sampling", "epoch_shots", "steps")
     settings = {name: value for name, value in asdict(config).items() if name not in left_out}
-    if config.eps == TrainConfig.eps:  # earlier versions had no other
+    # earlier versions had no other
+    if config.eps == TrainConfig.eps:
         del settings["eps"]
+    if not config.text_steps:
+        del settings["text_steps"], settings["text_views"]
     images, validation = (
         loader and {"fingerprint": loader.table.fingerprint(), "seed": loader.seed, "batches": loader.batches_per_epoch}
         for loader in (train, val)

@@ -19,6 +19,7 @@ from daptune.errors import TrainingError, suggest
 
 # Defaults of fields that are None (`TrainConfig.resolved`), for unknown data; those of the papers are a preset.
 DEFAULT_STEPS, LEAST_EPOCHS = 200, 10
+TEXT_STEPS, JOINT_STEPS = 200, 32  # of methods whose text prompt learns first
 EPOCH_SHOTS = 16  # images of a class in an epoch where all labelled images are learned from: then steps do not grow
 DEFAULT_LR = {"adamw": 0.01, "adam": 0.01, "sgd": 0.002}
 DEFAULT_WEIGHT_DECAY = {"adamw": 0.0, "adam": 0.0, "sgd": 5e-4}
@@ -40,6 +41,10 @@ class TrainConfig:
     epochs             passes over the training images, or draws of `epoch_shots` images of each class; None:
                        DEFAULT_STEPS steps, at least LEAST_EPOCHS epochs
     steps              instead of epochs: about this many steps, in whole epochs
+    text_steps         steps of the text prompt alone before these, on features that are computed once (text_first.py);
+                       None: TEXT_STEPS, then JOINT_STEPS steps, for methods with `text_first` and neither epochs nor
+                       steps given, else 0
+    text_views         augmented views of an epoch's images for these steps
     batch_size         images per batch; this and the next six are used to build the loader
     sampling           "shuffled": each image counts once; "balanced": an epoch draws as many images of every class,
                        those of small classes several times; "views": whole batches from all `views` of all images
@@ -71,6 +76,8 @@ class TrainConfig:
 
     epochs: int | None = None
     steps: int | None = None
+    text_steps: int | None = None
+    text_views: int = 4
     batch_size: int = 32
     sampling: str = SAMPLINGS[0]
     epoch_shots: int | None = None
@@ -162,22 +169,30 @@ class TrainConfig:
             decoder=decoder,
         )
 
-    def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None) -> Self:
-        """A copy with defaults filled in, as recorded in results; `adamw_lr` is `Method.default_lr`, for Adam too."""
+    def resolved(self, steps_per_epoch: int, adamw_lr: float | None = None, *, text_first: bool = False) -> Self:
+        """A copy with defaults filled in, as recorded in results.
+
+        `adamw_lr` is `Method.default_lr`, for Adam too; `text_first` is `Method.text_first`.
+        """
+        free = self.epochs is None and self.steps is None
+        text_steps = TEXT_STEPS if text_first and free else 0
         enough = max(LEAST_EPOCHS, math.ceil(DEFAULT_STEPS / max(1, steps_per_epoch)))
-        if self.steps is not None:
-            enough = max(1, round(self.steps / max(1, steps_per_epoch)))
+        steps = JOINT_STEPS if free and (text_steps if self.text_steps is None else self.text_steps) else self.steps
+        if steps is not None:
+            enough = max(1, round(steps / max(1, steps_per_epoch)))
         default_lr = adamw_lr if adamw_lr is not None and self.optimizer != "sgd" else DEFAULT_LR[self.optimizer]
         default_decay = DEFAULT_WEIGHT_DECAY[self.optimizer]
-        defaults: dict[str, Any] = {"epochs": enough, "lr": default_lr, "weight_decay": default_decay}
+        defaults: dict[str, Any] = {
+            "epochs": enough, "lr": default_lr, "weight_decay": default_decay, "text_steps": text_steps
+        }  # fmt: skip
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return replace(self, steps=None, **filled)
 
 
 # (type, lowest value, whether the lowest itself is allowed) -> fields
 _LIMITS: dict[tuple[type, float, bool], tuple[str, ...]] = {
-    (int, 1, True): ("epochs", "steps", "batch_size", "epoch_shots", "accumulate", "patience", "views"),
-    (int, 0, True): ("seed",),
+    (int, 1, True): ("epochs", "steps", "batch_size", "epoch_shots", "accumulate", "patience", "views", "text_views"),
+    (int, 0, True): ("seed", "text_steps"),
     (float, 0, False): ("lr", "clip_norm", "min_crop", "eps"),
     (float, 0, True): ("weight_decay", "momentum", "warmup_epochs", "warmup_lr", "checkpoint_seconds", "flip"),
 }
@@ -192,7 +207,7 @@ def _require(name: str, value: Any, kind: type, low: float, inclusive: bool) -> 
         raise TrainingError(f"{name} must be {word} {bound}, not {value!r}.")
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, total: int | None = None) -> float:
     """Learning rate of a step, counted from 0 over the whole run, with peak config.lr. `config` is resolved.
 
     "cosine_per_epoch", with w warm-up epochs and T epochs, in epoch e: warmup_lr while e < w, then
@@ -210,7 +225,7 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
         if epoch < warmup:
             return config.warmup_lr
         return top * (1 + math.cos(math.pi * (epoch - warmup) / epochs)) / 2
-    total = epochs * steps_per_epoch
+    total = epochs * steps_per_epoch if total is None else total
     # at most a tenth of the run: a run hardly longer than its warm-up would not learn
     rise = min(round(config.warmup_epochs * steps_per_epoch), total // 10)
     if step < rise:
