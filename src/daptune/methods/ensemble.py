@@ -11,8 +11,8 @@ subtracted, because both favour some classes. Scores are divided by their standa
 after centring each image. The answer is their sum weighted by a.
 
 The weights a come from the labelled images alone: the maximum a posteriori of a multinomial regression of the labels on
-the scores, with log a ~ N(0, 1), so that a stays near 1 with few images. Text has not seen the labels, and the support
-scores leave out the image itself. Such scores come from fewer images than the final ones, so they are multiplied by
+the scores, with log a ~ N(0, PRIOR^2), so that a stays near 1 with few images. Text has not seen the labels: its wide
+prior lets a few images speak against it. The support scores leave out the image itself. Such scores come from fewer images than the final ones, so they are multiplied by
 (n - 1) / n, n the mean number of images of a class. The learned prompt was trained on these images and cannot be judged
 by them: it takes the share `LEARNED` of the weight of support. Validation images, if there are any, judge all three.
 
@@ -43,6 +43,8 @@ from .templates import template_features
 
 CENTRED = 0.5
 LEARNED = 0.25
+PRIOR = (3.0, 1.0, 1.0)
+"""Standard deviation of log a for each of `SOURCES`."""
 MOST_JUDGED = 4096
 """Support images that the weights are fitted on, evenly spaced; three numbers need no more."""
 ROUNDING = 1e-7
@@ -221,18 +223,19 @@ def _softmax(a: Floats, scores: Floats) -> Floats:
 
 
 def _posterior_mode(scores: Floats, labels: Labels) -> Floats:
-    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi - |log a|^2 / 2: scores (S, n, C), labels (n,)."""
+    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi - |log a / PRIOR|^2 / 2: scores (S, n, C)."""
     from scipy.optimize import minimize  # a dependency of scikit-learn
     from scipy.special import log_softmax
 
-    rows = np.arange(len(labels))
+    rows, spread = np.arange(len(labels)), np.array(PRIOR)
     right = scores[:, rows, labels]  # (S, n)
 
     def loss(log_a: Floats) -> tuple[float, Floats]:
         a = np.exp(log_a)
         logs = log_softmax(np.tensordot(a, scores, 1), axis=1)
         expected = (np.exp(logs) * scores).sum(axis=2)  # (S, n)
-        return -logs[rows, labels].sum() + log_a @ log_a / 2, a * (expected - right).sum(axis=1) + log_a
+        far = log_a / spread
+        return -logs[rows, labels].sum() + far @ far / 2, a * (expected - right).sum(axis=1) + far / spread
 
     found: Floats = np.exp(minimize(loss, np.zeros(len(scores)), jac=True, method="L-BFGS-B").x)
     return found
