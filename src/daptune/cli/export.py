@@ -1,4 +1,4 @@
-"""`daptune export`: an adapter as an ONNX file, or its class weights as a table."""
+"""`daptune export`: an adapter as an ONNX file, a web page, or its class weights as a table."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from daptune.errors import DataError
 if TYPE_CHECKING:
     from daptune.classifier import FewShotClassifier
     from daptune.export.agreement import Agreement
+    from daptune.export.onnx_file import Exported
 
 
 @app.command
@@ -19,45 +20,52 @@ def export(
     adapter: Adapter,
     /,
     *,
-    to: Literal["onnx", "text-weights"] = "onnx",
+    to: Literal["onnx", "web", "text-weights"] = "onnx",
     out: Path | None = None,
     dtype: Literal["fp32", "fp16", "int8"] = "fp32",
     images: Path | None = None,
+    runtime: Path | None = None,
     backbone: str | None = None,
     allow_download: AllowDownload = False,
     json: Json = False,
 ) -> int:
-    """Export an adapter as one ONNX file, with measured agreement with torch, or as class weights.
+    """Export an adapter as one ONNX file, with measured agreement with torch, as a web page, or as class weights.
 
     `daptune predict model.onnx` runs the file without torch.
 
     Parameters
     ----------
     to
-        `onnx`: image tower with prompts, class weights, names and preprocessing in one file. `text-weights`: class
-        weights as .npy and CSV, for the same CLIP in another program; of `prolip` the projection too.
+        `onnx`: image tower with prompts, class weights, names and preprocessing in one file. `web`: a folder of static
+        files that classifies pictures in a browser, without a server of daptune's. `text-weights`: class weights as
+        .npy and CSV, for the same CLIP in another program; of `prolip` the projection too.
     out
-        Output file; default `model.onnx` or `text-weights.npy`.
+        Output file or folder; default `model.onnx`, `web` or `text-weights.npy`.
     dtype
         Number format of the image tower's matrices.
     images
         Folder with images to measure the agreement on; default: the demo's images or random images.
+    runtime
+        With `web`: the folder or .tgz of onnxruntime-web; default: npm fetches it.
     backbone
         Current location of the adapter's backbone, if it differs from the recorded name.
     """
     if to == "text-weights" and (dtype != "fp32" or images is not None):
-        raise DataError("--dtype and --images belong to --to onnx; leave them out")
+        raise DataError("--dtype and --images belong to --to onnx and web; leave them out")
+    if to != "web" and runtime is not None:
+        raise DataError("--runtime belongs to --to web; leave it out")
     with warnings_shown() as told, progress(steps=False) as bar:
         bar.add_task("exporting the model, and comparing it with torch", total=None, note="")
         # always export from fp32, whatever the training precision
         where = RunOptions(precision="fp32", backbone=backbone, allow_download=allow_download)
         classifier = load_with(adapter, where)
-        if to == "onnx":
+        if to == "text-weights":
+            done, shown = _weights(classifier, out or Path("text-weights.npy"))
+        else:
             own = classifier.record_.backbone.get("precision", "fp32")
             beside = None if own == "fp32" else load_with(adapter, replace(where, precision=None))
-            done, shown = _onnx(classifier, beside, out or Path("model.onnx"), dtype, images)
-        else:
-            done, shown = _weights(classifier, out or Path("text-weights.npy"))
+            how = {"dtype": dtype, "images": images, "beside": beside}
+            done, shown = _model(_exported(to, classifier, out, adapter.name, runtime, **how), classifier)
     if json:
         emit_json(done | warned(told, done["warning"]))
         return 0
@@ -67,28 +75,38 @@ def export(
     return 0
 
 
-def _onnx(
-    classifier: "FewShotClassifier", beside: "FewShotClassifier | None", out: Path, dtype: str, images: Path | None
-) -> tuple[dict[str, Any], dict[str, object]]:
-    from daptune.export.onnx_file import export_onnx
+def _exported(
+    to: str, classifier: "FewShotClassifier", out: Path | None, name: str, runtime: Path | None, **how: Any
+) -> "Exported":
+    if to == "onnx":
+        from daptune.export.onnx_file import export_onnx
 
-    done = export_onnx(classifier, out, dtype=dtype, images=images, beside=beside)
-    found = done.agreement
+        return export_onnx(classifier, out or Path("model.onnx"), **how)
+    from daptune.export.web import export_web
+
+    return export_web(classifier, out or Path("web"), name=name, runtime=runtime, **how)
+
+
+def _model(done: "Exported", classifier: "FewShotClassifier") -> tuple[dict[str, Any], dict[str, object]]:
+    found, folder = done.agreement, done.path.is_dir()
     *sizes, last = found.batches
-    return {
-        "file": str(done.path),
-        "bytes": done.size,
-        "dtype": dtype,
-        "agreement": asdict(found),
-        "warning": done.warning,
-    }, {
-        "file": f"{done.path} ({size_text(done.size)}, {dtype})",
+    shown: dict[str, object] = {
+        "folder" if folder else "file": f"{done.path} ({size_text(done.size)}, {done.dtype})",
         "classes": len(classifier.classes_),
         "measured on": f"{found.images} {found.source}",
         "batches": f"of {', '.join(map(str, sizes))} and {last}",
         "same class as torch": f"{100 * found.top1:.2f} % in fp32{_beside_text(found)}",
         "largest difference": f"{found.max_logit_difference:.2g} in a logit",
     }
+    if folder:
+        shown["try it"] = f"python -m http.server -d {done.path}, then open http://localhost:8000"
+    return {
+        "file": str(done.path),
+        "bytes": done.size,
+        "dtype": done.dtype,
+        "agreement": asdict(found),
+        "warning": done.warning,
+    }, shown
 
 
 def _beside_text(found: "Agreement") -> str:

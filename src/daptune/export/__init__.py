@@ -1,8 +1,9 @@
-"""Export of a fitted classifier: one ONNX file, or the class weights as a table.
+"""Export of a fitted classifier: one ONNX file, a web page that runs it, or the class weights as a table.
 
 onnx_file.py   writing the file             graph.py   image tower with prompts, class weights
 agreement.py   agreement with torch         int8.py    8-bit matrices
 weights.py     class weights only           runtime.py alias of `OnnxClassifier`
+web.py         the page, with page/
 
 `daptune.predict.onnx` runs the file without torch.
 """

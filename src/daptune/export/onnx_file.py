@@ -47,11 +47,20 @@ def export_onnx(
     classifier in the precision that it predicts in, to be compared as well. An existing file is replaced atomically.
     Raises DataError, MethodError, MissingExtraError.
     """
+    target = check_out(Path(out), ".onnx")
+    content, about = onnx_bytes(classifier, dtype=dtype, images=images, beside=beside)
+    files.write(target, content)
+    return Exported(target, len(content), dtype, Agreement(**about.agreement))
+
+
+def onnx_bytes(
+    classifier: FewShotClassifier, *, dtype: str, images: Path | None, beside: FewShotClassifier | None
+) -> tuple[bytes, Metadata]:
+    """The file that `export_onnx` writes, and the metadata in it."""
     if dtype not in TARGETS:
         raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
     if (found := classifier.backbone_.precision) != "fp32":
         raise DataError(f"expected a backbone in fp32, found {found}; load the adapter with precision='fp32'")
-    target = check_out(Path(out), ".onnx")
     sources, called = images_for(classifier, images)
     record = classifier.record_
     model = trace(folded(classifier.method_, half=dtype == "fp16"), record.temperature)
@@ -73,9 +82,8 @@ def export_onnx(
         format_version=2 if mix and mix.similarity else 1,
     )
     agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called, beside)
-    content = _stamped(model, replace(about, agreement=asdict(agreement)))
-    files.write(target, content)
-    return Exported(target, len(content), dtype, agreement)
+    about = replace(about, agreement=asdict(agreement))
+    return _stamped(model, about), about
 
 
 def _stamped(model: Any, about: Metadata) -> bytes:
