@@ -38,6 +38,8 @@ from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
 from daptune.predict.adapted import AdapterPredictor
+from daptune.predict.inputs import image_sources
+from daptune.predict.unlabelled import check_learns, learn_unlabelled
 from daptune.presets import EXPERIMENTS, PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
@@ -83,6 +85,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
     calibration_    the `Calibration` of the temperature, or None; `record_` the `AdapterRecord` that `save` writes
+    unlabelled_     what unlabelled images taught (`daptune.predict.unlabelled`), or None
     """
 
     method: str = "dapt"
@@ -113,6 +116,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         images: Any,
         labels: Any = None,
         *,
+        unlabelled: Any = None,
         val: ImageTable | None = None,
         holdout: float | None = None,
         run_dir: Path | None = None,
@@ -129,7 +133,9 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
         a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
         no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
-        on. `decoder` shares decoded images. Unreadable ones are logged and left out. Raises DaptuneError for bad input.
+        on. `decoder` shares decoded images. `unlabelled` images of the same classes, a list or a folder, improve the
+        answers to later ones (docs/transductive.md); not for methods with `sees` "images". Unreadable images are logged
+        and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
@@ -148,6 +154,9 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         chosen, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
         method = chosen(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
+        others = None if unlabelled is None else image_sources(unlabelled)
+        if others is not None:
+            check_learns(method)
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
@@ -165,8 +174,14 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         )
         if joins:
             join_ensemble(method, train, held, self.templates)
-        self.calibration_ = calibrated(method, held) if own and held is not None and self.calibrate == "auto" else None
+        judge = held if own and self.calibrate == "auto" else None
+        self.calibration_, self.unlabelled_ = None if judge is None else calibrated(method, judge), None
         self.record_ = self._record(given, holdout)
+        if others is not None:
+            self.unlabelled_ = learn_unlabelled(self, others, train, held, judged=judge is not None)
+            if judge is not None:
+                self.calibration_ = calibrated(method, judge, self.unlabelled_.temperature)
+            self.record_ = self._record(given, holdout)
         return self
 
     def check_fitted(self) -> None:
@@ -219,7 +234,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         method = self.method_.with_classes(class_names)
         say_unreadable(method)
         data = dict(self.record_.data)
-        data.pop("class_weight", None)  # of the old classes
+        for name in ("class_weight", "unlabelled"):  # of the old classes
+            data.pop(name, None)
         record = make_record(method, self.backbone_, shots=self._shots, seed=self.seed, data=data)
         kept = dict(class_names) if isinstance(class_names, Mapping) else list(class_names)
         other: Self = clone(self).set_params(class_names=kept, class_weight=None)
@@ -334,6 +350,10 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             data["holdout"] = holdout
         if (named := self.class_weight) is not None:
             data["class_weight"] = named if isinstance(named, str) else {str(k): float(v) for k, v in named.items()}
+        temperature = 1.0
+        if (learned := self.unlabelled_) is not None:
+            data["unlabelled"] = {"images": learned.images, "gamma": learned.gamma}
+            temperature = learned.temperature
         return make_record(
             method,
             self.backbone_,
@@ -342,7 +362,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             seed=self.seed,
             data=data,
             labels=None if labels is None else labels.tolist(),
-            temperature=1.0 if self.calibration_ is None else self.calibration_.temperature,
+            temperature=temperature if self.calibration_ is None else self.calibration_.temperature,
             metrics={} if self.calibration_ is None else {"calibration": asdict(self.calibration_)},
         )
 

@@ -29,6 +29,7 @@ def evaluate(
     names: NamesFile = None,
     reject: float | None = None,
     sets: float | None = None,
+    transductive: bool = False,
     options: RunOptions = _RUN,
     json: Json = False,
 ) -> int:
@@ -46,6 +47,8 @@ def evaluate(
         Also say how many images `predict --reject` would call unknown, e.g. 0.05.
     sets
         Also say how often the sets of `predict --sets` hold the truth, and how large they are, e.g. 0.1.
+    transductive
+        Also measure the answers of `predict --transductive`, to all these images as one set.
     """
     from daptune.cli.fitting import measuring
     from daptune.data.cache import Decoder
@@ -65,16 +68,21 @@ def evaluate(
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
         classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
-            found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
+            if transductive:
+                found, as_set = classifier.transductive(reject).measure(table, decoder, tick)
+            else:
+                found, as_set = classifier.evaluate(table, decoder=decoder, after_batch=tick), None
         data, more = classifier.record_.data, shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
         prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
         advice = unsuited_for(classifier.method_, table, found.accuracy, **prompts, decoder=decoder, more=more)
     judged = _judged(found, reject, sets)
     if json:
-        own = found.to_json(table.class_names) | judged
+        own: dict[str, Any] = found.to_json(table.class_names) | judged
+        if as_set is not None:
+            own["transductive"] = as_set.to_json(table.class_names)
         emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own, "advice": advice})
         return 0
-    _print(f"{adapter} on {len(table)} images ({name})", table, found, judged, reject, sets)
+    _print(f"{adapter} on {len(table)} images ({name})", table, found, as_set, judged, reject, sets)
     if advice is not None:
         note(f"daptune: warning: {advice}")
     return 0
@@ -108,11 +116,14 @@ def _print(
     title: str,
     table: "ImageTable",
     found: "Measured",
+    as_set: "Measured | None",
     judged: Mapping[str, float],
     reject: float | None,
     sets: float | None,
 ) -> None:
     figures = [("accuracy", percent(found.accuracy)), ("macro-F1", percent(found.macro_f1))]
+    if as_set is not None:
+        figures.insert(0, ("accuracy as one set", f"{percent(as_set.accuracy)} ({percent(found.accuracy)} alone)"))
     figures.append(("negative log-likelihood", f"{found.nll:.3f}"))
     if reject is not None:
         figures.append((f"called unknown at {reject:g}", percent(judged["turned_away"])))
