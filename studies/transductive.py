@@ -1,7 +1,8 @@
 """Does it help to answer to a whole set of images at once (`predict --transductive`, TransCLIP)? Where does it lose?
 
-    python -m studies.transductive --tasks TASKS          # the tables of docs/transductive.md
-    python -m studies.transductive --memory               # time and memory of 100,000 images and 1,000 classes
+    python -m studies.transductive --tasks TASKS --out studies/results/transductive.jsonl     # runs what is missing
+    python -m studies.transductive --out studies/results/transductive.jsonl                   # the tables of the page
+    python -m studies.transductive --memory     # time and memory of 100,000 images and 1,000 classes
 
 Settings are the paper's, and nothing is chosen on test images. Columns: the method alone; the test images as one set;
 also with the labelled images (gamma by validation images); and what other unlabelled images, those of the training
@@ -10,8 +11,10 @@ official code does.
 """
 
 import argparse
+import json
 import time
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
+from daptune.files import json_lines
 from daptune.train.features import EncodedImages
 from daptune.transductive import TransductiveConfig, transduce
 from studies.runs import mean_and_deviation
@@ -88,45 +92,58 @@ def measure(classifier: FewShotClassifier, features: Features, test: ImageTable,
     found["as a set, official_prior"] = right(
         transduce(z, p, None, None, TransductiveConfig(official_prior=True)).assignments
     )
-    taken = set(map(str, classifier.train_table_.images)) | set(map(str, () if held is None else held.images))
-    others = pool.subset([row for row, image in enumerate(pool.images) if str(image) not in taken])
-    others = evenly(others, MOST)
+    taken = set(classifier.train_table_.images)
+    others = pool.subset([row for row, image in enumerate(pool.images) if image not in taken])
     learned = transduce(unit(features(others)), answers(classifier, features(others)), labelled, val)
     weights, bias = learned.rule
     found["later images"] = right(learned.prior_weight * np.log(np.maximum(p, 1e-30)) + z @ weights.T + bias)
     return found
 
 
-def run(root: Path, task: str) -> dict[tuple[str, int], list[dict[str, float]]]:
-    """Figures of each seed by method and shots."""
-    backbone = load_backbone(TASKS[task], precision="fp32")
-    splits, decoder, features = read_source(root / task), Decoder(), Features(backbone)
-    assert splits.test is not None
-    test, found = evenly(splits.test, MOST), defaultdict(list)
-    for method in METHODS:
-        for shots in SHOTS:
-            for seed in SEEDS:
-                options: dict[str, Any] = {"shots": shots, "seed": seed}
-                classifier = FewShotClassifier(method, backbone, **options)
-                classifier.fit(splits.train, val=splits.val, decoder=decoder)
-                found[method, shots].append(measure(classifier, features, test, splits.train))
-    return found
+def run(root: Path, out: Path) -> None:
+    """Append a line for each task, method, shots and seed that the file lacks."""
+    done = {(row["task"], row["method"], row["shots"], row["seed"]) for row in read(out)}
+    for task, name in TASKS.items():
+        wanted = [key for key in product((task,), METHODS, SHOTS, SEEDS) if key not in done]
+        if not wanted:
+            continue
+        backbone = load_backbone(name, precision="fp32")
+        splits, decoder, features = read_source(root / task), Decoder(), Features(backbone)
+        if splits.test is None:
+            raise SystemExit(f"{root / task} has no test images")
+        test, pool = evenly(splits.test, MOST), evenly(splits.train, MOST)
+        for _, method, shots, seed in wanted:
+            classifier = FewShotClassifier(method, backbone, shots=shots, seed=seed)
+            classifier.fit(splits.train, val=splits.val, decoder=decoder)
+            found = measure(classifier, features, test, pool)
+            row = {"task": task, "method": method, "shots": shots, "seed": seed}
+            row["accuracy"] = {way: round(value, 4) for way, value in found.items()}
+            with out.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
 
 
-def report(root: Path) -> None:
-    print("| task | method | shots | " + " | ".join(WAYS) + " |\n" + "|---" * (3 + len(WAYS)) + "|")
-    gains: dict[str, list[float]] = defaultdict(list)
-    for task in TASKS:
-        for (method, shots), rows in run(root, task).items():
-            cells = [mean_and_deviation([row[way] for row in rows]) for way in WAYS]
-            print(f"| {task} | {method} | {shots} | " + " | ".join(cells) + " |", flush=True)
-            for way in rows[0]:
-                gains[way].append(float(np.mean([row[way] - row["alone"] for row in rows])))
-    print("\n| way | mean change, points | worst | best | rows that lose |\n|---|---|---|---|---|")
-    for way, own in gains.items():
+def read(out: Path) -> list[dict[str, Any]]:
+    text = out.read_text("utf-8") if out.exists() else ""
+    return [row for _, row in json_lines(text) if not isinstance(row, ValueError)]
+
+
+def report(rows: list[dict[str, Any]]) -> list[str]:
+    """Markdown: accuracy by way for each task, method and shots; and how much each way changes it."""
+    lines = ["| task | method | shots | " + " | ".join(WAYS) + " |", "|---" * (3 + len(WAYS)) + "|"]
+    changes: dict[str, list[float]] = defaultdict(list)
+    for task, method, shots in product(TASKS, METHODS, SHOTS):
+        own = [row["accuracy"] for row in rows if (row["task"], row["method"], row["shots"]) == (task, method, shots)]
+        if own:
+            cells = [mean_and_deviation([row[way] for row in own]) for way in WAYS]
+            lines.append(f"| {task} | {method} | {shots} | " + " | ".join(cells) + " |")
+            for way in own[0]:
+                changes[way].append(float(np.mean([row[way] - row["alone"] for row in own])))
+    lines += ["", "| way | mean change, points | worst | best | rows that lose |", "|---|---|---|---|---|"]
+    for way, found in changes.items():
         if way != "alone":
-            figures = (f"{100 * value:+.1f}" for value in (np.mean(own), min(own), max(own)))
-            print(f"| {way} | " + " | ".join(figures) + f" | {sum(value < 0 for value in own)} of {len(own)} |")
+            figures = (f"{100 * value:+.1f}" for value in (np.mean(found), min(found), max(found)))
+            lines.append(f"| {way} | " + " | ".join(figures) + f" | {sum(x < 0 for x in found)} of {len(found)} |")
+    return lines
 
 
 def memory(images: int = 100_000, classes: int = 1_000, size: int = 512) -> None:
@@ -151,10 +168,13 @@ def memory(images: int = 100_000, classes: int = 1_000, size: int = 512) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=Path, help="folder with a folder a task")
+    parser.add_argument("--out", type=Path, help="results, a line a run")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    if options.tasks is not None:
-        report(options.tasks)
+    if options.tasks is not None and options.out is not None:
+        run(options.tasks, options.out)
+    if options.out is not None:
+        print("\n".join(report(read(options.out))))
     if options.memory:
         memory()
 

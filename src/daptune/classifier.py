@@ -38,8 +38,7 @@ from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
 from daptune.predict.adapted import AdapterPredictor
-from daptune.predict.inputs import image_sources
-from daptune.predict.unlabelled import check_learns, learn_unlabelled
+from daptune.predict.unlabelled import Unlabelled, learn_unlabelled, unlabelled_sources
 from daptune.presets import EXPERIMENTS, PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
@@ -154,9 +153,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         chosen, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
         method = chosen(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
-        others = None if unlabelled is None else image_sources(unlabelled)
-        if others is not None:
-            check_learns(method)
+        others = unlabelled_sources(method, unlabelled)
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
@@ -164,25 +161,31 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr)
-        own = self.preset != "paper"
-        joins = own and self.ensemble == "auto" and can_join(method, self.templates)
+        joins = self.preset != "paper" and self.ensemble == "auto" and can_join(method, self.templates)
         if before is not None:
             before(self)
         held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
+        self._finish(train, held, others, joins=joins, labels=given, holdout=holdout)
+        return self
+
+    def _finish(self, train: ImageLoader, held: ImageLoader | None, others: Any, *, joins: bool, **about: Any) -> None:
+        """After the training: ensemble, temperature, what `others` teach, which are unlabelled images, and record."""
+        self.unlabelled_: Unlabelled | None = None
+        judge = held if self.preset != "paper" and self.calibrate == "auto" else None
+
+        def record(temperature: float) -> None:
+            self.calibration_ = None if judge is None else calibrated(self.method_, judge, temperature)
+            self.record_ = self._record(temperature=temperature, **about)
+
         if joins:
-            join_ensemble(method, train, held, self.templates)
-        judge = held if own and self.calibrate == "auto" else None
-        self.calibration_, self.unlabelled_ = None if judge is None else calibrated(method, judge), None
-        self.record_ = self._record(given, holdout)
+            join_ensemble(self.method_, train, held, self.templates)
+        record(1.0)
         if others is not None:
             self.unlabelled_ = learn_unlabelled(self, others, train, held, judged=judge is not None)
-            if judge is not None:
-                self.calibration_ = calibrated(method, judge, self.unlabelled_.temperature)
-            self.record_ = self._record(given, holdout)
-        return self
+            record(self.unlabelled_.temperature)
 
     def check_fitted(self) -> None:
         check_is_fitted(self, "record_")
@@ -339,7 +342,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         size = config.batch_size if training else self.batch_size
         return config.loader(part, self.backbone_, size, seed=self.seed, training=training, decoder=decoder)
 
-    def _record(self, labels: NDArray[np.int64] | None, holdout: float | None) -> AdapterRecord:
+    def _record(self, labels: NDArray[np.int64] | None, holdout: float | None, temperature: float) -> AdapterRecord:
         method, table = self.method_, self.train_table_
         data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table), "per_class": table.spread()}
         if self.choice_ is not None:
@@ -350,10 +353,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             data["holdout"] = holdout
         if (named := self.class_weight) is not None:
             data["class_weight"] = named if isinstance(named, str) else {str(k): float(v) for k, v in named.items()}
-        temperature = 1.0
         if (learned := self.unlabelled_) is not None:
             data["unlabelled"] = {"images": learned.images, "gamma": learned.gamma}
-            temperature = learned.temperature
         return make_record(
             method,
             self.backbone_,

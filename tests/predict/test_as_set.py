@@ -87,7 +87,7 @@ def test_a_few_images_are_answered_alone(
     with caplog.at_level(logging.WARNING, "daptune"):
         found = cache.transductive().predict_proba(pool[3:10])
     np.testing.assert_array_equal(found, cache.predict_proba(pool[3:10]))
-    assert caplog.messages == ["7 images are too few to answer as a set, which needs 8; they are answered alone"]
+    assert caplog.messages == ["a set needs 8 images or more, found 7; they are answered alone"]
 
 
 def test_images_of_no_class_are_told_or_left_out(

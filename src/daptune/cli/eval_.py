@@ -11,6 +11,7 @@ from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
 from daptune.errors import DataError
 
 if TYPE_CHECKING:
+    from daptune.classifier import FewShotClassifier
     from daptune.data.cache import Decoder
     from daptune.data.table import ImageTable
     from daptune.evaluate import Measured
@@ -54,7 +55,6 @@ def evaluate(
     from daptune.data.cache import Decoder
     from daptune.data.name_lists import read_names
     from daptune.names import match_names
-    from daptune.suitability import unsuited_for
 
     if names is not None and not new_classes:
         raise DataError("--names is for --new-classes: the adapter has the names of its own classes; leave it out")
@@ -68,24 +68,40 @@ def evaluate(
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
         classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
-            if transductive:
-                found, as_set = classifier.transductive(reject).measure(table, decoder, tick)
-            else:
-                found, as_set = classifier.evaluate(table, decoder=decoder, after_batch=tick), None
-        data, more = classifier.record_.data, shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
-        prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
-        advice = unsuited_for(classifier.method_, table, found.accuracy, **prompts, decoder=decoder, more=more)
+            found, as_set = _measured(classifier, table, reject, transductive, decoder=decoder, after_batch=tick)
+        more = shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
+        advice = _advice(classifier, table, found, decoder=decoder, more=more)
     judged = _judged(found, reject, sets)
     if json:
-        own: dict[str, Any] = found.to_json(table.class_names) | judged
-        if as_set is not None:
-            own["transductive"] = as_set.to_json(table.class_names)
+        own = found.to_json(table.class_names) | judged | _together(as_set, table)
         emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own, "advice": advice})
         return 0
     _print(f"{adapter} on {len(table)} images ({name})", table, found, as_set, judged, reject, sets)
     if advice is not None:
         note(f"daptune: warning: {advice}")
     return 0
+
+
+def _measured(
+    classifier: "FewShotClassifier", table: "ImageTable", reject: float | None, transductive: bool, **how: Any
+) -> tuple["Measured", "Measured | None"]:
+    """The answers to each image alone, and those to the set."""
+    if transductive:
+        return classifier.transductive(reject).measure(table, **how)
+    return classifier.evaluate(table, **how), None
+
+
+def _together(as_set: "Measured | None", table: "ImageTable") -> dict[str, Any]:
+    return {} if as_set is None else {"transductive": as_set.to_json(table.class_names)}
+
+
+def _advice(classifier: "FewShotClassifier", table: "ImageTable", found: "Measured", **how: Any) -> str | None:
+    """A line for a backbone that does badly on these images, or None."""
+    from daptune.suitability import unsuited_for
+
+    data = classifier.record_.data
+    prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
+    return unsuited_for(classifier.method_, table, found.accuracy, **prompts, **how)
 
 
 def _images(

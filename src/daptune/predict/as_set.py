@@ -104,7 +104,7 @@ def solve(
                 *(strange, len(part), STRANGE),
             )
     if (count := int(part.sum())) < LEAST:
-        _log.warning("%d images are too few to answer as a set, which needs %d; they are answered alone", count, LEAST)
+        _log.warning("a set needs %d images or more, found %d; they are answered alone", LEAST, count)
         return None
     if part.all():
         return transduce(seen.features, seen.probabilities, support, val, config), part

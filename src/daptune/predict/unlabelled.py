@@ -13,7 +13,7 @@ keep their form, and one pass of the image tower still answers.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from daptune.methods import Method
 from daptune.methods.ensemble import Ensemble
 from daptune.methods.templates import choose_templates
 from daptune.predict.as_set import LEAST, see, solve
+from daptune.predict.inputs import image_sources
 from daptune.transductive import Labelled
 
 if TYPE_CHECKING:
@@ -43,13 +44,19 @@ class Unlabelled:
     temperature: float
 
 
-def check_learns(method: Method) -> None:
-    """Raise MethodError for a method whose answers a rule on its image features cannot be added to."""
+def unlabelled_sources(method: Method, images: Any) -> list[ImageSource] | None:
+    """A list of unlabelled images or those of a folder, None for None; called before the training.
+
+    Raises MethodError for a method whose answers a rule on its image features cannot be added to.
+    """
+    if images is None:
+        return None
     if method.sees == "images" or method.encoded_size != method.clip.config.embed_dim:
         raise MethodError(
             f"{method.name} cannot learn from unlabelled images, because it answers by more than CLIP's image features;"
             " fit without them and answer to sets: `daptune predict --transductive`."
         )
+    return image_sources(images)
 
 
 def learn_unlabelled(
