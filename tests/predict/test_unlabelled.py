@@ -13,6 +13,7 @@ import daptune
 from daptune import FewShotClassifier
 from daptune.data.sources import table_from_lists
 from daptune.errors import DataError, MethodError
+from daptune.export.graph import Graph, folded
 from daptune.transductive import transduce
 
 from ..conftest import CLASSES, save_picture
@@ -82,6 +83,9 @@ def test_later_images_are_answered_by_the_rule(
     assert learned.record_.data["unlabelled"] == {"images": 16, "gamma": found.gamma}
     loaded = daptune.load(learned.save(tmp_path / "adapter"), precision="fp32")
     np.testing.assert_allclose(loaded.predict_proba(new), answers, atol=1e-6)
+    images = torch.stack([learned.preprocess(Image.open(path)) for path in new])
+    _, exported = Graph(folded(learned.method_), learned.record_.temperature)(images)
+    np.testing.assert_allclose(exported.detach().numpy(), answers, atol=1e-5)
     assert not learned.truth  # its known images were judged by other answers
 
 
