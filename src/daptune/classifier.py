@@ -38,6 +38,7 @@ from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
 from daptune.names import ClassNames, match_names
 from daptune.predict.adapted import AdapterPredictor
+from daptune.predict.unlabelled import Unlabelled, learn_unlabelled, unlabelled_sources
 from daptune.presets import EXPERIMENTS, PROTOCOL_SHOTS, resolve
 from daptune.train import Progress, TrainConfig, fit_method
 from daptune.train.schedule import EPOCH_SHOTS
@@ -83,6 +84,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
     test_table_     the test images of the source or those held out, or None; `test_name_` names them
     train_config_   the `TrainConfig` with every default filled in; `history_` the losses by epoch
     calibration_    the `Calibration` of the temperature, or None; `record_` the `AdapterRecord` that `save` writes
+    unlabelled_     what unlabelled images taught (`daptune.predict.unlabelled`), or None
     """
 
     method: str = "dapt"
@@ -113,6 +115,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         images: Any,
         labels: Any = None,
         *,
+        unlabelled: Any = None,
         val: ImageTable | None = None,
         holdout: float | None = None,
         run_dir: Path | None = None,
@@ -129,7 +132,9 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
         a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
         no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
-        on. `decoder` shares decoded images. Unreadable ones are logged and left out. Raises DaptuneError for bad input.
+        on. `decoder` shares decoded images. `unlabelled` images of the same classes, a list or a folder, improve the
+        answers to later ones (docs/transductive.md); not for methods with `sees` "images". Unreadable images are logged
+        and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
@@ -148,6 +153,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         chosen, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
         method = chosen(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
+        others = unlabelled_sources(method, unlabelled)
         if self.start_from is not None:
             start_from(method, self.start_from)
         self.backbone_, self.method_ = backbone, method
@@ -155,19 +161,31 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr, text_first=method.text_first)
-        own = self.preset != "paper"
-        joins = own and self.ensemble == "auto" and can_join(method, self.templates)
+        joins = self.preset != "paper" and self.ensemble == "auto" and can_join(method, self.templates)
         if before is not None:
             before(self)
         held = None if drawn.val is None else self._loader(drawn.val, train_config, decoder, training=False)
         self.history_ = fit_method(
             method, train, self.train_config_, val=held, run_dir=run_dir, resume=resume, progress=progress
         )
-        if joins:
-            join_ensemble(method, train, held, self.templates)
-        self.calibration_ = calibrated(method, held) if own and held is not None and self.calibrate == "auto" else None
-        self.record_ = self._record(given, holdout)
+        self._finish(train, held, others, joins=joins, labels=given, holdout=holdout)
         return self
+
+    def _finish(self, train: ImageLoader, held: ImageLoader | None, others: Any, *, joins: bool, **about: Any) -> None:
+        """After the training: ensemble, temperature, what `others` teach, which are unlabelled images, and record."""
+        self.unlabelled_: Unlabelled | None = None
+        judge = held if self.preset != "paper" and self.calibrate == "auto" else None
+
+        def record(temperature: float) -> None:
+            self.calibration_ = None if judge is None else calibrated(self.method_, judge, temperature)
+            self.record_ = self._record(temperature=temperature, **about)
+
+        if joins:
+            join_ensemble(self.method_, train, held, self.templates)
+        record(1.0)
+        if others is not None:
+            self.unlabelled_ = learn_unlabelled(self, others, train, held, judged=judge is not None)
+            record(self.unlabelled_.temperature)
 
     def check_fitted(self) -> None:
         check_is_fitted(self, "record_")
@@ -219,7 +237,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         method = self.method_.with_classes(class_names)
         say_unreadable(method)
         data = dict(self.record_.data)
-        data.pop("class_weight", None)  # of the old classes
+        for name in ("class_weight", "unlabelled"):  # of the old classes
+            data.pop(name, None)
         record = make_record(method, self.backbone_, shots=self._shots, seed=self.seed, data=data)
         kept = dict(class_names) if isinstance(class_names, Mapping) else list(class_names)
         other: Self = clone(self).set_params(class_names=kept, class_weight=None)
@@ -323,7 +342,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         size = config.batch_size if training else self.batch_size
         return config.loader(part, self.backbone_, size, seed=self.seed, training=training, decoder=decoder)
 
-    def _record(self, labels: NDArray[np.int64] | None, holdout: float | None) -> AdapterRecord:
+    def _record(self, labels: NDArray[np.int64] | None, holdout: float | None, temperature: float) -> AdapterRecord:
         method, table = self.method_, self.train_table_
         data: dict[str, Any] = {"fingerprint": table.fingerprint(), "images": len(table), "per_class": table.spread()}
         if self.choice_ is not None:
@@ -334,6 +353,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             data["holdout"] = holdout
         if (named := self.class_weight) is not None:
             data["class_weight"] = named if isinstance(named, str) else {str(k): float(v) for k, v in named.items()}
+        if (learned := self.unlabelled_) is not None:
+            data["unlabelled"] = {"images": learned.images, "gamma": learned.gamma}
         return make_record(
             method,
             self.backbone_,
@@ -342,7 +363,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             seed=self.seed,
             data=data,
             labels=None if labels is None else labels.tolist(),
-            temperature=1.0 if self.calibration_ is None else self.calibration_.temperature,
+            temperature=temperature if self.calibration_ is None else self.calibration_.temperature,
             metrics={} if self.calibration_ is None else {"calibration": asdict(self.calibration_)},
         )
 

@@ -5,7 +5,7 @@ n images, C classes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -253,14 +253,17 @@ def join_ensemble(method: Method, train: ImageLoader, val: ImageLoader | None, t
     method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
 
 
-def calibrated(method: Method, val: ImageLoader) -> Calibration:
-    """The temperature by validation images, which also say how probable true classes are at this temperature."""
-    seen = evaluate(method, val)
+def calibrated(method: Method, val: ImageLoader, temperature: float = 1.0) -> Calibration:
+    """The temperature by validation images, which also say how probable true classes are at this temperature.
+
+    `temperature` is kept if no other makes new images more likely.
+    """
+    seen = evaluate(method, val, temperature=temperature)
     logits = np.log(np.maximum(seen.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
     found = calibrate(seen.labels, logits)
-    if method.ensemble is not None:
+    if method.ensemble is not None and method.ensemble.mix.similarity:
         method.ensemble.judge_by(scaled(logits, found.temperature)[np.arange(len(seen.labels)), seen.labels])
-    return found
+    return replace(found, temperature=found.temperature * temperature)
 
 
 def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:

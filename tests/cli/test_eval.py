@@ -75,3 +75,15 @@ def test_eval_of_unknown_images_and_sets(
     assert not {"turned_away", "coverage"} & daptune("eval", adapter, pictures, "--json").json.keys()
     done = daptune("eval", adapter, pictures, "--sets", "1.5")
     assert done.code == 2 and "--sets must be a share between 0 and 1" in done.err
+
+
+def test_eval_of_a_set(daptune: Command, adapter: Path, fitted: FewShotClassifier, pictures: Path) -> None:
+    paths = [str(path) for path in sorted(pictures.rglob("*.png"))]
+    names = [Path(path).parent.name for path in paths]
+    expected = (fitted.transductive().predict(paths) == names).mean()
+    found = daptune("eval", adapter, pictures, "--transductive", "--json").json
+    assert found["transductive"]["accuracy"] == pytest.approx(expected)
+    assert found["accuracy"] == pytest.approx((fitted.predict(paths) == names).mean())
+    shown = daptune("eval", adapter, pictures, "--transductive").out
+    assert f"{100 * expected:.1f} % ({100 * found['accuracy']:.1f} % alone)" in shown
+    assert "as one set" not in daptune("eval", adapter, pictures).out

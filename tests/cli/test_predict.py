@@ -146,3 +146,56 @@ def test_a_bad_out_is_told_before_anything_is_loaded(
 def test_a_format_that_is_said_goes_with_any_ending(daptune: Command, adapter: Path, pictures: Path) -> None:
     assert daptune("predict", adapter, pictures, "--out", "x.txt", "--format", "csv").code == 0
     assert Path("x.txt").read_text().startswith("file,label,probability")
+
+
+def test_predict_transductive_answers_to_all_images_as_one_set(
+    daptune: Command, adapter: Path, fitted: FewShotClassifier, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows, answered by the set; an interrupted run starts again, because a part of a set is another set."""
+    (broken := pictures / "broken.png").write_bytes(b"no image")
+    paths = [path for path in sorted(pictures.rglob("*.png")) if path != broken]
+    found = fitted.transductive().predict_proba(paths)
+    rows = daptune("predict", adapter, pictures, "--transductive").rows
+    assert [row["file"] for row in rows if "label" in row] == [str(path) for path in paths]
+    assert [row["file"] for row in rows if "error" in row] == [str(broken)]
+    good = [row for row in rows if "label" in row]
+    assert [row["label"] for row in good] == [CLASSES[place] for place in found.argmax(axis=1)]
+    assert [row["probability"] for row in good] == pytest.approx(found.max(axis=1).tolist(), abs=1e-4)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(str, paths))))
+    assert daptune("predict", adapter, "-", "--transductive").rows == good
+
+    words = ("predict", adapter, pictures, "--transductive", "--out", "rows.jsonl", "--batch-size", "4")
+    append, calls = RowLog.append, []
+
+    def stopped(log: RowLog, rows: Any) -> None:
+        calls.append(rows)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        append(log, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowLog, "append", stopped)
+        assert daptune(*words).code == 130
+    done = daptune("predict", adapter, pictures, "--out", "rows.jsonl", "--batch-size", "4")
+    assert done.code == 2 and "holds a run with another transductive" in done.err
+    assert daptune(*words).code == 0
+    written = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in written] == [row["file"] for row in rows]
+    assert [row.get("label") for row in written] == [row.get("label") for row in rows]
+    rejected = daptune("predict", adapter, pictures, "--transductive", "--reject", "0.1").rows
+    known = [row["known"] for row in rejected if "label" in row]
+    assert known == pytest.approx(fitted.predict_known(paths).tolist(), abs=1e-4)
+
+
+def test_what_does_not_go_with_a_set_is_one_line(daptune: Command, adapter: Path, pictures: Path) -> None:
+    for words, message in (
+        ((adapter, pictures, "--shard", "1/2"), "--shard 1/2 to parts of them; leave out one"),
+        ((adapter, pictures, "--executor", "ray"), "--executor ray to parts of them; leave out one"),
+        ((adapter, pictures, "--sets", "0.1"), "leave out --sets, or --transductive"),
+        (("model.onnx", pictures), "model.onnx gives no image features, which --transductive needs"),
+    ):
+        done = daptune("predict", *words, "--transductive")
+        assert done.code == 2 and not done.out and message in done.err and done.err.count("\n") == 1, done.err
+    few = daptune("predict", adapter, pictures / "red" / "0.png", "--transductive")
+    assert few.code == 0 and "a set needs 8 images or more, found 1; they are answered alone" in few.err
+    assert few.rows == daptune("predict", adapter, pictures / "red" / "0.png").rows

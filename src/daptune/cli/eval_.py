@@ -11,6 +11,7 @@ from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
 from daptune.errors import DataError
 
 if TYPE_CHECKING:
+    from daptune.classifier import FewShotClassifier
     from daptune.data.cache import Decoder
     from daptune.data.table import ImageTable
     from daptune.evaluate import Measured
@@ -29,6 +30,7 @@ def evaluate(
     names: NamesFile = None,
     reject: float | None = None,
     sets: float | None = None,
+    transductive: bool = False,
     options: RunOptions = _RUN,
     json: Json = False,
 ) -> int:
@@ -46,12 +48,13 @@ def evaluate(
         Also say how many images `predict --reject` would call unknown, e.g. 0.05.
     sets
         Also say how often the sets of `predict --sets` hold the truth, and how large they are, e.g. 0.1.
+    transductive
+        Also measure the answers of `predict --transductive`, to all these images as one set.
     """
     from daptune.cli.fitting import measuring
     from daptune.data.cache import Decoder
     from daptune.data.name_lists import read_names
     from daptune.names import match_names
-    from daptune.suitability import unsuited_for
 
     if names is not None and not new_classes:
         raise DataError("--names is for --new-classes: the adapter has the names of its own classes; leave it out")
@@ -65,19 +68,40 @@ def evaluate(
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
         classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
-            found = classifier.evaluate(table, decoder=decoder, after_batch=tick)
-        data, more = classifier.record_.data, shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
-        prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
-        advice = unsuited_for(classifier.method_, table, found.accuracy, **prompts, decoder=decoder, more=more)
+            found, as_set = _measured(classifier, table, reject, transductive, decoder=decoder, after_batch=tick)
+        more = shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
+        advice = _advice(classifier, table, found, decoder=decoder, more=more)
     judged = _judged(found, reject, sets)
     if json:
-        own = found.to_json(table.class_names) | judged
+        own = found.to_json(table.class_names) | judged | _together(as_set, table)
         emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own, "advice": advice})
         return 0
-    _print(f"{adapter} on {len(table)} images ({name})", table, found, judged, reject, sets)
+    _print(f"{adapter} on {len(table)} images ({name})", table, found, as_set, judged, reject, sets)
     if advice is not None:
         note(f"daptune: warning: {advice}")
     return 0
+
+
+def _measured(
+    classifier: "FewShotClassifier", table: "ImageTable", reject: float | None, transductive: bool, **how: Any
+) -> tuple["Measured", "Measured | None"]:
+    """The answers to each image alone, and those to the set."""
+    if transductive:
+        return classifier.transductive(reject).measure(table, **how)
+    return classifier.evaluate(table, **how), None
+
+
+def _together(as_set: "Measured | None", table: "ImageTable") -> dict[str, Any]:
+    return {} if as_set is None else {"transductive": as_set.to_json(table.class_names)}
+
+
+def _advice(classifier: "FewShotClassifier", table: "ImageTable", found: "Measured", **how: Any) -> str | None:
+    """A line for a backbone that does badly on these images, or None."""
+    from daptune.suitability import unsuited_for
+
+    data = classifier.record_.data
+    prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
+    return unsuited_for(classifier.method_, table, found.accuracy, **prompts, **how)
 
 
 def _images(
@@ -108,11 +132,14 @@ def _print(
     title: str,
     table: "ImageTable",
     found: "Measured",
+    as_set: "Measured | None",
     judged: Mapping[str, float],
     reject: float | None,
     sets: float | None,
 ) -> None:
     figures = [("accuracy", percent(found.accuracy)), ("macro-F1", percent(found.macro_f1))]
+    if as_set is not None:
+        figures.insert(0, ("accuracy as one set", f"{percent(as_set.accuracy)} ({percent(found.accuracy)} alone)"))
     figures.append(("negative log-likelihood", f"{found.nll:.3f}"))
     if reject is not None:
         figures.append((f"called unknown at {reject:g}", percent(judged["turned_away"])))

@@ -314,6 +314,8 @@ class PredictOptions:
     """Share of known images that may be called `unknown`, e.g. 0.05, so that images of no class are."""
     sets: float | None = None
     """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
+    transductive: bool = False
+    """Answer to all images as one set, each helped by those like it; rows come once all are read."""
     format: Literal["jsonl", "csv", "parquet"] | None = None
     """JSON lines, CSV or Parquet; default: the suffix of --out (.jsonl, .csv, .parquet), else JSON lines."""
     out: Path | None = None

@@ -26,13 +26,17 @@ COUNTED = 10_000  # maximum number of images that are counted before the first i
 def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: RunOptions) -> int:
     """Run the command. Raises DaptuneError for bad input or if no image could be read."""
     form = _format(predict)
+    if predict.transductive:
+        _check_set(adapter, predict)
     if predict.out is not None:
         check_out(predict.out)
     paths = ["-" if path == STDIN else path for path in paths]
     images, total = image_stream(paths, predict.shard)
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
     with warnings_shown(), progress(steps=True) as bar:
-        task = bar.add_task("predicting", total=total, note="")
+        advance: Callable[[int], object] = partial(bar.advance, bar.add_task("predicting", total=total, note=""))
+        if predict.transductive:  # rows come all at once, when every image has been read
+            images, advance = _ticking(images, advance), int
         if predict.out is None:
             write = line_writer(form, sys.stdout, wanted)
             done = read = 0
@@ -41,16 +45,18 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
                     write(row)
                     read += "error" not in row
                 done += len(rows)
-                bar.advance(task, len(rows))
+                advance(len(rows))
         else:
             with RowLog(predict.out, _identity(adapter, paths, predict, options)) as log:
-                if log.match(images):
+                if predict.transductive:
+                    log.forget()
+                elif log.match(images):
                     note(f"daptune: resuming after {log.done} existing rows")
-                    bar.advance(task, log.done)
+                    advance(log.done)
                 try:
                     for rows in predicted(images):
                         log.append(rows)
-                        bar.advance(task, len(rows))
+                        advance(len(rows))
                 except KeyboardInterrupt:
                     raise Interrupted(
                         f"Stopped; {log.done} rows are in {log.folder}; run the same command to resume."
@@ -75,7 +81,9 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
     else:
         from daptune.cli.options import predictor_with
 
-        predictor = predictor_with(adapter, options)
+        held = predictor_with(adapter, options)
+        held.scaled_decoding = predict.scaled_decoding
+        predictor = held.transductive(predict.reject) if predict.transductive else held
     predictor.scaled_decoding = predict.scaled_decoding
     return predictor
 
@@ -89,6 +97,25 @@ def _executor(
 
         return partial(ray_rows, load, wanted=_wanted(predict), gpu=options.device.startswith("cuda"))
     return partial(predict_rows, load(), wanted=_wanted(predict))
+
+
+def _check_set(adapter: Path, predict: PredictOptions) -> None:
+    """Raise DataError for options that do not go with answers to a whole set."""
+    if adapter.suffix.lower() == ".onnx":
+        raise DataError(f"{adapter} gives no image features, which --transductive needs; name the adapter's folder")
+    if predict.shard is not None or predict.executor == "ray":
+        option = "--executor ray" if predict.shard is None else f"--shard {predict.shard}"
+        raise DataError(f"--transductive answers to all images together and {option} to parts of them; leave out one")
+    if predict.sets is not None:
+        from daptune.predict.as_set import NO_SETS
+
+        raise DataError(NO_SETS)
+
+
+def _ticking(images: Iterator[Item], advance: Callable[[int], object]) -> Iterator[Item]:
+    for image in images:
+        advance(1)
+        yield image
 
 
 def _wanted(predict: PredictOptions) -> Wanted:
@@ -144,6 +171,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "top-k": predict.top_k,
         "reject": predict.reject,
         "sets": predict.sets,
+        "transductive": predict.transductive or None,  # as in runs of earlier versions
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
     }

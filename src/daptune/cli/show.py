@@ -104,6 +104,8 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
         origin = {"shots": shots_text(record), "seed": str(record.seed)}
         if (weights := record.data.get("class_weight")) is not None:
             origin["class weights"] = weights if isinstance(weights, str) else str(weights)
+    if isinstance(others := record.data.get("unlabelled"), dict):
+        origin["unlabelled"] = f"{others.get('images')} images, with gamma {others.get('gamma')}"
     chosen = record.data.get("chosen")
     if isinstance(chosen, dict):
         origin["chosen"] = f"by cross-validation: {chosen.get('why')}"

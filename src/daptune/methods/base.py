@@ -16,6 +16,7 @@ A method overrides some of these functions. Defaults are in brackets.
     after_epoch           called after each epoch; running_state is its state               (nothing)
     after_fit             called after the last step                                        (nothing)
     make_room             resizes tensors whose size depends on the images, before loading  (nothing)
+    support_features      unit features of the labelled images that it holds, and labels    (None)
 
 Shape letters are those of `daptune.clip.model`.
 """
@@ -221,6 +222,10 @@ class Method(nn.Module, ABC):
 
     def make_room(self, state_dict: Mapping[str, Tensor]) -> None:
         """Called before loading: resize learned tensors whose size depends on the images to those of `state_dict`."""
+
+    def support_features(self) -> tuple[Tensor, Tensor] | None:
+        """`image_features` (S, D) of the labelled images and their labels (S,), if the method holds them."""
+        return None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.logits(images)

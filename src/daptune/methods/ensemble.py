@@ -109,6 +109,17 @@ class Ensemble(nn.Module):
         self.register_buffer("prototypes", prototypes.half().float(), persistent=False)
         self.mix = mix
 
+    @classmethod
+    def empty(cls, classes: int, size: int, templates: Sequence[str]) -> "Ensemble":
+        """One that answers as the method alone, to add scores to."""
+        alone = Mix((0.0, 0.0, 1.0), (0.0, 0.0, 1.0), tuple(templates))
+        return cls(torch.zeros(classes, size), torch.zeros(classes), torch.zeros(0, size), alone)
+
+    def plus(self, weights: Tensor, bias: Tensor, *, known: bool) -> "Ensemble":
+        """The same with scores z weights^T + bias added, (C, D), (C,); statistics of known images stay if `known`."""
+        mix = self.mix if known else replace(self.mix, similarity=(), truth=())
+        return Ensemble(self.weights + weights, self.bias + bias, self.prototypes, mix)
+
     def judge_by(self, probabilities: Floats) -> None:
         """Other probabilities of the true classes of known images, (q,), for prediction sets."""
         self.mix = replace(self.mix, truth=_order_statistics(probabilities))

@@ -83,6 +83,9 @@ class TipAdapter(ZeroShot):
         self.beta.fill_(self.config.beta)
         self.search(val)
 
+    def support_features(self) -> tuple[Tensor, Tensor] | None:
+        return (self.keys, self.key_labels) if len(self.keys) else None
+
     def hold(self, keys: Tensor, labels: Tensor) -> None:
         """Set the cache: K (n, D) and its labels (n,), both float32, which is exact for labels up to 2^24."""
         self.register_buffer("keys", keys)

@@ -36,6 +36,9 @@ class TipAdapterF(TipAdapter):
         self.keys = nn.Parameter(keys)
         self.register_buffer("key_labels", labels)
 
+    def support_features(self) -> None:
+        """None: the keys were learned and are no features of images any more."""
+
     @property
     def joins_ensemble(self) -> bool:
         return False  # its keys are the support images already

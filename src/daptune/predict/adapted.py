@@ -3,7 +3,7 @@
 `daptune.FewShotClassifier` is one that can be fitted. Its import brings scikit-learn, which takes as long as torch's.
 """
 
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
 from daptune.methods import Method
 from daptune.predict.predictor import Answers, Predictor
+
+if TYPE_CHECKING:
+    from daptune.predict.as_set import SetPredictor
 
 
 class AdapterPredictor(Predictor):
@@ -56,11 +59,40 @@ class AdapterPredictor(Predictor):
         return self.method_.ensemble.mix.truth if self.method_.ensemble is not None else ()
 
     def answers(self, images: NDArray[np.float32]) -> Answers:
+        return self._answers_to(images)
+
+    def answers_with_features(self, images: NDArray[np.float32]) -> Answers:
+        """`answers` with the unit image features, in one pass of the image tower if the method allows it."""
+        return self._answers_to(images, with_features=True)
+
+    @property
+    def support(self) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """Unit features (S, D) and labels (S,) of the labelled images, if the adapter holds them."""
         self.check_fitted()
-        transfer = Transfer(self.backbone_.device)
+        held = self.method_.support_features()
+        return None if held is None else (held[0].float().cpu().numpy(), held[1].long().cpu().numpy())
+
+    def transductive(self, reject: float | None = None, **options: Any) -> "SetPredictor":
+        """The same adapter for sets: it answers to all images of a call at once, each helped by the others.
+
+            classifier.transductive().predict("new-pictures/")
+
+        By TransCLIP (docs/transductive.md); `options` are those of `TransductiveConfig`. Images that `predict_known`
+        gives at most `reject` are answered alone. Raises MethodError for a bad option, DataError for `reject` without
+        statistics of known images.
+        """
+        from daptune.predict.as_set import SetPredictor, config_of
+
+        return SetPredictor(self, config_of(options), reject)
+
+    def _answers_to(self, images: NDArray[np.float32], *, with_features: bool = False) -> Answers:
+        self.check_fitted()
+        method, transfer = self.method_, Transfer(self.backbone_.device)
         with torch.inference_mode():
-            (seen,), ensemble = transfer(torch.from_numpy(images)), self.method_.ensemble
-            seen = seen if ensemble is None else self.method_.encode(seen)
-            logits = self.method_.answer(seen).float()
+            (seen,), ensemble = transfer(torch.from_numpy(images)), method.ensemble
+            if ensemble is not None or (with_features and method.sees != "images"):
+                seen = method.encode(seen)
+            logits = method.answer(seen).float()
             found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
-            return Answers(found, None if ensemble is None else ensemble.known(seen))
+            known = None if ensemble is None else ensemble.known(seen)
+            return Answers(found, known, method.image_features(seen).float().cpu().numpy() if with_features else None)

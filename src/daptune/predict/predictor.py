@@ -1,7 +1,7 @@
 """`Predictor`: base class of fitted image classifiers. C classes, R x R pixels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,13 @@ from daptune.predict.inputs import image_sources
 class Answers:
     """What a predictor says of B images: probabilities (B, C), and how well each is known (B,), or None.
 
-    known   p value of the similarity to the nearest class mean among known images (`daptune.metrics.tail_p_values`)
+    known      p value of the similarity to the nearest class mean among known images (`daptune.metrics.tail_p_values`)
+    features   unit image features (B, D), where they were asked for
     """
 
     probabilities: NDArray[np.float32]
     known: NDArray[np.float64] | None = None
+    features: NDArray[np.float32] | None = None
 
 
 class Predictor(ABC):
@@ -113,11 +115,19 @@ class Predictor(ABC):
         if none:
             raise DataError("expected images to predict, found none.")
 
-    def stream(self, sources: Iterable[ImageSource | Item]) -> Iterator[tuple[Decoded[NDArray[np.float32]], Answers]]:
-        """Batches of images with what is said of them; `batch.failed` holds the unreadable images."""
+    def stream(
+        self,
+        sources: Iterable[ImageSource | Item],
+        answers: Callable[[NDArray[np.float32]], Answers] | None = None,
+    ) -> Iterator[tuple[Decoded[NDArray[np.float32]], Answers]]:
+        """Batches of images with what is said of them; `batch.failed` holds the unreadable images.
+
+        `answers` is used in place of the method of this name.
+        """
+        answers = self.answers if answers is None else answers
         for batch in decoded_batches(sources, self.preprocess, self.batch_size, scaled=self.scaled_decoding):
             if batch.indices:
-                yield batch, self.answers(batch.images)
+                yield batch, answers(batch.images)
             else:
                 yield batch, Answers(np.empty((0, len(self.classes_)), np.float32))
 

@@ -94,6 +94,11 @@ class RowLog:
             self._file.truncate(end)
         return self.done
 
+    def forget(self) -> None:
+        """Drop the rows that are there."""
+        with self._written():
+            self._file.truncate(0)
+
     def append(self, rows: Iterable[Row]) -> None:
         rows = list(rows)
         with self._written():
