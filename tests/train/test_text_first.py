@@ -17,6 +17,7 @@ from daptune.data.table import ImageTable
 from daptune.errors import Interrupted, TrainingError
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import History, Progress, TrainConfig, fit_method
+from daptune.train.stopping import StopSignals
 from daptune.train.text_first import learn_text_first
 
 from .small import same
@@ -44,16 +45,12 @@ def dapt(backbone: Backbone) -> Method:
     return METHODS["dapt"](backbone, NAMES, make_config("dapt", {"text_tokens": 3, "vision_tokens": 2}), seed=2)
 
 
-def never() -> bool:
-    return False
-
-
 def test_it_is_adam_on_the_features_of_the_first_views(backbone: Backbone, loader: ImageLoader) -> None:
     """L_CE + 0.1 L_inter of the text prompt alone, with the rate's warm-up and cosine over its own five steps."""
     method, other = dapt(backbone), dapt(backbone)
     method.before_fit(loader)
     before = method.vision_prompt.detach().clone()
-    learn_text_first(method, loader, CONFIG.resolved(2), None, never)
+    learn_text_first(method, loader, CONFIG.resolved(2), None, StopSignals())
     assert torch.equal(method.vision_prompt, before) and method.vision_prompt.grad is None
 
     with torch.no_grad():

@@ -12,9 +12,10 @@ after centring each image. The answer is their sum weighted by a.
 
 The weights a come from the labelled images alone: the maximum a posteriori of a multinomial regression of the labels on
 the scores, with log a ~ N(0, PRIOR^2), so that a stays near 1 with few images. Text has not seen the labels: its wide
-prior lets a few images speak against it. The support scores leave out the image itself. Such scores come from fewer images than the final ones, so they are multiplied by
-(n - 1) / n, n the mean number of images of a class. The learned prompt was trained on these images and cannot be judged
-by them: it takes the share `LEARNED` of the weight of support. Validation images, if there are any, judge all three.
+prior lets a few images speak against it. The support scores leave out the image itself. Such scores come from fewer
+images than the final ones, so they are multiplied by (n - 1) / n, n the mean number of images of a class. The learned
+prompt was trained on these images and cannot be judged by them: it takes the share `LEARNED` of the weight of support.
+Validation images, if there are any, judge all three.
 
 The same images, left out or of validation, say what known images look like: how similar they are to the nearest class
 mean, and how probable their true class is. New images are compared with them (`tail_p_values`, `rank_p_values` of

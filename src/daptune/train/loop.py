@@ -67,8 +67,6 @@ def fit_method(
     config = config.resolved(steps, method.default_lr, text_first=method.text_first)
     if config.select == "best_val" and val is None:
         raise TrainingError("select='best_val' needs validation images; give some, or use select='last'.")
-    if config.text_steps and not method.text_first:
-        raise TrainingError(f"{method.name} does not learn its text prompt first; leave out text_steps.")
     if config.compile:
         check_compiler(method.device)
     ranks, identity = Ranks(), identity_of(method, train, val, config) if run_dir is not None else {}
@@ -88,8 +86,7 @@ def fit_method(
             method.eval()
             return History()
         if config.text_steps and checkpoint is None:
-            with StopSignals(stop, agree=ranks.any) as signals:
-                learn_text_first(method, feed, config, progress, lambda: signals.asked)
+            learn_text_first(method, feed, config, progress, StopSignals(stop, agree=ranks.any))
             ranks.begin_alike(method.parameters())
 
         def begun(optimizer: torch.optim.Optimizer, signals: StopSignals) -> Run:

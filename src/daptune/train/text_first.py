@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from daptune.clip.transfer import Transfer
 from daptune.data.augment import epoch_order
@@ -19,6 +20,7 @@ from daptune.errors import Interrupted, TrainingError
 from daptune.methods.base import Method
 from daptune.train.history import Progress
 from daptune.train.schedule import TrainConfig, build_optimizer, learning_rate
+from daptune.train.stopping import StopSignals
 
 
 def learn_text_first(
@@ -26,14 +28,29 @@ def learn_text_first(
     train: ImageLoader,
     config: TrainConfig,
     progress: Callable[[Progress], None] | None,
-    asked: Callable[[], bool],
+    signals: StopSignals,
 ) -> None:
     """`config.text_steps` gradient steps of what in `method.losses` learns from image features; `config` is resolved.
 
-    The order of images depends on the seed alone. progress: told after each step, as epoch 0. asked: whether to stop.
-    Raises `Interrupted`, with nothing kept, and `TrainingError` for a loss that is not finite.
+    The order of images depends on the seed alone. progress: told after each step, as epoch 0.
+    Raises `Interrupted`, with nothing kept, and `TrainingError` for a loss that is not finite and for a method without
+    `text_first`.
     """
-    features, labels = _encoded(method, train, int(config.text_views), asked)
+    if not method.text_first:
+        raise TrainingError(f"{method.name} does not learn its text prompt first; leave out text_steps.")
+    with signals:
+        features, labels = _encoded(method, train, config.text_views, lambda: _stop(signals))
+        _descend(method, features, labels, config, progress, lambda: _stop(signals))
+
+
+def _descend(
+    method: Method,
+    features: Tensor,
+    labels: Tensor,
+    config: TrainConfig,
+    progress: Callable[[Progress], None] | None,
+    pause: Callable[[], None],
+) -> None:
     optimizer, transfer = build_optimizer(method, config), Transfer(method.device)
     size, total = config.batch_size * config.accumulate, int(config.text_steps or 0)
     per_pass = max(1, len(labels) // size)
@@ -61,24 +78,22 @@ def learn_text_first(
             accuracy = None if method.batch_accuracy is None else float(method.batch_accuracy)
             left = (time.monotonic() - began) / (step + 1) * (total - step - 1)
             progress(Progress(0, int(config.epochs or 0), step + 1, total, values, accuracy, None, rate, left))
-        _stop(asked)
+        pause()
 
 
 @torch.no_grad()
-def _encoded(
-    method: Method, train: ImageLoader, views: int, asked: Callable[[], bool]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _encoded(method: Method, train: ImageLoader, views: int, pause: Callable[[], None]) -> tuple[Tensor, Tensor]:
     """Features (n, D), not normalised, of the images of the first `views` epochs, and labels (n,)."""
     method.eval()
     transfer, parts = Transfer(method.device), []
     for epoch in range(views):
         for images, labels in train.epoch(epoch):
             parts.append((method.encode(*transfer(images)).float().cpu(), labels.cpu()))
-            _stop(asked)
+            pause()
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     return features, labels
 
 
-def _stop(asked: Callable[[], bool]) -> None:
-    if asked():
+def _stop(signals: StopSignals) -> None:
+    if signals.asked:
         raise Interrupted("Training was stopped before the first joint step; nothing is saved. Start it again.")
