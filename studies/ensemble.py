@@ -10,7 +10,7 @@ Icons are seen by `tiny` and photographs by `photo`; results are kept in `ensemb
 
     python -m studies.ensemble --tasks TASKS --frozen
 
-measures hand-written prompts and training images without any learned prompt, on features of the frozen `tiny`, in a
+measures hand-written prompts and training images without any learned prompt, on features of the frozen backbone, in a
 few minutes: the table of docs/training.md.
 """
 
@@ -133,10 +133,9 @@ def report(rows: Sequence[Result]) -> str:
 
 
 def frozen(root: Path) -> str:
-    """Markdown: zero-shot, nearest class mean, and both as an ensemble on `tiny`, without learned prompts; means."""
-    backbone = load_backbone("tiny", precision="fp32")
+    """Markdown: zero-shot, nearest class mean, and both as an ensemble, without learned prompts; means over seeds."""
     lines = ["| task | zero-shot | " + " | ".join(f"{s} shots" for s in SHOTS) + " |", "|---" * (len(SHOTS) + 2) + "|"]
-    for name in (name for names in TASKS.values() for name in names):
+    for name, backbone in ((name, load_backbone(b, precision="fp32")) for b, names in TASKS.items() for name in names):
         task = Task(root / name, backbone)
         w0, cells = task.words(task.names), []
         for shots in SHOTS:
