@@ -141,7 +141,7 @@ function drawDoubts() {
     const count = each.images.length;
     const values = { count, label: each.class, like: each.like };
     const words = count === 1 ? t("1 picture of {label} looks like {like}.", values) : t("{count} pictures of {label} look like {like}.", values);
-    const name = t("Move {count} to {label}", { count, label: each.like });
+    const name = t("Move to {label} ({count})", { count, label: each.like });
     const button = el("button.quiet", { type: "button", disabled: training, ariaLabel: name }, t("Move to {label}", { label: each.like }));
     button.onclick = guarded(async () => {
       for (const id of each.images) await send("PUT", at(lesson.name, "classes", each.class, "images", id), { to: each.like });

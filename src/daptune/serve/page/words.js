@@ -89,7 +89,7 @@ export const zh = {
   "1 picture of {label} looks like {like}.": "“{label}”中有 1 张图片看起来像“{like}”。",
   "{count} pictures of {label} look like {like}.": "“{label}”中有 {count} 张图片看起来像“{like}”。",
   "Move to {label}": "移到“{label}”",
-  "Move {count} to {label}": "把 {count} 张移到“{label}”",
+  "Move to {label} ({count})": "移到“{label}”（{count} 张）",
   "{count} moved to {label}": "已把 {count} 张移到“{label}”",
   "Choose pictures of {label}": "为“{label}”选择图片",
   "Camera for {label}": "用摄像头为“{label}”拍照",
