@@ -30,7 +30,9 @@ def prose(page: Path) -> str:
 
 def code(page: Path) -> list[tuple[bool, str, object]]:
     """Each block: whether it needs a network, its language, and what it does, without comments."""
-    return [(bool(network), kind, meaning(kind, body)) for network, kind, body in BLOCK.findall(page.read_text("utf-8"))]
+    return [
+        (bool(network), kind, meaning(kind, body)) for network, kind, body in BLOCK.findall(page.read_text("utf-8"))
+    ]
 
 
 def meaning(kind: str, body: str) -> object:

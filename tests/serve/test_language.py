@@ -107,7 +107,8 @@ def test_in_chinese(browser: Any) -> None:
     playwright.expect(page.locator(".toast p")).to_have_text("名称 '我的东西' 已被占用；请换一个名称。")
     left = page.evaluate("""() => {
         const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
-        while (walker.nextNode()) if (/[A-Za-z]{3}/.test(walker.currentNode.data)) found.push(walker.currentNode.data.trim());
+        const latin = (text) => /[A-Za-z]{3}/.test(text);
+        while (walker.nextNode()) if (latin(walker.currentNode.data)) found.push(walker.currentNode.data.trim());
         for (const it of document.querySelectorAll("[aria-label]")) found.push(it.ariaLabel);
         return found.filter((text) => !/[\\u4e00-\\u9fff]/.test(text));
     }""")
