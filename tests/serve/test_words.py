@@ -7,17 +7,25 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import daptune.data.images
+from daptune.export.web import PAGE as EXPORTED
 from daptune.serve import lessons
 from daptune.serve.app import PAGE
 
-SCRIPTS = {path.name: path.read_text("utf-8") for path in PAGE.glob("*.js")}
+PAGES = (PAGE, EXPORTED)
+SCRIPTS = {f"{page.parent.name}/{path.name}": path.read_text("utf-8") for page in PAGES for path in page.glob("*.js")}
+WORDS = "serve/words.js"
 PLACE = re.compile(r"\{[^{}]*\}")
 BRAND = {"daptune", "daptune serve FOLDER", "×", "1", "2", "3", "4"}
 """Texts of index.html that are the same in every language."""
+UNSERVED = {
+    "The page needs JavaScript and a web server. In this folder, run", "python -m http.server", ", and open",
+    "http://localhost:8000", ".",
+}  # fmt: skip
+"""Shown where no script runs, which could translate them."""
 
 
 def dictionary(name: str) -> dict[str, str]:
-    (body,) = re.findall(rf"^export const {name} = (\{{.*?^\}});$", SCRIPTS["words.js"], flags=re.MULTILINE | re.DOTALL)
+    (body,) = re.findall(rf"^export const {name} = (\{{.*?^\}});$", SCRIPTS[WORDS], flags=re.MULTILINE | re.DOTALL)
     found: dict[str, str] = json.loads(body)
     return found
 
@@ -42,13 +50,18 @@ def called() -> set[str]:
     return {
         text
         for name, script in SCRIPTS.items()
-        if name != "words.js"
+        if name != WORDS
         for text in re.findall(r'\bt\("((?:[^"\\]|\\.)*)"', script)
     }
 
 
 def shown() -> set[str]:
-    return Texts((PAGE / "index.html").read_text("utf-8")).found - BRAND - {""}
+    return (
+        set().union(*(Texts((page / "index.html").read_text("utf-8")).found for page in PAGES))
+        - BRAND
+        - UNSERVED
+        - {""}
+    )
 
 
 def test_every_text_is_in_chinese_and_nothing_else_is() -> None:
@@ -59,7 +72,7 @@ def test_every_text_is_in_chinese_and_nothing_else_is() -> None:
 def test_every_call_names_its_text() -> None:
     """A text made up elsewhere could not be looked for."""
     for name, script in SCRIPTS.items():
-        if name != "words.js":
+        if name != WORDS:
             assert len(re.findall(r"\bt\(", script)) == len(re.findall(r'\bt\("', script)), name
 
 
@@ -72,7 +85,7 @@ def test_translations_have_the_same_values() -> None:
 
 
 def sentences() -> set[str]:
-    """Every text of the server's code and of the decoder, with {} for values."""
+    """Every text of the server's code, the decoder and the scripts, with {} for values."""
     folder = Path(lessons.__file__).parent
     found = set()
     for path in (*folder.rglob("*.py"), Path(daptune.data.images.__file__)):
@@ -82,6 +95,9 @@ def sentences() -> set[str]:
                 found.add("".join(parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
+    for name, script in SCRIPTS.items():
+        if name != WORDS:
+            found |= set(re.findall(r'"([^"\\\n]*)"', script))
     return found
 
 

@@ -1,4 +1,4 @@
-// What the page says, by the browser's language: English, as it stands in index.html and in calls of t(), or Chinese.
+// What the page says, and that of `daptune export --to web`, by the browser's language: English, as it stands in index.html and in calls of t(), or Chinese.
 // {name} stands for a value. The second part has what the server says, as it stands in the server's code.
 
 export const zh = {
@@ -74,6 +74,11 @@ export const zh = {
   "Likeliest: {first}; then {second}. More pictures of each class help.": "最可能：{first}；其次：{second}。每个类别多加几张图片会有帮助。",
   "{read} of {count} pictures classified with {name}": "已用 {name} 分类 {count} 张图片中的 {read} 张",
 
+  "Pictures are classified in this browser and sent nowhere.": "图片只在这个浏览器里分类，不会发送到任何地方。",
+  "This browser has no WebAssembly, so it cannot run the model. Allow it in the browser's settings, or take another browser.": "此浏览器不支持 WebAssembly，无法运行模型。请在浏览器设置中允许，或换一个浏览器。",
+  "The model cannot be run: {why}": "无法运行模型：{why}",
+  "The model cannot be loaded: is the folder complete?": "无法加载模型：文件夹是否完整？",
+
   "Loss": "损失",
   "Accuracy on training pictures": "训练图片上的准确率",
   "New lesson …": "新建项目 …",
@@ -119,6 +124,7 @@ export const zh = {
 };
 
 export const told = {
+  "This browser cannot read the picture.": "此浏览器无法读取这张图片。",
   "not an image; expected {formats}.": "不是图片；支持的格式：{formats}。",
   "damaged ({why}).": "文件已损坏（{why}）。",
   "{width} x {height} pixels are over the limit of {most} million; shrink it.": "{width} x {height} 像素超过了 {most} 百万像素的上限；请先缩小。",
