@@ -360,3 +360,14 @@ def test_a_set_has_the_classes_whose_p_value_is_above_the_error(error: float, ex
     """Of 4 known, p values are 1/5, 3/5, 3/5 and 1/5, 2/5, 3/5; the likeliest class stays, however large the error."""
     probabilities = [[0.1, 0.4, 0.5], [0.15, 0.3, 0.55]]
     assert metrics.prediction_sets([0.3, 0.4, 0.6, 0.9], probabilities, error).tolist() == expected
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 3), (3, 3), (1, 26), (21, 72), (1, 1), (500, 1000)])
+def test_the_interval_of_a_share_is_scipys(hits: int, count: int) -> None:
+    expected = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    assert metrics.share_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_no_share_of_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        metrics.share_interval(0, 0)

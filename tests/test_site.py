@@ -14,7 +14,7 @@ import daptune
 from tests.test_docs import PAGES, ROOT
 from tools.docs.columns import tabled
 from tools.docs.command_line import reference
-from tools.docs.hooks import API, PAGE, filled, shown
+from tools.docs.hooks import API, PAGE, filled, in_language, shown
 from tools.docs.links import Site, for_site
 
 DOCS = ROOT / "docs"
@@ -152,6 +152,13 @@ def test_what_the_comments_of_a_page_become() -> None:
     )
     assert filled("# B\n<!-- page: ../CONTRIBUTING.md -->", "page.md", Site()).startswith("# Contributing\n")
     assert shown()["CONTRIBUTING.md"] == "contributing.md" and shown()["CITATION.cff"] == "cite.md"
+
+
+def test_chinese_pages_say_their_language() -> None:
+    head = '<!doctype html><html lang="en" class="no-js"><body><pre>&lt;html lang="en"</pre>'
+    assert in_language(head, "zh/start.md") == head.replace('lang="en"', 'lang="zh-Hans"', 1)
+    assert in_language(head, "start.md") == head
+    assert shown()["README.zh-CN.md"] == "zh/start.md"
 
 
 def test_two_columns_become_a_table() -> None:

@@ -209,6 +209,19 @@ class PairedDifference:
     p_value: float
 
 
+def share_interval(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of the share behind `hits` of `count`, by Wilson's score (1927): (low, high), 0 to 1.
+
+    Raises ValueError without any.
+    """
+    if count < 1:
+        raise ValueError("expected a count of at least 1, found none.")
+    z, share = 1.959963984540054, hits / count  # the 97.5 % quantile of the normal distribution
+    middle, spread = share + z * z / (2 * count), z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5
+    low, high = ((middle + side * spread) / (1 + z * z / count) for side in (-1, 1))
+    return (0.0 if hits == 0 else low), (1.0 if hits == count else high)
+
+
 def paired_bootstrap(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> PairedDifference:
     """Compare two classifiers a and b by their scores (n,) on the same images: 1 for correct, 0 for wrong.
 

@@ -52,6 +52,48 @@ def test_a_page_fits_and_is_silent(
     context.close()
 
 
+SMALLEST = """() => {
+  const shown = (text) => text.data.trim() && text.parentElement.closest("script, style, title, defs") === null;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), sizes = [];
+  while (walker.nextNode()) {
+    if (!shown(walker.currentNode)) continue;
+    const own = walker.currentNode.parentElement, scale = own.ownerSVGElement ? own.getScreenCTM() : { a: 1, b: 0 };
+    sizes.push(parseFloat(getComputedStyle(own).fontSize) * Math.hypot(scale.a, scale.b));
+  }
+  return Math.min(...sizes);
+}"""
+UNREACHED = """() => [...document.querySelectorAll("body *")]
+  .filter((it) => /auto|scroll/.test(getComputedStyle(it).overflowX) && it.scrollWidth > it.clientWidth)
+  .filter((it) => it.tabIndex < 0 && !it.querySelector("a, button")).map((it) => it.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+@pytest.mark.parametrize("report", ["bench_report", "fit_report"])
+def test_text_is_readable_and_what_scrolls_takes_the_focus(
+    browser: Any, request: pytest.FixtureRequest, report: str, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(request.getfixturevalue(report).as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_function("document.querySelector('[tabindex]')") if width == 320 else None
+    assert page.evaluate(SMALLEST) >= 11
+    assert page.evaluate(UNREACHED) == []
+    page.close()
+
+
+def test_the_contents_stay_and_show_the_place(browser: Any, fit_report: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(fit_report.as_uri())
+    assert page.locator("main h2").first.inner_text() == "What to do next"
+    page.locator("#labels").evaluate("it => it.scrollIntoView({ behavior: 'instant' })")
+    current = page.locator("nav [aria-current]")
+    current.wait_for()
+    page.wait_for_function("document.querySelector('nav [aria-current]').hash === '#labels'")
+    assert page.locator("nav").evaluate("it => it.getBoundingClientRect().top") == 0
+    assert page.locator("#labels h2").evaluate("it => it.getBoundingClientRect().top") > 40
+    page.close()
+
+
 def test_tables_sort_by_a_click(browser: Any, fit_report: Path) -> None:
     page = browser.new_page()
     page.goto(fit_report.as_uri())

@@ -1,14 +1,18 @@
 """The page of one fit: figures agree with predictions made anew, wrong labels are found, names are text."""
 
 import csv
+import html
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 import daptune
@@ -23,7 +27,9 @@ from daptune.errors import DataError
 from daptune.metrics import expected_calibration_error
 from daptune.report import fit as fit_module
 from daptune.report.fit import held_out_images
-from daptune.report.fit_charts import confusion_figure
+from daptune.report.fit_charts import confusion_figure, loss_figures
+from daptune.report.svg import span_of_accuracies
+from daptune.train.history import EpochRow
 
 from ..conftest import CLASSES, COLOURS, save_picture
 from .reading import Elements, outside, table
@@ -151,6 +157,57 @@ def test_the_wrong_labels_are_shown(fit_report: Path, fitted_folder: Path) -> No
     assert part.count("data:image/webp;base64,") == part.count("<img")
 
 
+def test_mistakes_have_a_map_each_and_classes_their_counts(fit_report: Path, fitted_folder: Path) -> None:
+    text = fit_report.read_text("utf-8").replace("\u00a0", " ")
+    part = text[text.index('id="mistakes"') : text.index('id="labels"')]
+    wrong = part.count("predicted with")
+    classifier = daptune.load(fitted_folder / "adapter")
+    test = held_out_images(classifier.record_, fitted_folder / "pictures").test
+    assert test is not None
+    said = classifier.predict_proba(test).argmax(axis=1)
+    assert wrong == (said != test.labels).sum() > 0
+    assert part.count("where it looks for ") == wrong and part.count("<img") == 2 * wrong
+    assert all(len(data) < 4 / 3 * 10_000 + 4 for data in re.findall(r"base64,([^\"]+)", part))
+    rows = {row["class"]: row for row in table(fit_report, "classes")}
+    for c, name in enumerate(classifier.record_.class_names):
+        own = test.labels == c
+        hits, count = int((said[own] == c).sum()), int(own.sum())
+        interval = binomtest(hits, count).proportion_ci(method="wilson")
+        words = f"{100 * interval.low:.0f} to {100 * interval.high:.0f}"
+        assert rows[name]["95 % interval"] == words
+        assert f"{hits} of {count}, {100 * hits / count:.0f} %, 95 % interval {words} %)" in text
+
+
+def test_the_fit_command_is_the_one_that_was_typed(
+    fit_report: Path, fitted_folder: Path, made_up_backbone: str
+) -> None:
+    text = html.unescape(fit_report.read_text("utf-8"))
+    (typed,) = re.findall(r'<section id="repeat".*?<code>(.*?)\n', text, flags=re.DOTALL)
+    words = ["daptune", "fit", str(fitted_folder / "pictures"), "--backbone", made_up_backbone]
+    options = ["--set", "text_tokens=2", "--set", "vision_tokens=2", "--epochs", "3"]
+    assert shlex.split(typed) == [*words, *options, "--out", str(fitted_folder / "adapter")]
+
+
+def test_without_the_run_the_command_is_told_by_the_record(fitted_folder: Path, tmp_path: Path) -> None:
+    moved, out = tmp_path / "adapter", tmp_path / "report.html"
+    shutil.copytree(fitted_folder / "adapter", moved)
+    assert run(["report", str(moved), "--out", str(out)]) == 0
+    text = html.unescape(out.read_text("utf-8"))
+    (typed,) = re.findall(r'<section id="repeat".*?<code>(.*?)\n', text, flags=re.DOTALL)
+    words = shlex.split(typed)
+    assert words[:5] == ["daptune", "fit", "IMAGES", "--method", "dapt"] and "text_tokens=2" in words
+
+
+def test_a_change_of_two_points_does_not_fill_an_axis() -> None:
+    assert span_of_accuracies([54.0, 56.0]) == (42.5, 67.5)
+    assert span_of_accuracies([99.0, 97.0]) == (75.0, 100.0) and span_of_accuracies([1.0]) == (0.0, 25.0)
+    low, high = span_of_accuracies([10.0, 60.0])
+    assert (low, high) == pytest.approx((6.0, 64.0))
+    epochs = [EpochRow(n, n, 0.1, {"cross_entropy": 2 + n / 100}, 0.5, None, None, None, 1.0) for n in (1, 2)]
+    for figure in loss_figures(epochs):
+        assert re.search(r">(?:0|0\.0+)</text>", figure.svg), f"{figure.name} starts at zero"
+
+
 def test_all_labels_are_in_a_file_least_probable_first(fit_report: Path, fitted_folder: Path) -> None:
     """Planted labels come first; what the page says is what the file and the same check made anew say."""
     record = read_record(fitted_folder / "adapter")
@@ -177,8 +234,9 @@ def test_the_page_is_sound_small_and_alone(fit_report: Path) -> None:
     assert [name for name, _ in elements.found].count("script") == 1
     assert any("<script>alert(1)<&>" in part for part in elements.text)
     sections = re.findall(r'<section id="([^"]+)"', text)
-    assert sections[1:] == [
-        "scores", "training", "classes", "calibration", "sure", "mistakes", "labels", "maps", "words", "repeat",
+    assert sections == [
+        "next", "says", "scores", "training", "classes", "calibration", "sure", "mistakes", "labels", "maps", "words",
+        "repeat",
     ]  # fmt: skip
 
 

@@ -198,6 +198,7 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         page.on("request", lambda request: asked.add(request.url))
         page.goto(url)
         playwright.expect(page.locator("#adapter-about")).to_contain_text("No adapter yet")
+        assert page.evaluate("document.documentElement.lang") == "en"
 
         page.locator("#tab-try").press("ArrowRight")  # by keyboard
         page.wait_for_function("document.activeElement.id == 'tab-teach'")  # the window itself may lack the focus
@@ -258,6 +259,10 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         (tmp_path / "broken.png").write_bytes(b"no image")
         page.locator("#try input[type=file]").set_input_files([tmp_path / "broken.png", tmp_path / "red 10.png"])
         playwright.expect(page.locator("#results .wrong")).to_contain_text("not an image")
+        names = ["broken.png", "red 10.png", "red 10.png", "blue_thing 10.png"]  # as chosen, the latest in front
+        playwright.expect(page.locator("#results .file")).to_have_text(names)
+        playwright.expect(page.locator("#results .no-view")).to_have_count(1)
+        assert page.locator("#results > li").first.locator("img").count() == 0
 
         page.set_viewport_size({"width": 360, "height": 740})
         assert fits(page)

@@ -22,12 +22,14 @@ FILE = re.compile(r"<!-- file: (\S+) -->")
 API = re.compile(r"<!-- api: ([\w.]+)(?:: ([\w, ]+))? -->")
 MEMBERS = "\n    options:\n      members: [{}]"
 COMMAND_LINE = "<!-- command line -->"
+CHINESE = "zh/"
+"""Pages below it are in Chinese; the theme would call their language English."""
 LANGUAGES = {".cff": "yaml", ".toml": "toml", ".json": "json"}
 
 
 def shown() -> dict[str, str]:
     """Files outside docs/ that a page of the site shows: path from the root -> page from docs/."""
-    found = {"README.md": "start.md"}
+    found = {"README.md": "start.md", "README.zh-CN.md": f"{CHINESE}start.md"}
     for path in (ROOT / DOCS).rglob("*.md"):
         page = path.relative_to(ROOT / DOCS).as_posix()
         for pattern in (PAGE, FILE):
@@ -56,6 +58,16 @@ def filled(text: str, page: str, site: Site) -> str:
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """Called by mkdocs for each page."""
     return filled(markdown, page.file.src_uri, Site(shown(), titles(), config["repo_url"]))
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """Called by mkdocs with the HTML of each page."""
+    return in_language(output, page.file.src_uri)
+
+
+def in_language(html: str, page: str) -> str:
+    """The HTML of a page with its language, by which fonts, voices and line breaks are chosen."""
+    return re.sub(r'<html lang="[\w-]+"', '<html lang="zh-Hans"', html, count=1) if page.startswith(CHINESE) else html
 
 
 def _from_root(of: str, target: str) -> str:

@@ -8,6 +8,7 @@ from daptune.bench.datasets import read_dataset
 from daptune.bench.results import RESULTS, Result
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text
 from daptune.cli.options import ReportOptions, RunOptions, load_with
+from daptune.cli.runs import command_of
 from daptune.data.benchmarks.reading import data_root
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
@@ -18,6 +19,7 @@ from daptune.report.bench_page import bench_page
 from daptune.report.fit import fit_page, held_out_images
 from daptune.report.page import Page, check_out, write_page
 from daptune.report.runs import is_bench_run, read_runs
+from daptune.report.steps import Places
 from daptune.train import History
 from daptune.train.history import HISTORY_NAME
 
@@ -55,11 +57,11 @@ def run(runs: Sequence[Path], chosen: ReportOptions, options: RunOptions) -> int
         else:
             page = _fit(folders, chosen, command, options, tell)
         files = write_page(page, out)
-    size = out.expanduser().stat().st_size
+    size, lines = out.expanduser().stat().st_size, [*page.says, *(step.line for step in page.steps)]
     if chosen.json:
-        emit_json({"report": str(out), "bytes": size, "files": [str(path) for path in files], "says": list(page.says)})
+        emit_json({"report": str(out), "bytes": size, "files": [str(path) for path in files], "says": lines})
         return 0
-    for line in page.says:
+    for line in lines:
         say(line.replace("[", "\\["))
     say()
     print_pairs({"report": f"{out} ({size_text(size)})", "files": f"{len(files) - 1} in {files[0].parent}"})
@@ -77,6 +79,7 @@ def _fit(
     if chosen.focus is not None:
         raise DataError("--focus is for bench runs; leave it out for the report of one fit")
     folder, history = find_fit(folders)
+    places = Places(str(folder), None if chosen.images is None else str(chosen.images))
     record = read_record(folder)
     method, baseline, found, decoder = None, None, None, Decoder()
     try:
@@ -102,6 +105,8 @@ def _fit(
         batch_size=options.batch_size or BATCH,
         decoder=decoder,
         name=folder.resolve().name,
+        places=places,
+        made_by=command_of(folder, [run for run in folders if run != folder], places.images),
         command=command,
         note=tell,
     )

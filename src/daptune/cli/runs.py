@@ -1,9 +1,9 @@
 """The run behind `daptune fit`: whether it is finished already, and what is kept when measuring fails."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from daptune.train.folder import finish, finished, run_folder
 
 _ELSEWHERE = ("out", "run_dir", "resume", "json", "device", "devices", "memory", "cache_dir", "minutes")
 """Options that do not change what is learned, or with which a run may be resumed."""
+
+_OPTIONS = {"set_options": "--set", "train_options": "--train", "start_from": "--from"}
+"""Options whose names are not those of their fields."""
 
 
 def run_dir_of(options: FitOptions, out: Path) -> Path:
@@ -76,6 +79,36 @@ def saved_before(out: Path) -> Iterator[None]:
     except Exception:
         note(f"daptune: the adapter is saved in {out}; measuring it failed:")
         raise
+
+
+def command_of(adapter: Path, run_dirs: Sequence[Path], images: str | None) -> list[str]:
+    """Words of the `daptune fit` that made an adapter, as a finished run beside it or one of `run_dirs` noted it.
+
+    Empty without such a run. `images` is how the folder of images is written, if it is the same folder.
+    """
+    own, sha256 = adapter.resolve(), read_record(adapter).tensors_sha256
+    for run_dir in (*run_dirs, own.with_name(own.name + ".run")):
+        if (found := finished(run_dir)) is not None and found["tensors_sha256"] == sha256:
+            return _words(found["settings"], images, str(adapter))
+    return []
+
+
+def _words(settings: Mapping[str, Any], images: str | None, out: str) -> list[str]:
+    noted = str(settings.get("images", "IMAGES"))
+    same = images is not None and str(Path(images).expanduser().resolve()) == noted
+    words = ["daptune", "fit", images if same and images is not None else noted]
+    for field in fields(FitOptions):
+        value = settings.get(field.name, field.default)
+        if field.name in _ELSEWHERE or value in (field.default, list(_listed(field.default))):
+            continue
+        option = _OPTIONS.get(field.name, "--" + field.name.replace("_", "-"))
+        for each in _listed(value):
+            words += [option] if each is True else [option, str(each)]
+    return [*words, "--out", out]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _settings(folder: Path, options: FitOptions) -> dict[str, Any]:

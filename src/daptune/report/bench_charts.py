@@ -8,7 +8,23 @@ import numpy as np
 from daptune.bench.summary import Summary, sets_text
 from daptune.metrics import PairedDifference, mean_interval
 from daptune.report.board import Board, verdict
-from daptune.report.svg import DOWN, INK, RULE, SERIES, SOFT, UP, WIDTH, Figure, colour_of, finished, panel, rows_of
+from daptune.report.svg import (
+    DOWN,
+    INK,
+    LEAST_SPAN,
+    RULE,
+    SERIES,
+    SMALLEST,
+    SOFT,
+    UP,
+    WIDTH,
+    Figure,
+    colour_of,
+    finished,
+    panel,
+    rows_of,
+    span_of_accuracies,
+)
 from daptune.report.table import file_name
 
 
@@ -27,9 +43,9 @@ def overview_figure(board: Board) -> Figure:
             axes.plot(100 * summary.mean, place, "|", color=colour, markersize=13, markeredgewidth=3)
             axes.annotate(
                 f"{100 * summary.mean:.1f}", (1.02, place), xycoords=("axes fraction", "data"), va="center",
-                fontsize=9, fontweight="bold" if label == board.focus else "normal", annotation_clip=False,
+                fontsize=SMALLEST, fontweight="bold" if label == board.focus else "normal", annotation_clip=False,
             )  # fmt: skip
-        axes.margins(x=0.08)
+        axes.set_xlim(*span_of_accuracies([100 * value for _, summary in known for value in summary.values]))
         title = f"{shots} images per class, {where}"
         rows_of(axes, [label for label, _ in known], title, "accuracy, %", bold=board.focus)
         words = ", ".join(f"{label} {100 * summary.mean:.1f}" for label, summary in reversed(known))
@@ -69,8 +85,7 @@ def _curves(board: Board, datasets: tuple[str, ...]) -> Figure | None:
             for place, summary in zip(x, points.values(), strict=True):
                 values = 100 * np.array(summary.values)
                 axes.plot([place] * len(values), values, marker, color=colour, markersize=2.6, alpha=0.55, zorder=2)
-        room = max(2.0, 0.08 * (max(seen) - min(seen)))
-        axes.set_ylim(min(seen) - room, max(seen) + room)  # ignores the bands, which are very wide for few seeds
+        axes.set_ylim(*span_of_accuracies(seen))  # ignores the bands, which are very wide for few seeds
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.set_xlim(-0.15, len(places) - 0.85)
         axes.set(title=title, xlabel="images per class", ylabel="accuracy, %")
@@ -119,11 +134,12 @@ def _bars(bars: dict[str, PairedDifference], title: str, name: str) -> Figure:
             outer, shift, side = (max(span), 5, "left") if value >= 0 else (min(span), -5, "right")
             axes.annotate(
                 f"{value:+.1f}".replace("-", "−"), (outer, place), xytext=(shift, 0), textcoords="offset points",
-                ha=side, va="center", fontsize=9,
+                ha=side, va="center", fontsize=SMALLEST,
             )  # fmt: skip
         if "mean" in bars:
             axes.axhline(0.5, color=SOFT, linewidth=0.8)
-        room = 0.17 * max(max(ends) - min(ends), 1.0)
+        ends += [-LEAST_SPAN / 5, LEAST_SPAN / 5]  # as tall as it is wide, a bar of one point is a short one
+        room = 0.17 * (max(ends) - min(ends))
         axes.set_xlim(min(ends) - (room if min(ends) < 0 else 0.2 * room), max(ends) + room)
         rows_of(axes, list(reversed(bars)), title, "percentage points of accuracy")
         words = ", ".join(f"{label} {100 * found.difference:+.1f}" for label, found in bars.items())

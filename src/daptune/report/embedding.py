@@ -18,7 +18,7 @@ from daptune.data.table import ImageTable
 from daptune.errors import MethodError
 from daptune.methods import Method
 from daptune.methods.base import encode_batches
-from daptune.report.svg import INK, RULE, SERIES, SOFT, Figure, finished, look, panel
+from daptune.report.svg import INK, RULE, SERIES, SMALLEST, SOFT, UNITS, Figure, finished, look, panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,10 @@ def project(points: Floats) -> Floats:
 
 
 def map_figures(name: str, names: Sequence[str], maps: Sequence[tuple[str, Features]]) -> list[Figure]:
-    """For each (title, features) a map of the class texts, if any, then for each a map of the images by class."""
+    """For each (title, features) a map of the class texts, if any, then for each a map of the images by class.
+
+    A class text whose label would cover another has none.
+    """
     titled = list(enumerate(maps))
     found = [_of_texts(f"{name}-texts-{place}", names, *one) for place, one in titled]
     found += [_of_images(f"{name}-images-{place}", names, *one) for place, one in titled]
@@ -87,12 +90,13 @@ def _of_texts(name: str, names: Sequence[str], title: str, features: Features) -
     x, y = project(features.texts).T
     with panel(height=4.2) as (drawing, axes):
         axes.plot(x, y, "o", color=SERIES[0], markersize=6)
-        for label, left, low in zip(names, x, y, strict=True):
+        _bare(axes, f"Class texts, {title}")
+        drawing.draw_without_rendering()  # places the axes, which the room of a label depends on
+        for place in _apart(axes.transData.transform(np.stack([x, y], 1)) * UNITS / drawing.dpi, names):
             axes.annotate(
-                _short(label), (left, low), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=6.5,
-                color=SOFT,
+                _short(names[place]), (x[place], y[place]), xytext=(0, 5), textcoords="offset points", ha="center",
+                fontsize=SMALLEST, color=SOFT,
             )  # fmt: skip
-        _bare(axes, title)
         return finished(drawing, name, f"{title}: map of {len(x)} class texts")
 
 
@@ -114,9 +118,22 @@ def _of_images(name: str, names: Sequence[str], title: str, features: Features) 
             axes.plot(*own.T, marker, color=colour, markersize=5, alpha=0.75, label=_short(names[label]))
             for spot in flat[count:][order : order + 1]:  # the class text, if any
                 axes.plot(*spot, "*", color=colour, markersize=13, markeredgecolor=INK, markeredgewidth=0.8)
-        _bare(axes, title)
-        drawing.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, columnspacing=0.8)
+        _bare(axes, f"Images by class, {title}")
+        drawing.legend(loc="outside lower center", ncols=2, handletextpad=0.1, columnspacing=0.8)
         return finished(drawing, name, f"{title}: map of {count} images of {len(classes)} classes")
+
+
+def _apart(points: Floats, names: Sequence[str]) -> list[int]:
+    """The rows of points (n, 2), in units of the figure, whose labels do not cover the label of an earlier one."""
+    kept: list[int] = []
+    widths = [0.6 * SMALLEST * len(_short(name)) for name in names]
+    for row, (x, y) in enumerate(points):
+        if all(
+            abs(x - points[other, 0]) > (widths[row] + widths[other]) / 2 or abs(y - points[other, 1]) > 1.3 * SMALLEST
+            for other in kept
+        ):
+            kept.append(row)
+    return kept
 
 
 def _centred(points: Floats) -> Floats:

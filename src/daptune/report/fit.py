@@ -22,7 +22,9 @@ from daptune.methods.mislabelled import LabelCheck, judge_labels
 from daptune.report.board import MEANING, verdict
 from daptune.report.embedding import MOST_IMAGES, Features, encode, map_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
-from daptune.report.fit_labels import file_of, labels_finding, labels_section
+from daptune.report.fit_command import recorded_command
+from daptune.report.fit_labels import labels_finding, labels_section
+from daptune.report.fit_mistakes import mistakes_section
 from daptune.report.fit_tables import (
     class_table,
     confused_table,
@@ -34,12 +36,11 @@ from daptune.report.fit_tables import (
 )
 from daptune.report.html import tag
 from daptune.report.page import Page, Section
+from daptune.report.steps import Places, class_hits, next_steps, share_of
 from daptune.report.table import signed
-from daptune.report.thumbnails import gallery
 from daptune.suitability import unsuited
 from daptune.train import History
 
-MOST_PICTURES = 12  # maximum number of thumbnails in a gallery
 REJECT, ERROR = 0.05, 0.1
 """The shares of `predict --reject` and `--sets` that are measured."""
 MIN_SHARE = float(np.finfo(np.float32).tiny)
@@ -103,13 +104,17 @@ def fit_page(
     batch_size: int = BATCH,
     decoder: Decoder | None = None,
     name: str = "adapter",
+    places: Places | None = None,
+    made_by: Sequence[str] = (),
     command: Sequence[str] = (),
     note: Note = str,
 ) -> Page:
     """The page. Without `method` (if its backbone is missing) or `images` it has fewer sections.
 
     `baseline` is the zero-shot classifier, `words` are the vocabulary words nearest to each learned text token.
+    `made_by` is the command line of the fit, by default one that the record tells, and `command` that of the report.
     """
+    places = places or Places(name)
     scored = None
     if method is not None and images is not None and images.test is not None:
         note("measuring")
@@ -124,7 +129,9 @@ def fit_page(
     if scored is not None:
         sections.append(_calibration(scored, record))
         sections += _sure(scored)
-        sections.append(_mistakes(scored, record.class_names))
+        if method is not None:
+            note("looking at mistakes")
+            sections.append(mistakes_section(method, scored.table, scored.learned))
     if method is not None and images is not None:
         if images.train is not None and baseline is not None:
             note("looking for wrong labels")
@@ -137,11 +144,19 @@ def fit_page(
             sections.append(_maps(list(maps.items()), record.class_names))
     if words:
         sections.append(_words(words))
-    sections.append(_repeat(record, command))
+    made_by = made_by or recorded_command(record, places.images or "IMAGES", places.adapter)
+    sections.append(_repeat(record, made_by, command))
     says = _says(record, scored, images)
     if check is not None and check.checked:
         says.append(labels_finding(check))
-    says += _advice(record, method, scored, images)
+    steps = next_steps(
+        record.class_names,
+        places,
+        found=None if scored is None else scored.found,
+        check=check,
+        backbone=_other_backbone(record, method, scored),
+        shots=record.shots,
+    )
     facts = [
         ("method", record.method),
         ("backbone", record.backbone["name"]),
@@ -149,7 +164,8 @@ def fit_page(
         ("training images", str(record.data.get("images", "?"))),
         ("seed", str(record.seed)),
     ]
-    return Page(f"{record.method} on {len(record.class_names)} classes", f"Report of {name}", says, sections, facts)
+    title = f"{record.method} on {len(record.class_names)} classes"
+    return Page(title, f"Report of {name}", says, sections, facts, steps=steps)
 
 
 def _score(
@@ -162,13 +178,6 @@ def _score(
         for name, p in exact.items()
     }
     return Scored(table, rows)
-
-
-def _advice(record: AdapterRecord, method: Method | None, scored: Scored | None, images: HeldOut | None) -> list[str]:
-    """What to type for more, and for better results."""
-    more = "Mistakes, calibration, maps and labels to check need the images: add --images FOLDER."
-    other = _other_backbone(record, method, scored)
-    return ([more] if images is None else []) + ([other[0].upper() + other[1:]] if other is not None else [])
 
 
 def _other_backbone(record: AdapterRecord, method: Method | None, scored: Scored | None) -> str | None:
@@ -229,21 +238,6 @@ def _sure(scored: Scored) -> list[Section]:
     return [Section("sure", "Unknown images and sets", text, tables=[sure_table(scored.learned, REJECT, ERROR)])]
 
 
-def _mistakes(scored: Scored, names: Sequence[str]) -> Section:
-    p, said, labels = scored.learned.probabilities, scored.learned.predicted, scored.learned.labels
-    wrong = np.flatnonzero(said != labels)
-    order = wrong[np.argsort(-p[wrong, said[wrong]], kind="stable")][:MOST_PICTURES]
-    items = []
-    for row in order.tolist():
-        likely, true = int(said[row]), int(labels[row])
-        lines = [f"predicted with {100 * p[row, likely]:.0f} %", f"labelled {names[true]} ({100 * p[row, true]:.0f} %)"]
-        items.append((scored.table.images[row], names[likely], [*lines, file_of(scored.table, row)]))
-    text = f"The {len(items)} of {len(wrong)} wrong predictions with the highest confidence."
-    if not items:
-        return Section("mistakes", "Most confident mistakes", "All predictions on these images are correct.")
-    return Section("mistakes", "Most confident mistakes", text, more=[gallery(items)])
-
-
 def _check_labels(baseline: Method, table: ImageTable, batch_size: int) -> LabelCheck:
     """By features of the frozen CLIP and its hand-written prompts."""
     w0 = baseline.text_features().detach().double().cpu().numpy()
@@ -254,10 +248,12 @@ def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section
     silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps).replace("-", "−")
     caption = (
         "t-SNE of unit features of images and of the class texts (stars). Only neighbourhoods are meaningful, not "
-        "distances or group sizes. Images and texts are centred separately so that they share a map. Silhouette of the "
+        "distances or group sizes. Images and texts are centred separately so that they share a map. Names that "
+        "would cover others are left out. Silhouette of the "
         f"images by class (in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
     )
-    figures = map_figures("map", names, maps)
+    shown = [(f"{title} ({when})", features) for (title, features), when in zip(maps, ("before", "after"), strict=True)]
+    figures = map_figures("map", names, shown)
     return Section("maps", "Features before and after training", figures=figures, caption=caption)
 
 
@@ -269,8 +265,9 @@ def _words(words: Sequence[Mapping[str, Any]]) -> Section:
     return Section("words", "Words nearest to the prompt", text, tables=[words_table(words)])
 
 
-def _repeat(record: AdapterRecord, command: Sequence[str]) -> Section:
-    typed = tag("pre", tag("code", shlex.join(command))) if command else ""
+def _repeat(record: AdapterRecord, made_by: Sequence[str], command: Sequence[str]) -> Section:
+    lines = [shlex.join(words) for words in (made_by, command) if words]
+    typed = tag("pre", tag("code", "\n".join(lines)))
     return Section("repeat", "To repeat this", typed, folded=[settings_table(record)])
 
 
@@ -300,7 +297,10 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
     recall = scored.learned.per_class
     known = np.flatnonzero(~np.isnan(recall))
     worst = known[np.argsort(recall[known], kind="stable")][:3]
-    listed = ", ".join(f"{record.class_names[place]} ({100 * recall[place]:.0f} %)" for place in worst)
+    rights, counts = class_hits(scored.learned, len(record.class_names))
+    listed = "; ".join(
+        f"{record.class_names[place]} ({share_of(int(rights[place]), int(counts[place]))})" for place in worst
+    )
     error = scored.learned.calibration_error
     surer = scored.learned.probabilities.max(axis=1).mean() - own.mean()
     tendency = "overconfident" if surer > 0 else "underconfident"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.evaluate import Measured
-from daptune.report.svg import FACE, INK, RULE, SERIES, SOFT, Figure, finished, panel
+from daptune.report.svg import FACE, INK, RULE, SERIES, SMALLEST, SOFT, WIDTH, Figure, finished, panel
 from daptune.train import EpochRow
 
 MOST_CLASSES = 40  # maximum number of classes of a readable confusion matrix
@@ -25,6 +25,7 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
             values = [row.losses.get(name, float("nan")) for row in rows]
             axes.plot(epochs, values, color=SERIES[0])
             axes.set(title=name.replace("_", " "), xlabel="epoch")
+            axes.set_ylim(bottom=min(0.0, *values), top=None)  # from zero, so that a small change looks small
             verb = "rises" if values[-1] >= values[0] else "falls"
             words = f"{name} {verb} from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
             figures.append(finished(drawing, f"loss-{name.replace('_', '-')}", words))
@@ -35,8 +36,8 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
             for (name, found), colour in zip(lines.items(), SERIES, strict=False):
                 x, y = zip(*((e, v) for e, v in zip(epochs, found, strict=True) if v is not None), strict=True)
                 axes.plot(x, 100 * np.array(y, dtype=float), color=colour, label=name)
-            axes.set(title="accuracy, %", xlabel="epoch")
-            axes.legend(loc="lower right")
+            axes.set(title="accuracy, %", xlabel="epoch", ylim=(0, 100))
+            axes.legend(loc="best")
             figures.append(finished(drawing, "accuracy", f"accuracy by epoch of {' and '.join(lines)}"))
     return figures
 
@@ -50,9 +51,8 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure 
     if size > MOST_CLASSES:
         return None
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(4.4 + 0.14 * size, 9.5)
-    small = 9.0 if size <= 12 else 7.5
-    with panel(side + 0.8, side + 0.5) as (drawing, axes):
+    side = 1.8 + 0.3 * size  # a cell holds three digits
+    with panel(max(side + 0.8, WIDTH), side + 0.5) as (drawing, axes):
         from matplotlib.patches import Rectangle
 
         for row, column in zip(*np.nonzero(matrix), strict=True):
@@ -60,13 +60,13 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure 
             corner = (column - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, color=colour, alpha=0.15 + 0.8 * share, linewidth=0))
             axes.annotate(
-                str(matrix[row, column]), (column, row), ha="center", va="center", fontsize=small - 0.5,
+                str(matrix[row, column]), (column, row), ha="center", va="center", fontsize=SMALLEST,
                 color=FACE if share > 0.55 else INK,
             )  # fmt: skip
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="predicted", ylabel="true", aspect="equal")
         shown = [name if len(name) <= 22 else name[:21] + "…" for name in names]
-        axes.set_xticks(range(size), shown, rotation=90, fontsize=small)
-        axes.set_yticks(range(size), shown, fontsize=small)
+        axes.set_xticks(range(size), shown, rotation=90)
+        axes.set_yticks(range(size), shown)
         axes.set_xticks(np.arange(size) - 0.5, minor=True)
         axes.set_yticks(np.arange(size) - 0.5, minor=True)
         axes.tick_params(which="both", length=0)

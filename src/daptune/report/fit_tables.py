@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
 from daptune.evaluate import Measured
-from daptune.report.table import Table, mark_best, number, points, share, text_row
+from daptune.report.table import Cell, Table, mark_best, number, points, share, text_row
 
 MOST_PAIRS = 15
 
@@ -23,7 +23,7 @@ def scores_table(found: Mapping[str, Measured]) -> Table:
     ]
     images = len(next(iter(found.values())).labels)
     columns = ("method", "accuracy, %", "macro-F1, %", "negative log-likelihood, nats ↓", "ECE, points ↓")
-    return Table("scores", f"On {images} images", columns, mark_best(rows, (1, 2)))
+    return Table("scores", f"Scores on {images} images", columns, mark_best(rows, (1, 2)))
 
 
 def sure_table(found: Measured, reject: float, error: float) -> Table:
@@ -34,7 +34,7 @@ def sure_table(found: Measured, reject: float, error: float) -> Table:
         text_row(f"sets hold the true class at --sets {error:g}, %", share(covered)),
         text_row("classes in a set on average", number(size, ".1f")),
     )
-    return Table("sure", f"On {len(found.labels)} images", ("measure", "value"), rows)
+    return Table("sure", f"Unknown images and sets on {len(found.labels)} images", ("measure", "value"), rows)
 
 
 def class_table(names: Sequence[str], found: Mapping[str, Measured]) -> Table:
@@ -50,13 +50,15 @@ def class_table(names: Sequence[str], found: Mapping[str, Measured]) -> Table:
         precision = right[c] / said[c] if said[c] else float("nan")
         wrong = np.where(np.arange(size) == c, 0, matrix[c])
         taken = names[int(wrong.argmax())] if wrong.any() else "–"
-        cells = [share(float(value)) for value in (recall, precision, f1)]
+        low, high = metrics.share_interval(int(right[c]), int(counts[c]))
+        cells = [share(float(recall)), Cell(f"{100 * low:.0f} to {100 * high:.0f}")]
+        cells += [share(float(value)) for value in (precision, f1)]
         if plain is not None:
             change = float(recall - plain[c])
             tone = "up" if change > 0 else "down" if change < 0 else ""
             cells += [share(float(plain[c])), points(change, tone=tone)]
         rows.append(text_row(names[c], taken, number(int(counts[c])), *cells))
-    columns = ["class", "most confused with", "images", "recall, %", "precision, %", "F1, %"]
+    columns = ["class", "most confused with", "images", "recall, %", "95 % interval", "precision, %", "F1, %"]
     if plain is not None:
         columns += [f"{next(iter(found))} recall, %", "change of recall"]
     return Table("classes", "All classes, lowest recall first", tuple(columns), tuple(rows), left=2)

@@ -11,8 +11,11 @@ from pathlib import Path
 from daptune.errors import DataError
 from daptune.files import reason, told, write
 from daptune.report.html import Html, tag
+from daptune.report.step import Step
 from daptune.report.svg import DARK, ROLES, Figure
 from daptune.report.table import Table
+
+NEXT = "What to do next"
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,23 @@ class Page:
     sections: Sequence[Section]
     facts: Sequence[tuple[str, str]] = ()  # names and values for the header
     overview: Figure | None = None
+    steps: Sequence[Step] = ()  # what to do next, first on the page
 
     def to_html(self, files: str) -> Html:
         """The document; `files` is the name of its folder of figures and tables."""
-        script = _resource("sort.js")
+        script = _resource("page.js")
         policy = (
             "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
             f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         )
-        links = [tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in self.sections]
+        steps, rest = "", [kept(line) for line in self.says[1:]]
+        titles = {section.anchor: section.title for section in self.sections}
+        if rest:
+            titles = {"says": "Findings"} | titles
+        if self.steps:
+            titles = {"next": NEXT} | titles
+            steps = tag("section", tag("h2", NEXT), tag("ol", *(it.to_html() for it in self.steps)), id="next")
+        links = [tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title in titles.items()]
         facts = [tag("div", tag("dt", name), tag("dd", value)) for name, value in self.facts]
         head = tag(
             "head",
@@ -72,8 +83,7 @@ class Page:
             tag("title", self.title),
             tag("style", _style()),
         )
-        verdict, *rest = [kept(line) for line in self.says] or [""]
-        result = tag("p", verdict, class_="verdict") if verdict else Html()
+        result = tag("p", kept(self.says[0]), class_="verdict") if self.says else Html()
         glance = tag("div", self.overview.inline(), class_="glance") if self.overview else Html()
         header = tag(
             "header",
@@ -83,9 +93,9 @@ class Page:
         )
         says = [tag("ul", *(tag("li", line) for line in rest), class_="says")] if rest else []
         summary = tag("section", tag("h2", "Findings"), *says, id="says") if says else Html()
-        nav = tag("nav", tag("p", "Contents"), tag("ol", *links), aria_label="Contents")
+        nav = tag("nav", tag("ol", *links), aria_label="Contents")
         foot = tag("footer", tag("p", f"Every figure (SVG) and table (CSV, LaTeX) is a file in {files}/."))
-        main = tag("main", summary, *(section.to_html() for section in self.sections), foot)
+        main = tag("main", steps, summary, *(section.to_html() for section in self.sections), foot)
         body = tag("body", tag("div", header, nav, main, class_="frame"), tag("script", Html(script)))
         return Html("<!doctype html>\n" + tag("html", head, body, lang="en") + "\n")
 

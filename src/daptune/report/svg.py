@@ -5,6 +5,7 @@ replaces them in dark mode and is ignored by programs that do not support it.
 """
 
 import io
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ UP, DOWN = SERIES[:2]
 MARKERS = "osD^vPX*"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 WIDTH, HEIGHT = 4.4, 3.3  # size of a panel in inches: as wide as a phone, so that its text is readable there
+UNITS = 72  # of an SVG by matplotlib, in an inch
+SMALLEST = 11  # units of the smallest text
+LEAST_SPAN = 25.0  # points of accuracy that an axis shows at least: two points more must not look like twice as much
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Figure:
         text = text.replace("xlink:href", "href")
         for role, colour in ROLES.items():
             text = text.replace(colour, f"var(--{role})")
-        least = 4 * self.width if self.width > 1.5 * WIDTH else 0  # a large figure scrolls on a phone
-        size = f"max-width: {6.2 * self.width:.0f}rem; min-width: {least:.0f}rem"
+        # a unit, 1/72 inch, is at least a pixel: what is wider than the screen scrolls, and no text becomes too small
+        size = f"max-width: {5.6 * self.width:.0f}rem; min-width: {math.ceil(UNITS * self.width)}px"
         attributes = f'role="img" aria-label="{escape(self.label)}" style="{size}"'
         return tag("figure", Html(text.replace("<svg", f"<svg {attributes}", 1)))
 
@@ -100,8 +104,17 @@ def rows_of(axes: "Axes", names: Sequence[str], title: str, measure: str, *, bol
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title)
     axes.set_xlabel(measure)
+
+
+def span_of_accuracies(values: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that shows accuracies in per cent, at least `LEAST_SPAN` of them, within 0 and 100."""
+    low, high = min(values), max(values)
+    room = max(0.08 * (high - low), (LEAST_SPAN - (high - low)) / 2)
+    low, high = low - room, high + room
+    shift = max(0.0, -low) - max(0.0, high - 100)
+    return max(0.0, low + shift), min(100.0, high + shift)
 
 
 def look(place: int) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 // What the page asks a server for elsewhere, answered by the model in this folder.
 
 import { share } from "./known.js";
+import { t } from "./words.js";
 
 const SHOWN = 50; // classes of an answer
 const about = await (await fetch(new URL("model.json", import.meta.url))).json();
@@ -12,11 +13,11 @@ let number = 0;
 worker.onmessage = ({ data }) => {
   const { resolve, reject } = asked.get(data.number);
   asked.delete(data.number);
-  if (data.failed) reject(new Error(`The model cannot be run: ${data.failed}`));
+  if (data.failed) reject(new Error(t("The model cannot be run: {why}", { why: data.failed })));
   else resolve(data);
 };
 worker.onerror = () => {
-  for (const { reject } of asked.values()) reject(new Error("The model cannot be loaded: is the folder complete?"));
+  for (const { reject } of asked.values()) reject(new Error(t("The model cannot be loaded: is the folder complete?")));
   asked.clear();
 };
 

@@ -1,5 +1,7 @@
 // HTTP client: requests with the token, errors with their reason, uploads in portions, server-sent events.
 
+import { t } from "./words.js";
+
 let token = sessionStorage.getItem("daptune-token");
 export let limits = { max_files: 32, max_bytes: 32e6 };
 
@@ -10,7 +12,7 @@ export async function request(path, { method = "GET", json, form } = {}) {
   try {
     response = await fetch(path, { method, headers, body: json ? JSON.stringify(json) : form });
   } catch {
-    throw new Error("The server does not answer. Is it still running?");
+    throw new Error(t("The server does not answer. Is it still running?"));
   }
   if (response.status === 401) {
     await askForToken();
@@ -18,7 +20,7 @@ export async function request(path, { method = "GET", json, form } = {}) {
   }
   if (!response.ok) {
     const body = await response.json().catch(() => ({}));
-    throw new Error(body.error || `The server answered ${response.status}.`);
+    throw new Error(body.error || t("The server answered {status}.", { status: response.status }));
   }
   return response;
 }

@@ -1,9 +1,12 @@
-// Tabs and the name of the backbone.
+// The language of the page, its tabs, and the name of the backbone.
 
 import { information } from "./api.js";
 import { startTeach } from "./teach.js";
 import { startTry } from "./try.js";
 import { byId, complain } from "./ui.js";
+import { t, translate } from "./words.js";
+
+translate();
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
@@ -31,7 +34,7 @@ for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event)
 
 try {
   const server = await information();
-  byId("backbone").textContent = server.backbone ? `on ${server.backbone.name}` : "exported model";
+  byId("backbone").textContent = server.backbone ? t("on {backbone}", { backbone: server.backbone.name }) : t("exported model");
   await startTry(server);
   await startTeach(server);
   if (location.hash === "#teach") show(byId("tab-teach"));

@@ -1,6 +1,7 @@
 // Camera dialog.
 
 import { byId, complain } from "./ui.js";
+import { t } from "./words.js";
 
 export const hasCamera = Boolean(navigator.mediaDevices?.getUserMedia);
 
@@ -10,10 +11,10 @@ export async function openCamera(label, take) {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    return complain(`The camera cannot be used: ${error.message}`);
+    return complain(t("The camera cannot be used: {why}", { why: error.message }));
   }
   let taken = 0;
-  byId("camera-title").textContent = `Pictures of ${label}`;
+  byId("camera-title").textContent = t("Pictures of {label}", { label });
   count.textContent = "";
   view.srcObject = stream;
   await view.play();
@@ -24,7 +25,7 @@ export async function openCamera(label, take) {
     canvas.getContext("2d").drawImage(view, 0, 0);
     canvas.toBlob((blob) => {
       take([new File([blob], `camera-${++taken}.jpg`, { type: "image/jpeg" })]);
-      count.textContent = `${taken} taken`;
+      count.textContent = t("{count} taken", { count: taken });
     }, "image/jpeg", 0.92);
   };
   byId("camera-close").onclick = () => dialog.close();

@@ -3,15 +3,17 @@
 import { blobUrl, get, listen, part, request, send, upload } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { Chart } from "./chart.js";
-import { classify, isUnsure, prepend, refreshAdapters, resultCard } from "./try.js";
+import { classify, inFront, isUnsure, refreshAdapters, resultCard } from "./try.js";
 import { accepts, byId, chooser, complain, DRAGGED, dropPlace, el, guarded, onPaste, percent, say } from "./ui.js";
+import { said, t } from "./words.js";
 
 const NEW = "";
 const LAST = "daptune-lesson"; // the lesson that is open, for a reload
-const loss = new Chart("Loss", (value) => value.toFixed(3));
-const accuracy = new Chart("Accuracy on training pictures", percent, { top: 1 });
+const loss = new Chart(t("Loss"), (value) => value.toFixed(3));
+const accuracy = new Chart(t("Accuracy on training pictures"), percent, { top: 1 });
 let lesson = null; // as on the server
 let training = false;
+let wants = false; // whether the line beside the button says what is missing
 let doubts = []; // { class, like, images } of the last training: pictures that look like another class
 let heard = null; // the class that pasted pictures go to
 const dragged = new Map(); // id of a card -> called with the class it is dropped on
@@ -44,7 +46,7 @@ export async function startTeach(server) {
 async function list(chosen) {
   const names = (await get("/v1/lessons")).map((each) => each.name);
   byId("lesson").replaceChildren(
-    ...names.map((name) => el("option", { value: name }, name)), el("option", { value: NEW }, "New lesson …"));
+    ...names.map((name) => el("option", { value: name }, name)), el("option", { value: NEW }, t("New lesson …")));
   if (chosen !== undefined) byId("lesson").value = chosen;
   return names;
 }
@@ -55,10 +57,10 @@ function starter() {
   const rows = byId("starter-classes");
   const row = (example) => {
     const number = rows.children.length + 1;
-    rows.append(el("input", { ariaLabel: `Class ${number}`, maxLength: 64, placeholder: example, autocomplete: "off", required: number <= 2 }));
+    rows.append(el("input", { ariaLabel: t("Class {number}", { number }), maxLength: 64, placeholder: example, autocomplete: "off", required: number <= 2 }));
   };
-  ["cup", "bottle"].forEach(row);
-  byId("starter-more").onclick = () => { row("another"); rows.lastElementChild.focus(); };
+  [t("cup"), t("bottle")].forEach(row);
+  byId("starter-more").onclick = () => { row(t("another")); rows.lastElementChild.focus(); };
   byId("starter").onsubmit = guarded(async (event) => {
     event.preventDefault();
     const classes = [...rows.children].map((input) => input.value.trim()).filter(Boolean);
@@ -67,7 +69,7 @@ function starter() {
     byId("starter").reset();
     await list(name);
     await open(name);
-    say(`Lesson ${name} with ${classes.length} classes`);
+    say(t("Lesson {name} with {count} classes", { name, count: classes.length }));
     byId("classes").querySelector("button")?.focus();
   });
 }
@@ -80,6 +82,7 @@ async function open(name) {
   byId("train-state").textContent = "";
   byId("charts").hidden = byId("train-progress").hidden = true;
   lesson = heard = null;
+  wants = false;
   doubts = [];
   sessionStorage.setItem(LAST, name);
   if (name === NEW) return byId("starter-name").focus({ preventScroll: true });
@@ -97,7 +100,7 @@ async function reload(name = lesson.name) {
 }
 
 async function remove() {
-  if (!confirm(`Delete the lesson ${lesson.name} with all its pictures? Its adapter is kept.`)) return;
+  if (!confirm(t("Delete the lesson {name} with all its pictures? Its adapter is kept.", { name: lesson.name }))) return;
   await send("DELETE", at(lesson.name));
   await open((await list()).at(0) ?? NEW);
 }
@@ -117,13 +120,14 @@ function drawState() {
   const ready = lesson.classes.length > 1 && lesson.classes.every((each) => each.images.length);
   const wanting = lesson.classes.find((each) => !each.images.length);
   byId("train").disabled = training || !ready;
-  byId("train").textContent = lesson.trained ? "Train again" : "Train";
+  byId("train").textContent = lesson.trained ? t("Train again") : t("Train");
   byId("stop").hidden = !training;
   byId("step-try").hidden = byId("step-keep").hidden = !lesson.trained;
   byId("keep-command").textContent = `daptune predict ${lesson.name} PICTURES`;
-  if (!training && !ready)
-    byId("train-state").textContent = wanting ? `${wanting.name} has no picture yet.` : "At least two classes are needed.";
-  else if (!training && /no picture|two classes/.test(byId("train-state").textContent)) byId("train-state").textContent = "";
+  if (!training && (wants || !ready)) {
+    wants = !ready;
+    byId("train-state").textContent = ready ? "" : wanting ? t("{label} has no picture yet.", { label: wanting.name }) : t("At least two classes are needed.");
+  }
   drawDoubts();
 }
 
@@ -135,12 +139,14 @@ function drawDoubts() {
   byId("doubts").hidden = !left.length;
   byId("doubts").replaceChildren(...left.map((each) => {
     const count = each.images.length;
-    const words = `${count} ${count === 1 ? "picture" : "pictures"} of ${each.class} ${count === 1 ? "looks" : "look"} like ${each.like}.`;
-    const button = el("button.quiet", { type: "button", disabled: training, ariaLabel: `Move ${count} to ${each.like}` }, `Move to ${each.like}`);
+    const values = { count, label: each.class, like: each.like };
+    const words = count === 1 ? t("1 picture of {label} looks like {like}.", values) : t("{count} pictures of {label} look like {like}.", values);
+    const name = t("Move to {label} ({count})", { count, label: each.like });
+    const button = el("button.quiet", { type: "button", disabled: training, ariaLabel: name }, t("Move to {label}", { label: each.like }));
     button.onclick = guarded(async () => {
       for (const id of each.images) await send("PUT", at(lesson.name, "classes", each.class, "images", id), { to: each.like });
       await reload();
-      say(`${count} moved to ${each.like}`);
+      say(t("{count} moved to {label}", { count, label: each.like }));
     }, button);
     return el("li", {}, el("span", {}, words), button);
   }));
@@ -155,19 +161,21 @@ function drawClasses() {
 
 function classCard({ name, images }) {
   const take = (files) => addImages(name, files);
-  const [button, input] = chooser("Choose", take);
-  button.setAttribute("aria-label", `Choose pictures of ${name}`);
+  const [button, input] = chooser(t("Choose"), take);
+  button.setAttribute("aria-label", t("Choose pictures of {label}", { label: name }));
   const buttons = el("div.class-row", {}, button, input);
-  if (hasCamera) buttons.append(el("button.quiet", { type: "button", ariaLabel: `Camera for ${name}`, onclick: () => openCamera(name, take) }, "Camera"));
-  const close = el("button.close", { type: "button", ariaLabel: `Remove the class ${name}` }, "×");
+  if (hasCamera) buttons.append(el("button.quiet", { type: "button", ariaLabel: t("Camera for {label}", { label: name }), onclick: () => openCamera(name, take) }, t("Camera")));
+  const close = el("button.close", { type: "button", ariaLabel: t("Remove the class {label}", { label: name }) }, "×");
   close.onclick = guarded(async () => {
-    if (images.length && !confirm(`Remove ${name} and its ${images.length} pictures?`)) return;
+    const values = { label: name, count: images.length };
+    const question = images.length === 1 ? t("Remove {label} and its 1 picture?", values) : t("Remove {label} and its {count} pictures?", values);
+    if (images.length && !confirm(question)) return;
     await send("DELETE", at(lesson.name, "classes", name));
     await reload();
   });
   const grid = el("div.thumbs", {}, ...images.map((id) => thumb(name, id)));
-  const head = el("div.class-head", {}, el("h3", { title: name }, name), el("span.count", {}, String(images.length), el("span.visually-hidden", {}, " pictures")), close);
-  const card = el("section.card.class", { ariaLabel: `Class ${name}` }, head, images.length ? grid : el("p.empty", {}, "Drop pictures here"), buttons);
+  const head = el("div.class-head", {}, el("h3", { title: name }, name), count(images.length), close);
+  const card = el("section.card.class", { ariaLabel: t("Class {label}", { label: name }) }, head, images.length ? grid : el("p.empty", {}, t("Drop pictures here")), buttons);
   card.addEventListener("focusin", () => { heard = name; });
   card.addEventListener("pointerenter", () => { heard = name; });
   card.addEventListener("pointerleave", () => { heard = null; });
@@ -175,10 +183,15 @@ function classCard({ name, images }) {
   return card;
 }
 
+function count(number) {
+  const all = number === 1 ? t("1 picture") : t("{count} pictures", { count: number });
+  return el("span.count", {}, el("span", { ariaHidden: "true" }, String(number)), el("span.visually-hidden", {}, all));
+}
+
 function thumb(label, id) {
-  const view = el("img", { alt: `Picture of ${label}`, loading: "lazy", draggable: false });
+  const view = el("img", { alt: t("Picture of {label}", { label }), loading: "lazy", draggable: false });
   blobUrl(at(lesson.name, "classes", label, "images", id)).then((address) => { view.src = address; }, complain);
-  const button = el("button.thumb", { type: "button", draggable: true, ariaLabel: `Picture of ${label}: move or remove`, onclick: () => inspect(label, id, view.src) }, view);
+  const button = el("button.thumb", { type: "button", draggable: true, ariaLabel: t("Picture of {label}: move or remove", { label }), onclick: () => inspect(label, id, view.src) }, view);
   button.dataset.id = id;
   drags(button, (to) => { if (to !== label) move(label, id, to); });
   return button;
@@ -207,7 +220,7 @@ function drawTargets() {
 function inspect(label, id, address) {
   const dialog = byId("picture");
   byId("picture-view").src = address;
-  byId("picture-view").alt = byId("picture-title").textContent = `Picture of ${label}`;
+  byId("picture-view").alt = byId("picture-title").textContent = t("Picture of {label}", { label });
   byId("picture-class").replaceChildren(...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
   byId("picture-class").value = label;
   byId("picture-move").onclick = () => { dialog.close(); const to = byId("picture-class").value; if (to !== label) move(label, id, to); };
@@ -223,7 +236,7 @@ function inspect(label, id, address) {
 const move = guarded(async (label, id, to) => {
   await send("PUT", at(lesson.name, "classes", label, "images", id), { to });
   await reload();
-  say(`Moved to ${to}`);
+  say(t("Moved to {label}", { label: to }));
 });
 
 const addImages = guarded(async (label, files) => {
@@ -233,7 +246,7 @@ const addImages = guarded(async (label, files) => {
     errors.forEach(complain);
   });
   await reload();
-  say(`${kept} pictures for ${label}`);
+  say(kept === 1 ? t("1 picture for {label}", { label }) : t("{count} pictures for {label}", { count: kept, label }));
 });
 
 // ---- training ----
@@ -256,14 +269,14 @@ async function follow() {
   byId("charts").hidden = false;
   bar.hidden = !runs;
   bar.removeAttribute("value");
-  words.textContent = runs ? "Preparing …" : "";
+  words.textContent = runs ? t("Preparing …") : "";
   await listen(at(name, "events"), (event) => {
     if (lesson?.name !== name) return;
     if (event.type === "progress") {
       loss.add(event.step, event.steps, event.loss);
       accuracy.add(event.step, event.steps, event.accuracy);
       bar.value = event.step / event.steps;
-      if (runs) words.textContent = event.seconds_left >= 1 ? `About ${Math.ceil(event.seconds_left)} s left` : "Almost done";
+      if (runs) words.textContent = event.seconds_left >= 1 ? t("About {seconds} s left", { seconds: Math.ceil(event.seconds_left) }) : t("Almost done");
     } else if (event.type === "check") {
       doubts = event.contradictions;
       drawDoubts();
@@ -273,7 +286,8 @@ async function follow() {
   if (runs) await reload();
   if (runs && end?.type === "done") await refreshAdapters(name); // which says whether it can be not sure
   bar.hidden = true;
-  words.textContent = { done: "Done. Try it below.", stopped: "Stopped.", failed: end?.error }[end?.type] ?? "The server stopped; train again when it is back.";
+  const outcomes = { done: t("Done. Try it below."), stopped: t("Stopped."), failed: said(end?.error ?? "") };
+  words.textContent = outcomes[end?.type] ?? t("The server stopped; train again when it is back.");
   if (!runs) drawState(); // which may want more pictures
 }
 
@@ -281,10 +295,11 @@ async function follow() {
 
 async function tryOut(files) {
   const place = byId("lesson-drop");
+  const show = inFront(byId("lesson-results"));
   place.classList.add("busy");
   try {
-    await classify(lesson.name, files, true, (row, file) => prepend(byId("lesson-results"), correctable(row, file)));
-    say(`${files.length} pictures tried`);
+    await classify(lesson.name, files, true, (row, file) => show(correctable(row, file)));
+    say(files.length === 1 ? t("1 picture tried") : t("{count} pictures tried", { count: files.length }));
   } finally {
     place.classList.remove("busy");
   }
@@ -292,17 +307,17 @@ async function tryOut(files) {
 
 function correctable(row, file) {
   if (row.error) return resultCard(row, file);
-  const choice = el("select", { ariaLabel: "Correct class" }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
+  const choice = el("select", { ariaLabel: t("Correct class") }, ...lesson.classes.map(({ name }) => el("option", { value: name }, name)));
   choice.value = (isUnsure(row) ? row.top[0] : row.top[1] ?? row.top[0]).label;
-  const button = el("button.quiet", { type: "button" }, "Add and train");
-  const card = resultCard(row, file, el("div.correct", {}, el("span", {}, "Correct class"), choice, button));
+  const button = el("button.quiet", { type: "button" }, t("Add and train"));
+  const card = resultCard(row, file, el("div.correct", {}, el("span", {}, t("Correct class")), choice, button));
   const correct = guarded(async (label) => {
-    if (training) throw new Error("Training is running; correct the picture when it is done.");
-    byId("train-state").textContent = `Training with the picture as ${label} …`;
+    if (training) throw new Error(t("Training is running; correct the picture when it is done."));
+    byId("train-state").textContent = t("Training with the picture as {label} …", { label });
     await upload(at(lesson.name, "classes", label, "images"), [file], () => {});
     card.forget();
     await reload();
-    say(`Training with the picture as ${label}`);
+    say(t("Training with the picture as {label} …", { label }));
     await train();
   });
   button.onclick = () => correct(choice.value);

@@ -2,6 +2,7 @@
 
 import { get, part, upload } from "./api.js";
 import { bars, byId, complain, dropPlace, el, legend, onPaste, percent, say } from "./ui.js";
+import { said, t } from "./words.js";
 
 const MOST = 50; // classes asked for, so that the zero-shot bar of each shown class is among them
 const SURE = 0.7; // of an adapter taught here: below this probability it is right about as often as a coin
@@ -13,7 +14,7 @@ export async function refreshAdapters(choose) {
   const list = byId("adapter");
   const before = choose ?? list.value;
   list.replaceChildren(...adapters.map((each) => each.status === "broken"
-    ? el("option", { value: each.name, title: each.error }, `${each.name} (broken)`)
+    ? el("option", { value: each.name, title: said(each.error) }, t("{name} (broken)", { name: each.name }))
     : el("option", { value: each.name }, each.name)));
   const first = adapters.find((each) => each.status !== "broken");
   if (adapters.some((each) => each.name === before)) list.value = before;
@@ -24,12 +25,12 @@ export async function refreshAdapters(choose) {
 
 function about() {
   const chosen = adapters.find((each) => each.name === byId("adapter").value);
-  const names = chosen?.classes.slice(0, 6).join(", ");
+  const names = chosen?.classes.slice(0, 6).join(", ") + (chosen?.classes.length > 6 ? ", …" : "");
   byId("adapter-about").textContent = chosen?.status === "broken"
-    ? `This adapter is broken: ${chosen.error}`
+    ? t("This adapter is broken: {why}", { why: said(chosen.error) })
     : chosen
-    ? `${chosen.method}, ${chosen.classes.length} classes: ${names}${chosen.classes.length > 6 ? ", …" : ""}`
-    : "No adapter yet. Train one in the tab Teach, or with daptune fit.";
+    ? t("{method}, {count} classes: {names}", { method: chosen.method, count: chosen.classes.length, names })
+    : t("No adapter yet. Train one in the tab Teach, or with daptune fit.");
 }
 
 // Classifies files in portions and calls draw(row, file) for each.
@@ -48,10 +49,11 @@ export const isUnsure = (row) => Boolean(row.unknown || row.close);
 export function resultCard(row, file, ...more) {
   const address = URL.createObjectURL(file);
   const view = el("img", { src: address, alt: row.file, draggable: false });
+  view.onerror = () => view.replaceWith(el("div.no-view", { ariaHidden: "true" }, t("no preview")));
   const body = row.error
-    ? el("p.wrong", {}, row.error)
+    ? el("p.wrong", {}, said(row.error))
     : isUnsure(row) ? unsure(row) : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
-  const found = row.error ? "not read" : isUnsure(row) ? "Not sure" : String(row.top[0].label);
+  const found = row.error ? t("not read") : isUnsure(row) ? t("Not sure") : String(row.top[0].label);
   const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3.visually-hidden", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
   card.forget = () => { URL.revokeObjectURL(address); card.remove(); };
   return card;
@@ -61,15 +63,20 @@ export function resultCard(row, file, ...more) {
 function unsure({ unknown, top: [first, second] }) {
   const share = ({ label, probability }) => `${label}, ${percent(probability)}`;
   const why = unknown
-    ? `Unlike the training pictures. Likeliest: ${share(first)}`
-    : `Likeliest: ${share(first)}; then ${share(second)}. More pictures of each class help.`;
-  return el("div.unsure", {}, el("p.unsure-title", {}, "Not sure"), el("p.hint", {}, why));
+    ? t("Unlike the training pictures. Likeliest: {first}", { first: share(first) })
+    : t("Likeliest: {first}; then {second}. More pictures of each class help.", { first: share(first), second: share(second) });
+  return el("div.unsure", {}, el("p.unsure-title", {}, t("Not sure")), el("p.hint", {}, why));
 }
 
-// Adds a card at the front of a list and removes the oldest ones.
-export function prepend(list, card, most = 40) {
-  list.prepend(card);
-  while (list.children.length > most) list.lastElementChild.forget();
+// Puts the cards of one drop in front of a list, in their order, and removes the oldest cards; more(card) adds the next.
+export function inFront(list, most = 40) {
+  let last = null;
+  return (card) => {
+    if (last?.isConnected) last.after(card);
+    else list.prepend(card);
+    last = card;
+    while (list.children.length > most) list.lastElementChild.forget();
+  };
 }
 
 export async function startTry(server) {
@@ -80,15 +87,16 @@ export async function startTry(server) {
 
   async function take(files) {
     const name = byId("adapter").value;
-    if (!name) return complain("There is no adapter yet: train one first.");
+    if (!name) return complain(t("There is no adapter yet: train one first."));
     place.classList.add("busy");
+    const show = inFront(byId("results"));
     let read = 0;
     try {
       await classify(name, files, server.zero_shot && byId("zero-shot").checked, (row, file) => {
         read += !row.error;
-        prepend(byId("results"), resultCard(row, file));
+        show(resultCard(row, file));
       });
-      say(`${read} of ${files.length} pictures classified with ${name}`);
+      say(t("{read} of {count} pictures classified with {name}", { read, count: files.length, name }));
     } catch (error) {
       complain(error);
     } finally {

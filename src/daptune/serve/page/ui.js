@@ -1,5 +1,7 @@
 // Shared by both tabs: elements, messages, drop areas, bars of probabilities.
 
+import { said, t } from "./words.js";
+
 export const byId = (id) => document.getElementById(id);
 
 // el("li.result", { onclick, ariaLabel, ... }, child, "text", ...)
@@ -20,8 +22,8 @@ export function say(text) {
 }
 
 export function complain(error) {
-  const close = el("button.close", { type: "button", ariaLabel: "Close" }, "×");
-  const toast = el("div.toast", {}, el("p", {}, error.message || String(error)), close);
+  const close = el("button.close", { type: "button", ariaLabel: t("Close") }, "×");
+  const toast = el("div.toast", {}, el("p", {}, said(error.message || String(error))), close);
   close.onclick = () => toast.remove();
   byId("toasts").append(toast);
   setTimeout(() => toast.remove(), 12000);
@@ -59,7 +61,7 @@ export function accepts(element, take, takeCard) {
     if (card && takeCard) return takeCard(card);
     const files = pictures(event.dataTransfer.files);
     if (files.length) take(files);
-    else complain("That is not a picture.");
+    else complain(t("That is not a picture."));
   });
 }
 
@@ -72,9 +74,9 @@ export function chooser(label, take) {
 }
 
 export function dropPlace(element, take) {
-  const [button, input] = chooser("Choose pictures", take);
+  const [button, input] = chooser(t("Choose pictures"), take);
   button.className = "primary";
-  element.append(el("p.drop-title", {}, "Drop pictures here"), el("p.hint", {}, "or paste them with Ctrl+V"), button, input);
+  element.append(el("p.drop-title", {}, t("Drop pictures here")), el("p.hint", {}, t("or paste them with Ctrl+V")), button, input);
   accepts(element, take);
 }
 
@@ -106,12 +108,12 @@ export function bars(top, zeroShot, most = 5) {
     if (zeroShot) {
       const share = plain.get(label) ?? 0;
       beside.style.setProperty("--share", share);
-      row.append(el("span.track.thin", { ariaHidden: "true" }, beside), el("span.value.muted", {}, el("span.visually-hidden", {}, "zero-shot "), percent(share)));
+      row.append(el("span.track.thin", { ariaHidden: "true" }, beside), el("span.value.muted", {}, el("span.visually-hidden", {}, t("zero-shot"), " "), percent(share)));
     }
     return row;
   }));
 }
 
 export function legend() {
-  return el("p.legend", { ariaHidden: "true" }, el("span.key"), "adapter", el("span.key.beside"), "zero-shot CLIP");
+  return el("p.legend", { ariaHidden: "true" }, el("span.key"), t("adapter"), el("span.key.beside"), t("zero-shot CLIP"));
 }
