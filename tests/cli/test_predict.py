@@ -146,3 +146,24 @@ def test_a_bad_out_is_told_before_anything_is_loaded(
 def test_a_format_that_is_said_goes_with_any_ending(daptune: Command, adapter: Path, pictures: Path) -> None:
     assert daptune("predict", adapter, pictures, "--out", "x.txt", "--format", "csv").code == 0
     assert Path("x.txt").read_text().startswith("file,label,probability")
+
+
+def test_predict_for_other_tools(daptune: Command, adapter: Path, pictures: Path) -> None:
+    """The rows are those of JSON lines; to a file as to standard output."""
+    files = [*sorted((pictures / "red").iterdir()), Path("gone.png")]
+    rows = daptune("predict", adapter, *files).rows
+    done = daptune("predict", adapter, *files, "--format", "fiftyone", "--batch-size", "4")
+    labels = done.json["labels"]
+    assert list(labels) == [*map(str, files[:-1]), str(Path.cwd() / "gone.png")] and labels.popitem()[1] is None
+    assert [(found["label"], found["confidence"]) for found in labels.values()] == [
+        (row["label"], row["probability"]) for row in rows[:-1]
+    ]
+    assert done.code == 0 and done.err == (
+        "daptune: warning: rows without a label, as they could not be read: 1; JSON lines say why\n"
+    )
+    assert daptune("predict", adapter, *files, "--format", "labelstudio", "--out", "tasks.json").out == ""
+    tasks = json.loads(Path("tasks.json").read_text("utf-8"))
+    assert [task["data"]["file"] for task in tasks] == [row["file"] for row in rows]
+    assert [task["predictions"][0]["result"][0]["value"]["choices"] for task in tasks[:-1]] == [
+        [row["label"]] for row in rows[:-1]
+    ]

@@ -314,8 +314,9 @@ class PredictOptions:
     """Share of known images that may be called `unknown`, e.g. 0.05, so that images of no class are."""
     sets: float | None = None
     """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
-    format: Literal["jsonl", "csv", "parquet"] | None = None
-    """JSON lines, CSV or Parquet; default: the suffix of --out (.jsonl, .csv, .parquet), else JSON lines."""
+    format: Literal["jsonl", "csv", "parquet", "fiftyone", "labelstudio"] | None = None
+    """JSON lines, CSV or Parquet, or JSON that FiftyOne or Label Studio imports; default: the suffix of --out (.jsonl,
+    .csv, .parquet), else JSON lines."""
     out: Path | None = None
     """Output file, written only when complete; repeat the same command to resume. Default: standard output."""
     shard: Annotated[str | None, Parameter(metavar="K/N")] = None

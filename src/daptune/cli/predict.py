@@ -17,7 +17,8 @@ from daptune.errors import DataError, Interrupted
 from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog, check_out
-from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, line_writer, predict_rows
+from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, predict_rows, writing
+from daptune.predict.tools import TOOLS
 from daptune.regular import read_regular
 
 COUNTED = 10_000  # maximum number of images that are counted before the first is read, to estimate the remaining time
@@ -34,14 +35,14 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     with warnings_shown(), progress(steps=True) as bar:
         task = bar.add_task("predicting", total=total, note="")
         if predict.out is None:
-            write = line_writer(form, sys.stdout, wanted)
             done = read = 0
-            for rows in predicted(images):
-                for row in rows:
-                    write(row)
-                    read += "error" not in row
-                done += len(rows)
-                bar.advance(task, len(rows))
+            with writing(form, sys.stdout, wanted) as write:
+                for rows in predicted(images):
+                    for row in rows:
+                        write(row)
+                        read += "error" not in row
+                    done += len(rows)
+                    bar.advance(task, len(rows))
         else:
             with RowLog(predict.out, _identity(adapter, paths, predict, options)) as log:
                 if log.match(images):
@@ -92,7 +93,7 @@ def _executor(
 
 
 def _wanted(predict: PredictOptions) -> Wanted:
-    return Wanted(predict.top_k, predict.reject, predict.sets)
+    return Wanted(predict.top_k, predict.reject, predict.sets, paths=predict.format in TOOLS)
 
 
 def _format(predict: PredictOptions) -> Format:
@@ -146,4 +147,5 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "sets": predict.sets,
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
+        "format": "of another tool" if predict.format in TOOLS else None,  # the rows then have paths
     }

@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from daptune.data.formats import FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
 from daptune.data.quiet import heard
-from daptune.data.table import DatasetItem, ImageSource, describe, image_cell
+from daptune.data.table import ImageSource, MadeImage, describe, image_cell
 from daptune.errors import DataError, foreign
 from daptune.regular import open_regular
 
@@ -68,7 +68,7 @@ def _in_our_words(reason: str) -> str:
 
 def _decode(source: ImageSource | str, max_pixels: int, shrink_to: int | None) -> Image.Image:
     with foreign(lambda why: DataError(f"damaged ({why})."), passing=(OSError,)):
-        cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
+        cell = source.load() if isinstance(source, MadeImage) else image_cell(source)
         if isinstance(cell, Path):
             with open_regular(cell) as stream:
                 return _decode_stream(stream, max_pixels, shrink_to, cell.suffix.lower())

@@ -1,11 +1,13 @@
 """Rows of named images, in the same order: file, label, probability and optionally top; or file and error.
 
-They are written as JSON lines, CSV or Parquet, a few at a time.
+They are written as JSON lines, CSV or Parquet, or for another tool (tools.py), a few at a time.
 """
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,16 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.data.stream import Item
+from daptune.data.table import ImageSource
 from daptune.errors import DataError, extra
 from daptune.metrics import prediction_sets
 from daptune.predict.inputs import spelt
 from daptune.predict.predictor import Answers, Predictor, of_set
+from daptune.predict.tools import TOOLS, Tool, document
 from daptune.text import printable, printable_json
 
 UNKNOWN = "unknown"
 T = TypeVar("T")
 Row = dict[str, Any]
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", Tool]
 _SUFFIXES: dict[str, Format] = {
     "": "jsonl",
     ".jsonl": "jsonl",
@@ -44,11 +48,13 @@ class Wanted:
     top_k    classes, most likely first
     reject   the share of known images that may be called UNKNOWN; None: every image has a class
     sets     the share of images whose prediction set may miss the truth; None: no sets
+    paths    the absolute path of the image file, which other tools ask for
     """
 
     top_k: int = 1
     reject: float | None = None
     sets: float | None = None
+    paths: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -70,11 +76,22 @@ def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -
         raise DataError(f"a class is called {UNKNOWN!r}, which --reject says of images of no class; rename the class")
     for batch, answers in predictor.stream(images):
         rows: dict[int, Row] = {
-            bad.index: {"file": bad.name, "error": " ".join(spelt(bad.reason).split())} for bad in batch.failed
+            bad.index: {**_found(bad.name, bad.source, wanted), "error": " ".join(spelt(bad.reason).split())}
+            for bad in batch.failed
         }
-        for place, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
-            rows[index] = {"file": name, **_said(classes, answers, place, predictor.truth, wanted)}
+        for place, (index, name, source) in enumerate(zip(batch.indices, batch.names, batch.sources, strict=True)):
+            said = _said(classes, answers, place, predictor.truth, wanted)
+            rows[index] = {**_found(name, source, wanted), **said}
         yield [rows[index] for index in sorted(rows)]
+
+
+def _found(name: str, source: ImageSource, wanted: Wanted) -> Row:
+    """What a row says of where its image is."""
+    if not wanted.paths:
+        return {"file": name}
+    if not isinstance(source, Path):
+        raise DataError(f"{name} is no image file, which other tools need; write .jsonl, .csv or .parquet")
+    return {"file": name, "path": spelt(os.path.abspath(source))}
 
 
 def _said(classes: Sequence[Any], answers: Answers, place: int, truth: Sequence[float], wanted: Wanted) -> Row:
@@ -114,7 +131,17 @@ def json_line(row: Row) -> str:
     return printable_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
-def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
+@contextmanager
+def writing(form: Format, stream: IO[str], wanted: Wanted) -> Iterator[Callable[[Row], object]]:
+    """A function that writes one row; documents of other tools are complete at the end of the block."""
+    if form not in TOOLS:
+        yield _line_writer(form, stream, wanted)
+        return
+    with document(form, stream) as write:
+        yield lambda row: write(_flat(row))
+
+
+def _line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
     """A function that writes one row as a JSON line, or as CSV below a header."""
     if form == "jsonl":
         return lambda row: stream.write(json_line(row))
@@ -146,8 +173,7 @@ def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, want
     if form == "parquet":
         _write_parquet(path, rows, wanted)
         return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        write = line_writer(form, file, wanted)
+    with open(path, "w", encoding="utf-8", newline="") as file, writing(form, file, wanted) as write:
         for row in rows():
             write(row)
 
