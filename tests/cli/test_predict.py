@@ -17,6 +17,7 @@ from daptune.predict.inputs import items
 from daptune.predict.row_log import RowLog
 
 from ..conftest import CLASSES
+from ..films import COLOURS, make_film
 from .conftest import Command
 
 
@@ -167,3 +168,28 @@ def test_predict_for_other_tools(daptune: Command, adapter: Path, pictures: Path
     assert [task["predictions"][0]["result"][0]["value"]["choices"] for task in tasks[:-1]] == [
         [row["label"]] for row in rows[:-1]
     ]
+
+
+def test_predict_frames_of_a_film(daptune: Command, adapter: Path, pictures: Path) -> None:
+    pytest.importorskip("av", reason="films need the extra `video`")
+    film = make_film(Path("film.mp4"), size=(40, 36))
+    done = daptune("predict", adapter, film, pictures / "red" / "1.png", "--every", "1s")
+    assert done.code == 0 and not done.err
+    assert [row["file"] for row in done.rows] == [
+        *(f"film.mp4@{second}.000s" for second in range(3)), str(pictures / "red" / "1.png")
+    ]  # fmt: skip
+    for second, row in enumerate(done.rows[:3]):  # the film shows the colours of COLOURS
+        Image.new("RGB", (40, 36), COLOURS[second]).save("frame.png")
+        (same,) = daptune("predict", adapter, "frame.png").rows
+        assert row["label"] == same["label"] and row["probability"] == pytest.approx(same["probability"], abs=0.05)
+    Path("empty.mp4").write_bytes(b"")
+    done = daptune("predict", adapter, "empty.mp4", "--every", "1s")
+    assert done.code == 2 and done.rows[0]["error"].startswith("empty.mp4: damaged, or no film; expected MP4")
+    assert done.err == "daptune: error: none of the 1 files could be read; each row says why\n"
+    for words, said in (
+        (("--every", "soon"), "--every must be a time such as 1s, 500ms or 2min; found 'soon'"),
+        (("--every", "1s", "--executor", "ray"), "--every decodes films in this process"),
+        (("--every", "1s", "--format", "fiftyone"), "film.mp4@0.000s is no image file, which other tools need"),
+    ):
+        done = daptune("predict", adapter, film, *words)
+        assert done.code == 2 and said in done.err and done.err.count("\n") == 1, done.err

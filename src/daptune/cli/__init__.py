@@ -102,6 +102,7 @@ EXTRAS = {
     "cluster": ("ray",),
     "parquet": ("pyarrow",),
     "heic": ("pillow_heif",),
+    "video": ("av",),
 }
 """Packages of each extra, by import name."""
 

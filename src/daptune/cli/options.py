@@ -321,6 +321,8 @@ class PredictOptions:
     """Output file, written only when complete; repeat the same command to resume. Default: standard output."""
     shard: Annotated[str | None, Parameter(metavar="K/N")] = None
     """Only part K of N, e.g. `3/16`: images K, K + N, K + 2 N and so on, for N processes in parallel."""
+    every: Annotated[str | None, Parameter(metavar="TIME")] = None
+    """Read films too: a frame every so often, e.g. `1s`, `500ms`, `2min`; rows are named `film.mp4@12.000s`."""
     executor: Literal["local", "ray"] = "local"
     """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`) whose nodes see the same paths."""
     scaled_decoding: bool = False

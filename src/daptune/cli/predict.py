@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,7 @@ from daptune.cli import STDIN
 from daptune.cli.console import note, progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
 from daptune.data.stream import Item
+from daptune.data.video import Frame, check_video, interval
 from daptune.errors import DataError, Interrupted
 from daptune.predict.inputs import items, shard
 from daptune.predict.predictor import Predictor
@@ -30,7 +32,7 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     if predict.out is not None:
         check_out(predict.out)
     paths = ["-" if path == STDIN else path for path in paths]
-    images, total = image_stream(paths, predict.shard)
+    images, total = image_stream(paths, predict.shard, _interval(predict))
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
     with warnings_shown(), progress(steps=True) as bar:
         task = bar.add_task("predicting", total=total, note="")
@@ -109,18 +111,31 @@ def _format(predict: PredictOptions) -> Format:
     return form
 
 
-def image_stream(paths: Sequence[str], part: str | None = None) -> tuple[Iterator[Item], int | None]:
-    """The images of files, folders, lists and tables, and their number if that is quick to find.
+def _interval(predict: PredictOptions) -> Fraction | None:
+    """Seconds between the frames of a film. Raises DataError or MissingExtraError before any work."""
+    if predict.every is None:
+        return None
+    every = interval(predict.every)
+    if predict.executor == "ray":
+        raise DataError("--every decodes films in this process; leave out --executor ray")
+    check_video()
+    return every
+
+
+def image_stream(
+    paths: Sequence[str], part: str | None = None, every: Fraction | None = None
+) -> tuple[Iterator[Item], int | None]:
+    """The images of files, folders, lists and tables, and their number if that is quick to find; frames of films too.
 
     Raises DataError for an empty stream.
     """
     if not paths:
         raise DataError("no images given; name files, folders, or - for a list on standard input")
-    images = items(paths) if part is None else shard(items(paths), part)
+    images = items(paths, every) if part is None else shard(items(paths, every), part)
     head: list[Item] = []
     for item in images:
         head.append(item)
-        if len(head) == COUNTED or isinstance(item.source, bytes):  # image bytes are not kept in memory
+        if len(head) == COUNTED or isinstance(item.source, bytes | Frame):  # which are not kept in memory
             return chain(head, images), None
     if not head:
         here = f"part {part} of " if part else ""
@@ -147,5 +162,6 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "sets": predict.sets,
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
+        "every": predict.every,
         "format": "of another tool" if predict.format in TOOLS else None,  # the rows then have paths
     }

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
-from daptune.data.formats import FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
+from daptune.data.formats import FILM_SUFFIXES, FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
 from daptune.data.quiet import heard
 from daptune.data.table import ImageSource, MadeImage, describe, image_cell
 from daptune.errors import DataError, foreign
@@ -88,6 +88,8 @@ def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None, su
         kind = unread_kind(stream.read(16))
         if not kind and suffix in OTHER_SUFFIXES:
             kind = f"{suffix} files are not read: {what_to_do(suffix)}"
+        elif not kind and suffix in FILM_SUFFIXES:
+            kind = "a film; `daptune predict --every 1s` reads its frames"
         raise DataError(f"{kind}." if kind else f"not an image; expected {FORMAT_WORDS}.")
     if image.width * image.height > max_pixels:
         raise TooManyPixels(
