@@ -193,3 +193,53 @@ def test_predict_frames_of_a_film(daptune: Command, adapter: Path, pictures: Pat
     ):
         done = daptune("predict", adapter, film, *words)
         assert done.code == 2 and said in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_predict_boxes_of_a_detector(daptune: Command, adapter: Path, pictures: Path) -> None:
+    """A box is labelled as the file of its part is; what is odd about boxes is told by kind."""
+    both = Image.new("RGB", (80, 36))
+    parts = {(0, 0, 40, 36): pictures / "red" / "1.png", (40, 0, 80, 36): pictures / "blue_thing" / "2.png"}
+    for box, path in parts.items():
+        both.paste(Image.open(path), box[:2])
+    folder = Path("pictures")
+    folder.mkdir()
+    both.save(folder / "both.png")
+    both.save(folder / "bare.png")
+    Path("boxes.csv").write_text(
+        "image,x0,y0,x1,y1,score\nboth.png,0,0,40,36,0.9\ngone.png,0,0,1,1,0.5\nboth.png,40,0,90.5,36,0.8\n"
+        "both.png,80,0,99,36,0.5\nboth.png,-9,-9,0,9,0.5\nboth.png,5,5,5,9,0.5\n"
+    )
+    words = ("predict", adapter, folder, "--boxes", "boxes.csv")
+    done = daptune(*words, "--batch-size", "2")
+    assert [(row["file"], row["box"]) for row in done.rows] == [
+        ("both.png", [0, 0, 40, 36]), ("both.png", [40, 0, 90.5, 36]), ("both.png", [80, 0, 99, 36]),
+        ("both.png", [-9, -9, 0, 9]), ("both.png", [5, 5, 5, 9]), ("gone.png", [0, 0, 1, 1]),
+    ]  # fmt: skip
+    alone = daptune("predict", adapter, *parts.values()).rows
+    assert [(row["label"], row["probability"]) for row in done.rows[:2]] == [
+        (row["label"], row["probability"]) for row in alone
+    ]
+    assert [row["error"] for row in done.rows[2:]] == [
+        "both.png: the box 80, 0, 99, 36 lies outside its picture of 80 x 36 pixels.",
+        "both.png: the box -9, -9, 0, 9 lies outside its picture of 80 x 36 pixels.",
+        "both.png: the box 5, 5, 5, 9 has no area; expected x0 < x1 and y0 < y1.",
+        "gone.png: No such file or directory.",
+    ]
+    assert done.err.splitlines() == [
+        "daptune: warning: boxes.csv: boxes cut at the edge of their picture: 1",
+        "daptune: warning: boxes.csv: boxes outside their picture: 2",
+        "daptune: warning: boxes.csv: boxes without area: 1",
+        "daptune: warning: boxes.csv: images of pictures without a box, which have no row: 1",
+    ]
+    rows = list(csv.DictReader(io.StringIO(daptune(*words, "--format", "csv").out)))
+    assert [[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows[:2]] == [
+        ["0", "0", "40", "36"], ["40", "0", "90.5", "36"]
+    ]  # fmt: skip
+    (found, none) = daptune(*words, "--format", "fiftyone").json["labels"].values()
+    assert [box["bounding_box"] for box in found] == [[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]] and none == []
+    for more, said in (
+        (("--every", "1s"), "--boxes goes without --every"),
+        (("bare.png",), "--boxes expects one folder"),
+    ):
+        done = daptune(*words, *more)
+        assert done.code == 2 and said in done.err and done.err.count("\n") == 1

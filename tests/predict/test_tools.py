@@ -22,7 +22,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 BOXES: list[dict[str, Any]] = [
     {"file": "a.png", "path": "/p/a.png", "box": (10, 20, 60, 40), "size": (200, 80), "label": "x", "probability": 0.9},
-    {"file": "a.png", "path": "/p/a.png", "box": (0, 0, 200, 80), "size": (200, 80), "label": "y", "probability": 0.6},
+    {"file": "a.png", "path": "/p/a.png", "box": (-5, 0, 200, 90), "size": (200, 80), "label": "y", "probability": 0.6},
     {"file": "a.png", "path": "/p/a.png", "box": (300, 0, 400, 80), "error": "outside"},
     {"file": "b.png", "path": "/p/b.png", "box": (0, 0, 1, 1), "error": "not an image"},
 ]

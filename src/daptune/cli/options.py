@@ -323,6 +323,8 @@ class PredictOptions:
     """Only part K of N, e.g. `3/16`: images K, K + N, K + 2 N and so on, for N processes in parallel."""
     every: Annotated[str | None, Parameter(metavar="TIME")] = None
     """Read films too: a frame every so often, e.g. `1s`, `500ms`, `2min`; rows are named `film.mp4@12.000s`."""
+    boxes: Path | None = None
+    """Label the boxes of a detector: a CSV file with the columns image (relative to the folder), x0, y0, x1, y1."""
     executor: Literal["local", "ray"] = "local"
     """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`) whose nodes see the same paths."""
     scaled_decoding: bool = False

@@ -13,10 +13,11 @@ from typing import Any
 from daptune.cli import STDIN
 from daptune.cli.console import note, progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
+from daptune.data.boxes import Boxes
 from daptune.data.stream import Item
 from daptune.data.video import Frame, check_video, interval
 from daptune.errors import DataError, Interrupted
-from daptune.predict.inputs import items, shard
+from daptune.predict.inputs import items, shard, spelt
 from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog, check_out
 from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, predict_rows, writing
@@ -32,7 +33,8 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     if predict.out is not None:
         check_out(predict.out)
     paths = ["-" if path == STDIN else path for path in paths]
-    images, total = image_stream(paths, predict.shard, _interval(predict))
+    every, boxes = _interval(predict), _boxes(paths, predict)
+    images, total = image_stream(paths, predict.shard, every) if boxes is None else _crops(boxes, predict.shard)
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
     with warnings_shown(), progress(steps=True) as bar:
         task = bar.add_task("predicting", total=total, note="")
@@ -60,6 +62,8 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
                     ) from None
                 log.finish(form, wanted)
                 done, read = log.done, log.read
+        if boxes is not None:
+            boxes.tell()
     if not read:
         raise DataError(f"none of the {done} files could be read; each row says why")
     return 0
@@ -95,7 +99,7 @@ def _executor(
 
 
 def _wanted(predict: PredictOptions) -> Wanted:
-    return Wanted(predict.top_k, predict.reject, predict.sets, paths=predict.format in TOOLS)
+    return Wanted(predict.top_k, predict.reject, predict.sets, predict.format in TOOLS, predict.boxes is not None)
 
 
 def _format(predict: PredictOptions) -> Format:
@@ -120,6 +124,21 @@ def _interval(predict: PredictOptions) -> Fraction | None:
         raise DataError("--every decodes films in this process; leave out --executor ray")
     check_video()
     return every
+
+
+def _boxes(paths: Sequence[str], predict: PredictOptions) -> Boxes | None:
+    if predict.boxes is None:
+        return None
+    if predict.every or predict.executor == "ray":
+        raise DataError(f"--boxes goes without {'--every' if predict.every else '--executor ray'}; leave it out")
+    if len(paths) != 1 or not Path(paths[0]).expanduser().is_dir():
+        raise DataError(f"--boxes expects one folder, which its images are relative to; found {' '.join(paths) or '-'}")
+    return Boxes(predict.boxes, Path(paths[0]).expanduser())
+
+
+def _crops(boxes: Boxes, part: str | None) -> tuple[Iterator[Item], int | None]:
+    crops = (Item(spelt(name), crop) for name, crop in boxes)
+    return (crops, sum(map(len, boxes.boxes.values()))) if part is None else (shard(crops, part), None)
 
 
 def image_stream(
@@ -163,5 +182,6 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
         "every": predict.every,
+        "boxes": None if predict.boxes is None else hashlib.sha256(read_regular(predict.boxes)).hexdigest(),
         "format": "of another tool" if predict.format in TOOLS else None,  # the rows then have paths
     }

@@ -16,6 +16,7 @@ from typing import IO, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.data.boxes import SIDES, Crop
 from daptune.data.stream import Item
 from daptune.data.table import ImageSource
 from daptune.errors import DataError, extra
@@ -49,12 +50,14 @@ class Wanted:
     reject   the share of known images that may be called UNKNOWN; None: every image has a class
     sets     the share of images whose prediction set may miss the truth; None: no sets
     paths    the absolute path of the image file, which other tools ask for
+    boxes    images are parts of pictures, and rows have their boxes
     """
 
     top_k: int = 1
     reject: float | None = None
     sets: float | None = None
     paths: bool = False
+    boxes: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -62,7 +65,7 @@ class Wanted:
         ranks = ["", *(f"_{rank}" for rank in range(2, self.top_k + 1))]
         known = ["unknown", "known", "likeliest"] if self.reject is not None else []
         own = [name + rank for rank in ranks for name in ("label", "probability")]
-        return ["file", *own, *known, *(["set"] if self.sets is not None else [])]
+        return ["file", *(SIDES if self.boxes else ()), *own, *known, *(["set"] if self.sets is not None else [])]
 
 
 def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -> Iterator[list[Row]]:
@@ -87,11 +90,17 @@ def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -
 
 def _found(name: str, source: ImageSource, wanted: Wanted) -> Row:
     """What a row says of where its image is."""
-    if not wanted.paths:
-        return {"file": name}
-    if not isinstance(source, Path):
-        raise DataError(f"{name} is no image file, which other tools need; write .jsonl, .csv or .parquet")
-    return {"file": name, "path": spelt(os.path.abspath(source))}
+    row: Row = {"file": name}
+    if isinstance(source, Crop):
+        row["box"] = list(source.box)
+        if wanted.paths and source.size is not None:
+            row["size"] = list(source.size)
+    if wanted.paths:
+        path = source.path if isinstance(source, Crop) else source
+        if not isinstance(path, Path):
+            raise DataError(f"{name} is no image file, which other tools need; write .jsonl, .csv or .parquet")
+        row["path"] = spelt(os.path.abspath(path))
+    return row
 
 
 def _said(classes: Sequence[Any], answers: Answers, place: int, truth: Sequence[float], wanted: Wanted) -> Row:
@@ -137,8 +146,8 @@ def writing(form: Format, stream: IO[str], wanted: Wanted) -> Iterator[Callable[
     if form not in TOOLS:
         yield _line_writer(form, stream, wanted)
         return
-    with document(form, stream) as write:
-        yield lambda row: write(_flat(row))
+    with document(form, stream, boxes=wanted.boxes) as write:
+        yield lambda row: write(_flat(row) | {name: row[name] for name in ("box", "size") if name in row})
 
 
 def _line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
@@ -154,7 +163,8 @@ def _line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row
 
 def _flat(row: Row) -> Row:
     """The columns of a row; a set is its classes separated by "|"."""
-    found: Row = {name: value for name, value in row.items() if name not in ("top", "set")}
+    found: Row = {name: value for name, value in row.items() if name not in ("top", "set", "box", "size")}
+    found |= zip(SIDES, row.get("box", ()), strict=False)
     if "set" in row:
         found["set"] = "|".join(map(str, row["set"]))
     for rank, item in enumerate(row.get("top", ())[1:], start=2):
@@ -190,6 +200,7 @@ def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], wanted: Wanted
     own = pyarrow.int64() if isinstance(label, int) else pyarrow.string()
     kinds = {"label": own if wanted.reject is None else pyarrow.string(), "probability": pyarrow.float64()}
     kinds |= {"unknown": pyarrow.bool_(), "known": pyarrow.float64(), "likeliest": own}
+    kinds |= dict.fromkeys(SIDES, pyarrow.float64())
     columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in wanted.columns]
     schema = pyarrow.schema([*columns, ("error", pyarrow.string())])
     with parquet.ParquetWriter(path, schema) as writer:

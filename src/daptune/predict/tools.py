@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from typing import IO, Any, Literal, get_args
 from urllib.parse import quote
 
+from daptune.data.boxes import SIDES
 from daptune.text import printable_json
 
 Tool = Literal["fiftyone", "labelstudio"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
 SERVED = "/data/local-files/?d="
 """Label Studio's address of a file below LOCAL_FILES_DOCUMENT_ROOT."""
-_OWN = ("file", "label", "probability", "error", "path", "box", "size")  # columns with a place of their own
+_OWN = {"file", "label", "probability", "error", "path", "box", "size", *SIDES}  # columns with a place of their own
 _log = logging.getLogger("daptune")
 Row = dict[str, Any]
 
@@ -100,8 +101,7 @@ class _FiftyOne(_Document):
     def _target(self, row: Row) -> Row:
         found: Row = {"label": str(row["label"]), "confidence": row["probability"]}
         if self.boxes:
-            (x0, y0, x1, y1), (width, height) = row["box"], row["size"]
-            found["bounding_box"] = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+            found["bounding_box"] = _shares(row)
         more = _more(row)
         return found | ({"attributes": more} if more else {})
 
@@ -128,14 +128,20 @@ class _LabelStudio(_Document):
         if not self.boxes:
             about = {"id": number, "type": "choices", "from_name": "choice", "to_name": "image"}
             return about | {"value": {"choices": [label]}}
-        (x0, y0, x1, y1), (width, height) = row["box"], row["size"]
-        value: Row = {"x": 100 * x0 / width, "y": 100 * y0 / height}  # in percent
-        value |= {"width": 100 * (x1 - x0) / width, "height": 100 * (y1 - y0) / height}
+        width, height = row["size"]
+        value = dict(zip(("x", "y", "width", "height"), (100 * share for share in _shares(row)), strict=True))
         return {
             "id": number, "type": "rectanglelabels", "from_name": "label", "to_name": "image",
             "original_width": width, "original_height": height, "image_rotation": 0, "score": row["probability"],
             "value": {**value, "rotation": 0, "rectanglelabels": [label]},
         }  # fmt: skip
+
+
+def _shares(row: Row) -> list[float]:
+    """Left, top, width and height of a box, from 0 to 1; what lies outside the picture is cut off."""
+    (x0, y0, x1, y1), (width, height) = row["box"], row["size"]
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    return [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
 
 
 def _more(row: Row) -> Row:
