@@ -219,9 +219,17 @@ def video(part: Part) -> None:
     part.daptune("predict", "adapter", "film.mp4", "--every", "1s")
 
 
+def tensorboard(part: Part) -> None:
+    """The curves of a run."""
+    part.fit()
+    part.daptune("fit", "pictures", "--method", "coop", "--epochs", "2", "--tensorboard", "logs", "--out", "other")
+    if not any((part.work / "logs").iterdir()):
+        raise RuntimeError("no curves")
+
+
 PARTS: dict[str, Callable[[Part], None]] = {
     "core": core, "report": report, "export": export, "serve": serve, "tune": tune, "cluster": cluster,
-    "parquet": parquet, "heic": heic, "video": video,
+    "parquet": parquet, "heic": heic, "video": video, "tensorboard": tensorboard,
 }  # fmt: skip
 
 

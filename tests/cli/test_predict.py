@@ -138,7 +138,7 @@ def test_a_reader_that_has_enough_is_no_error(adapter: Path, pictures: Path) -> 
 def test_a_bad_out_is_told_before_anything_is_loaded(
     daptune: Command, adapter: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
 ) -> None:
-    monkeypatch.setattr("daptune.cli.options.predictor_with", None)
+    monkeypatch.setattr("daptune.cli.loading.predictor_with", None)
     done = daptune("predict", adapter, pictures, "--out", out)
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1
     assert not list(Path().iterdir())

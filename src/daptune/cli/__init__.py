@@ -103,6 +103,7 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "heic": ("pillow_heif",),
     "video": ("av",),
+    "tensorboard": ("tensorboard",),
 }
 """Packages of each extra, by import name."""
 

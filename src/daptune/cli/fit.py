@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from daptune.suitability import unsuited, unsuited_for
 from daptune.train import TrainConfig
 from daptune.train.folder import run_folder
 from daptune.train.parallel import Ranks, joined, launch
+from daptune.train.tracking import TensorBoard, each
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """Best with one image per class in docs/defaults.md."""
@@ -74,6 +76,7 @@ def _run(folder: Path, options: FitOptions) -> int:
         fit()
         return 0
     card, began = dict[str, str](), 0.0
+    curves = None if options.tensorboard is None else TensorBoard(options.tensorboard)
 
     def before(ready: FewShotClassifier) -> None:
         nonlocal began
@@ -88,8 +91,10 @@ def _run(folder: Path, options: FitOptions) -> int:
 
     with run_folder(run_dir), warnings_shown() as told:
         note_start(run_dir, options)
-        with training_bar(classifier) as show:
-            fit(progress=show, tell=show, before=before)
+        with training_bar(classifier) as show, curves or nullcontext():
+            fit(progress=show if curves is None else each(show, curves), tell=show, before=before)
+            if curves is not None:
+                curves.finish(classifier.history_)
         seconds = time.monotonic() - began
         classifier.save(out)
         with saved_before(out):

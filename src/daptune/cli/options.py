@@ -3,20 +3,14 @@
 Only light imports: `daptune fit --help` must not wait for torch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from daptune.errors import DaptuneError, DataError, MethodError
-
-if TYPE_CHECKING:
-    from daptune.classifier import FewShotClassifier
-    from daptune.predict.adapted import AdapterPredictor
-
-P = TypeVar("P", bound="AdapterPredictor")
+from daptune.errors import DaptuneError, MethodError
 
 
 def _shots(kind: Any, tokens: Sequence[Any]) -> int | str:
@@ -146,6 +140,8 @@ class FitOptions(_SampleOptions):
     devices: int = 1
     """Number of processes on this machine that share each batch (one GPU each with `--device cuda`); also under
     torchrun."""
+    tensorboard: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
+    """Write the curves of the run to this folder for TensorBoard."""
     preset: str | None = None
     """`paper`: the settings of each method's official code. `fast`: a short run from words (coop, dapt)."""
     dataset: str | None = None
@@ -358,32 +354,3 @@ def key_values(
             raise MethodError(f"{flag} expects {example}; found {word!r}")
         pairs[name.strip().replace("-", "_")] = value.strip()
     return pairs
-
-
-def load_with(adapter: Path, options: RunOptions) -> "FewShotClassifier":
-    """Load a saved adapter with the device, precision, backbone and batch size of the options."""
-    from daptune.classifier import load
-
-    return _loaded(load, adapter, options)
-
-
-def predictor_with(adapter: Path, options: RunOptions) -> "AdapterPredictor":
-    """The same without what only a fit needs, which makes commands start in half the time."""
-    from daptune.adapter.store import load_adapter
-    from daptune.predict.adapted import AdapterPredictor
-
-    return _loaded(lambda *where, **how: AdapterPredictor().hold(load_adapter(*where, **how)), adapter, options)
-
-
-def _loaded(load: Callable[..., P], adapter: Path, options: RunOptions) -> P:
-    if options.batch_size is not None and options.batch_size < 1:
-        raise DataError(f"--batch-size must be at least 1; found {options.batch_size}")
-    found = load(
-        adapter,
-        options.backbone,
-        precision=options.precision,
-        device=options.device,
-        allow_download=options.allow_download,
-    )
-    found.batch_size = options.batch_size or found.batch_size
-    return found

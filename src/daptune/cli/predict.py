@@ -80,7 +80,7 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
         size = {} if options.batch_size is None else {"batch_size": options.batch_size}
         predictor = OnnxClassifier(adapter, device=options.device, **size)
     else:
-        from daptune.cli.options import predictor_with
+        from daptune.cli.loading import predictor_with
 
         predictor = predictor_with(adapter, options)
     predictor.scaled_decoding = predict.scaled_decoding

@@ -4,7 +4,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from PIL import Image
 from daptune.data.backslashes import with_slashes
 from daptune.data.folders import image_files
 from daptune.data.formats import is_film_file
+from daptune.data.hub_data import dataset_images, is_dataset
 from daptune.data.stream import Item
 from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
@@ -64,9 +65,19 @@ def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
 
 
 def image_sources(images: Any) -> list[ImageSource]:
-    """Sources of a list of images, or of the image files below one folder. Raises DataError for anything else."""
+    """Sources of a list of images, of a data set, or of the image files below one folder.
+
+    Raises DataError for anything else.
+    """
     if isinstance(images, ImageTable):
         return list(images.images)
+    if is_dataset(images):
+        if not hasattr(images, "__len__") or isinstance(images, Mapping):
+            raise DataError(
+                f"expected one split of a data set with a length, found {type(images).__name__}; choose a split, such "
+                "as dataset['test'], and load it without streaming."
+            )
+        return dataset_images(images)
     if isinstance(images, str | Path):
         folder = Path(images).expanduser()
         if not folder.is_dir():
