@@ -2,8 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,6 @@ def _run(folder: Path, options: FitOptions) -> int:
         fit()
         return 0
     card, began = dict[str, str](), 0.0
-    curves = None if options.tensorboard is None else TensorBoard(options.tensorboard)
 
     def before(ready: FewShotClassifier) -> None:
         nonlocal began
@@ -91,10 +90,8 @@ def _run(folder: Path, options: FitOptions) -> int:
 
     with run_folder(run_dir), warnings_shown() as told:
         note_start(run_dir, options)
-        with training_bar(classifier) as show, curves or nullcontext():
-            fit(progress=show if curves is None else each(show, curves), tell=show, before=before)
-            if curves is not None:
-                curves.finish(classifier.history_)
+        with training_bar(classifier) as show, _curves(classifier, options) as curves:
+            fit(progress=each(show, *curves), tell=show, before=before)
         seconds = time.monotonic() - began
         classifier.save(out)
         with saved_before(out):
@@ -128,6 +125,17 @@ def _run(folder: Path, options: FitOptions) -> int:
     say(f"  daptune eval {shown} FOLDER           measure on other labelled images")
     say(f"  daptune show {shown}                  what the adapter holds")
     return 0
+
+
+@contextmanager
+def _curves(classifier: FewShotClassifier, options: FitOptions) -> Iterator[list[TensorBoard]]:
+    """The writer of the curves that are asked for; it has all epochs at the end of the block."""
+    if options.tensorboard is None:
+        yield []
+        return
+    with TensorBoard(options.tensorboard) as curves:
+        yield [curves]
+        curves.finish(classifier.history_)
 
 
 def check_share(holdout: float) -> None:
