@@ -33,6 +33,28 @@ def quick(backbone: Any, method: str = "coop", **changes: Any) -> FewShotClassif
     return FewShotClassifier(method, backbone, **(options | changes))
 
 
+CHECKS = (
+    "check_estimator_cloneable", "check_estimator_tags_renamed", "check_valid_tag_types", "check_estimator_repr",
+    "check_no_attributes_set_in_init", "check_estimators_unfitted", "check_do_not_raise_errors_in_init_or_set_params",
+    "check_mixin_order", "check_parameters_default_constructible", "check_get_params_invariance", "check_set_params",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_scikit_learns_own_checks_pass_where_they_apply(name: str) -> None:
+    """Those that need no data.
+
+    All others fit tables of numbers that scikit-learn makes: rows of features (n, f), sparse, complex or 3-dimensional
+    ones, one row, one column, NaN. Images are none of them, as the tags say, by which `check_estimator` leaves these
+    checks out. What they check of `fit` (it returns self, forgets earlier fits, changes no parameter and gives the same
+    for the same seed) is tested below with images.
+    """
+    checks = pytest.importorskip("sklearn.utils.estimator_checks")
+    if not hasattr(checks, name):  # scikit-learn 1.6 divided some of them anew
+        pytest.skip("this scikit-learn has no such check")
+    getattr(checks, name)("FewShotClassifier", FewShotClassifier("zero_shot", "tiny"))
+
+
 def test_the_constructor_only_stores() -> None:
     options = {"text_tokens": -1}
     classifier = FewShotClassifier("no such method", "no such backbone", shots=-3, method_options=options)

@@ -43,6 +43,8 @@ COMMANDS = [
     ("pyarrow", "parquet", "predict {adapter} images.parquet"),
     ("pyarrow", "parquet", "fit images.parquet --out other"),
     ("pillow_heif", "heic", "fit phone --out other"),
+    ("tensorboard", "tensorboard", "fit {pictures} --tensorboard logs --out other"),
+    ("av", "video", "predict {adapter} film.mp4 --every 1s"),
 ]
 
 

@@ -202,9 +202,34 @@ def heic(part: Part) -> None:
     part.daptune("predict", "adapter", "a.heic")
 
 
+def video(part: Part) -> None:
+    """A film, written and read."""
+    part.fit()
+    make = (
+        "import av, numpy as np\n"
+        "with av.open('film.mp4', 'w') as out:\n"
+        "    stream = out.add_stream('mpeg4', rate=25)\n"
+        "    stream.width = stream.height = 64\n"
+        "    for _ in range(30):\n"
+        "        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format='rgb24')\n"
+        "        out.mux(stream.encode(frame))\n"
+        "    out.mux(stream.encode(None))\n"
+    )
+    check([part.python, "-c", make], part.work)
+    part.daptune("predict", "adapter", "film.mp4", "--every", "1s")
+
+
+def tensorboard(part: Part) -> None:
+    """The curves of a run."""
+    part.fit()
+    part.daptune("fit", "pictures", "--method", "coop", "--epochs", "2", "--tensorboard", "logs", "--out", "other")
+    if not any((part.work / "logs").iterdir()):
+        raise RuntimeError("no curves")
+
+
 PARTS: dict[str, Callable[[Part], None]] = {
     "core": core, "report": report, "export": export, "serve": serve, "tune": tune, "cluster": cluster,
-    "parquet": parquet, "heic": heic,
+    "parquet": parquet, "heic": heic, "video": video, "tensorboard": tensorboard,
 }  # fmt: skip
 
 

@@ -489,3 +489,17 @@ def test_identical_images_in_two_classes_and_in_train_and_test_are_named(
     assert done.code == 0 and "2 of " in done.err and "optimistic" in done.err
     done = daptune("eval", "adapter", folder, "--split", "all")
     assert "images is identical to one of another class" in done.err and "optimistic" not in done.err
+
+
+def test_curves_for_tensorboard_are_those_of_the_history(fit: Command, pictures: Path) -> None:
+    pytest.importorskip("tensorboard", reason="curves need the extra `tensorboard`")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert fit(pictures, "--out", "a", "--run-dir", "run", "--tensorboard", "logs").code == 0
+    found = EventAccumulator("logs")
+    found.Reload()
+    history = [json.loads(line) for line in Path("run/history.jsonl").read_text("utf-8").splitlines()]
+    assert [(each.step, each.value) for each in found.Scalars("epoch/total")] == [
+        (row["step"], pytest.approx(row["losses"]["total"])) for row in history
+    ]
+    assert [each.step for each in found.Scalars("step/total")] == list(range(1, history[-1]["step"] + 1))

@@ -17,6 +17,7 @@ from daptune.predict.inputs import items
 from daptune.predict.row_log import RowLog
 
 from ..conftest import CLASSES
+from ..films import COLOURS, make_film
 from .conftest import Command
 
 
@@ -137,7 +138,7 @@ def test_a_reader_that_has_enough_is_no_error(adapter: Path, pictures: Path) -> 
 def test_a_bad_out_is_told_before_anything_is_loaded(
     daptune: Command, adapter: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
 ) -> None:
-    monkeypatch.setattr("daptune.cli.options.predictor_with", None)
+    monkeypatch.setattr("daptune.cli.loading.predictor_with", None)
     done = daptune("predict", adapter, pictures, "--out", out)
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1
     assert not list(Path().iterdir())
@@ -199,3 +200,99 @@ def test_what_does_not_go_with_a_set_is_one_line(daptune: Command, adapter: Path
     few = daptune("predict", adapter, pictures / "red" / "0.png", "--transductive")
     assert few.code == 0 and "a set needs 8 images or more, found 1; they are answered alone" in few.err
     assert few.rows == daptune("predict", adapter, pictures / "red" / "0.png").rows
+
+
+def test_predict_for_other_tools(daptune: Command, adapter: Path, pictures: Path) -> None:
+    """The rows are those of JSON lines; to a file as to standard output."""
+    files = [*sorted((pictures / "red").iterdir()), Path("gone.png")]
+    rows = daptune("predict", adapter, *files).rows
+    done = daptune("predict", adapter, *files, "--format", "fiftyone", "--batch-size", "4")
+    labels = done.json["labels"]
+    assert list(labels) == [*map(str, files[:-1]), str(Path.cwd() / "gone.png")] and labels.popitem()[1] is None
+    assert [(found["label"], found["confidence"]) for found in labels.values()] == [
+        (row["label"], row["probability"]) for row in rows[:-1]
+    ]
+    assert done.code == 0 and done.err == (
+        "daptune: warning: rows without a label, as they could not be read: 1; JSON lines say why\n"
+    )
+    assert daptune("predict", adapter, *files, "--format", "labelstudio", "--out", "tasks.json").out == ""
+    tasks = json.loads(Path("tasks.json").read_text("utf-8"))
+    assert [task["data"]["file"] for task in tasks] == [row["file"] for row in rows]
+    assert [task["predictions"][0]["result"][0]["value"]["choices"] for task in tasks[:-1]] == [
+        [row["label"]] for row in rows[:-1]
+    ]
+
+
+def test_predict_frames_of_a_film(daptune: Command, adapter: Path, pictures: Path) -> None:
+    pytest.importorskip("av", reason="films need the extra `video`")
+    film = make_film(Path("film.mp4"), size=(40, 36))
+    done = daptune("predict", adapter, film, pictures / "red" / "1.png", "--every", "1s")
+    assert done.code == 0 and not done.err
+    assert [row["file"] for row in done.rows] == [
+        *(f"film.mp4@{second}.000s" for second in range(3)), str(pictures / "red" / "1.png")
+    ]  # fmt: skip
+    for second, row in enumerate(done.rows[:3]):  # the film shows the colours of COLOURS
+        Image.new("RGB", (40, 36), COLOURS[second]).save("frame.png")
+        (same,) = daptune("predict", adapter, "frame.png").rows
+        assert row["label"] == same["label"] and row["probability"] == pytest.approx(same["probability"], abs=0.05)
+    Path("empty.mp4").write_bytes(b"")
+    done = daptune("predict", adapter, "empty.mp4", "--every", "1s")
+    assert done.code == 2 and done.rows[0]["error"].startswith("empty.mp4: damaged, or no film; expected MP4")
+    assert done.err == "daptune: error: none of the 1 files could be read; each row says why\n"
+    for words, said in (
+        (("--every", "soon"), "--every must be a time such as 1s, 500ms or 2min; found 'soon'"),
+        (("--every", "1s", "--executor", "ray"), "--every decodes films in this process"),
+        (("--every", "1s", "--format", "fiftyone"), "film.mp4@0.000s is no image file, which other tools need"),
+    ):
+        done = daptune("predict", adapter, film, *words)
+        assert done.code == 2 and said in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_predict_boxes_of_a_detector(daptune: Command, adapter: Path, pictures: Path) -> None:
+    """A box is labelled as the file of its part is; what is odd about boxes is told by kind."""
+    both = Image.new("RGB", (80, 36))
+    parts = {(0, 0, 40, 36): pictures / "red" / "1.png", (40, 0, 80, 36): pictures / "blue_thing" / "2.png"}
+    for box, path in parts.items():
+        both.paste(Image.open(path), box[:2])
+    folder = Path("pictures")
+    folder.mkdir()
+    both.save(folder / "both.png")
+    both.save(folder / "bare.png")
+    Path("boxes.csv").write_text(
+        "image,x0,y0,x1,y1,score\nboth.png,0,0,40,36,0.9\ngone.png,0,0,1,1,0.5\nboth.png,40,0,90.5,36,0.8\n"
+        "both.png,80,0,99,36,0.5\nboth.png,-9,-9,0,9,0.5\nboth.png,5,5,5,9,0.5\n"
+    )
+    words = ("predict", adapter, folder, "--boxes", "boxes.csv")
+    done = daptune(*words, "--batch-size", "2")
+    assert [(row["file"], row["box"]) for row in done.rows] == [
+        ("both.png", [0, 0, 40, 36]), ("both.png", [40, 0, 90.5, 36]), ("both.png", [80, 0, 99, 36]),
+        ("both.png", [-9, -9, 0, 9]), ("both.png", [5, 5, 5, 9]), ("gone.png", [0, 0, 1, 1]),
+    ]  # fmt: skip
+    alone = daptune("predict", adapter, *parts.values()).rows
+    assert [(row["label"], row["probability"]) for row in done.rows[:2]] == [
+        (row["label"], row["probability"]) for row in alone
+    ]
+    assert [row["error"] for row in done.rows[2:]] == [
+        "both.png: the box 80, 0, 99, 36 lies outside its picture of 80 x 36 pixels.",
+        "both.png: the box -9, -9, 0, 9 lies outside its picture of 80 x 36 pixels.",
+        "both.png: the box 5, 5, 5, 9 has no area; expected x0 < x1 and y0 < y1.",
+        "gone.png: No such file or directory.",
+    ]
+    assert done.err.splitlines() == [
+        "daptune: warning: boxes.csv: boxes cut at the edge of their picture: 1",
+        "daptune: warning: boxes.csv: boxes outside their picture: 2",
+        "daptune: warning: boxes.csv: boxes without area: 1",
+        "daptune: warning: boxes.csv: images of pictures without a box, which have no row: 1",
+    ]
+    rows = list(csv.DictReader(io.StringIO(daptune(*words, "--format", "csv").out)))
+    assert [[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows[:2]] == [
+        ["0", "0", "40", "36"], ["40", "0", "90.5", "36"]
+    ]  # fmt: skip
+    (found, none) = daptune(*words, "--format", "fiftyone").json["labels"].values()
+    assert [box["bounding_box"] for box in found] == [[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]] and none == []
+    for more, said in (
+        (("--every", "1s"), "--boxes goes without --every"),
+        (("bare.png",), "--boxes expects one folder"),
+    ):
+        done = daptune(*words, *more)
+        assert done.code == 2 and said in done.err and done.err.count("\n") == 1

@@ -129,3 +129,53 @@ def test_a_long_list_is_not_held(tmp_path: Path) -> None:
         return found
 
     assert 2 * peak(lambda stream: sum(1 for _ in stream)) < peak(list)  # what stays is Python's table of names, 8 MB
+
+
+class Column:
+    """A feature of a data set; daptune knows that of images by the name of its class."""
+
+
+Image = type("Image", (Column,), {})
+
+
+class Rows:
+    """A split as `datasets.Dataset` is one: features, rows by index."""
+
+    def __init__(self, **columns: list[object]) -> None:
+        self.columns = columns
+        self.features = {name: Image() if name == "shot" else Column() for name in columns}
+        self.column_names = list(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, row: int) -> dict[str, object]:
+        return {name: column[row] for name, column in self.columns.items()}
+
+
+def test_a_data_set_is_its_images_in_order() -> None:
+    """The column is told by its feature; labels need not be there, and no row is read before it is decoded."""
+    found = image_sources(Rows(path=["x", "y"], shot=[b"1", b"2"]))
+    assert [source.load() for source in found] == [b"1", b"2"]  # type: ignore[union-attr]
+    assert [source.load() for source in image_sources(Rows(file=["x.png"]))] == [Path("x.png")]  # type: ignore[union-attr]
+    with pytest.raises(DataError, match="expected one image column in the data set, found words, number"):
+        image_sources(Rows(words=["x"], number=[1]))
+
+    class Splits(dict):
+        column_names = "of each split"
+
+    with pytest.raises(DataError, match=r"expected one split of a data set .* found Splits; choose a split"):
+        image_sources(Splits(test=Rows(image=["x.png"])))
+
+
+def test_hugging_faces_data_sets_keep_their_features(adapter: Path, pictures: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    from daptune.classifier import load
+
+    classifier, files = load(adapter), sorted(map(str, pictures.rglob("*.png")))[:4]
+    rows = datasets.Dataset.from_dict({"id": [4, 3, 2, 1], "shot": files}).cast_column("shot", datasets.Image())
+    expected = classifier.predict(files).tolist()
+    assert classifier.predict(rows).tolist() == classifier.predict(rows.with_format("torch")).tolist() == expected
+    names = datasets.ClassLabel(names=classifier.classes_.tolist())
+    labelled = rows.add_column("label", names.str2int(expected), feature=names)
+    assert labelled.features == rows.features | {"label": names} and classifier.score(labelled) == 1

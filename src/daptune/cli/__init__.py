@@ -102,6 +102,8 @@ EXTRAS = {
     "cluster": ("ray",),
     "parquet": ("pyarrow",),
     "heic": ("pillow_heif",),
+    "video": ("av",),
+    "tensorboard": ("tensorboard",),
 }
 """Packages of each extra, by import name."""
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_table, warnings_shown
-from daptune.cli.options import Adapter, Json, NamesFile, RunOptions, load_with
+from daptune.cli.loading import load_with
+from daptune.cli.options import Adapter, Json, NamesFile, RunOptions
 from daptune.errors import DataError
 
 if TYPE_CHECKING:

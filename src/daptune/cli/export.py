@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, print_pairs, progress, size_text, warned, warnings_shown
-from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions, load_with
+from daptune.cli.loading import load_with
+from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions
 from daptune.errors import DataError
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ from daptune.suitability import unsuited, unsuited_for
 from daptune.train import TrainConfig
 from daptune.train.folder import run_folder
 from daptune.train.parallel import Ranks, joined, launch
+from daptune.train.tracking import TensorBoard, each
 
 GENTLER = "a gentler start (--set context_init='a photo of a' --lr 0.001)"
 """Best with one image per class in docs/defaults.md."""
@@ -88,8 +90,8 @@ def _run(folder: Path, options: FitOptions) -> int:
 
     with run_folder(run_dir), warnings_shown() as told:
         note_start(run_dir, options)
-        with training_bar(classifier) as show:
-            fit(progress=show, tell=show, before=before)
+        with training_bar(classifier) as show, _curves(classifier, options) as curves:
+            fit(progress=each(show, *curves), tell=show, before=before)
         seconds = time.monotonic() - began
         classifier.save(out)
         with saved_before(out):
@@ -123,6 +125,17 @@ def _run(folder: Path, options: FitOptions) -> int:
     say(f"  daptune eval {shown} FOLDER           measure on other labelled images")
     say(f"  daptune show {shown}                  what the adapter holds")
     return 0
+
+
+@contextmanager
+def _curves(classifier: FewShotClassifier, options: FitOptions) -> Iterator[list[TensorBoard]]:
+    """The writer of the curves that are asked for; it has all epochs at the end of the block."""
+    if options.tensorboard is None:
+        yield []
+        return
+    with TensorBoard(options.tensorboard) as curves:
+        yield [curves]
+        curves.finish(classifier.history_)
 
 
 def check_share(holdout: float) -> None:

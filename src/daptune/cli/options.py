@@ -3,20 +3,14 @@
 Only light imports: `daptune fit --help` must not wait for torch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from daptune.errors import DaptuneError, DataError, MethodError
-
-if TYPE_CHECKING:
-    from daptune.classifier import FewShotClassifier
-    from daptune.predict.adapted import AdapterPredictor
-
-P = TypeVar("P", bound="AdapterPredictor")
+from daptune.errors import DaptuneError, MethodError
 
 
 def _shots(kind: Any, tokens: Sequence[Any]) -> int | str:
@@ -146,6 +140,8 @@ class FitOptions(_SampleOptions):
     devices: int = 1
     """Number of processes on this machine that share each batch (one GPU each with `--device cuda`); also under
     torchrun."""
+    tensorboard: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
+    """Write the curves of the run to this folder for TensorBoard."""
     preset: str | None = None
     """`paper`: the settings of each method's official code. `fast`: a short run from words (coop, dapt)."""
     dataset: str | None = None
@@ -316,12 +312,17 @@ class PredictOptions:
     """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
     transductive: bool = False
     """Answer to all images as one set, each helped by those like it; rows come once all are read."""
-    format: Literal["jsonl", "csv", "parquet"] | None = None
-    """JSON lines, CSV or Parquet; default: the suffix of --out (.jsonl, .csv, .parquet), else JSON lines."""
+    format: Literal["jsonl", "csv", "parquet", "fiftyone", "labelstudio"] | None = None
+    """JSON lines, CSV or Parquet, or JSON that FiftyOne or Label Studio imports; default: the suffix of --out (.jsonl,
+    .csv, .parquet), else JSON lines."""
     out: Path | None = None
     """Output file, written only when complete; repeat the same command to resume. Default: standard output."""
     shard: Annotated[str | None, Parameter(metavar="K/N")] = None
     """Only part K of N, e.g. `3/16`: images K, K + N, K + 2 N and so on, for N processes in parallel."""
+    every: Annotated[str | None, Parameter(metavar="TIME")] = None
+    """Read films too: a frame every so often, e.g. `1s`, `500ms`, `2min`; rows are named `film.mp4@12.000s`."""
+    boxes: Path | None = None
+    """Label the boxes of a detector: a CSV file with the columns image (relative to the folder), x0, y0, x1, y1."""
     executor: Literal["local", "ray"] = "local"
     """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`) whose nodes see the same paths."""
     scaled_decoding: bool = False
@@ -355,32 +356,3 @@ def key_values(
             raise MethodError(f"{flag} expects {example}; found {word!r}")
         pairs[name.strip().replace("-", "_")] = value.strip()
     return pairs
-
-
-def load_with(adapter: Path, options: RunOptions) -> "FewShotClassifier":
-    """Load a saved adapter with the device, precision, backbone and batch size of the options."""
-    from daptune.classifier import load
-
-    return _loaded(load, adapter, options)
-
-
-def predictor_with(adapter: Path, options: RunOptions) -> "AdapterPredictor":
-    """The same without what only a fit needs, which makes commands start in half the time."""
-    from daptune.adapter.store import load_adapter
-    from daptune.predict.adapted import AdapterPredictor
-
-    return _loaded(lambda *where, **how: AdapterPredictor().hold(load_adapter(*where, **how)), adapter, options)
-
-
-def _loaded(load: Callable[..., P], adapter: Path, options: RunOptions) -> P:
-    if options.batch_size is not None and options.batch_size < 1:
-        raise DataError(f"--batch-size must be at least 1; found {options.batch_size}")
-    found = load(
-        adapter,
-        options.backbone,
-        precision=options.precision,
-        device=options.device,
-        allow_download=options.allow_download,
-    )
-    found.batch_size = options.batch_size or found.batch_size
-    return found

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 from daptune.cli import STDIN
 from daptune.cli.console import note, progress, warnings_shown
 from daptune.cli.options import PredictOptions, RunOptions
+from daptune.data.boxes import Boxes
 from daptune.data.stream import Item
+from daptune.data.video import Frame, check_video, interval
 from daptune.errors import DataError, Interrupted
-from daptune.predict.inputs import items, shard
+from daptune.predict.inputs import items, shard, spelt
 from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog, check_out
-from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, line_writer, predict_rows
+from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, predict_rows, writing
+from daptune.predict.tools import TOOLS
 from daptune.regular import read_regular
 
 COUNTED = 10_000  # maximum number of images that are counted before the first is read, to estimate the remaining time
@@ -31,21 +35,22 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
     if predict.out is not None:
         check_out(predict.out)
     paths = ["-" if path == STDIN else path for path in paths]
-    images, total = image_stream(paths, predict.shard)
+    every, boxes = _interval(predict), _boxes(paths, predict)
+    images, total = image_stream(paths, predict.shard, every) if boxes is None else _crops(boxes, predict.shard)
     predicted, wanted = _executor(adapter, predict, options), _wanted(predict)
     with warnings_shown(), progress(steps=True) as bar:
         advance: Callable[[int], object] = partial(bar.advance, bar.add_task("predicting", total=total, note=""))
         if predict.transductive:  # rows come all at once, when every image has been read
             images, advance = _ticking(images, advance), int
         if predict.out is None:
-            write = line_writer(form, sys.stdout, wanted)
             done = read = 0
-            for rows in predicted(images):
-                for row in rows:
-                    write(row)
-                    read += "error" not in row
-                done += len(rows)
-                advance(len(rows))
+            with writing(form, sys.stdout, wanted) as write:
+                for rows in predicted(images):
+                    for row in rows:
+                        write(row)
+                        read += "error" not in row
+                    done += len(rows)
+                    advance(len(rows))
         else:
             with RowLog(predict.out, _identity(adapter, paths, predict, options)) as log:
                 if predict.transductive:
@@ -63,6 +68,8 @@ def run(adapter: Path, paths: Sequence[str], predict: PredictOptions, options: R
                     ) from None
                 log.finish(form, wanted)
                 done, read = log.done, log.read
+        if boxes is not None:
+            boxes.tell()
     if not read:
         raise DataError(f"none of the {done} files could be read; each row says why")
     return 0
@@ -79,7 +86,7 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
         size = {} if options.batch_size is None else {"batch_size": options.batch_size}
         predictor = OnnxClassifier(adapter, device=options.device, **size)
     else:
-        from daptune.cli.options import predictor_with
+        from daptune.cli.loading import predictor_with
 
         held = predictor_with(adapter, options)
         held.scaled_decoding = predict.scaled_decoding
@@ -119,7 +126,7 @@ def _ticking(images: Iterator[Item], advance: Callable[[int], object]) -> Iterat
 
 
 def _wanted(predict: PredictOptions) -> Wanted:
-    return Wanted(predict.top_k, predict.reject, predict.sets)
+    return Wanted(predict.top_k, predict.reject, predict.sets, predict.format in TOOLS, predict.boxes is not None)
 
 
 def _format(predict: PredictOptions) -> Format:
@@ -135,18 +142,46 @@ def _format(predict: PredictOptions) -> Format:
     return form
 
 
-def image_stream(paths: Sequence[str], part: str | None = None) -> tuple[Iterator[Item], int | None]:
-    """The images of files, folders, lists and tables, and their number if that is quick to find.
+def _interval(predict: PredictOptions) -> Fraction | None:
+    """Seconds between the frames of a film. Raises DataError or MissingExtraError before any work."""
+    if predict.every is None:
+        return None
+    every = interval(predict.every)
+    if predict.executor == "ray":
+        raise DataError("--every decodes films in this process; leave out --executor ray")
+    check_video()
+    return every
+
+
+def _boxes(paths: Sequence[str], predict: PredictOptions) -> Boxes | None:
+    if predict.boxes is None:
+        return None
+    if predict.every or predict.executor == "ray":
+        raise DataError(f"--boxes goes without {'--every' if predict.every else '--executor ray'}; leave it out")
+    if len(paths) != 1 or not Path(paths[0]).expanduser().is_dir():
+        raise DataError(f"--boxes expects one folder, which its images are relative to; found {' '.join(paths) or '-'}")
+    return Boxes(predict.boxes, Path(paths[0]).expanduser())
+
+
+def _crops(boxes: Boxes, part: str | None) -> tuple[Iterator[Item], int | None]:
+    crops = (Item(spelt(name), crop) for name, crop in boxes)
+    return (crops, sum(map(len, boxes.boxes.values()))) if part is None else (shard(crops, part), None)
+
+
+def image_stream(
+    paths: Sequence[str], part: str | None = None, every: Fraction | None = None
+) -> tuple[Iterator[Item], int | None]:
+    """The images of files, folders, lists and tables, and their number if that is quick to find; frames of films too.
 
     Raises DataError for an empty stream.
     """
     if not paths:
         raise DataError("no images given; name files, folders, or - for a list on standard input")
-    images = items(paths) if part is None else shard(items(paths), part)
+    images = items(paths, every) if part is None else shard(items(paths, every), part)
     head: list[Item] = []
     for item in images:
         head.append(item)
-        if len(head) == COUNTED or isinstance(item.source, bytes):  # image bytes are not kept in memory
+        if len(head) == COUNTED or isinstance(item.source, bytes | Frame):  # which are not kept in memory
             return chain(head, images), None
     if not head:
         here = f"part {part} of " if part else ""
@@ -174,4 +209,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "transductive": predict.transductive or None,  # as in runs of earlier versions
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
+        "every": predict.every,
+        "boxes": None if predict.boxes is None else hashlib.sha256(read_regular(predict.boxes)).hexdigest(),
+        "format": "of another tool" if predict.format in TOOLS else None,  # the rows then have paths
     }

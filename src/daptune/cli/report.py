@@ -7,7 +7,8 @@ from daptune.adapter.record import JSON_FILE, read_record
 from daptune.bench.datasets import read_dataset
 from daptune.bench.results import RESULTS, Result
 from daptune.cli.console import emit_json, note, print_pairs, progress, say, size_text
-from daptune.cli.options import ReportOptions, RunOptions, load_with
+from daptune.cli.loading import load_with
+from daptune.cli.options import ReportOptions, RunOptions
 from daptune.cli.runs import command_of
 from daptune.data.benchmarks.reading import data_root
 from daptune.data.cache import Decoder

@@ -12,7 +12,8 @@ from PIL import Image
 
 from daptune.cli import STDIN
 from daptune.cli.console import emit_json, note, progress, warnings_shown
-from daptune.cli.options import RunOptions, SuggestOptions, load_with
+from daptune.cli.loading import load_with
+from daptune.cli.options import RunOptions, SuggestOptions
 from daptune.cli.predict import image_stream
 from daptune.errors import DataError
 from daptune.files import recovered, scratch, told

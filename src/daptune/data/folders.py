@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daptune.data.benchmarks.archives import find_archive
 from daptune.data.check import first_few
-from daptune.data.formats import FORMAT_WORDS, is_image_file, is_picture_file, left_out
+from daptune.data.formats import FORMAT_WORDS, is_film_file, is_image_file, is_picture_file, left_out
 from daptune.data.ids import readable_names
 from daptune.data.labels import index_labels, leading, refuse_untrained
 from daptune.data.levels import check_levels
@@ -58,12 +58,16 @@ def read_folder(folder: Path, label_names: Sequence[str] | None = None, own_ids:
     return Splits.of(tables, ignored)
 
 
-def image_files(folder: Path, *, unread: bool = False) -> Iterator[Path]:
+def image_files(folder: Path, *, unread: bool = False, films: bool = False) -> Iterator[Path]:
     """Every image file below a folder, sorted, hidden ones left out; of the names, those of one folder are held.
 
-    unread: those of formats that are not read here too, such as HEIC without its extra.
+    unread: those of formats that are not read here too, such as HEIC without its extra. films: films too.
     """
-    wanted = is_picture_file if unread else is_image_file
+    picture = is_picture_file if unread else is_image_file
+
+    def wanted(path: Path) -> bool:
+        return picture(path) or (films and is_film_file(path))
+
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files.sort()

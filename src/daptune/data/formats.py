@@ -24,6 +24,10 @@ OTHER_SUFFIXES = frozenset(
     {".jxl", ".jp2", ".j2k", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".psd"}
 )
 """Pictures that are never read: what cameras and editors write."""
+FILM_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp"}
+)
+"""Films, of which `daptune predict --every` reads frames."""
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MOST_SCANS = 100
@@ -70,6 +74,10 @@ def what_to_do(suffix: str) -> str:
     if suffix in AVIF_SUFFIXES:
         return "they need a newer Pillow: pip install -U pillow"
     return "save them as JPEG or PNG" if suffix in OTHER_SUFFIXES else ""
+
+
+def is_film_file(path: Path) -> bool:
+    return path.suffix.lower() in FILM_SUFFIXES
 
 
 def left_out(files: Iterable[Path]) -> list[str]:

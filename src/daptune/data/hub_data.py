@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daptune.data.labels import index_labels, index_splits, leading
-from daptune.data.table import DatasetItem, ImageTable, Splits, split_kind
+from daptune.data.table import DatasetItem, ImageSource, ImageTable, Splits, split_kind
 from daptune.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, find_column
 from daptune.errors import DataError
 
@@ -65,6 +65,13 @@ def read_dataset(source: Any, label_names: Sequence[str] | None = None) -> Split
     return Splits.of(tables)
 
 
+def dataset_images(part: Any) -> list[ImageSource]:
+    """The images of a data set in its order, decoded as each row is asked for. Raises DataError without any column."""
+    plain = _plain(part)
+    column = _image_column(plain)
+    return [DatasetItem(plain, row, column) for row in range(len(plain))]
+
+
 def _plain(part: Any) -> Any:
     """Without an output format such as "torch", whose images are tensors; a user's own transform stays."""
     kind = getattr(part, "format", {}).get("type")
@@ -76,21 +83,35 @@ def _features(part: Any) -> Mapping[str, Any]:
     return features if isinstance(features, Mapping) else {}
 
 
+def _image_column(part: Any) -> str:
+    """By type (Image) where exactly one has it, else by name."""
+    features, names = _features(part), _names(part)
+    pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    column = pictures[0] if len(pictures) == 1 else find_column(pictures or names, IMAGE_COLUMNS)
+    if column is None:
+        raise _missing("image", names)
+    return column
+
+
 def _columns(part: Any) -> tuple[str, str]:
     """The image and the label column: by type (Image, ClassLabel) where exactly one has it, else by name."""
-    features = _features(part)
-    names = list(getattr(part, "column_names", None) or features)
-    pictures = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
-    classes = [name for name, feature in features.items() if getattr(feature, "names", None)]
-    image = pictures[0] if len(pictures) == 1 else find_column(pictures or names, IMAGE_COLUMNS)
+    image, names = _image_column(part), _names(part)
+    classes = [name for name, feature in _features(part).items() if getattr(feature, "names", None)]
     label = classes[0] if len(classes) == 1 else find_column(classes or names, LABEL_COLUMNS)
-    if image is None or label is None:
-        missing = "image" if image is None else "label"
-        raise DataError(
-            f"expected one {missing} column in the data set, found {', '.join(names) or 'none'}; "
-            f"rename the one to use: dataset.rename_column(..., {missing!r})."
-        )
+    if label is None:
+        raise _missing("label", names)
     return image, label
+
+
+def _names(part: Any) -> list[str]:
+    return list(getattr(part, "column_names", None) or _features(part))
+
+
+def _missing(what: str, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"expected one {what} column in the data set, found {', '.join(names) or 'none'}; "
+        f"rename the one to use: dataset.rename_column(..., {what!r})."
+    )
 
 
 def _label_column(part: Any, column: str) -> list[Any]:

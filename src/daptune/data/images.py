@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
-from daptune.data.formats import FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
+from daptune.data.formats import FILM_SUFFIXES, FORMAT_WORDS, OTHER_SUFFIXES, open_header, unread_kind, what_to_do
 from daptune.data.quiet import heard
-from daptune.data.table import DatasetItem, ImageSource, describe, image_cell
+from daptune.data.table import ImageSource, MadeImage, describe, image_cell
 from daptune.errors import DataError, foreign
 from daptune.regular import open_regular
 
@@ -68,7 +68,7 @@ def _in_our_words(reason: str) -> str:
 
 def _decode(source: ImageSource | str, max_pixels: int, shrink_to: int | None) -> Image.Image:
     with foreign(lambda why: DataError(f"damaged ({why})."), passing=(OSError,)):
-        cell = source.load() if isinstance(source, DatasetItem) else image_cell(source)
+        cell = source.load() if isinstance(source, MadeImage) else image_cell(source)
         if isinstance(cell, Path):
             with open_regular(cell) as stream:
                 return _decode_stream(stream, max_pixels, shrink_to, cell.suffix.lower())
@@ -88,6 +88,8 @@ def _decode_stream(stream: IO[bytes], max_pixels: int, shrink_to: int | None, su
         kind = unread_kind(stream.read(16))
         if not kind and suffix in OTHER_SUFFIXES:
             kind = f"{suffix} files are not read: {what_to_do(suffix)}"
+        elif not kind and suffix in FILM_SUFFIXES:
+            kind = "a film; `daptune predict --every 1s` reads its frames"
         raise DataError(f"{kind}." if kind else f"not an image; expected {FORMAT_WORDS}.")
     if image.width * image.height > max_pixels:
         raise TooManyPixels(

@@ -5,6 +5,7 @@ Images are not decoded here: an entry is a path, bytes, an image in memory or an
 
 import hashlib
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,16 @@ from PIL import Image
 from daptune.errors import DataError
 
 
+class MadeImage(ABC):
+    """An image that is made when it is asked for, and a name of it for messages, `str()`."""
+
+    @abstractmethod
+    def load(self) -> "Path | Image.Image | npt.NDArray[Any] | bytes":
+        """The image; called once. Raises DataError if there is none."""
+
+
 @dataclass(frozen=True, eq=False)
-class DatasetItem:
+class DatasetItem(MadeImage):
     """An image of a data set, decoded on access: `dataset[index][column]`."""
 
     dataset: Any
@@ -32,7 +41,7 @@ class DatasetItem:
         return f"row {self.index}, column {self.column!r}"
 
 
-ImageSource = Path | Image.Image | npt.NDArray[Any] | bytes | DatasetItem
+ImageSource = Path | Image.Image | npt.NDArray[Any] | bytes | MadeImage
 
 
 def image_cell(value: object) -> Path | Image.Image | npt.NDArray[Any] | bytes:
@@ -168,7 +177,7 @@ class Splits:
 
 def describe(source: ImageSource) -> str:
     """A short name of a source for messages."""
-    if isinstance(source, Path | DatasetItem):
+    if isinstance(source, Path | MadeImage):
         return str(source)
     if isinstance(source, bytes):
         return f"{len(source)} bytes in memory"
@@ -183,6 +192,8 @@ def _identity(source: ImageSource, root: Path | None) -> str:
         return unicodedata.normalize("NFC", (source.relative_to(root) if root and inside else source).as_posix())
     if isinstance(source, DatasetItem):
         return f"{getattr(source.dataset, '_fingerprint', '')}/{source.column}/{source.index}"
+    if isinstance(source, MadeImage):
+        return str(source)
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, np.ndarray):

@@ -6,6 +6,7 @@
     onnx.py           `OnnxClassifier`, a `Predictor` without torch, and the metadata of its file
     inputs.py         files, folders, lists, tables -> a stream of named images; shards of it
     rows.py           named images -> rows in the same order -> JSON lines, CSV, Parquet
+    tools.py          rows -> documents that FiftyOne and Label Studio import
     ray_rows.py       the same rows, computed on a Ray cluster
     row_log.py        rows on disk, so that an interrupted run resumes
 

@@ -4,7 +4,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from PIL import Image
 
 from daptune.data.backslashes import with_slashes
 from daptune.data.folders import image_files
+from daptune.data.formats import is_film_file
+from daptune.data.hub_data import dataset_images, is_dataset
 from daptune.data.stream import Item
 from daptune.data.table import ImageSource, ImageTable, image_cell
 from daptune.data.tabular import IMAGE_COLUMNS, TABLE_SUFFIXES, csv_rows, find_column, open_parquet
+from daptune.data.video import frames
 from daptune.errors import DataError
 from daptune.files import told
 from daptune.regular import open_regular
@@ -24,8 +28,8 @@ LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
 
 
-def items(paths: Sequence[str]) -> Iterator[Item]:
-    """Yield the images of all `paths` lazily, in order.
+def items(paths: Sequence[str], every: Fraction | None = None) -> Iterator[Item]:
+    """Yield the images of all `paths` lazily, in order; with `every` the frames of films, so many seconds apart.
 
     A folder yields the pictures below it, sorted, including formats that daptune cannot read: each gets a row. A .txt
     or .lst file, or `-` (standard input), has one path per line. A .csv, .tsv or .parquet table has a column `path` or
@@ -35,19 +39,20 @@ def items(paths: Sequence[str]) -> Iterator[Item]:
     """
     for path in paths:
         if path == "-":
-            yield from _lines(sys.stdin)
+            yield from _lines(sys.stdin, every)
             continue
         place = Path(path).expanduser()
         if place.is_dir():
-            yield from map(_item, image_files(place, unread=True))
+            for file in image_files(place, unread=True, films=every is not None):
+                yield from _file(file, every)
         elif (suffix := place.suffix.lower()) in LIST_SUFFIXES:
-            yield from _list_file(place)
+            yield from _list_file(place, every)
         elif suffix in (".parquet", ".pq"):
             yield from _parquet(place)
         elif suffix in TABLE_SUFFIXES:
             yield from _csv(place)
         else:
-            yield _item(place)
+            yield from _file(place, every)
 
 
 def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
@@ -60,9 +65,19 @@ def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
 
 
 def image_sources(images: Any) -> list[ImageSource]:
-    """Sources of a list of images, or of the image files below one folder. Raises DataError for anything else."""
+    """Sources of a list of images, of a data set, or of the image files below one folder.
+
+    Raises DataError for anything else.
+    """
     if isinstance(images, ImageTable):
         return list(images.images)
+    if is_dataset(images):
+        if not hasattr(images, "__len__") or isinstance(images, Mapping):
+            raise DataError(
+                f"expected one split of a data set with a length, found {type(images).__name__}; choose a split, such "
+                "as dataset['test'], and load it without streaming."
+            )
+        return dataset_images(images)
     if isinstance(images, str | Path):
         folder = Path(images).expanduser()
         if not folder.is_dir():
@@ -78,14 +93,20 @@ def spelt(text: object) -> str:
     return os.fsencode(str(text)).decode("utf-8", "backslashreplace")
 
 
-def _item(path: Path) -> Item:
-    return Item(spelt(path), path)
+def _file(path: Path, every: Fraction | None) -> Iterator[Item]:
+    """The image, or the frames of a film."""
+    if every is None or not is_film_file(path):
+        yield Item(spelt(path), path)
+        return
+    for frame in frames(path, every, spelt(path)):
+        yield Item(str(frame), frame)
+        del frame  # before the next one is decoded
 
 
-def _lines(lines: Iterable[str]) -> Iterator[Item]:
+def _lines(lines: Iterable[str], every: Fraction | None) -> Iterator[Item]:
     for line in lines:
         if line.strip():
-            yield _item(_expanded(str(with_slashes(Path(), line.rstrip("\r\n")))))
+            yield from _file(_expanded(str(with_slashes(Path(), line.rstrip("\r\n")))), every)
 
 
 def _expanded(text: str) -> Path:
@@ -96,10 +117,10 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def _list_file(path: Path) -> Iterator[Item]:
+def _list_file(path: Path, every: Fraction | None) -> Iterator[Item]:
     refused = told(lambda why: DataError(f"the list {path} cannot be read: {why}"))
     with refused, io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
-        yield from _lines(stream)
+        yield from _lines(stream, every)
 
 
 def _csv(path: Path) -> Iterator[Item]:

@@ -99,8 +99,9 @@ class Predictor(ABC):
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Probabilities (n, C), columns as `classes_`.
 
-        `images`: a list of paths, PIL images, uint8 arrays or bytes, or one folder, searched recursively. Images are
-        streamed, so memory does not grow with their number. Raises DataError for the first unreadable image.
+        `images`: a list of paths, PIL images, uint8 arrays or bytes, a Hugging Face data set, or one folder, searched
+        recursively. Images are streamed, so memory does not grow with their number. Raises DataError for the first
+        unreadable image.
         """
         return np.concatenate([answers.probabilities for answers in self._answers(images)])
 

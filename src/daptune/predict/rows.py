@@ -1,11 +1,13 @@
 """Rows of named images, in the same order: file, label, probability and optionally top; or file and error.
 
-They are written as JSON lines, CSV or Parquet, a few at a time.
+They are written as JSON lines, CSV or Parquet, or for another tool (tools.py), a few at a time.
 """
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,17 +16,20 @@ from typing import IO, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.data.boxes import SIDES, Crop
 from daptune.data.stream import Item
+from daptune.data.table import ImageSource
 from daptune.errors import DataError, extra
 from daptune.metrics import prediction_sets
 from daptune.predict.inputs import spelt
 from daptune.predict.predictor import Answers, Predictor, of_set
+from daptune.predict.tools import TOOLS, Tool, document
 from daptune.text import printable, printable_json
 
 UNKNOWN = "unknown"
 T = TypeVar("T")
 Row = dict[str, Any]
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "parquet", Tool]
 _SUFFIXES: dict[str, Format] = {
     "": "jsonl",
     ".jsonl": "jsonl",
@@ -44,11 +49,15 @@ class Wanted:
     top_k    classes, most likely first
     reject   the share of known images that may be called UNKNOWN; None: every image has a class
     sets     the share of images whose prediction set may miss the truth; None: no sets
+    paths    the absolute path of the image file, which other tools ask for
+    boxes    images are parts of pictures, and rows have their boxes
     """
 
     top_k: int = 1
     reject: float | None = None
     sets: float | None = None
+    paths: bool = False
+    boxes: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -56,7 +65,7 @@ class Wanted:
         ranks = ["", *(f"_{rank}" for rank in range(2, self.top_k + 1))]
         known = ["unknown", "known", "likeliest"] if self.reject is not None else []
         own = [name + rank for rank in ranks for name in ("label", "probability")]
-        return ["file", *own, *known, *(["set"] if self.sets is not None else [])]
+        return ["file", *(SIDES if self.boxes else ()), *own, *known, *(["set"] if self.sets is not None else [])]
 
 
 def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -> Iterator[list[Row]]:
@@ -70,11 +79,28 @@ def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -
         raise DataError(f"a class is called {UNKNOWN!r}, which --reject says of images of no class; rename the class")
     for batch, answers in predictor.stream(images):
         rows: dict[int, Row] = {
-            bad.index: {"file": bad.name, "error": " ".join(spelt(bad.reason).split())} for bad in batch.failed
+            bad.index: {**_found(bad.name, bad.source, wanted), "error": " ".join(spelt(bad.reason).split())}
+            for bad in batch.failed
         }
-        for place, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
-            rows[index] = {"file": name, **_said(classes, answers, place, predictor.truth, wanted)}
+        for place, (index, name, source) in enumerate(zip(batch.indices, batch.names, batch.sources, strict=True)):
+            said = _said(classes, answers, place, predictor.truth, wanted)
+            rows[index] = {**_found(name, source, wanted), **said}
         yield [rows[index] for index in sorted(rows)]
+
+
+def _found(name: str, source: ImageSource, wanted: Wanted) -> Row:
+    """What a row says of where its image is."""
+    row: Row = {"file": name}
+    if isinstance(source, Crop):
+        row["box"] = list(source.box)
+        if wanted.paths and source.size is not None:
+            row["size"] = list(source.size)
+    if wanted.paths:
+        path = source.path if isinstance(source, Crop) else source
+        if not isinstance(path, Path):
+            raise DataError(f"{name} is no image file, which other tools need; write .jsonl, .csv or .parquet")
+        row["path"] = spelt(os.path.abspath(path))
+    return row
 
 
 def _said(classes: Sequence[Any], answers: Answers, place: int, truth: Sequence[float], wanted: Wanted) -> Row:
@@ -114,7 +140,17 @@ def json_line(row: Row) -> str:
     return printable_json(json.dumps(row, ensure_ascii=False)) + "\n"
 
 
-def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
+@contextmanager
+def writing(form: Format, stream: IO[str], wanted: Wanted) -> Iterator[Callable[[Row], object]]:
+    """A function that writes one row; documents of other tools are complete at the end of the block."""
+    if form not in TOOLS:
+        yield _line_writer(form, stream, wanted)
+        return
+    with document(form, stream, boxes=wanted.boxes) as write:
+        yield lambda row: write(_flat(row) | {name: row[name] for name in ("box", "size") if name in row})
+
+
+def _line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row], object]:
     """A function that writes one row as a JSON line, or as CSV below a header."""
     if form == "jsonl":
         return lambda row: stream.write(json_line(row))
@@ -127,7 +163,8 @@ def line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row]
 
 def _flat(row: Row) -> Row:
     """The columns of a row; a set is its classes separated by "|"."""
-    found: Row = {name: value for name, value in row.items() if name not in ("top", "set")}
+    found: Row = {name: value for name, value in row.items() if name not in ("top", "set", "box", "size")}
+    found |= zip(SIDES, row.get("box", ()), strict=False)
     if "set" in row:
         found["set"] = "|".join(map(str, row["set"]))
     for rank, item in enumerate(row.get("top", ())[1:], start=2):
@@ -146,8 +183,7 @@ def write_rows(path: Path, rows: Callable[[], Iterable[Row]], form: Format, want
     if form == "parquet":
         _write_parquet(path, rows, wanted)
         return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        write = line_writer(form, file, wanted)
+    with open(path, "w", encoding="utf-8", newline="") as file, writing(form, file, wanted) as write:
         for row in rows():
             write(row)
 
@@ -164,6 +200,7 @@ def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], wanted: Wanted
     own = pyarrow.int64() if isinstance(label, int) else pyarrow.string()
     kinds = {"label": own if wanted.reject is None else pyarrow.string(), "probability": pyarrow.float64()}
     kinds |= {"unknown": pyarrow.bool_(), "known": pyarrow.float64(), "likeliest": own}
+    kinds |= dict.fromkeys(SIDES, pyarrow.float64())
     columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in wanted.columns]
     schema = pyarrow.schema([*columns, ("error", pyarrow.string())])
     with parquet.ParquetWriter(path, schema) as writer:
