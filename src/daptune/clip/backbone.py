@@ -14,7 +14,7 @@ from .hub import locate, pull, resolve
 from .model import CLIP, Precision
 from .precision import resolve_precision
 from .preprocess import Preprocess
-from .tokenizer import Tokenizer
+from .tokenizer import TextTokenizer, Tokenizer
 
 __all__ = ["Backbone", "load_backbone", "pull", "resolve_precision"]
 
@@ -28,7 +28,7 @@ class Backbone:
     """
 
     clip: CLIP
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     preprocess: Preprocess
     name: str
     sha256: str

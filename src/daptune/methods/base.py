@@ -81,6 +81,8 @@ class Method(nn.Module, ABC):
     """Default learning rate with AdamW; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` uses validation images, if present."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the towers of its backbone must have, of the constants of `daptune.clip.towers`."""
 
     weighs_classes: ClassVar[bool] = False
     """Whether `before_fit` heeds `class_weight`; gradient steps always do, in `cross_entropy`."""
@@ -116,6 +118,8 @@ class Method(nn.Module, ABC):
         self.names = names_by_class(class_names, alike="logged", error=MethodError)
         self.class_names, self.prompt_names = tuple(self.names), tuple(self.names.values())
         self.config = config
+        if lacking := self.lacking(backbone.clip, config):
+            raise MethodError(f"`{self.name}` needs {lacking[0]}; {backbone.name} has none: use coop or tip_adapter_f.")
         self.seed = seed
         self.register_module("ensemble", None)
         self._cached: tuple[list[Tensor], Tensor] | None = None
@@ -290,6 +294,16 @@ class Method(nn.Module, ABC):
                 self._shared[0].backward(gradient)
         finally:
             self._shared = None
+
+    @classmethod
+    def needs_with(cls, config: MethodConfig) -> frozenset[str]:
+        """What of `needs` remains with these options."""
+        return cls.needs
+
+    @classmethod
+    def lacking(cls, clip: CLIP, config: MethodConfig) -> list[str]:
+        """What the method needs with these options and the towers do not have; it runs if that is nothing."""
+        return sorted(cls.needs_with(config) - clip.has)
 
     @classmethod
     def takes_new_classes(cls, config: MethodConfig) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..clip.towers import LEARNED_CONTEXT, VISUAL_TOKENS
 from .base import Method
 from .coop_vpt import CoOpVPTConfig
 from .options import Count
@@ -45,6 +46,7 @@ class UPT(Method):
     title = "Unified Prompt Tuning (UPT)"
     year = 2022
     config_class = UPTConfig
+    needs = frozenset({LEARNED_CONTEXT, VISUAL_TOKENS})
     config: UPTConfig
     raw_text_prompt: nn.Parameter
     raw_vision_prompt: nn.Parameter
