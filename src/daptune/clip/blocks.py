@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from .frozen import FrozenLinear, QuickGELUMLP, linear
 
 T = TypeVar("T")
+GELU = {"gelu": "none", "gelu_tanh": "tanh"}  # torch's names
 # Up to this number of keys, attention on a CPU is faster as plain products than in torch's fused kernel: in float32
 # with few keys, in bfloat16 by a factor of three, where the memory of the scores sets the limit.
 PLAIN_ATTENTION_KEYS = {torch.float32: 128, torch.bfloat16: 320}
@@ -75,8 +76,8 @@ class MLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.activation == "gelu":
-            return self.c_proj(F.gelu(self.c_fc(x)))
+        if self.activation != "quick_gelu":
+            return self.c_proj(F.gelu(self.c_fc(x), approximate=GELU[self.activation]))
         if torch.compiler.is_compiling():  # exported graphs need plain layers, which other tools can quantise
             hidden = self.c_fc(x)
             return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
@@ -87,12 +88,12 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block, x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
 
-    def __init__(self, width: int, heads: int, hidden: int, activation: str) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float = 1e-5) -> None:
         super().__init__()
         self.attn = Attention(width, heads)
-        self.ln_1 = LayerNorm(width)
+        self.ln_1 = LayerNorm(width, eps)
         self.mlp = MLP(width, hidden, activation)
-        self.ln_2 = LayerNorm(width)
+        self.ln_2 = LayerNorm(width, eps)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,13 +114,13 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x, self.dtype))
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
-        """(B, L, W) -> (B, L, W)."""
+        """(.., L, W) -> (.., L, W)."""
         query, key, value = self.project(x)
         return self.finish(x, attend(query, key, value, causal=causal))
 
     def read(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The block's output only for the tokens `at` (B, n, W) of x (B, L, W): exact in the last block. `mask`
-        (B, 1, 1, L) is added to the scores."""
+        """The block's output only for the tokens `at` (.., n, W) of x (.., L, W): exact in the last block. `mask`
+        (.., 1, 1, L) is added to the scores."""
         (query,) = self.project(at, 0, 1)
         key, value = self.project(x, 1, 3)
         return self.finish(at, attend(query, key, value, mask=mask))
@@ -143,9 +144,9 @@ def replaced(x: Tensor, layers: Sequence[Tensor], depth: int) -> Tensor:
 class Transformer(nn.Module):
     """A stack of blocks, under OpenAI's name `resblocks`."""
 
-    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: str) -> None:
+    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: str, eps: float = 1e-5) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation) for _ in range(layers))
+        self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation, eps) for _ in range(layers))
 
     @staticmethod
     def run(part: Callable[..., T], *inputs: Any) -> T:

@@ -16,7 +16,7 @@ Precision: the residual stream, layer norms and features are float32; `set_preci
 matrices and their products. Weights are frozen, so linear layers save no input for the backward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
 from . import towers
-from .blocks import Attention, Block, LayerNorm, Transformer, causal, replaced
+from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal, replaced
 from .prefix import shared_prefix_features
+from .siglip import FullText, MAPViT
 from .suffixes import Suffixes
 from .towers import TextTower, VisionTower
 
@@ -56,10 +57,16 @@ class CLIPConfig:
     text_heads: int
     text_mlp: int
     activation: str = "quick_gelu"
+    text_activation: str = ""
+    """That of the text tower; empty: the same."""
+    norm_eps: float = 1e-5
+    family: str = "clip"
+    """Which towers, of FAMILIES."""
 
     def __post_init__(self) -> None:
-        if self.activation not in ("quick_gelu", "gelu"):
-            raise BackboneError(f"activation must be 'quick_gelu' or 'gelu', found {self.activation!r}.")
+        for activation in (self.activation, self.text_activation or self.activation):
+            if activation not in ("quick_gelu", *GELU):
+                raise BackboneError(f"activation must be 'quick_gelu', 'gelu' or 'gelu_tanh', found {activation!r}.")
         for tower, width, heads in (
             ("vision", self.vision_width, self.vision_heads),
             ("text", self.text_width, self.text_heads),
@@ -104,6 +111,7 @@ class ViT(VisionTower):
         prompts: Tensor | None = None,
         *,
         before_ln_pre: bool = False,
+        pool_prompts: bool = True,
         projected: bool = True,
         patches: bool = False,
         through: Sequence[Block] | None = None,
@@ -155,6 +163,9 @@ class CausalText(TextTower):
     def dtype(self) -> torch.dtype:
         return self.text_projection.dtype
 
+    def places(self, longest: int) -> int:
+        return longest
+
     def features(
         self,
         context: Tensor,
@@ -198,18 +209,28 @@ class CausalText(TextTower):
         return (self.text_projection,)
 
 
+FAMILIES: dict[str, tuple[Callable[[CLIPConfig], VisionTower], Callable[[CLIPConfig], TextTower]]] = {
+    "clip": (ViT, CausalText),
+    "siglip": (MAPViT, FullText),
+}
+
+
 class CLIP(nn.Module):
     """Both towers, frozen. `CLIP(config)` has uninitialised weights: load a state dict.
 
     State dicts name the parameters as OpenAI does, those of the text tower without a prefix.
     """
 
+    logit_bias: nn.Parameter | None
+    """Added to exp(logit_scale) cosines where the checkpoint was trained by sigmoids (SigLIP), a scalar; else None."""
+
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.config = config
-        self.visual: VisionTower = ViT(config)
-        self.text: TextTower = CausalText(config)
+        vision, text = FAMILIES[config.family]
+        self.visual, self.text = vision(config), text(config)
         self.logit_scale = nn.Parameter(torch.full((), 4.6052))
+        self.register_parameter("logit_bias", nn.Parameter(torch.zeros(())) if config.family == "siglip" else None)
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
         self.requires_grad_(False)
@@ -248,6 +269,7 @@ class CLIP(nn.Module):
         prompts: Tensor | None = None,
         *,
         before_ln_pre: bool = False,
+        pool_prompts: bool = True,
         projected: bool = True,
         patches: bool = False,
         through: Sequence[Block] | None = None,
@@ -258,7 +280,8 @@ class CLIP(nn.Module):
 
         `prompts` are (J, P, W) for all images or (B, J, P, W) per image. Tokens of the first layer are added to the
         sequence after ln_pre (VPT, DAPT) or before it (`before_ln_pre`: MaPLe, PromptSRC); those of layer j < J replace
-        the prompts' outputs at the input of block j. `through` replaces the tower's blocks (`daptune.clip.lora`).
+        the prompts' outputs at the input of block j. Without `pool_prompts`, a MAP head pools over the patches alone.
+        `through` replaces the tower's blocks (`daptune.clip.lora`).
         """
         if prompts is not None and not 1 <= prompts.shape[-3] <= self.config.vision_layers:
             raise BackboneError(
@@ -268,7 +291,14 @@ class CLIP(nn.Module):
         groups = self._groups(images, 0 if prompts is None else prompts.shape[-2])
         each = prompts.tensor_split(groups) if prompts is not None and prompts.dim() == 4 else [prompts] * groups
         found = [
-            self.visual(*part, before_ln_pre=before_ln_pre, projected=projected, patches=patches, through=through)
+            self.visual(
+                *part,
+                before_ln_pre=before_ln_pre,
+                pool_prompts=pool_prompts,
+                projected=projected,
+                patches=patches,
+                through=through,
+            )
             for part in zip(images.tensor_split(groups), each, strict=True)
         ]
         return found[0] if groups == 1 else torch.cat(found)
@@ -285,10 +315,16 @@ class CLIP(nn.Module):
 
 
 def _without_prefix(clip: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Take "text." off the names of a state dict, those first."""
-    for name in sorted(state, key=lambda name: not name.startswith(prefix + TEXT)):
-        own = name.startswith(prefix + TEXT)
-        state[prefix + name.removeprefix(prefix + TEXT) if own else name] = state.pop(name)
+    """Take "text." off the names of a state dict, in OpenAI's order: the text tower's own tensors, the image tower, the
+    text tower's layers."""
+
+    def order(name: str) -> int:
+        own = name.removeprefix(prefix)
+        return 1 if not own.startswith(TEXT) else 2 if "." in own.removeprefix(TEXT) else 0
+
+    for name in sorted(state, key=order):
+        ours = prefix + name.removeprefix(prefix + TEXT) if name.startswith(prefix + TEXT) else name
+        state[ours] = state.pop(name)
 
 
 def _with_prefix(clip: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -32,6 +32,8 @@ class Suffixes:
     """Of each name the ids of its suffix, including the EOT."""
     start: tuple[int, ...]
     """Ids before the context."""
+    pad: int = 0
+    """Id of what fills texts up, for towers that see it."""
     pool: NamePool | None = None
     """None: one name for each class."""
     _laid_out: dict[torch.device, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -58,7 +60,7 @@ class Suffixes:
                     f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "
                     "or learn fewer context tokens."
                 )
-        return cls(tuple(tuple(suffix[cut:]) for suffix in ids), tokenizer.start, pool)
+        return cls(tuple(tuple(suffix[cut:]) for suffix in ids), tokenizer.start, tokenizer.pad, pool)
 
     @classmethod
     def of_texts(
@@ -69,7 +71,7 @@ class Suffixes:
         first = common = len(tokenizer.start)
         while all(len(row) > common + 1 and row[common] == rows[0][common] for row in rows):
             common += 1
-        suffixes = cls(tuple(tuple(row[common:]) for row in rows), tokenizer.start, pool)
+        suffixes = cls(tuple(tuple(row[common:]) for row in rows), tokenizer.start, tokenizer.pad, pool)
         return torch.tensor(rows[0][first:common], dtype=torch.int64), suffixes
 
     def laid_out(self, device: torch.device, make: Callable[["Suffixes"], T]) -> T:
@@ -82,4 +84,14 @@ class Suffixes:
 
 
 def name_tokens(tokenizer: "TextTokenizer", name: str) -> list[int]:
+    check_name(tokenizer, name)
     return [*tokenizer.encode(readable(name) + "."), tokenizer.eot]
+
+
+def check_name(tokenizer: "TextTokenizer", name: str) -> None:
+    """Raise BackboneError for a class name of which the tokenizer keeps nothing."""
+    if name.strip() and not tokenizer.encode(readable(name)):
+        raise BackboneError(
+            f"the class name {name!r} has only punctuation, which the backbone's tokenizer drops: say what it is, with "
+            "--names names.csv (Python: class_names={label: name})."
+        )

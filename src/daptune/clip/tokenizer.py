@@ -87,6 +87,8 @@ class TextTokenizer(ABC):
     start: tuple[int, ...]
     eot: int
     pad: int
+    digest: str = ""
+    """SHA-256 of the file of a tokenizer whose texts a CLIP of these weights depends on; recorded in adapters."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

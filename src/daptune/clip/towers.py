@@ -42,6 +42,7 @@ class VisionTower(nn.Module, ABC):
         prompts: Tensor | None = None,
         *,
         before_ln_pre: bool = False,
+        pool_prompts: bool = True,
         projected: bool = True,
         patches: bool = False,
         through: Sequence[Block] | None = None,
@@ -77,6 +78,10 @@ class TextTower(nn.Module, ABC):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """Type of its matrices."""
+
+    @abstractmethod
+    def places(self, longest: int) -> int:
+        """Positions that must be given of texts whose longest has so many tokens."""
 
     @abstractmethod
     def features(

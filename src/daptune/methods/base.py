@@ -155,6 +155,11 @@ class Method(nn.Module, ABC):
         """Visual tokens added to those of an image after ln_pre, for each layer: (J, P, W). None: zero-shot CLIP."""
         return None
 
+    @property
+    def pools_prompts(self) -> bool:
+        """Whether the pooling head of a tower that has one (SigLIP) also pools over `image_prompts`."""
+        return True
+
     def visual_projection(self) -> Tensor | None:
         """What `image_features` have in place of the image tower's projection, (W, D); exported with class weights."""
         return None
@@ -169,11 +174,12 @@ class Method(nn.Module, ABC):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Features with `image_prompts`, not normalised: (B, 3, R, R) -> (B, D)."""
-        return self.clip.encode_image(images, self.image_prompts())
+        return self.clip.encode_image(images, self.image_prompts(), pool_prompts=self.pools_prompts)
 
     def logits(self, images: Tensor) -> Tensor:
-        """exp(logit_scale) z w^T: (B, 3, R, R) -> (B, C)."""
-        return self.scale * self.image_features(images) @ self.class_text_features().mT
+        """exp(logit_scale) z w^T, plus the backbone's logit_bias if it has one: (B, 3, R, R) -> (B, C)."""
+        logits = self.scale * self.image_features(images) @ self.class_text_features().mT
+        return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
 
     def answer(self, images: Tensor) -> Tensor:
         """Class scores for predictions, `logits` or those of `ensemble`: (B, 3, R, R) or features -> (B, C).

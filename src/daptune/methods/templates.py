@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..clip.backbone import Backbone
 from ..clip.pooling import Names, pool_names
-from ..clip.suffixes import Suffixes
+from ..clip.suffixes import Suffixes, check_name
 from ..errors import MethodError, suggest
 from ..files import read_json
 from ..names import readable
@@ -94,6 +94,8 @@ def _mean_over_templates(
     backbone: Backbone, names: Sequence[str], templates: Sequence[str], *, unit: bool, underscores: bool = False
 ) -> Tensor:
     text, total = backbone.clip.text, torch.zeros((), device=backbone.clip.device)
+    for name in names:
+        check_name(backbone.tokenizer, name)
     for template in templates:
         texts = fill(template, names, underscores=underscores)
         check_length(backbone, texts, names)

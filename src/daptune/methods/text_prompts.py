@@ -131,5 +131,6 @@ class TextPrompts:
             ids.append(row)
             slots.append([start + place for place in slot])
         lengths = [len(row) for row in ids]
-        padded = [row + [0] * (max(lengths) - len(row)) for row in ids]
+        places = self.clip.text.places(max(lengths))
+        padded = [row + [tokenizer.pad] * (places - len(row)) for row in ids]
         return torch.tensor(padded), torch.tensor(slots), torch.tensor(lengths)

@@ -69,5 +69,9 @@ class UPT(Method):
     def text_features(self) -> Tensor:
         return self.prompts.features(self.unified_prompts()[0])
 
+    @property
+    def pools_prompts(self) -> bool:
+        return self.config.vision_pooled
+
     def image_prompts(self) -> Tensor:
         return joining_tokens(self.clip, self.unified_prompts()[1], self.config)

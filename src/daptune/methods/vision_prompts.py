@@ -36,6 +36,8 @@ class VisionPromptConfig(MethodConfig):
     """Layers with their own tokens, J: 1 is VPT-shallow, 0 is every layer (VPT-deep)."""
     vision_position: Annotated[str, one_of(POSITIONS)] = "after_ln_pre"
     """after_ln_pre (VPT, DAPT) or append (before ln_pre: MaPLe, PromptSRC)."""
+    vision_pooled: bool = True
+    """Whether a backbone's pooling head (SigLIP) pools over the visual tokens too, or over the patches alone."""
 
 
 def initial_vision_prompt(
@@ -65,6 +67,10 @@ class VisionPrompted(Method):
 
     def image_prompts(self) -> Tensor:
         return joining_tokens(self.clip, self.vision_prompt, self.config)
+
+    @property
+    def pools_prompts(self) -> bool:
+        return self.config.vision_pooled
 
 
 def joining_tokens(clip: CLIP, prompt: Tensor, config: VisionPromptConfig) -> Tensor:
