@@ -119,7 +119,7 @@ def test_open_clip(generation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     open_clip, timm = oracle("open_clip"), oracle("timm")
     config = replace(SIGLIP, activation="gelu", text_activation="gelu" if generation == 1 else "gelu_tanh")
     settings = openclip_config(config)["model_cfg"]
-    build, trunk = timm.create_model, {"embed_dim": 96, "depth": 3, "num_heads": 12}
+    build, trunk = timm.create_model, {"embed_dim": 96, "depth": 3, "num_heads": 12, "img_size": 66}
     monkeypatch.setattr(timm, "create_model", lambda name, **options: build(name, **options | trunk))
     del settings["custom_text"]
     settings["text_cfg"] = {k: v for k, v in settings["text_cfg"].items() if "tokenizer" not in k}

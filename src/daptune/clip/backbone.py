@@ -39,6 +39,14 @@ class Backbone:
     def device(self) -> torch.device:
         return self.clip.device
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What an adapter's answers depend on beside the weights' hash, for families other than OpenAI's."""
+        bias = self.clip.logit_bias
+        if bias is None:
+            return {}
+        return {"family": self.clip.config.family, "logit_bias": str(float(bias)), "tokenizer": self.tokenizer.digest}
+
     def to(self, device: str | torch.device) -> "Backbone":
         """Move the towers and return self. Raises BackboneError for an unavailable device."""
         self.clip.to(_device(device))

@@ -181,6 +181,17 @@ class Method(nn.Module, ABC):
         logits = self.scale * self.image_features(images) @ self.class_text_features().mT
         return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
 
+    def match_probabilities(self, images: Tensor) -> Tensor:
+        """sigmoid(exp(logit_scale) z w^T + logit_bias): whether a class fits an image, whatever the other classes,
+        (B, 3, R, R) -> (B, C). Raises MethodError for a backbone that was not trained by sigmoids."""
+        bias = self.clip.logit_bias
+        if bias is None:
+            raise MethodError(
+                f"{self.backbone.name} has no logit_bias, so its scores do not say whether a text fits an image by "
+                "itself: take the probabilities among all classes, or a SigLIP such as ViT-B-16-SigLIP2/webli."
+            )
+        return (self.scale * self.image_features(images) @ self.text_features().mT + bias).sigmoid()
+
     def answer(self, images: Tensor) -> Tensor:
         """Class scores for predictions, `logits` or those of `ensemble`: (B, 3, R, R) or features -> (B, C).
 
