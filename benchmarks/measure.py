@@ -67,13 +67,13 @@ def text(
         def features(rows: slice) -> Tensor:
             return clip.text_features(context, names[rows])
     else:
-        from daptune.clip.prefix import Suffixes, shared_prefix_features
+        from daptune.clip.suffixes import Suffixes
 
         clip = daptune_clip(precision)
         suffixes = Suffixes.build(workload.MadeUpTokenizer(names), [str(c) for c in range(classes)], len(context))
 
         def features(rows: slice) -> Tensor:
-            return shared_prefix_features(clip, context[None], suffixes)[0]
+            return clip.text.features(context[None], suffixes)[0]
 
     def run() -> dict[str, Tensor]:
         context.grad = None

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from daptune.clip.tokenizer import TextTokenizer
+
 VIT_B16 = {
     "embed_dim": 512,
     "image_size": 224,
@@ -84,10 +86,10 @@ def class_tokens(classes: int, seed: int = 1) -> list[list[int]]:
     return [torch.randint(1000, 40000, (int(n),), generator=random).tolist() for n in lengths]
 
 
-class MadeUpTokenizer:
+class MadeUpTokenizer(TextTokenizer):
     """Stands in for daptune's tokenizer so that class "17" has the tokens class_tokens(...)[17]."""
 
-    context_length, sot, eot, vocab_size = 77, SOT, EOT, VIT_B16["vocab_size"]
+    context_length, sot, start, eot, pad, vocab_size = 77, SOT, (SOT,), EOT, 0, VIT_B16["vocab_size"]
 
     def __init__(self, names: list[list[int]]) -> None:
         self.names = names
@@ -101,14 +103,6 @@ class MadeUpTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         return " ".join(map(str, ids))
-
-    def __call__(self, texts: str | list[str]) -> Tensor:
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        tokens = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
-        for row, text in zip(tokens, texts, strict=True):
-            ids = [SOT, *self.encode(text), EOT]
-            row[: len(ids)] = torch.tensor(ids)
-        return tokens
 
 
 def context(tokens: int = CONTEXT_TOKENS, seed: int = 2) -> Tensor:

@@ -179,7 +179,7 @@ def test_the_zero_shot_classifier_reads_templates(fitted: FewShotClassifier) -> 
 def test_nearest_words_are_the_nearest_rows_of_the_table(fitted: FewShotClassifier) -> None:
     rows = nearest_words(fitted.method_, 2)
     prompt = fitted.method_.text_prompt.detach().numpy()
-    table = fitted.backbone_.clip.token_embedding.weight.detach().float().numpy()
+    table = fitted.backbone_.clip.text.token_embedding.weight.detach().float().numpy()
     for row, token in zip(rows, prompt, strict=True):
         distances = np.linalg.norm(table - token, axis=1)
         assert [word["distance"] for word in row["words"]] == pytest.approx(np.sort(distances)[:2].tolist(), rel=1e-4)

@@ -272,7 +272,7 @@ def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:
     Euclidean distance, as CoOp's interpret_prompt.py. Empty for methods without a common text prompt (M, W).
     """
     prompt = method.state_dict().get("text_prompt")
-    table = method.clip.token_embedding.weight.detach().float()  # (vocabulary, W)
+    table = method.clip.text.embed(range(method.clip.config.vocab_size))  # (vocabulary, W)
     if prompt is None or prompt.dim() != 2 or prompt.shape[1] != table.shape[1]:
         return []
     spoken = table.norm(dim=1) > 0  # a backbone may lack entries that it was not trained on

@@ -40,7 +40,7 @@ def embedded(backbone: Backbone, prefix: list[int], learned: int, names: tuple[s
         text = backbone.tokenizer.encode(name.replace("_", " ") + ".")
         ids = [backbone.tokenizer.sot, *prefix, *text, backbone.tokenizer.eot]
         rows.append(ids + [0] * (77 - len(ids)))
-    table = backbone.clip.token_embedding.weight[torch.tensor(rows)].half()
+    table = backbone.clip.text.token_embedding.weight[torch.tensor(rows)].half()
     return {"token_prefix": table[:, :1], "token_suffix": table[:, 1 + learned :]}
 
 

@@ -30,7 +30,7 @@ def test_the_order_is_from_cheap_to_costly(backbone: Backbone) -> None:
     clip, passes = backbone.clip, Counter[str]()
     handles = [
         module.register_forward_hook(lambda *_, tower=tower: passes.update([tower]))
-        for tower, module in (("image", clip.visual.conv1), ("text", clip.ln_final))
+        for tower, module in (("image", clip.visual.conv1), ("text", clip.text.ln_final))
     ]
     costs = []
     for name in CANDIDATES:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from daptune.clip.model import attend
+from daptune.clip.blocks import attend
 
 GENERATOR = torch.Generator().manual_seed(3)
 
@@ -38,5 +38,5 @@ def test_16_bit_attention_of_processors(shape: tuple[int, ...], hiding: str) -> 
 def test_long_16_bit_sequences_keep_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [normal(1, 2, 9, 8, dtype=torch.float32).bfloat16() for _ in range(3)]
     plain = attend(*parts)
-    monkeypatch.setattr("daptune.clip.model.PLAIN_ATTENTION_KEYS", {})
+    monkeypatch.setattr("daptune.clip.blocks.PLAIN_ATTENTION_KEYS", {})
     torch.testing.assert_close(attend(*parts), plain, atol=2e-2, rtol=2e-2)

@@ -347,7 +347,7 @@ def test_other_openclip_towers(
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"model_type": "siglip"}, "a siglip model"),
+        ({"model_type": "siglip"}, "SigLIP"),
         ({"model_type": "chinese_clip"}, "a chinese_clip model"),
         ({"model_type": None, "architecture": "vit_base_patch16_clip_224"}, "timm's vit_base_patch16_clip_224"),
         ({"vision_config": {"hidden_act": "gelu_pytorch_tanh"}}, "gelu_pytorch_tanh"),

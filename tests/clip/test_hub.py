@@ -273,8 +273,8 @@ def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
     [
         ("RN50/openai", "residual network"),
         ("RN50x64/openai", "residual network"),
-        ("ViT-B-16-SigLIP2/webli", "SigLIP"),
-        ("ViT-SO400M-14-SigLIP-384/webli", "SigLIP"),
+        ("ViT-B-16-SigLIP3/webli", "SigLIP"),
+        ("siglip2-base-patch16-naflex", "NaFlex"),
         ("ViT-H-14-worldwide/metaclip2_worldwide", "MetaCLIP 2"),
         ("PE-Core-B-16/meta", "Perception Encoder"),
         ("EVA02-B-16/merged2b_s8b_b131k", "EVA-CLIP"),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from daptune.clip import frozen, model
-from daptune.clip.model import CLIP, Block, CLIPConfig
+from daptune.clip.blocks import Block
+from daptune.clip.model import CLIP, CLIPConfig
 from daptune.errors import BackboneError
 
 CONFIG = CLIPConfig(
@@ -89,10 +90,10 @@ def plain_tokens(clip: CLIP, image: Tensor, prompts: Tensor | None, where: str) 
 
 def plain_text(clip: CLIP, embeddings: Tensor, eot: int) -> Tensor:
     """One text, all its (padded) token embeddings (T, W), read at position `eot`."""
-    x = embeddings + clip.positional_embedding[: len(embeddings)]
-    for block in clip.transformer.blocks:
+    x = embeddings + clip.text.positional_embedding[: len(embeddings)]
+    for block in clip.text.transformer.blocks:
         x = plain_block(block, x, True, clip.config.activation)
-    return plain_norm(clip.ln_final, x[eot : eot + 1])[0] @ clip.text_projection
+    return plain_norm(clip.text.ln_final, x[eot : eot + 1])[0] @ clip.text.text_projection
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -152,17 +153,19 @@ def test_patches_have_features_of_their_own(depth: int) -> None:
 
 @pytest.mark.parametrize("chunk", [10_000, 40])
 def test_text_features_need_no_padding(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", chunk)
     clip, generator = made_up_clip(), torch.Generator().manual_seed(3)
     tokens = torch.zeros(6, 20, dtype=torch.long)
     for row, length in enumerate([3, 9, 5, 12, 4, 7]):
         tokens[row, :length] = torch.randint(1, 58, (length,), generator=generator)
         tokens[row, 0], tokens[row, length - 1] = 58, 59
     ours = clip.encode_text(tokens)
-    plain = torch.stack([plain_text(clip, clip.token_embedding(row), int(row.argmax())) for row in tokens])
+    plain = torch.stack([plain_text(clip, clip.text.token_embedding(row), int(row.argmax())) for row in tokens])
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
-    embeddings = clip.token_embedding(tokens).requires_grad_()
-    (found,) = torch.autograd.grad(clip.encode_embeddings(embeddings, tokens.argmax(-1) + 1).square().sum(), embeddings)
+    embeddings = clip.text.token_embedding(tokens).requires_grad_()
+    (found,) = torch.autograd.grad(
+        clip.text.encode_embeddings(embeddings, tokens.argmax(-1) + 1).square().sum(), embeddings
+    )
     (expected,) = torch.autograd.grad(
         sum(plain_text(clip, e, int(t.argmax())).square().sum() for e, t in zip(embeddings, tokens, strict=True)),
         embeddings,

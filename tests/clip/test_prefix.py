@@ -1,6 +1,6 @@
 """The shared-prefix tower against the whole padded prompt of each class run through the plain tower."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from daptune.clip import prefix
-from daptune.clip.model import CLIP, attend
+from daptune.clip.blocks import attend
+from daptune.clip.model import CLIP
 from daptune.clip.pooling import pool_names
-from daptune.clip.prefix import Suffixes, shared_prefix_features
+from daptune.clip.prefix import Lines
+from daptune.clip.suffixes import Suffixes
+from daptune.clip.tokenizer import TextTokenizer
 from daptune.errors import BackboneError
 
 from ..crossings import Crossings
@@ -21,17 +24,16 @@ NAMES = ["ab", "c", "defg_h", "ij", "k", "lmnop", "q"]
 GROUPS = [("ab", "ij"), "c", ("defg_h", "k", "lmnop"), ("q",)]  # several names for a class
 
 
-class LetterTokenizer:
+class LetterTokenizer(TextTokenizer):
     """One token a character; stands for the BPE."""
 
-    context_length, sot, eot = 20, 58, 59
+    context_length, vocab_size, sot, start, eot, pad = 20, 60, 58, (58,), 59, 0
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) % 50 + 1 for letter in text]
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        rows = [[self.sot, *self.encode(text), self.eot] for text in texts]
-        return torch.tensor([row + [0] * (self.context_length - len(row)) for row in rows])
+    def decode(self, ids: Iterable[int]) -> str:
+        raise NotImplementedError
 
 
 def whole_prompt(clip: CLIP, name: str, context: Tensor) -> tuple[Tensor, int]:
@@ -40,20 +42,20 @@ def whole_prompt(clip: CLIP, name: str, context: Tensor) -> tuple[Tensor, int]:
     ids = [*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot]
     used = 1 + len(context) + len(ids)
     padded = torch.tensor(ids + [0] * (tokenizer.context_length - used))
-    embedded = clip.token_embedding(padded)
-    return torch.cat([clip.token_embedding.weight[tokenizer.sot][None], context, embedded]), used - 1
+    embedded = clip.text.token_embedding(padded)
+    return torch.cat([clip.text.token_embedding.weight[tokenizer.sot][None], context, embedded]), used - 1
 
 
 @pytest.mark.parametrize("chunk", [10_000, 12, 1])
 @pytest.mark.parametrize("contexts", [1, 3])
 def test_equals_whole_prompts_with_gradients(contexts: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", chunk)
     clip = made_up_clip()
     generator = torch.Generator().manual_seed(2)
     context = torch.randn(contexts, 5, 16, generator=generator, requires_grad=True)
     weights = torch.randn(contexts, len(NAMES), 24, generator=generator)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
-    ours = shared_prefix_features(clip, context, suffixes)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)
+    ours = clip.text.features(context, suffixes)
     plain = torch.stack(
         [torch.stack([plain_text(clip, *whole_prompt(clip, name, c)) for name in NAMES]) for c in context]
     )
@@ -66,10 +68,10 @@ def test_equals_whole_prompts_with_gradients(contexts: int, chunk: int, monkeypa
 @pytest.mark.parametrize("chunk", [10_000, 12])
 def test_several_names_make_one_feature_of_a_class(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The direction of the mean of their unit features, with the mean of their lengths; 2, 1, 3 and 1 names."""
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", chunk)
     clip, context = made_up_clip(), torch.randn(2, 5, 16, requires_grad=True)
-    suffixes = Suffixes.build(LetterTokenizer(), GROUPS, 5)  # type: ignore[arg-type]
-    ours = shared_prefix_features(clip, context, suffixes)
+    suffixes = Suffixes.build(LetterTokenizer(), GROUPS, 5)
+    ours = clip.text.features(context, suffixes)
     rows = []
     for one in context:
         for own in GROUPS:
@@ -87,27 +89,28 @@ def test_several_names_make_one_feature_of_a_class(chunk: int, monkeypatch: pyte
 def test_the_first_tokens_of_names_may_be_left_out(cut: int) -> None:
     """They count for the length of a prompt all the same: 15 tokens are too many for 14 places."""
     tokenizer = LetterTokenizer()
-    suffixes = Suffixes.build(tokenizer, NAMES, 5, cut=cut)  # type: ignore[arg-type]
+    suffixes = Suffixes.build(tokenizer, NAMES, 5, cut=cut)
     ids = [[*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot][cut:] for name in NAMES]
-    lines = torch.block_diag(*suffixes.visible)
-    found = [suffixes.tokens.flatten()[lines[end]].tolist() for end in suffixes.ends[suffixes.order]]
-    assert found == ids and suffixes.sot == tokenizer.sot
+    lines = Lines.pack(suffixes.ids)
+    visible = torch.block_diag(*lines.visible)
+    found = [lines.tokens.flatten()[visible[end]].tolist() for end in lines.ends[lines.order]]
+    assert found == ids == [list(own) for own in suffixes.ids] and suffixes.start == (tokenizer.sot,)
     with pytest.raises(BackboneError, match="'abcdefghijklm' takes 15 tokens, but 14 "):
-        Suffixes.build(tokenizer, ["abcdefghijklm"], 5, cut=cut)  # type: ignore[arg-type]
+        Suffixes.build(tokenizer, ["abcdefghijklm"], 5, cut=cut)
 
 
 def test_a_name_of_several_is_checked_and_said() -> None:
     with pytest.raises(BackboneError, match="'abcdefghijklm' takes 15 tokens, but 14 "):
-        Suffixes.build(LetterTokenizer(), ["a", ("b", "abcdefghijklm", "c")], 5)  # type: ignore[arg-type]
+        Suffixes.build(LetterTokenizer(), ["a", ("b", "abcdefghijklm", "c")], 5)
 
 
 def test_whole_texts_of_a_class_make_one_feature() -> None:
     clip, tokenizer, texts = made_up_clip(), LetterTokenizer(), ["a ab", "a c", "a def", "a g"]
     _, pool = pool_names(["ab", ("c", "def"), "g"])
-    words, suffixes = Suffixes.of_texts(tokenizer, texts, pool)  # type: ignore[arg-type]
-    ours = shared_prefix_features(clip, clip.token_embedding(words)[None], suffixes)[0]
+    words, suffixes = Suffixes.of_texts(tokenizer, texts, pool)
+    ours = clip.text.features(clip.text.token_embedding(words)[None], suffixes)[0]
     rows = zip(tokenizer(texts), texts, strict=True)
-    one, *two, three = (plain_text(clip, clip.token_embedding(row), len(text) + 1) for row, text in rows)
+    one, *two, three = (plain_text(clip, clip.text.token_embedding(row), len(text) + 1) for row, text in rows)
     mean = sum(part / part.norm() for part in two)
     own = mean / mean.norm() * (two[0].norm() + two[1].norm()) / 2
     torch.testing.assert_close(ours, torch.stack([one, own, three]), atol=1e-5, rtol=1e-5)
@@ -120,18 +123,18 @@ def test_deep_prompts_replace_the_first_positions(layers: int, depth: int, per_c
     clip = made_up_clip(replace(CONFIG, text_layers=layers))
     context = torch.randn(2, 7, 16)
     deep = torch.randn(*((2,) if per_context else ()), depth - 1, 3, 16, requires_grad=True)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 7)  # type: ignore[arg-type]
-    ours = shared_prefix_features(clip, context, suffixes, deep)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 7)
+    ours = clip.text.features(context, suffixes, deep)
     rows = []
     for n, one in enumerate(context):
         for name in NAMES:
             x, eot = whole_prompt(clip, name, one)
-            x = x + clip.positional_embedding[: len(x)]
-            for layer, block in enumerate(clip.transformer.blocks):
+            x = x + clip.text.positional_embedding[: len(x)]
+            for layer, block in enumerate(clip.text.transformer.blocks):
                 if 0 < layer < depth:
                     x = torch.cat([x[:1], (deep[n] if per_context else deep)[layer - 1], x[4:]])
                 x = plain_block(block, x, True, "quick_gelu")
-            rows.append(plain_norm(clip.ln_final, x[eot : eot + 1])[0] @ clip.text_projection)
+            rows.append(plain_norm(clip.text.ln_final, x[eot : eot + 1])[0] @ clip.text.text_projection)
     plain = torch.stack(rows).unflatten(0, (2, -1))
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
     (found,) = torch.autograd.grad(ours.square().sum(), deep)
@@ -142,9 +145,9 @@ def test_deep_prompts_replace_the_first_positions(layers: int, depth: int, per_c
 @pytest.mark.parametrize("deep", [None, torch.ones(1, 3, 16)])
 def test_a_tower_of_one_block_has_no_place_for_deep_prompts(deep: Tensor | None) -> None:
     clip, context = made_up_clip(replace(CONFIG, text_layers=1)), torch.randn(1, 5, 16)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)
     plain = torch.stack([plain_text(clip, *whole_prompt(clip, name, context[0])) for name in NAMES])
-    ours = shared_prefix_features(clip, context, suffixes, deep)[0]
+    ours = clip.text.features(context, suffixes, deep)[0]
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
@@ -159,20 +162,20 @@ def test_half_precision_is_near_single(precision: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(prefix, "attend", checked)
     clip, context = made_up_clip(), torch.randn(2, 5, 16)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
-    exact = shared_prefix_features(clip, context, suffixes)
-    near = shared_prefix_features(clip.set_precision(precision), context, suffixes)
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)
+    exact = clip.text.features(context, suffixes)
+    near = clip.set_precision(precision).text.features(context, suffixes)
     assert near.dtype == torch.float32 and 0 < (near - exact).norm() / exact.norm() < 0.02
 
 
 def test_no_context_is_plain_text_and_trimmed_agrees() -> None:
     clip = made_up_clip()
     tokenizer = LetterTokenizer()
-    suffixes = Suffixes.build(tokenizer, NAMES, 0)  # type: ignore[arg-type]
-    ours = shared_prefix_features(clip, torch.empty(1, 0, 16), suffixes)[0]
+    suffixes = Suffixes.build(tokenizer, NAMES, 0)
+    ours = clip.text.features(torch.empty(1, 0, 16), suffixes)[0]
     prompts = [whole_prompt(clip, name, torch.empty(0, 16)) for name in NAMES]
     lengths = torch.tensor([eot + 1 for _, eot in prompts])
-    trimmed = clip.encode_embeddings(torch.stack([embedded for embedded, _ in prompts]), lengths)
+    trimmed = clip.text.encode_embeddings(torch.stack([embedded for embedded, _ in prompts]), lengths)
     torch.testing.assert_close(ours, trimmed, atol=1e-5, rtol=1e-5)
 
 
@@ -188,33 +191,35 @@ def test_no_context_is_plain_text_and_trimmed_agrees() -> None:
 )
 def test_whole_texts_are_divided_where_they_part(texts: list[str], common: int) -> None:
     clip, tokenizer = made_up_clip(), LetterTokenizer()
-    words, suffixes = Suffixes.of_texts(tokenizer, texts)  # type: ignore[arg-type]
+    words, suffixes = Suffixes.of_texts(tokenizer, texts)
     assert words.tolist() == tokenizer.encode(texts[0][:common]) and words.dtype == torch.int64
-    assert (suffixes.tokens != 0).sum() == sum(len(text) - common + 1 for text in texts)
-    ours = shared_prefix_features(clip, clip.token_embedding(words)[None], suffixes)[0]
+    assert [len(own) for own in suffixes.ids] == [len(text) - common + 1 for text in texts]
+    ours = clip.text.features(clip.text.token_embedding(words)[None], suffixes)[0]
     rows = tokenizer(texts)
-    plain = [plain_text(clip, clip.token_embedding(row), len(text) + 1) for row, text in zip(rows, texts, strict=True)]
+    plain = [
+        plain_text(clip, clip.text.token_embedding(row), len(text) + 1) for row, text in zip(rows, texts, strict=True)
+    ]
     torch.testing.assert_close(ours, torch.stack(plain), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [10_000, 12])
 def test_other_blocks_may_stand_for_the_towers_own(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their gradients come too, although the context has none."""
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", chunk)
     monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 8)
     clip, other = made_up_clip(), made_up_clip(seed=5)
-    blocks = list(other.transformer.blocks)
+    blocks = list(other.text.transformer.blocks)
     weight = blocks[0].attn.in_proj_weight.requires_grad_()
     context = torch.randn(1, 5, 16)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
-    ours = shared_prefix_features(clip, context, suffixes, through=blocks)[0]
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)
+    ours = clip.text.features(context, suffixes, through=blocks)[0]
     rows = []
     for name in NAMES:
         x, eot = whole_prompt(clip, name, context[0])
-        x = x + clip.positional_embedding[: len(x)]
+        x = x + clip.text.positional_embedding[: len(x)]
         for block in blocks:
             x = plain_block(block, x, True, "quick_gelu")
-        rows.append(plain_norm(clip.ln_final, x[eot : eot + 1])[0] @ clip.text_projection)
+        rows.append(plain_norm(clip.text.ln_final, x[eot : eot + 1])[0] @ clip.text.text_projection)
     plain = torch.stack(rows)
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
     (found,) = torch.autograd.grad(ours.square().sum(), weight)
@@ -227,8 +232,8 @@ def test_lines_go_through_in_chunks_that_are_computed_anew(contexts: int, monkey
     """Room for 5 lines of one context is room for 2 of two; each chunk is computed once more where there is a backward,
     and not where one chunk holds all."""
     monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 4)
-    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)  # type: ignore[arg-type]
-    count, length = suffixes.tokens.shape
+    suffixes = Suffixes.build(LetterTokenizer(), NAMES, 5)
+    count, length = Lines.pack(suffixes.ids).tokens.shape
     assert count == 7
     clip, seen = made_up_clip(), []
     inner = prefix._suffix_features
@@ -240,25 +245,25 @@ def test_lines_go_through_in_chunks_that_are_computed_anew(contexts: int, monkey
     monkeypatch.setattr(prefix, "_suffix_features", counted)
     context = torch.randn(contexts, 5, 16, requires_grad=True)
     for lines in (5, 7, 0):
-        monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", max(1, lines * length))
+        monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", max(1, lines * length))
         size = max(1, lines // contexts)
         chunks = [(first, min(first + size, 7)) for first in range(0, 7, size)]
         seen.clear()
-        found = shared_prefix_features(clip, context, suffixes)
+        found = clip.text.features(context, suffixes)
         assert seen == chunks
         seen.clear()
         torch.autograd.grad(found.sum(), context)
         assert sorted(seen) == (chunks if len(chunks) > 1 else [])
         seen.clear()
-        assert not shared_prefix_features(clip, context.detach(), suffixes).requires_grad and seen == chunks
+        assert not clip.text.features(context.detach(), suffixes).requires_grad and seen == chunks
         with torch.no_grad():
-            torch.testing.assert_close(shared_prefix_features(clip, context, suffixes), found.detach())
+            torch.testing.assert_close(clip.text.features(context, suffixes), found.detach())
 
 
 def test_blocks_that_learn_are_computed_anew_for_a_context_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk of one line: each is computed twice, or once where nothing learns."""
     monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", 4)
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", 1)
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", 1)
     clip, seen, inner = made_up_clip(), [], prefix._suffix_features
 
     def counted(*given: Any) -> Tensor:
@@ -266,44 +271,45 @@ def test_blocks_that_learn_are_computed_anew_for_a_context_that_does_not(monkeyp
         return inner(*given)
 
     monkeypatch.setattr(prefix, "_suffix_features", counted)
-    suffixes, context = Suffixes.build(LetterTokenizer(), NAMES, 5), torch.randn(1, 5, 16)  # type: ignore[arg-type]
-    blocks = list(made_up_clip(seed=5).transformer.blocks)
+    suffixes, context = Suffixes.build(LetterTokenizer(), NAMES, 5), torch.randn(1, 5, 16)
+    blocks = list(made_up_clip(seed=5).text.transformer.blocks)
     weight = blocks[0].attn.in_proj_weight.requires_grad_()
-    torch.autograd.grad(shared_prefix_features(clip, context, suffixes, through=blocks).sum(), weight)
+    torch.autograd.grad(clip.text.features(context, suffixes, through=blocks).sum(), weight)
     assert sorted(seen) == [line for line in range(7) for _ in range(2)]
     seen.clear()
     monkeypatch.setattr(prefix, "checkpoint", None)
-    shared_prefix_features(clip, context, suffixes)
+    clip.text.features(context, suffixes)
     assert seen == [*range(7)]
 
 
 @pytest.mark.parametrize("names", [NAMES, GROUPS], ids=["one name", "several"])
 def test_a_device_gets_its_copy_once(names: Any) -> None:
-    suffixes = Suffixes.build(LetterTokenizer(), names, 5)  # type: ignore[arg-type]
-    there = torch.device("meta")
-    assert suffixes.to(torch.device("cpu")) is suffixes
+    suffixes = Suffixes.build(LetterTokenizer(), names, 5)
+    here, there, made = torch.device("cpu"), torch.device("meta"), []
+
+    def lines(device: torch.device) -> Lines:
+        return suffixes.laid_out(device, lambda own: made.append(device) or Lines.pack(own.ids, device))
+
+    own = lines(here)
     with torch.inference_mode():
-        moved = suffixes.to(there)
-    assert suffixes.to(there) is moved is not suffixes
+        moved = lines(there)
+    assert lines(there) is moved is not own is lines(here) and made == [here, there]
     for name in ("tokens", "positions", "visible", "ends", "order"):
-        own, copied = getattr(suffixes, name), getattr(moved, name)
+        ours, copied = getattr(own, name), getattr(moved, name)
         assert copied.device == there and not copied.is_inference()
-        assert copied.shape == own.shape and copied.dtype == own.dtype
-    assert (moved.sot, moved.before) == (suffixes.sot, suffixes.before) and moved._elsewhere == {}
-    if names == NAMES:
-        assert moved.pool is None
-    else:
-        assert moved.pool is not None and moved.pool.owners.device == there
+        assert copied.shape == ours.shape and copied.dtype == ours.dtype
+    assert moved.before == own.before
+    assert (suffixes.pool is None) == (names == NAMES)
 
 
 @pytest.mark.parametrize(("names", "tensors"), [(NAMES, 5), (GROUPS, 8)], ids=["one name", "several"])
 def test_nothing_crosses_to_the_device_after_the_first_time(names: Any, tensors: int) -> None:
     """`meta` stands for a GPU."""
     clip, context = made_up_clip().to("meta"), torch.randn(2, 5, 16, device="meta")
-    suffixes = Suffixes.build(LetterTokenizer(), names, 5)  # type: ignore[arg-type]
+    suffixes = Suffixes.build(LetterTokenizer(), names, 5)
     for expected in (["_to_copy"] * tensors, []):
         with Crossings() as crossings:
-            assert shared_prefix_features(clip, context, suffixes).device.type == "meta"
+            assert clip.text.features(context, suffixes).device.type == "meta"
         assert crossings.found == expected
 
 
@@ -313,12 +319,12 @@ def test_lines_are_of_nearly_equal_length(monkeypatch: pytest.MonkeyPatch) -> No
     assert prefix._pack([3, 9, 4, 8, 2, 5]) == [[1, 4], [3, 0], [5, 2]]  # 31 tokens: 3 lines, of 11, 11 and 9
     assert prefix._pack([4]) == [[0]] and prefix._pack([7, 12]) == [[1, 0]]
     assert prefix._pack([30, 1]) == [[0], [1]]  # 3 lines, of which one stays empty
-    suffixes = Suffixes.pack(58, [[1] * 4, [2] * 2, [3] * 5])
-    assert suffixes.tokens.tolist() == [[3, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2]] and suffixes.before == (0, 3)
-    assert suffixes.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1]]
-    assert suffixes.ends.tolist() == [4, 8, 10] and suffixes.order.tolist() == [1, 2, 0]
+    lines = Lines.pack([[1] * 4, [2] * 2, [3] * 5])
+    assert lines.tokens.tolist() == [[3, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2]] and lines.before == (0, 3)
+    assert lines.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1]]
+    assert lines.ends.tolist() == [4, 8, 10] and lines.order.tolist() == [1, 2, 0]
     tokens = [[1] * 6, [2] * 8, [3] * 7]
-    two = Suffixes.pack(58, tokens)
+    two = Lines.pack(tokens)
     assert two.tokens.tolist() == [[2] * 8 + [0] * 5, [3] * 7 + [1] * 6] and two.before == (0, 1, 3)
     assert two.ends.tolist() == [7, 19, 25] and two.order.tolist() == [2, 0, 1]
     assert not two.visible[0, 8:, :8].any() and not two.visible[0, :8, 8:].any()
@@ -329,27 +335,27 @@ def test_lines_are_of_nearly_equal_length(monkeypatch: pytest.MonkeyPatch) -> No
 def test_lines_hold_every_suffix_once_and_little_padding(line: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("daptune.clip.prefix.LINE_TOKENS", line)
     tokenizer = LetterTokenizer()
-    suffixes = Suffixes.build(tokenizer, NAMES, 5)  # type: ignore[arg-type]
-    tokens, visible = suffixes.tokens.flatten(), torch.block_diag(*suffixes.visible)
-    for end, name in zip(suffixes.ends[suffixes.order], NAMES, strict=True):
+    lines = Lines.pack(Suffixes.build(tokenizer, NAMES, 5).ids)
+    tokens, visible = lines.tokens.flatten(), torch.block_diag(*lines.visible)
+    for end, name in zip(lines.ends[lines.order], NAMES, strict=True):
         expected = [*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot]
         seen = visible[end].nonzero().flatten()  # an EOT sees its whole suffix and nothing else
         assert tokens[seen].tolist() == expected
-        assert suffixes.positions.flatten()[seen].tolist() == list(range(len(expected)))
+        assert lines.positions.flatten()[seen].tolist() == list(range(len(expected)))
     assert (tokens != 0).sum() == sum(len(name) + 2 for name in NAMES)
     longest = max(len(name) + 2 for name in NAMES)
-    assert suffixes.tokens.shape[1] <= max(longest, line + longest)
+    assert lines.tokens.shape[1] <= max(longest, line + longest)
 
 
 def test_a_name_too_long_is_one_line() -> None:
     with pytest.raises(BackboneError, match="'abcdefghijklmno' takes 17 tokens, but 14 of the backbone's 20"):
-        Suffixes.build(LetterTokenizer(), ["abcdefghijklmno"], 5)  # type: ignore[arg-type]
-    assert Suffixes.build(LetterTokenizer(), ["abcdefghijkl"], 5) is not None  # type: ignore[arg-type]
+        Suffixes.build(LetterTokenizer(), ["abcdefghijklmno"], 5)
+    assert Suffixes.build(LetterTokenizer(), ["abcdefghijkl"], 5) is not None
     with pytest.raises(BackboneError, match="'abcdefghijklm' takes 15 tokens, but 14 "):
-        Suffixes.build(LetterTokenizer(), ["abcdefghijklm"], 5)  # type: ignore[arg-type]
+        Suffixes.build(LetterTokenizer(), ["abcdefghijklm"], 5)
 
 
 def test_a_context_that_fills_the_backbone_is_one_line() -> None:
     with pytest.raises(BackboneError, match=r"17 context tokens leave no room .* 20: .* tokens, 16 at most"):
-        Suffixes.build(LetterTokenizer(), ["a"], 17)  # type: ignore[arg-type]
-    assert Suffixes.build(LetterTokenizer(), ["a"], 16) is not None  # type: ignore[arg-type]
+        Suffixes.build(LetterTokenizer(), ["a"], 17)
+    assert Suffixes.build(LetterTokenizer(), ["a"], 16) is not None

@@ -14,13 +14,13 @@ def plain_prompted_text(backbone: Any, text: str, layers: Sequence[Tensor], unit
     clip = backbone.clip
     ids = backbone.tokenizer([text])[0]
     assert len(ids) == 77
-    x = put(clip.token_embedding(ids), layers[0]) + clip.positional_embedding
-    for layer, block in enumerate(clip.transformer.blocks):
+    x = put(clip.text.token_embedding(ids), layers[0]) + clip.text.positional_embedding
+    for layer, block in enumerate(clip.text.transformer.blocks):
         if 0 < layer < len(layers):
             x = put(x, layers[layer])
         x = plain_block(block, x, True, clip.config.activation)
     eot = int(ids.argmax())
-    feature = plain_norm(clip.ln_final, x[eot : eot + 1])[0] @ clip.text_projection
+    feature = plain_norm(clip.text.ln_final, x[eot : eot + 1])[0] @ clip.text.text_projection
     return feature / feature.norm() if unit else feature
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daptune.clip import prefix
 from daptune.clip.lora import LoRABlock
-from daptune.clip.prefix import Suffixes
+from daptune.clip.suffixes import Suffixes
 from daptune.errors import BackboneError, MethodError
 from daptune.methods import METHODS, make_config
 from daptune.methods.clip_lora import CLIPLoRA, CLIPLoRAConfig
@@ -60,7 +60,7 @@ def merged_blocks(blocks: list[Any], lora: Any, layers: list[int], method: CLIPL
 def merged(method: CLIPLoRA, layers: list[int]) -> Any:
     """Stands for the CLIP with the products in its matrices."""
     clip = method.clip
-    text, vision = clip.transformer.blocks, clip.visual.transformer.blocks
+    text, vision = clip.text.transformer.blocks, clip.visual.transformer.blocks
     if method.text_lora is not None:
         text = merged_blocks(text, method.text_lora, layers, method)
     if method.vision_lora is not None:
@@ -68,10 +68,9 @@ def merged(method: CLIPLoRA, layers: list[int]) -> Any:
     keep = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "ln_post", "proj")
     visual = SimpleNamespace(**{name: getattr(clip.visual, name) for name in keep})
     visual.transformer = SimpleNamespace(blocks=vision)
-    return SimpleNamespace(
-        config=clip.config, visual=visual, transformer=SimpleNamespace(blocks=text), ln_final=clip.ln_final,
-        positional_embedding=clip.positional_embedding, text_projection=clip.text_projection,
-    )  # fmt: skip
+    kept = {name: getattr(clip.text, name) for name in ("ln_final", "positional_embedding", "text_projection")}
+    text = SimpleNamespace(transformer=SimpleNamespace(blocks=text), **kept)
+    return SimpleNamespace(config=clip.config, visual=visual, text=text)
 
 
 def unit(rows: list[Tensor]) -> Tensor:
@@ -84,7 +83,7 @@ def plain_features(method: CLIPLoRA, images: Tensor, layers: list[int]) -> tuple
     clip = merged(method, layers)
     texts = [method.config.template.replace("{}", name.replace("_", " ")) for name in method.class_names]
     ids = method.backbone.tokenizer(texts)
-    w = unit([plain_text(clip, method.clip.token_embedding(row), int(row.argmax())) for row in ids])
+    w = unit([plain_text(clip, method.clip.text.token_embedding(row), int(row.argmax())) for row in ids])
     return unit([plain_image(clip, image, None, "end") for image in images]), w
 
 
@@ -170,7 +169,7 @@ def test_layers_are_the_official_ones_and_parts_of_any_tower(layers: str, twelve
 
 
 def test_dropout_draws_anew_for_each_matrix(backbone: Any) -> None:
-    frozen = backbone.clip.transformer.blocks[0]
+    frozen = backbone.clip.text.transformer.blocks[0]
     a, b = torch.randn(4, 2, 16), torch.randn(4, 16, 2)
     block = LoRABlock(frozen, ("q", "k", "v", "o"), a, b, scale=0.7, dropout=0.25)
     x = torch.randn(2, 5, 16)
@@ -205,7 +204,7 @@ def test_many_classes_are_recomputed_under_the_same_dropout(backbone: Any, monke
     """In chunks, the backward sees the masks of the forward, and the matrices of prefix and suffixes alike."""
     names = [f"thing {i}" for i in range(40)]
     method = moved(make(backbone, names))
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", 60)
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", 60)
     weights = torch.randn(40, 24, generator=torch.Generator().manual_seed(1))
     calls = []
 
@@ -245,14 +244,14 @@ def test_bf16_matrices_stay_float32_and_their_products_follow_the_tower(backbone
 def test_texts_are_parted_where_they_begin_to_differ(tokenizer: Any) -> None:
     ids = tokenizer.encode("a photo of a")
     common, suffixes = Suffixes.of_texts(tokenizer, ["a photo of a cat.", "a photo of a sea lake."])
-    assert common.tolist() == ids and int((suffixes.tokens != 0).sum()) == 3 + 4  # with "." and EOT
+    assert common.tolist() == ids and sum(map(len, suffixes.ids)) == 3 + 4  # with "." and EOT
     common, suffixes = Suffixes.of_texts(tokenizer, ["a photo of a cat."])
-    assert common.tolist() == tokenizer.encode("a photo of a cat.") and suffixes.tokens.tolist() == [[tokenizer.eot]]
+    assert common.tolist() == tokenizer.encode("a photo of a cat.") and suffixes.ids == ((tokenizer.eot,),)
     common, _ = Suffixes.of_texts(tokenizer, ["cat texture.", "sea texture."])
     assert common.tolist() == []
     common, suffixes = Suffixes.of_texts(tokenizer, ["a photo", "a photo of"])  # one text is the start of the other
     assert common.tolist() == tokenizer.encode("a photo")
-    assert suffixes.tokens.flatten().tolist().count(tokenizer.eot) == 2
+    assert suffixes.ids[0] == (tokenizer.eot,) and suffixes.ids[1][-1] == tokenizer.eot
 
 
 def test_new_class_names_run_through_the_same_matrices(backbone: Any) -> None:

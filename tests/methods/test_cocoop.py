@@ -60,7 +60,7 @@ def test_features_logits_and_gradients_equal_the_official_algorithm(backbone: An
 def test_a_batch_in_chunks_is_the_mean_of_its_images(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cocoop, images, labels = shifted(backbone), images_of(32), torch.arange(32) % 4
     alone = torch.stack([cocoop.losses(images[b : b + 1], labels[b : b + 1])["total"] for b in range(32)]).mean()
-    monkeypatch.setattr("daptune.clip.model.TEXT_CHUNK_TOKENS", 100)  # less than one line of all prefixes
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", 100)  # less than one line of all prefixes
     together = cocoop.losses(images, labels)["total"]
     torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-5)
     check_gradients(together, alone, list(cocoop.parameters()))
@@ -69,7 +69,7 @@ def test_a_batch_in_chunks_is_the_mean_of_its_images(backbone: Any, monkeypatch:
 def test_first_values(backbone: Any) -> None:
     cocoop = CoCoOp(backbone, NAMES)
     ids = backbone.tokenizer.encode("a photo of a")
-    assert torch.equal(cocoop.text_prompt, backbone.clip.token_embedding.weight[ids])
+    assert torch.equal(cocoop.text_prompt, backbone.clip.text.token_embedding.weight[ids])
     for layer, inputs in ((cocoop.meta_net.linear1, 24), (cocoop.meta_net.linear2, 8)):
         for values in (layer.weight, layer.bias):
             assert values.dtype == torch.float32 and 0.3 < float(values.detach().abs().max()) * inputs**0.5 <= 1

@@ -44,7 +44,7 @@ def test_features_and_gradients_equal_the_plain_towers(backbone: Any, depth: int
 def test_first_values(backbone: Any) -> None:
     ivlp = make(backbone)
     ids = backbone.tokenizer.encode("a photo")
-    assert torch.equal(ivlp.text_prompt[0], backbone.clip.token_embedding.weight[ids])
+    assert torch.equal(ivlp.text_prompt[0], backbone.clip.text.token_embedding.weight[ids])
     wide = make(backbone, context_init="", text_tokens=60, vision_tokens=200)
     for values in (wide.text_prompt.detach(), wide.vision_prompt.detach()):
         assert float(values.std()) == pytest.approx(0.02, rel=0.05) and abs(float(values.mean())) < 0.002

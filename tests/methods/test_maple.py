@@ -46,7 +46,7 @@ def test_first_values(backbone: Any) -> None:
     maple = make(backbone)
     assert maple.text_prompt.shape == (3, 2, 16) and maple.coupling_weight.shape == (3, 32, 16)
     ids = backbone.tokenizer.encode("a photo")
-    assert torch.equal(maple.text_prompt[0], backbone.clip.token_embedding.weight[ids])
+    assert torch.equal(maple.text_prompt[0], backbone.clip.text.token_embedding.weight[ids])
     for values in (maple.coupling_weight, maple.coupling_bias):
         assert torch.equal(values[1], values[2]) and not torch.equal(values[0], values[1])  # deep ones are clones
         assert 0.9 < float(values.detach().abs().max()) * 16**0.5 <= 1

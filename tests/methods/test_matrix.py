@@ -227,6 +227,23 @@ def test_batches_of_one_step_share_the_text_and_blocks_may_be_computed_anew(
             torch.testing.assert_close(a, b, atol=1e-5 * max(1.0, float(b.abs().max())), rtol=1e-4)
 
 
+@pytest.mark.parametrize("lost", sorted({lack for method in METHODS.values() for lack in method.needs}))
+@each_method
+def test_it_runs_where_the_towers_have_what_it_needs(
+    name: str, options: dict[str, object], lost: str, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tower that has all but one."""
+    for tower in (backbone.clip.visual, backbone.clip.text):
+        monkeypatch.setattr(tower, "has", tower.has - {lost})
+    config = make_config(name, options)
+    if lost not in METHODS[name].needs_with(config):
+        assert not METHODS[name].lacking(backbone.clip, config)
+        build(name, options, backbone)
+        return
+    with pytest.raises(MethodError, match=f"^`{name}` needs {lost}; made-up has none: use coop or tip_adapter_f.$"):
+        build(name, options, backbone)
+
+
 @each_method
 def test_one_class_is_no_special_case(name: str, options: dict[str, object], backbone: Any) -> None:
     method = METHODS[name](backbone, NAMES[:1], make_config(name, options))

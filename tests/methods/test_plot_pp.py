@@ -133,7 +133,7 @@ def test_a_run_stopped_in_either_stage_goes_on_to_the_same_bits(backbone: Any, t
 
 
 def test_first_values(backbone: Any) -> None:
-    method, table = make(backbone, vision_sets=64), backbone.clip.token_embedding.weight
+    method, table = make(backbone, vision_sets=64), backbone.clip.text.token_embedding.weight
     for context, phrase in zip(method.text_prompt, PHRASES, strict=True):
         assert torch.equal(context, table[backbone.tokenizer.encode(phrase)])
     assert method.vision_prompt.shape == (64, 2, 32) and 0.019 < method.vision_prompt.std() < 0.021

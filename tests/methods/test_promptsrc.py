@@ -55,7 +55,7 @@ def plain_frozen_text(backbone: Any, templates: tuple[str, ...]) -> Tensor:
     rows = []
     for name in NAMES:
         ids = backbone.tokenizer([template.replace("{}", name.replace("_", " ")) for template in templates])
-        embedded = [(backbone.clip.token_embedding(row), int(row.argmax())) for row in ids]
+        embedded = [(backbone.clip.text.token_embedding(row), int(row.argmax())) for row in ids]
         rows.append(sum(plain_text(backbone.clip, *each) for each in embedded) / len(templates))
     return unit(rows)  # type: ignore[arg-type]
 

@@ -30,7 +30,7 @@ def official_features(backbone: Any, context: Tensor, position: str, names: Sequ
     for c, name in enumerate(name.replace("_", " ") for name in names):
         ids = backbone.tokenizer([" ".join(["X"] * tokens) + " " + name + "."])[0]
         assert len(ids) == 77
-        embedded = clip.token_embedding(ids)
+        embedded = clip.text.token_embedding(ids)
         v = context[c] if context.dim() == 3 else context
         sos, suffix, width = embedded[:1], embedded[1 + tokens :], len(backbone.tokenizer.encode(name))
         parts = {
@@ -171,13 +171,13 @@ def test_the_first_context_is_normal_with_deviation_0_02(backbone: Any) -> None:
 def test_the_context_can_begin_with_words(backbone: Any, class_specific: bool) -> None:
     coop = CoOp(backbone, NAMES, CoOpConfig(context_init="a photo of a", class_specific=class_specific))
     ids = backbone.tokenizer.encode("a photo of a")
-    expected = backbone.clip.token_embedding.weight[ids].expand_as(coop.text_prompt)
+    expected = backbone.clip.text.token_embedding.weight[ids].expand_as(coop.text_prompt)
     assert len(ids) == 4 and coop.text_prompt.shape[-2] == 4 and torch.equal(coop.text_prompt, expected)
     zero_shot = METHODS["zero_shot"](backbone, NAMES)
     torch.testing.assert_close(coop.text_features(), zero_shot.text_features(), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         coop.text_prompt.zero_()
-    assert backbone.clip.token_embedding.weight[ids].any()  # a copy, not a view of the frozen table
+    assert backbone.clip.text.token_embedding.weight[ids].any()  # a copy, not a view of the frozen table
 
 
 def test_several_contexts_run_at_once(backbone: Any) -> None:

@@ -131,7 +131,7 @@ def test_without_a_compiler_it_is_said_in_one_line(monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_a_compiled_block_keeps_as_little_as_a_plain_one() -> None:
     """Its MLP keeps one tensor of the hidden width for the backward, as `QuickGELUMLP` does."""
-    from daptune.clip.model import Block
+    from daptune.clip.blocks import Block
 
     block = Block(16, 2, 64, "quick_gelu").requires_grad_(False)
     for parameter in block.parameters():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from daptune.clip.backbone import Backbone
 from daptune.clip.checkpoints.dassl import read_training_state
-from daptune.clip.prefix import name_tokens
+from daptune.clip.suffixes import name_tokens
 from daptune.errors import AdapterError, foreign, suggest
 from daptune.methods import METHODS, make_config
 from daptune.methods.base import Method
@@ -124,7 +124,7 @@ _READERS = {
 
 
 def _check_width(backbone: Backbone, suffix: Tensor, path: Path) -> None:
-    width = backbone.clip.token_embedding.weight.shape[1]
+    width = backbone.clip.config.text_width
     if suffix.dim() != 3 or suffix.shape[2] != width:
         raise AdapterError(
             f"{path} was learned with text embeddings of width {suffix.shape[-1]}, {backbone.name!r} has {width}; name "
@@ -157,13 +157,13 @@ def _check_names(
 
 def _embedded(backbone: Backbone, row: Tensor, ids: Sequence[int]) -> bool:
     """Whether the first rows of (T, W) are the embeddings of the tokens, up to fp16."""
-    own = backbone.clip.token_embedding.weight[list(ids)].float().cpu()
+    own = backbone.clip.text.embed(ids).cpu()
     return len(row) >= len(ids) and torch.allclose(row[: len(ids)], own, rtol=1e-2, atol=1e-3)
 
 
 def _reading(backbone: Backbone, row: Tensor) -> str:
     """The words whose embeddings a row (T, W) holds, up to the EOT; empty if one is not a token's embedding."""
-    table = backbone.clip.token_embedding.weight.float().cpu()  # (vocabulary, W)
+    table = backbone.clip.text.embed(range(backbone.clip.config.vocab_size)).cpu()  # (vocabulary, W)
     ids: list[int] = []
     for vector in row:
         distances = (table - vector).norm(dim=1)

@@ -67,7 +67,7 @@ def make_record(method: Method, backbone: Backbone, *, train_config: Any = None,
     own = own_names(method.names)
     return AdapterRecord(
         names=None if own else {label: list(names) for label, names in method.names.items()},
-        backbone={"name": backbone.name, "sha256": backbone.sha256, "precision": backbone.precision},
+        backbone={"name": backbone.name, "sha256": backbone.sha256, "precision": backbone.precision} | backbone.about,
         method=method.name,
         method_config=_plain(method.config),
         class_names=tuple(method.class_names),
@@ -237,6 +237,12 @@ def _check_backbone(folder: Path, record: AdapterRecord, backbone: Backbone) -> 
             f"{folder} belongs to the backbone {record.backbone['name']!r} with sha256 "
             f"{record.backbone['sha256'][:12]}, but {backbone.name!r} has {backbone.sha256[:12]}; "
             "load that backbone or fit again"
+        )
+    tokenizer = record.backbone.get("tokenizer", "")
+    if tokenizer != backbone.tokenizer.digest and tokenizer:
+        raise AdapterError(
+            f"{folder} was made with another tokenizer of {backbone.name!r} (sha256 {tokenizer[:12]}, here "
+            f"{backbone.tokenizer.digest[:12]}), which changes its texts; put that file back or fit again"
         )
 
 

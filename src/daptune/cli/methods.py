@@ -18,7 +18,7 @@ EXAMPLE = ("one", "two")
 
 @app.command
 def methods(*, backbone: str = "tiny", json: Json = False) -> int:
-    """List the methods with what they learn and their parameter counts for a backbone.
+    """List the methods with what they learn, and for a backbone whether they run on it and their parameter counts.
 
     Parameters
     ----------
@@ -31,31 +31,35 @@ def methods(*, backbone: str = "tiny", json: Json = False) -> int:
     frozen = load_backbone(backbone)
     rows: list[dict[str, Any]] = []
     for name, method_class in METHODS.items():
+        about = {
+            "name": name,
+            "title": method_class.title,
+            "year": method_class.year,
+            "summary": summary(method_class),
+            "lacking": method_class.lacking(frozen.clip, method_class.config_class()),
+            "uses_validation": method_class.uses_validation,
+        }
+        if about["lacking"]:
+            rows.append(about)
+            continue
         small = method_class(frozen, EXAMPLE)
         growth = method_class(frozen, (*EXAMPLE, "three")).parameter_count - small.parameter_count
         tensors = dict.fromkeys(readable(tensor.partition(".")[0]) for tensor in small.state_dict())
         rows.append(
-            {
-                "name": name,
-                "title": method_class.title,
-                "year": method_class.year,
-                "summary": summary(method_class),
+            about
+            | {
                 "learns": ", ".join(tensors) or "nothing",
                 "parameters": small.parameter_count - 2 * growth,
                 "parameters_per_class": growth,
                 "grows_with_images": bool(tensors) and not small.parameter_count,
                 "steps": small.trainable,
-                "uses_validation": method_class.uses_validation,
                 "new_classes": small.takes_new_classes(small.config),
             }
         )
     if json:
         emit_json({"backbone": frozen.name, "methods": rows})
         return 0
-    cells = [
-        (row["name"], row["year"], row["summary"], _needs(row), _count(row), "yes" if row["new_classes"] else "no")
-        for row in rows
-    ]
+    cells = [(row["name"], row["year"], row["summary"], *_answers(row)) for row in rows]
     columns = ("name", "year", "what it learns", "needs", "parameters", "new classes")
     print_table(f"methods, counted for {frozen.name}", columns, cells, left=4)
     say("no steps: encodes each image once or a few times, no training.")
@@ -68,6 +72,13 @@ def summary(method_class: "type[Method]") -> str:
     """The first clause after the name in the first line of the method's module; its title if there is none."""
     line = (sys.modules[method_class.__module__].__doc__ or "").partition("\n")[0]
     return re.split(r";|,(?! and )|\.$", line.partition(": ")[2])[0] or method_class.title
+
+
+def _answers(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The last three columns of a row."""
+    if row["lacking"]:
+        return f"{row['lacking'][0]}: does not run", "", ""
+    return _needs(row), _count(row), "yes" if row["new_classes"] else "no"
 
 
 def _needs(row: dict[str, Any]) -> str:

@@ -10,11 +10,12 @@ import torch
 
 from ..errors import BackboneError
 from .checkpoints import read_checkpoint
+from .file_tokenizer import FILES, FileTokenizer
 from .hub import locate, pull, resolve
-from .model import CLIP, Precision
+from .model import CLIP, CLIPConfig, Precision
 from .precision import resolve_precision
 from .preprocess import Preprocess
-from .tokenizer import Tokenizer
+from .tokenizer import TextTokenizer, Tokenizer
 
 __all__ = ["Backbone", "load_backbone", "pull", "resolve_precision"]
 
@@ -28,7 +29,7 @@ class Backbone:
     """
 
     clip: CLIP
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     preprocess: Preprocess
     name: str
     sha256: str
@@ -37,6 +38,14 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return self.clip.device
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What an adapter's answers depend on beside the weights' hash, for families other than OpenAI's."""
+        bias = self.clip.logit_bias
+        if bias is None:
+            return {}
+        return {"family": self.clip.config.family, "logit_bias": str(float(bias)), "tokenizer": self.tokenizer.digest}
 
     def to(self, device: str | torch.device) -> "Backbone":
         """Move the towers and return self. Raises BackboneError for an unavailable device."""
@@ -62,15 +71,17 @@ def load_backbone(
     where = _device(device)
     source = resolve(name, revision)
     path = locate(name, revision=revision, cache_dir=Path(cache_dir) if cache_dir else None, download=download)
-    config, tensors, preprocess, own_tokenizer, files = read_checkpoint(path)
+    config, tensors, preprocess, own_tokenizer, files, rows = read_checkpoint(path)
     if source.activation:
         config = replace(config, activation=source.activation)
     if source.preprocess:
         preprocess = Preprocess.from_dict(preprocess.to_dict() | source.preprocess)
     chosen = resolve_precision(precision, where)
-    tokenizer = _tokenizer(own_tokenizer, config.context_length, config.vocab_size, path)
+    tokenizer = _tokenizer(own_tokenizer, config, path)
     with torch.device("meta"):
         clip = CLIP(config)
+    if rows is not None:
+        clip.text.token_embedding = rows
     clip.load_state_dict(tensors, assign=True)  # without a second copy in memory
     clip.requires_grad_(False).eval()
     stored: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16-faithful": "fp16"}
@@ -94,8 +105,13 @@ def _digest(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tokenizer(own: Path | None, context_length: int, vocabulary: int, path: Path) -> Tokenizer:
-    tokenizer = Tokenizer(own, context_length=context_length)
+def _tokenizer(own: Path | None, config: CLIPConfig, path: Path) -> TextTokenizer:
+    vocabulary = config.vocab_size
+    if config.family == "siglip":
+        if own is None:
+            raise BackboneError(f"{path} has neither {' nor '.join(FILES)} beside it: copy one from its repository.")
+        return FileTokenizer(own, context_length=config.context_length, rows=vocabulary)
+    tokenizer = Tokenizer(own, context_length=config.context_length)
     if tokenizer.vocab_size != vocabulary:
         source = f"{own} has {tokenizer.vocab_size}" if own else f"there is no tokenizer.json beside {path}"
         raise BackboneError(

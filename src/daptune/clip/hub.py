@@ -23,6 +23,7 @@ from ..files import read_json
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.containers import INDEX, files_of
 from .checkpoints.shapes import ONLY
+from .file_tokenizer import FILES
 
 EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 """The backbones in this package: one knows photographs, the other icons."""
@@ -32,10 +33,11 @@ _UNREACHABLE = (
     "{name} is not in the cache, and the Hub cannot be reached ({reason}). On a machine with network, type "
     "`daptune pull {name}`, and copy {folder} of its cache into {cache} here; or give a folder with its files."
 )
-_BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, "tokenizer.json")
+_BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, *FILES)
 _FAMILIES = (
     (r"RN(50|101)", "a CLIP with a residual network"),
-    (r"ViT-.*-SigLIP|siglip", "a SigLIP"),
+    (r".*naflex", "a SigLIP 2 NaFlex, whose images have no fixed resolution (its siblings with one are served)"),
+    (r"ViT-.*-SigLIP|siglip", "no SigLIP that is served (ViT-B-16-SigLIP2/webli is; so is hf:google/siglip2-...)"),
     (r"ViT-.*worldwide|metaclip-?2", "a MetaCLIP 2, which has a multilingual tokenizer"),
     (r"PE-", "a Perception Encoder"),
     (r"EVA0[12]|EVA-?CLIP", "an EVA-CLIP"),

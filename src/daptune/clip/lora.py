@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .model import Block, Transformer
+from .blocks import Block, Transformer
 
 MATRICES = ("q", "k", "v", "o")  # query, key, value, output
 

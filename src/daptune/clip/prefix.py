@@ -12,35 +12,30 @@ takes a few large products instead of C small ones.
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import BackboneError
-from ..names import readable
-from . import model
-from .model import CLIP, Block, attend
-from .pooling import NamePool, Names, pool_names
+from . import towers
+from .blocks import Block, attend
+from .suffixes import Suffixes
 
 if TYPE_CHECKING:
-    from .tokenizer import Tokenizer
+    from .model import CausalText
 
 LINE_TOKENS = 48  # tokens per line: longer lines waste products on masked pairs, shorter ones tokens on padding
 
 
 @dataclass(frozen=True)
-class Suffixes:
-    """The tokens `name . EOT` of C classes, packed into K lines of L tokens.
+class Lines:
+    """The suffixes of K texts, packed into lines of L tokens."""
 
-    Where classes have several names, there is a suffix for each name, and `pool` makes one feature of those of a class.
-    """
-
-    sot: int
-    """Id of the token that starts every text."""
+    before: tuple[int, ...]
+    """(K + 1) number of EOTs before a line."""
     tokens: Tensor
     """(K, L) ids; 0 is padding."""
     positions: Tensor
@@ -50,50 +45,10 @@ class Suffixes:
     ends: Tensor
     """(C,) positions of the EOTs in the flattened lines, ascending."""
     order: Tensor
-    """(C,) the row of `ends` for class c."""
-    before: tuple[int, ...]
-    """(K + 1) number of EOTs before a line."""
-    pool: NamePool | None = None
-    """None: one name for each class."""
-    _elsewhere: dict[torch.device, "Suffixes"] = field(default_factory=dict, repr=False, compare=False)
+    """(C,) the row of `ends` for suffix c."""
 
     @classmethod
-    def build(cls, tokenizer: "Tokenizer", class_names: Names, context_tokens: int, *, cut: int = 0) -> "Suffixes":
-        """Tokenise `name.` of each class, or of each of its names, after M = `context_tokens`.
-
-        The first `cut` tokens of each are then left out.
-        """
-        names, pool = pool_names(class_names)
-        ids = [name_tokens(tokenizer, name) for name in names]
-        room = tokenizer.context_length - 1 - context_tokens
-        if room < 3:  # a word, the full stop and the EOT: too short for any name
-            raise BackboneError(
-                f"{context_tokens} context tokens leave no room for class names in the backbone's "
-                f"{tokenizer.context_length}: learn fewer context tokens, {tokenizer.context_length - 4} at most."
-            )
-        for name, suffix in zip(names, ids, strict=True):
-            if len(suffix) > room:
-                raise BackboneError(
-                    f"class name {name!r} takes {len(suffix)} tokens, but {room} of the backbone's "
-                    f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "
-                    "or learn fewer context tokens."
-                )
-        return cls.pack(tokenizer.sot, [suffix[cut:] for suffix in ids], pool)
-
-    @classmethod
-    def of_texts(
-        cls, tokenizer: "Tokenizer", texts: Sequence[str], pool: NamePool | None = None
-    ) -> tuple[Tensor, "Suffixes"]:
-        """Split C texts into the ids (M,) of their common prefix, without the start, and their suffixes."""
-        rows = [row[: int(row.argmax()) + 1].tolist() for row in tokenizer(texts)]  # [SOS .. EOT]
-        common = 1
-        while all(len(row) > common + 1 and row[common] == rows[0][common] for row in rows):
-            common += 1
-        suffixes = cls.pack(tokenizer.sot, [row[common:] for row in rows], pool)
-        return torch.tensor(rows[0][1:common], dtype=torch.int64), suffixes
-
-    @classmethod
-    def pack(cls, sot: int, ids: Sequence[Sequence[int]], pool: NamePool | None = None) -> "Suffixes":
+    def pack(cls, ids: Sequence[Sequence[int]], device: torch.device | None = None) -> "Lines":
         """Pack the ids of C suffixes, including the EOT."""
         lines = _pack([len(suffix) for suffix in ids])
         length = max(sum(len(ids[c]) for c in line) for line in lines)
@@ -115,23 +70,8 @@ class Suffixes:
         visible = (owner.unsqueeze(2) == owner.unsqueeze(1)).tril()
         ranked, classes = torch.tensor(ends, dtype=torch.int64).sort()
         before = tuple(accumulate(map(len, lines), initial=0))
-        return cls(sot, tokens, positions, visible, ranked, classes.argsort(), before, pool)
-
-    def to(self, device: torch.device) -> "Suffixes":
-        """A copy on a device, made once: a copy in every step would block the CPU."""
-        if device == self.tokens.device:
-            return self
-        if device not in self._elsewhere:
-            with torch.inference_mode(False):  # training after prediction needs normal tensors
-                names = ("tokens", "positions", "visible", "ends", "order")
-                parts: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-            pool = self.pool and self.pool.to(device)
-            self._elsewhere[device] = replace(self, **parts, pool=pool, _elsewhere={})
-        return self._elsewhere[device]
-
-
-def name_tokens(tokenizer: "Tokenizer", name: str) -> list[int]:
-    return [*tokenizer.encode(readable(name) + "."), tokenizer.eot]
+        tensors = [part.to(device) for part in (tokens, positions, visible, ranked, classes.argsort())]
+        return cls(before, *tensors)
 
 
 def _pack(lengths: list[int]) -> list[list[int]]:
@@ -146,51 +86,51 @@ def _pack(lengths: list[int]) -> list[list[int]]:
 
 
 def shared_prefix_features(
-    clip: CLIP,
+    text: "CausalText",
     context: Tensor,
     suffixes: Suffixes,
     deep: Tensor | None = None,
     *,
     through: Sequence[Block] | None = None,
 ) -> Tensor:
-    """Text features, not normalised, of N contexts x C classes: context (N, M, W) -> (N, C, D) float32.
+    """`TextTower.features` of a causal tower; deep prompts stand at positions 1..m.
 
-    `deep` (J - 1, m, W) or (N, J - 1, m, W), m <= M, replaces the outputs at positions 1..m at the input of blocks
-    1..J - 1. `through` replaces the tower's blocks. Many classes run in chunks that are recomputed in the backward
-    pass, so that memory does not grow with C.
+    Many classes run in chunks that are recomputed in the backward pass, so that memory does not grow with C.
     """
-    blocks, suffixes = through or clip.transformer.blocks, suffixes.to(clip.device)
-    prefix = [tensor for pair in _prefix_keys_values(clip, blocks, suffixes.sot, context, deep) for tensor in pair]
+    device = text.positional_embedding.device
+    blocks, packed = through or text.transformer.blocks, suffixes.laid_out(device, lambda s: Lines.pack(s.ids, device))
+    prefix = [tensor for pair in _prefix_keys_values(text, blocks, suffixes, context, deep) for tensor in pair]
     start = 1 + context.shape[1]
-    count, length = suffixes.tokens.shape
-    lines = max(1, model.TEXT_CHUNK_TOKENS // (len(context) * length))
+    count, length = packed.tokens.shape
+    lines = max(1, towers.TEXT_CHUNK_TOKENS // (len(context) * length))
     learned = context.requires_grad or through is not None
     recompute = lines < count and torch.is_grad_enabled() and learned
 
     def run(first: int, *prefix: Tensor) -> Tensor:
-        return _suffix_features(clip, blocks, suffixes, slice(first, min(first + lines, count)), start, prefix)
+        return _suffix_features(text, blocks, packed, slice(first, min(first + lines, count)), start, prefix)
 
     parts = [
         checkpoint(run, first, *prefix, use_reentrant=False) if recompute else run(first, *prefix)
         for first in range(0, count, lines)
     ]
-    features = torch.cat(parts, 1).index_select(1, suffixes.order)
-    return features if suffixes.pool is None else suffixes.pool(features)
+    features = torch.cat(parts, 1).index_select(1, packed.order)
+    return features if suffixes.pool is None else suffixes.pool.to(device)(features)
 
 
 def _prefix_keys_values(
-    clip: CLIP, through: Sequence[Block], sot: int, context: Tensor, deep: Tensor | None
+    text: "CausalText", through: Sequence[Block], suffixes: Suffixes, context: Tensor, deep: Tensor | None
 ) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (N, H, 1 + M, W/H) of SOS and context in every layer."""
-    sos = clip.token_embedding.weight[sot].expand(len(context), 1, -1)
-    x = torch.cat([sos, context], 1) + clip.positional_embedding[: 1 + context.shape[1]]  # (N, 1 + M, W)
+    (sot,) = suffixes.start
+    sos = text.token_embedding.weight[sot].expand(len(context), 1, -1)
+    x = torch.cat([sos, context], 1) + text.positional_embedding[: 1 + context.shape[1]]  # (N, 1 + M, W)
     layers = [] if deep is None else list(deep.unbind(-3))
     *blocks, last = through
     found = []
     for depth, block in enumerate(blocks):
         if 0 < depth <= len(layers):
             x = _replace(x, layers[depth - 1])
-        x, key, value = clip.transformer.run(_keep, block, x)
+        x, key, value = text.transformer.run(_keep, block, x)
         found.append((key, value))
     if len(layers) >= len(blocks) > 0:
         x = _replace(x, layers[len(blocks) - 1])
@@ -211,24 +151,24 @@ def _replace(x: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _suffix_features(
-    clip: CLIP, through: Sequence[Block], suffixes: Suffixes, lines: slice, start: int, prefix: Sequence[Tensor]
+    text: "CausalText", through: Sequence[Block], packed: Lines, lines: slice, start: int, prefix: Sequence[Tensor]
 ) -> Tensor:
     """Features (N, C', D) of the C' classes in `lines`, whose suffixes begin at position `start`; `prefix` alternates
     keys and values of each layer."""
-    tokens, positions = suffixes.tokens[lines], suffixes.positions[lines]
-    apart = ~suffixes.visible[lines].unsqueeze(1)
-    mask = torch.zeros(apart.shape, dtype=clip.dtype, device=clip.device).masked_fill_(apart, -torch.inf)
+    tokens, positions = packed.tokens[lines], packed.positions[lines]
+    apart = ~packed.visible[lines].unsqueeze(1)
+    mask = torch.zeros(apart.shape, dtype=text.dtype, device=apart.device).masked_fill_(apart, -torch.inf)
     mask = torch.nn.functional.pad(mask, (start, 0))  # (K', 1, L, 1 + M + L): all see the prefix
 
-    x = clip.token_embedding(tokens) + clip.positional_embedding[start + positions]
+    x = text.token_embedding(tokens) + text.positional_embedding[start + positions]
     x = x.expand(len(prefix[0]), -1, -1, -1)  # (N, K', L, W)
     *blocks, last = through
     for block, key, value in zip(blocks, prefix[::2], prefix[1::2], strict=False):
-        x = clip.transformer.run(_continue, block, x, key, value, mask)
+        x = text.transformer.run(_continue, block, x, key, value, mask)
     attended = _look(last, x, prefix[-2], prefix[-1], mask).transpose(-3, -2)  # (N, K', L, H, W/H)
-    ends = suffixes.ends[suffixes.before[lines.start] : suffixes.before[lines.stop]] - lines.start * tokens.shape[1]
+    ends = packed.ends[packed.before[lines.start] : packed.before[lines.stop]] - lines.start * tokens.shape[1]
     eot, attended = (part.flatten(1, 2).index_select(1, ends) for part in (x, attended))
-    return clip.project_text(last.finish(eot, attended.transpose(-3, -2)))
+    return text.project(last.finish(eot, attended.transpose(-3, -2)))
 
 
 def _continue(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ plain text, so that no class name can end a prompt early.
 
 import gzip
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -74,12 +75,53 @@ def _read_model(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
         return vocabulary, merges
 
 
-class Tokenizer:
-    """Text to CLIP's token ids.
+class TextTokenizer(ABC):
+    """Text to the token ids of a text tower.
 
-    `context_length` T is the number of positions of the text tower, `sot` and `eot` the ids at the start and end of
-    every text, `vocab_size` the number of ids; `eot` is the highest.
+    `context_length` T is the number of positions of the tower, `vocab_size` the number of ids; every text has the ids
+    `start` before it and `eot` behind it, and is filled up to T with `pad`.
     """
+
+    context_length: int
+    vocab_size: int
+    start: tuple[int, ...]
+    eot: int
+    pad: int
+    digest: str = ""
+    """SHA-256 of the file of a tokenizer whose texts a CLIP of these weights depends on; recorded in adapters."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of the cleaned text, without start and end."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, including start and end."""
+
+    def row(self, text: str) -> list[int]:
+        """Ids of a whole text: start, text, end. Raises BackboneError for more than T; nothing is truncated."""
+        row = [*self.start, *self.encode(text), self.eot]
+        if len(row) > self.context_length:
+            shown = text if len(text) <= 60 else f"{text[:57]}..."
+            raise BackboneError(
+                f"the text {shown!r} has {len(row)} tokens with its start and end, the limit is "
+                f"{self.context_length}: shorten it, or learn fewer text tokens."
+            )
+        return row
+
+    def __call__(self, texts: str | Sequence[str]) -> Tensor:
+        """Ids (C, T) int64 of whole texts, then `pad`. Raises BackboneError for a text of more than T tokens."""
+        rows = [self.row(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        tokens = torch.full((len(rows), self.context_length), self.pad, dtype=torch.int64)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = torch.tensor(row)
+        return tokens
+
+
+class Tokenizer(TextTokenizer):
+    """Text to CLIP's token ids; `eot` is the highest, and the tower never sees what follows it."""
+
+    pad = 0
 
     def __init__(self, path: Path | None = None, *, context_length: int = 77) -> None:
         """Uses CLIP's vocabulary, or the `tokenizer.json` at `path`. Raises BackboneError for an incompatible file."""
@@ -92,6 +134,7 @@ class Tokenizer:
             ((vocabulary[a], vocabulary[b]) for a, b in _NAMES if a in vocabulary and b in vocabulary),
             (self.vocab_size - 2, self.vocab_size - 1),
         )
+        self.start = (self.sot,)
         if self.eot != self.vocab_size - 1:
             raise BackboneError(
                 f"{path}: the end token must have the highest id ({self.vocab_size - 1}), found {self.eot}; "
@@ -124,21 +167,3 @@ class Tokenizer:
             else:
                 text += bytes(self._bytes[letter] for letter in word.removesuffix(_WORD_END)) + end
         return text.decode("utf-8", errors="replace")
-
-    def __call__(self, texts: str | Sequence[str]) -> Tensor:
-        """Ids (C, T) int64: start, text, end, then zeros.
-
-        Raises BackboneError for a text of more than T tokens; nothing is truncated.
-        """
-        rows = [[self.sot, *self.encode(t), self.eot] for t in ([texts] if isinstance(texts, str) else texts)]
-        tokens = torch.zeros(len(rows), self.context_length, dtype=torch.int64)
-        for index, row in enumerate(rows):
-            if len(row) > self.context_length:
-                text = texts if isinstance(texts, str) else texts[index]
-                shown = text if len(text) <= 60 else f"{text[:57]}..."
-                raise BackboneError(
-                    f"the text {shown!r} has {len(row)} tokens with its start and end, the limit is "
-                    f"{self.context_length}: shorten it, or learn fewer text tokens."
-                )
-            tokens[index, : len(row)] = torch.tensor(row)
-        return tokens

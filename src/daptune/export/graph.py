@@ -31,8 +31,7 @@ class _NoTextTower(nn.Module):
         super().__init__()
         self.method = method
 
-    @property
-    def blocks(self) -> Any:
+    def features(self, *inputs: Any, **options: Any) -> Tensor:
         raise MethodError(
             f"{self.method} needs the text tower for every image, and an exported file has no text tower; "
             "use the adapter itself, or export an adapter of another method."
@@ -74,8 +73,8 @@ def folded(method: Method, *, half: bool = False) -> Method:
         except MethodError:
             continue  # no text features, as in a linear probe; if they depend on the image, `trace` raises
     backbone, clip = method.backbone, method.clip
-    kept: dict[int, Any] = {id(clip.token_embedding): clip.token_embedding, id(backbone.tokenizer): backbone.tokenizer}
-    bare = deepcopy(clip, {id(clip.transformer): _NoTextTower(method.name), **kept})
+    kept: dict[int, Any] = {id(backbone.tokenizer): backbone.tokenizer}
+    bare = deepcopy(clip, {id(clip.text): _NoTextTower(method.name), **kept})
     if half:
         bare.set_precision("fp16")
     copy = deepcopy(method, {id(backbone): replace(backbone, clip=bare), id(clip): bare, **kept})

@@ -8,11 +8,11 @@ Patch embedding, attention products, norms and class weights stay in float32. Fo
 import logging
 from typing import Any
 
-LAST_NORM = "clip.visual.ln_post.weight"
 BLOCK = 32
 
 
-def to_int8(model: Any) -> Any:
+def to_int8(model: Any, last: str) -> Any:
+    """The model with the matrices up to the use of `last`, a parameter's name in the graph, in 8 bits."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:  # this import configures the root logger
@@ -23,16 +23,16 @@ def to_int8(model: Any) -> Any:
         root.handlers[:] = handlers
         root.setLevel(level)
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
-    wanted = {node.name for node in tower_products(model)}
+    wanted = {node.name for node in tower_products(model, last)}
     others = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name not in wanted]
     quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
     quantizer.process()
     return quantizer.model.model
 
 
-def tower_products(model: Any) -> list[Any]:
-    """Nodes of products with a constant matrix up to the image tower's last norm."""
+def tower_products(model: Any, last: str) -> list[Any]:
+    """Nodes of products with a constant matrix before the parameter `last` is used."""
     constants = {each.name for each in model.graph.initializer}
     nodes = list(model.graph.node)
-    end = max((place for place, node in enumerate(nodes) if LAST_NORM in node.input), default=0)
+    end = max((place for place, node in enumerate(nodes) if last in node.input), default=0)
     return [node for node in nodes[:end] if node.op_type == "MatMul" and node.input[1] in constants]

@@ -65,7 +65,7 @@ def onnx_bytes(
     record = classifier.record_
     model = trace(folded(classifier.method_, half=dtype == "fp16"), record.temperature)
     if dtype == "int8":
-        model = to_int8(model)
+        model = to_int8(model, f"clip.visual.{classifier.method_.clip.visual.last}")
 
     mix = classifier.method_.ensemble and classifier.method_.ensemble.mix
     about = Metadata(

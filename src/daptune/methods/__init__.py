@@ -15,6 +15,7 @@ from pkgutil import iter_modules
 
 import torch
 
+from ..clip.towers import CAUSAL_TEXT, LEARNED_CONTEXT
 from ..errors import MethodError, suggest
 from ..names import plain_key, unreadable
 from .base import Method, SupportSet
@@ -83,6 +84,7 @@ def say_unreadable(method: Method) -> None:
     if 4 * longest > room or not method.trainable:  # without training, this pass of the text tower is the only one
         with torch.no_grad():
             method.text_features()
+    say_cost(method)
     strange = [label for label, names in method.names.items() if len(unreadable(names, encode)) == len(names)]
     if not strange:
         return
@@ -91,6 +93,22 @@ def say_unreadable(method: Method) -> None:
         "CLIP's text side cannot read %d of %d class names (%s): say what they are with --names names.csv, columns "
         "folder,name (Python: class_names={label: name}), or learn without names: --method %s",
         len(strange), len(method.names), ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else ""), silent,
+    )  # fmt: skip
+
+
+def say_cost(method: Method) -> None:
+    """Log one line if each step of a fit encodes the texts of all classes whole, and how much more that is."""
+    has, tokenizer = method.clip.has, method.backbone.tokenizer
+    if CAUSAL_TEXT in has or LEARNED_CONTEXT not in method.needs_with(method.config):
+        return
+    names = [name for own in method.names.values() for name in own]
+    whole = len(names) * tokenizer.context_length
+    context = next((len(p) for key, p in method.named_parameters() if key.endswith("text_prompt") and p.dim() == 2), 4)
+    shared = 1 + context + sum(len(tokenizer.encode(name)) + 2 for name in names)
+    logger.warning(
+        "The text tower of %s sees all its %d places, so each step encodes %s text tokens, %.0f times those of a "
+        "causal tower such as OpenAI's; methods whose text is frozen encode them once (tip_adapter_f, vpt, gda).",
+        method.backbone.name, tokenizer.context_length, f"{whole:,}", whole / shared,
     )  # fmt: skip
 
 

@@ -84,6 +84,8 @@ class Method(nn.Module, ABC):
     """Default learning rate with AdamW; None: that of `TrainConfig`."""
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` uses validation images, if present."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the towers of its backbone must have, of the constants of `daptune.clip.towers`."""
 
     weighs_classes: ClassVar[bool] = False
     """Whether `before_fit` heeds `class_weight`; gradient steps always do, in `cross_entropy`."""
@@ -119,6 +121,8 @@ class Method(nn.Module, ABC):
         self.names = names_by_class(class_names, alike="logged", error=MethodError)
         self.class_names, self.prompt_names = tuple(self.names), tuple(self.names.values())
         self.config = config
+        if lacking := self.lacking(backbone.clip, config):
+            raise MethodError(f"`{self.name}` needs {lacking[0]}; {backbone.name} has none: use coop or tip_adapter_f.")
         self.seed = seed
         self.register_module("ensemble", None)
         self._cached: tuple[list[Tensor], Tensor] | None = None
@@ -154,6 +158,11 @@ class Method(nn.Module, ABC):
         """Visual tokens added to those of an image after ln_pre, for each layer: (J, P, W). None: zero-shot CLIP."""
         return None
 
+    @property
+    def pools_prompts(self) -> bool:
+        """Whether the pooling head of a tower that has one (SigLIP) also pools over `image_prompts`."""
+        return True
+
     def visual_projection(self) -> Tensor | None:
         """What `image_features` have in place of the image tower's projection, (W, D); exported with class weights."""
         return None
@@ -168,11 +177,23 @@ class Method(nn.Module, ABC):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Features with `image_prompts`, not normalised: (B, 3, R, R) -> (B, D)."""
-        return self.clip.encode_image(images, self.image_prompts())
+        return self.clip.encode_image(images, self.image_prompts(), pool_prompts=self.pools_prompts)
 
     def logits(self, images: Tensor) -> Tensor:
-        """exp(logit_scale) z w^T: (B, 3, R, R) -> (B, C)."""
-        return self.scale * self.image_features(images) @ self.class_text_features().mT
+        """exp(logit_scale) z w^T, plus the backbone's logit_bias if it has one: (B, 3, R, R) -> (B, C)."""
+        logits = self.scale * self.image_features(images) @ self.class_text_features().mT
+        return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
+
+    def match_probabilities(self, images: Tensor) -> Tensor:
+        """sigmoid(exp(logit_scale) z w^T + logit_bias): whether a class fits an image, whatever the other classes,
+        (B, 3, R, R) -> (B, C). Raises MethodError for a backbone that was not trained by sigmoids."""
+        bias = self.clip.logit_bias
+        if bias is None:
+            raise MethodError(
+                f"{self.backbone.name} has no logit_bias, so its scores do not say whether a text fits an image by "
+                "itself: take the probabilities among all classes, or a SigLIP such as ViT-B-16-SigLIP2/webli."
+            )
+        return (self.scale * self.image_features(images) @ self.text_features().mT + bias).sigmoid()
 
     def answer(self, images: Tensor) -> Tensor:
         """Class scores for predictions, `logits` or those of `ensemble`: (B, 3, R, R) or features -> (B, C).
@@ -297,6 +318,16 @@ class Method(nn.Module, ABC):
                 self._shared[0].backward(gradient)
         finally:
             self._shared = None
+
+    @classmethod
+    def needs_with(cls, config: MethodConfig) -> frozenset[str]:
+        """What of `needs` remains with these options."""
+        return cls.needs
+
+    @classmethod
+    def lacking(cls, clip: CLIP, config: MethodConfig) -> list[str]:
+        """What the method needs with these options and the towers do not have; it runs if that is nothing."""
+        return sorted(cls.needs_with(config) - clip.has)
 
     @classmethod
     def takes_new_classes(cls, config: MethodConfig) -> bool:

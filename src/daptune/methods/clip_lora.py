@@ -9,16 +9,17 @@ of layers work for any tower.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..clip.blocks import Transformer
 from ..clip.lora import MATRICES, LowRank
-from ..clip.model import Transformer
 from ..clip.pooling import pool_names
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.suffixes import Suffixes
+from ..clip.towers import IMAGE_ATTENTION, LEARNED_CONTEXT
 from .base import Method
 from .options import Count, Fits, MethodConfig, Positive, one_of
 from .templates import PLAIN, fill, template_features
@@ -63,10 +64,16 @@ class CLIPLoRA(Method):
     year = 2024
     config_class = CLIPLoRAConfig
     default_lr = 0.002  # the 0.01 of prompts overfits
+    needs = frozenset({IMAGE_ATTENTION, LEARNED_CONTEXT})
     config: CLIPLoRAConfig
     prefix: Tensor
     frozen_features: Tensor | None
     """Text features (C, D) of a frozen text tower; not saved."""
+
+    @classmethod
+    def needs_with(cls, config: MethodConfig) -> frozenset[str]:
+        spared = {"text": IMAGE_ATTENTION, "vision": LEARNED_CONTEXT}
+        return cls.needs - {spared.get(cast(CLIPLoRAConfig, config).encoder)}
 
     def build(self, generator: torch.Generator) -> None:
         """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
@@ -74,7 +81,7 @@ class CLIPLoRA(Method):
         texts = fill(self.config.template, names)
         prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts, pool)
         self.register_buffer("prefix", prefix.to(self.clip.device), persistent=False)
-        self.text_lora = self._low_rank("text", self.clip.transformer, generator)
+        self.text_lora = self._low_rank("text", self.clip.text.transformer, generator)
         self.vision_lora = self._low_rank("vision", self.clip.visual.transformer, generator)
         self.register_buffer("frozen_features", None, persistent=False)
 
@@ -91,9 +98,9 @@ class CLIPLoRA(Method):
 
     def text_features(self) -> Tensor:
         if self.text_lora is not None:
-            context = self.clip.token_embedding(self.prefix).unsqueeze(0)  # (1, M, W)
-            through = self.text_lora.blocks(self.clip.transformer)
-            return F.normalize(shared_prefix_features(self.clip, context, self.suffixes, through=through)[0], dim=-1)
+            context = self.clip.text.embed(self.prefix).unsqueeze(0)  # (1, M, W)
+            through = self.text_lora.blocks(self.clip.text.transformer)
+            return F.normalize(self.clip.text.features(context, self.suffixes, through=through)[0], dim=-1)
         if self.frozen_features is None:
             self.frozen_features = template_features(self.backbone, self.prompt_names, [self.config.template])
         return self.frozen_features

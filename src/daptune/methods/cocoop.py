@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..clip.towers import LEARNED_CONTEXT
 from ..errors import MethodError
 from .base import Method
 from .text_prompts import PhraseConfig, TextPromptConfig, TextPrompts
@@ -34,6 +35,7 @@ class CoCoOp(Method):
     year = 2022
     config_class = CoCoOpConfig
     sees = "fixed features"
+    needs = frozenset({LEARNED_CONTEXT})
     shares_image_tower = False  # its text tower runs for each image and would delay the other methods
     config: CoCoOpConfig
     text_prompt: nn.Parameter

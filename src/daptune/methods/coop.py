@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..clip.towers import LEARNED_CONTEXT
 from .base import Method
 from .text_prompts import TextPromptConfig, TextPrompts
 
@@ -26,6 +27,7 @@ class CoOp(Method):
     year = 2022
     config_class = CoOpConfig
     sees = "fixed features"
+    needs = frozenset({LEARNED_CONTEXT})
     config: CoOpConfig
     text_prompt: nn.Parameter
 

@@ -6,6 +6,7 @@ mlvlab/DAPT trainers/dapt.py with VIS_BETA = TXT_BETA = 0.
 
 from dataclasses import dataclass
 
+from ..clip.towers import LEARNED_CONTEXT, VISUAL_TOKENS
 from .coop import CoOp, CoOpConfig
 from .vision_prompts import VisionPromptConfig, VisionPrompted
 
@@ -23,5 +24,6 @@ class CoOpVPT(VisionPrompted, CoOp):
     year = 2023
     config_class = CoOpVPTConfig
     sees = "features"
+    needs = frozenset({LEARNED_CONTEXT, VISUAL_TOKENS})
     text_first = True
     config: CoOpVPTConfig

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
 from ..clip.pooling import Names
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.suffixes import Suffixes
 from ..names import readable
 from .options import MethodConfig, Tokens
 from .text_prompts import noise
@@ -47,15 +47,14 @@ class DeepTextPrompts:
 
     def initial(self, depth: int, generator: torch.Generator) -> nn.Parameter:
         """Initial tokens (J, M, W) for J = `depth` layers: N(0, 0.02), in the first layer the words."""
-        embedding = self.clip.token_embedding.weight
-        prompt = noise(self.clip, (depth, self.tokens, embedding.shape[1]), generator)
+        prompt = noise(self.clip, (depth, self.tokens, self.clip.config.text_width), generator)
         if self.words:
-            prompt.data[0] = embedding.detach()[self.words[: self.tokens]].float()
+            prompt.data[0] = self.clip.text.embed(self.words[: self.tokens])
         return prompt
 
     def features(self, prompt: Tensor) -> Tensor:
         """Unit class features: tokens (J, M, W) -> (C, D)."""
-        frozen = self.clip.token_embedding.weight[self.words[self.tokens :]].float()
+        frozen = self.clip.text.embed(self.words[self.tokens :])
         context = torch.cat([prompt[0], frozen]).unsqueeze(0)  # (1, M + frozen, W), shared by all classes
-        features = shared_prefix_features(self.clip, context, self.suffixes, deep=prompt[1:])
+        features = self.clip.text.features(context, self.suffixes, prompt[1:])
         return F.normalize(features[0], dim=-1)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..clip.towers import LEARNED_CONTEXT, VISUAL_TOKENS
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
 from .options import Depth
 from .vision_prompts import VisionPromptConfig, VisionPrompted, initial_vision_prompt
@@ -39,6 +40,7 @@ class IVLP(VisionPrompted):
     title = "Independent Vision-Language Prompting (IVLP)"
     year = 2023
     config_class = IVLPConfig
+    needs = frozenset({LEARNED_CONTEXT, VISUAL_TOKENS})
     paper_depth: ClassVar[int] = 0  # layers of both towers if an option is 0, see `MethodConfig.depth_of`
     config: IVLPConfig
     text_prompt: nn.Parameter

@@ -15,10 +15,10 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from ..clip.towers import LEARNED_CONTEXT, VISUAL_TOKENS
 from .base import Method
 from .deep_text_prompts import DeepTextPromptConfig, DeepTextPrompts
 from .options import at_least
-from .vision_prompts import behind_ln_pre
 
 PAPER_DEPTH = 9
 
@@ -41,6 +41,7 @@ class MaPLe(Method):
     title = "Multi-modal Prompt Learning (MaPLe)"
     year = 2023
     config_class = MaPLeConfig
+    needs = frozenset({LEARNED_CONTEXT, VISUAL_TOKENS})
     config: MaPLeConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -69,4 +70,4 @@ class MaPLe(Method):
         return self.prompts.features(self.text_prompt)
 
     def image_prompts(self) -> Tensor:
-        return behind_ln_pre(self.clip, self.vision_prompt)
+        return self.clip.visual.joining(self.vision_prompt)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.suffixes import Suffixes
+from ..clip.towers import LEARNED_CONTEXT, PATCH_FEATURES
 from .options import Count, Weight
 from .text_prompts import noise
 from .transport import TransportConfig, TransportMethod
@@ -43,6 +44,7 @@ class PLOT(TransportMethod):
     year = 2023
     config_class = PLOTConfig
     sees = "fixed features"
+    needs = frozenset({LEARNED_CONTEXT, PATCH_FEATURES})
     config: PLOTConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -65,7 +67,7 @@ class PLOT(TransportMethod):
         return tokens[:, 1:], tokens[:, 0]
 
     def logit_weights(self) -> Tensor:
-        return shared_prefix_features(self.clip, self.text_prompt, self.suffixes)
+        return self.clip.text.features(self.text_prompt, self.suffixes)
 
     def logits(self, images: Tensor) -> Tensor:
         return self.mixed_logits(images, self.config.global_weight)

@@ -21,7 +21,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.suffixes import Suffixes
+from ..clip.towers import LEARNED_CONTEXT, VISUAL_TOKENS
 from ..names import readable
 from .base import SupportSet
 from .options import Count, Fits, Share, Tokens
@@ -60,6 +61,7 @@ class PLOTPP(TransportMethod):
     title = "PLOT++"
     year = 2023
     config_class = PLOTPPConfig
+    needs = frozenset({LEARNED_CONTEXT, VISUAL_TOKENS})
     config: PLOTPPConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -75,8 +77,8 @@ class PLOTPP(TransportMethod):
             frozen = torch.tensor([phrases[n][tokens:] for n in members], dtype=torch.int64)
             self.register_buffer(f"words_{length}", frozen.to(self.clip.device), persistent=False)
             self.groups.append((members, f"words_{length}", self._names(max(lengths), max(0, tokens - length))))
-        padded = [[*words, tokenizer.eot, *[0] * tokens][:tokens] for words in phrases]
-        self.text_prompt = nn.Parameter(self.clip.token_embedding.weight.detach()[torch.tensor(padded)].float())
+        padded = [[*words, tokenizer.eot, *[tokenizer.pad] * tokens][:tokens] for words in phrases]
+        self.text_prompt = nn.Parameter(self.clip.text.embed(padded))
         shape = (config.vision_sets, config.vision_tokens, self.clip.config.vision_width)
         self.vision_prompt = noise(self.clip, shape, generator)
         self.visual_stage = torch.zeros((), dtype=torch.bool)  # true only in the first stage of a fit
@@ -97,9 +99,9 @@ class PLOTPP(TransportMethod):
         found: dict[int, Tensor] = {}
         rows = learned.unbind()  # an index tensor would have to be copied to the GPU
         for members, frozen, names in self.groups:
-            words = self.clip.token_embedding(getattr(self, frozen)).float()
+            words = self.clip.text.embed(getattr(self, frozen))
             context = torch.cat([torch.stack([rows[n] for n in members]), words], 1)
-            found |= zip(members, shared_prefix_features(self.clip, context, names), strict=True)
+            found |= zip(members, self.clip.text.features(context, names), strict=True)
         return torch.stack([found[n] for n in range(len(learned))])
 
     def logits(self, images: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.suffixes import Suffixes
+from ..clip.towers import LEARNED_CONTEXT
 from .base import Method
 from .options import Count, MethodConfig, Weight, one_of
 from .text_prompts import POSITIONS, TextPromptConfig, TextPrompts, noise
@@ -50,6 +51,7 @@ class ProDA(Method):
     year = 2022
     config_class = ProDAConfig
     sees = "fixed features"
+    needs = frozenset({LEARNED_CONTEXT})
     config: ProDAConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -92,7 +94,7 @@ class ProDA(Method):
 
     def orthogonality(self) -> Tensor:
         """Mean over pairs p != q of |e_p . e_q|, e_q = unit text([context q, "."]): a scalar, 0 for one context."""
-        e = F.normalize(shared_prefix_features(self.clip, self.text_prompt, self.nameless)[:, 0], dim=-1)  # (Q, D)
+        e = F.normalize(self.clip.text.features(self.text_prompt, self.nameless)[:, 0], dim=-1)  # (Q, D)
         return (e @ e.mT).abs().triu(1).sum() / max(1, len(e) * (len(e) - 1) // 2)
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..clip.towers import VISUAL_PROJECTION
 from .base import SupportSet
 from .options import Weight
 from .zero_shot import ZeroShot, ZeroShotConfig
@@ -42,6 +43,7 @@ class ProLIP(ZeroShot):
     year = 2024
     config_class = ProLIPConfig
     sees = "fixed features"
+    needs = frozenset({VISUAL_PROJECTION})
     default_lr = 0.1
     config: ProLIPConfig
     residual: nn.Parameter
@@ -51,7 +53,7 @@ class ProLIP(ZeroShot):
     def build(self, generator: torch.Generator) -> None:
         """R (W, D), at first zero."""
         super().build(generator)
-        self.residual = nn.Parameter(torch.zeros(self.clip.visual.proj.shape, device=self.clip.device))
+        self.residual = nn.Parameter(torch.zeros_like(self.clip.visual.projection(), dtype=torch.float32))
         self.strength = self.config.constraint_weight
 
     @property
@@ -71,7 +73,7 @@ class ProLIP(ZeroShot):
 
     def visual_projection(self) -> Tensor:
         """P: (W, D)."""
-        return self.clip.visual.proj.float() + STEP * self.residual
+        return self.clip.visual.projection().float() + STEP * self.residual
 
     def before_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         shots = len(train.table) / len(self.class_names) if self.config.per_shot else 1.0

@@ -16,7 +16,7 @@ if W_vision = E. It computes the maps in fp16, here in float32.
 import torch
 from torch import Tensor, nn
 
-from ..clip.model import attend
+from ..clip.blocks import attend
 from .cocoop import first_linear
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..clip.backbone import Backbone
 from ..clip.pooling import Names, pool_names
-from ..clip.prefix import Suffixes, shared_prefix_features
+from ..clip.suffixes import Suffixes, check_name
 from ..errors import MethodError, suggest
 from ..files import read_json
 from ..names import readable
@@ -57,7 +57,7 @@ def check_length(backbone: Backbone, texts: Sequence[str], names: Sequence[str])
     """Raise MethodError if the text tower has no room for a text that says the name at its place in `names`."""
     tokenizer = backbone.tokenizer
     for text, name in zip(texts, names, strict=True):
-        if (count := len(tokenizer.encode(text)) + 2) > tokenizer.context_length:
+        if (count := len(tokenizer.start) + len(tokenizer.encode(text)) + 1) > tokenizer.context_length:
             shown = name if len(name) <= 60 else f"{name[:57]}..."
             raise MethodError(
                 f"the hand-written prompt of the class {shown!r} takes {count} tokens with its start and end, and "
@@ -93,12 +93,14 @@ def unnormalised_features(
 def _mean_over_templates(
     backbone: Backbone, names: Sequence[str], templates: Sequence[str], *, unit: bool, underscores: bool = False
 ) -> Tensor:
-    clip, total = backbone.clip, torch.zeros((), device=backbone.clip.device)
+    text, total = backbone.clip.text, torch.zeros((), device=backbone.clip.device)
+    for name in names:
+        check_name(backbone.tokenizer, name)
     for template in templates:
         texts = fill(template, names, underscores=underscores)
         check_length(backbone, texts, names)
         words, suffixes = Suffixes.of_texts(backbone.tokenizer, texts)  # the common prefix is encoded once
-        context = clip.token_embedding(words.to(clip.device)).unsqueeze(0)  # (1, M, W)
-        features = shared_prefix_features(clip, context, suffixes)[0]
+        context = text.embed(words).unsqueeze(0)  # (1, M, W)
+        features = text.features(context, suffixes)[0]
         total = total + (F.normalize(features, dim=-1) if unit else features)
     return total / len(templates)

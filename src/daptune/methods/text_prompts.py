@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..clip.backbone import Backbone
 from ..clip.model import CLIP
 from ..clip.pooling import Names, pool_names
-from ..clip.prefix import Suffixes, name_tokens, shared_prefix_features
+from ..clip.suffixes import Suffixes, name_tokens
 from ..names import readable
 from .options import MethodConfig, Tokens, one_of
 
@@ -86,10 +86,9 @@ class TextPrompts:
 
     def initial(self, generator: torch.Generator) -> nn.Parameter:
         """Initial context: (M, W), or (C, M, W) if class-specific."""
-        embedding = self.clip.token_embedding.weight
-        shape = [self.classes] * self.config.class_specific + [self.tokens, embedding.shape[1]]
+        shape = [self.classes] * self.config.class_specific + [self.tokens, self.clip.config.text_width]
         if self.words:
-            return nn.Parameter(embedding.detach()[self.words].float().expand(shape).clone())
+            return nn.Parameter(self.clip.text.embed(self.words).expand(shape).clone())
         return noise(self.clip, shape, generator)
 
     def features(self, context: Tensor) -> Tensor:
@@ -102,7 +101,7 @@ class TextPrompts:
             features = self._trimmed(context)
             return F.normalize(features if self.pool is None else self.pool(features), dim=-1)
         contexts = context if context.dim() == 3 else context.unsqueeze(0)
-        features = F.normalize(shared_prefix_features(self.clip, contexts, self.suffixes), dim=-1)  # (N, C, D)
+        features = F.normalize(self.clip.text.features(contexts, self.suffixes), dim=-1)  # (N, C, D)
         return features if context.dim() == 3 else features[0]
 
     def _trimmed(self, context: Tensor) -> Tensor:
@@ -112,25 +111,26 @@ class TextPrompts:
                 ours = self.ids, self.slots, self.lengths
                 self.ids, self.slots, self.lengths = (tensor.to(self.clip.device) for tensor in ours)
             self.pool = self.pool and self.pool.to(self.clip.device)
-        embeddings = self.clip.token_embedding(self.ids).float()  # (K, T, W)
+        embeddings = self.clip.text.embed(self.ids)  # (K, T, W)
         rows = torch.arange(len(self.ids), device=self.clip.device).unsqueeze(1)
         if self.pool is not None and context.dim() == 3:  # class-specific
             context = context.index_select(0, self.pool.owners)
         embeddings = embeddings.index_put((rows, self.slots), context.expand(len(self.ids), -1, -1))
-        return self.clip.encode_embeddings(embeddings, self.lengths)
+        return self.clip.text.encode_embeddings(embeddings, self.lengths)
 
     def _lay_out(self, backbone: Backbone, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids (K, T) padded with zeros, positions (K, M) of the context, and lengths (K,)."""
         tokenizer = backbone.tokenizer
         before = {"end": self.tokens, "middle": self.tokens // 2, "front": 0}[self.config.class_position]
-        ids, slots = [], []
+        ids, slots, start = [], [], len(tokenizer.start)
         for name in names:
             suffix = name_tokens(tokenizer, name)
             width = len(tokenizer.encode(readable(name)))  # CoOp's name_lens
-            slot = [*range(1, 1 + before), *range(1 + before + width, 1 + width + self.tokens)]
-            row = [tokenizer.sot, *[0] * before, *suffix[:width], *[0] * (self.tokens - before), *suffix[width:]]
+            slot = [*range(before), *range(before + width, width + self.tokens)]
+            row = [*tokenizer.start, *[0] * before, *suffix[:width], *[0] * (self.tokens - before), *suffix[width:]]
             ids.append(row)
-            slots.append(slot)
+            slots.append([start + place for place in slot])
         lengths = [len(row) for row in ids]
-        padded = [row + [0] * (max(lengths) - len(row)) for row in ids]
+        places = self.clip.text.places(max(lengths))
+        padded = [row + [tokenizer.pad] * (places - len(row)) for row in ids]
         return torch.tensor(padded), torch.tensor(slots), torch.tensor(lengths)

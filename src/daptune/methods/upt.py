@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..clip.towers import LEARNED_CONTEXT, VISUAL_TOKENS
 from .base import Method
 from .coop_vpt import CoOpVPTConfig
 from .options import Count
@@ -45,6 +46,7 @@ class UPT(Method):
     title = "Unified Prompt Tuning (UPT)"
     year = 2022
     config_class = UPTConfig
+    needs = frozenset({LEARNED_CONTEXT, VISUAL_TOKENS})
     config: UPTConfig
     raw_text_prompt: nn.Parameter
     raw_vision_prompt: nn.Parameter
@@ -66,6 +68,10 @@ class UPT(Method):
 
     def text_features(self) -> Tensor:
         return self.prompts.features(self.unified_prompts()[0])
+
+    @property
+    def pools_prompts(self) -> bool:
+        return self.config.vision_pooled
 
     def image_prompts(self) -> Tensor:
         return joining_tokens(self.clip, self.unified_prompts()[1], self.config)

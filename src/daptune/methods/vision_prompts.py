@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..clip.model import CLIP
+from ..clip.towers import VISUAL_TOKENS
 from .base import Method
 from .options import Depth, MethodConfig, Tokens, one_of
 from .text_prompts import noise
@@ -35,6 +36,8 @@ class VisionPromptConfig(MethodConfig):
     """Layers with their own tokens, J: 1 is VPT-shallow, 0 is every layer (VPT-deep)."""
     vision_position: Annotated[str, one_of(POSITIONS)] = "after_ln_pre"
     """after_ln_pre (VPT, DAPT) or append (before ln_pre: MaPLe, PromptSRC)."""
+    vision_pooled: bool = True
+    """Whether a backbone's pooling head (SigLIP) pools over the visual tokens too, or over the patches alone."""
 
 
 def initial_vision_prompt(
@@ -53,6 +56,7 @@ def initial_vision_prompt(
 class VisionPrompted(Method):
     """A method with visual tokens u, (P, W) or deep (J, P, W), beside what the next base class learns."""
 
+    needs = frozenset({VISUAL_TOKENS})
     config: VisionPromptConfig
     vision_prompt: nn.Parameter
 
@@ -64,13 +68,12 @@ class VisionPrompted(Method):
     def image_prompts(self) -> Tensor:
         return joining_tokens(self.clip, self.vision_prompt, self.config)
 
+    @property
+    def pools_prompts(self) -> bool:
+        return self.config.vision_pooled
+
 
 def joining_tokens(clip: CLIP, prompt: Tensor, config: VisionPromptConfig) -> Tensor:
     """Visual tokens (P, W) or (J, P, W) -> (J, P, W) for `Method.image_prompts`."""
     layers = prompt if prompt.dim() == 3 else prompt.unsqueeze(0)
-    return behind_ln_pre(clip, layers) if config.vision_position == "append" else layers
-
-
-def behind_ln_pre(clip: CLIP, layers: Tensor) -> Tensor:
-    """Apply ln_pre to the first layer of tokens (J, P, W) that belong before it; it acts on each token separately."""
-    return torch.cat([clip.visual.ln_pre(layers[:1]), layers[1:]])
+    return clip.visual.joining(layers) if config.vision_position == "append" else layers

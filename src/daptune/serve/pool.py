@@ -178,7 +178,7 @@ class AdapterPool:
             return pixels
         own = [each.prompts for each in served if each.prompts is not None]
         prompts = None if not own else own[0] if same else torch.stack(own)
-        return self.backbone.clip.encode_image(pixels, prompts)
+        return self.backbone.clip.encode_image(pixels, prompts, pool_prompts=served[0].method.pools_prompts)
 
     def _read(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
         """Raises DaptuneError for whatever the files of an adapter can bring about."""
@@ -201,7 +201,8 @@ class AdapterPool:
             method.answer(nothing.to(self.backbone.device))  # computes and caches the text features
             prompts = method.image_prompts() if shares else None
         temperature = 1.0 if zero_shot else record.temperature
-        key = ("shared", None if prompts is None else tuple(prompts.shape[:2])) if shares else ("alone", name)
+        joins = None if prompts is None else (*prompts.shape[:2], method.pools_prompts)
+        key = ("shared", joins) if shares else ("alone", name)
         judges = method.ensemble is not None and bool(method.ensemble.mix.similarity)
         return Loaded(_classes(record), self.backbone.preprocess, key, judges, method, temperature, prompts)
 

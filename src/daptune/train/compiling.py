@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from daptune.clip.blocks import Transformer
 from daptune.errors import TrainingError
 from daptune.methods.base import Method
 
@@ -50,7 +51,7 @@ def compiled_blocks(method: Method, wanted: bool) -> Iterator[Callable[[], None]
 
     import torch._dynamo.config as limits
 
-    towers = (clip.visual.transformer, clip.transformer)
+    towers = [module for module in clip.modules() if isinstance(module, Transformer)]
     try:
         for tower in towers:
             tower.run = run  # type: ignore[method-assign]

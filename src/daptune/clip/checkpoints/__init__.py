@@ -17,27 +17,29 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ...errors import BackboneError, foreign
+from ..file_tokenizer import FILES
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
+from ..rows import NAME, EmbeddingRows, find_rows
 from . import huggingface, openclip
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
 __all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
 
-_TOKENIZER = "tokenizer.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 class Checkpoint(NamedTuple):
     """What a checkpoint holds: `tensors` are float32 under OpenAI's names, `tokenizer` is the folder's own or None,
-    `files` are the files that the weights came from."""
+    `files` are the files that the weights came from, `rows` is a large token table, which is not in `tensors`."""
 
     config: CLIPConfig
     tensors: dict[str, Tensor]
     preprocess: Preprocess
     tokenizer: Path | None
     files: tuple[Path, ...]
+    rows: EmbeddingRows | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -55,16 +57,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         described, lacking = _describe(keep_weights(tensors), folder, where, scripted)
         config = sizes(described, where)
         preprocess = Preprocess.from_dict({"size": config.image_size} | dict(described.transform))
-        found = check(described.tensors, config, where)
+        rows = find_rows(files_of(weights))
+        found = check(described.tensors, config, where, left=NAME if rows else "")
     if lacking and not scripted:
         log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
-    own = folder / _TOKENIZER
+    own = next((path for name in FILES if (path := folder / name).is_file()), None)
     return Checkpoint(
         config=config,
         tensors=found,
         preprocess=preprocess,
-        tokenizer=own if own.is_file() and not scripted else None,
+        tokenizer=None if scripted else own,
         files=files_of(weights),
+        rows=rows,
     )
 
 
@@ -100,9 +104,9 @@ def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[st
 
 
 def is_clip_model(config: Path | None) -> bool:
-    """Whether a `config.json` can be read and is that of a CLIPModel of transformers."""
+    """Whether a `config.json` can be read and is that of a CLIPModel or SiglipModel of transformers."""
     try:
-        return config is not None and read_json(config).get("model_type") == "clip"
+        return config is not None and read_json(config).get("model_type") in huggingface.MODELS
     except BackboneError:
         return False
 

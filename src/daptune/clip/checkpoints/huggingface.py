@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BackboneError
+from . import siglip
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
 
@@ -28,6 +29,8 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+MODELS = ("clip", "siglip")
+"""What `model_type` may say."""
 MARK = "text_model.embeddings.token_embedding.weight"
 _FACTS = LAYOUTS["transformers"]
 _NAMES, _IN_BLOCK = _FACTS["names"], _FACTS["in_block"]  # theirs -> OpenAI's, outside the blocks and within
@@ -65,6 +68,8 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     source = folder / CONFIG
     content = read_json(source)
     refuse_model(content, where)
+    if content["model_type"] == "siglip":
+        return siglip.of_transformers(rename(tensors, where), content, _transform(folder, "SigLIP"), where, source)
     # the older `text_config_dict`, where a file has it, counts more (transformers' CLIPConfig)
     text, vision = (
         (content.get(f"{tower}_config") or {}) | (content.get(f"{tower}_config_dict") or {})
@@ -90,27 +95,33 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
 def refuse_model(content: Mapping[str, Any], where: str) -> None:
     """Raise BackboneError for a `config.json` of another model, by its own word for itself."""
     kind = content.get("model_type")
-    if kind == "clip":
+    if kind in MODELS:
         return
+    if kind == "siglip2":
+        raise BackboneError(
+            f"{where} is a SigLIP 2 NaFlex model, whose images have no fixed resolution, which is not served; take its "
+            "sibling with one: hf:google/siglip2-base-patch16-224 or ViT-B-16-SigLIP2/webli."
+        )
     if "architecture" in content:
         raise refuse(where, f"timm's {content['architecture']}, a vision network alone")
     raise refuse(where, f"a {kind} model" if kind else f"no CLIPModel of transformers (no model_type in {CONFIG})")
 
 
-def _transform(folder: Path) -> dict[str, Any]:
-    """The image processor's settings; CLIP's usual ones, with a warning, where there are none.
+def _transform(folder: Path, usual: str = "OpenAI's CLIP") -> dict[str, Any]:
+    """The image processor's settings; the usual ones, with a warning, where there are none.
 
     Raises BackboneError for a transform that `Preprocess` cannot do, as transformers' CLIPImageProcessor would.
     """
+    fallback = siglip.DEFAULTS if usual == "SigLIP" else {}
     source, values = _image_processor(folder)
     if values is None:
         log.warning(
-            f"{folder} has no {PREPROCESSOR}: images are resized and normalised as OpenAI's CLIP does it; if the model "
+            f"{folder} has no {PREPROCESSOR}: images are resized and normalised as {usual} does it; if the model "
             "was trained otherwise, its answers are wrong."
         )
-        return {}
+        return dict(fallback)
     resample, target, crop = values.get("resample", 3), values.get("size"), _side(values.get("crop_size"))
-    squash = isinstance(target, Mapping) and "shortest_edge" not in target  # {"height", "width"}
+    squash = "shortest_edge" not in target if isinstance(target, Mapping) else bool(fallback)  # {"height", "width"}
     if resample not in _RESAMPLE:
         raise BackboneError(f"{source}: resample must be 2 (bilinear) or 3 (bicubic), found {resample!r}.")
     left_out = [name for name in ("do_resize", "do_rescale") if values.get(name) is False]
@@ -125,9 +136,11 @@ def _transform(folder: Path) -> dict[str, Any]:
     given = {"mean": values.get("image_mean"), "std": values.get("image_std")}
     if values.get("do_normalize") is False:
         given = {"mean": [0, 0, 0], "std": [1, 1, 1]}
-    return {"interpolation": _RESAMPLE[resample], "resize": "squash" if squash else "shortest"} | {
-        key: value for key, value in given.items() if value is not None
-    }
+    return (
+        dict(fallback)
+        | {"interpolation": _RESAMPLE[resample], "resize": "squash" if squash else "shortest"}
+        | {key: value for key, value in given.items() if value is not None}
+    )
 
 
 def _image_processor(folder: Path) -> tuple[Path, Mapping[str, Any] | None]:

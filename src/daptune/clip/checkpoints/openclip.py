@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import BackboneError
+from . import siglip
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
 
@@ -31,6 +32,9 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     content = read_json(source)
     model = _part(content, "model_cfg", source)
     vision, text = _part(model, "vision_cfg", source), _part(model, "text_cfg", source)
+    transform = _transform(content.get("preprocess_cfg") or {})
+    if "siglip" in str(vision.get("timm_model_name")):
+        return siglip.of_open_clip(tensors, vision, text, transform, where, source)
     _refuse_settings(model, vision, text, where)
     claims = claimed(_FACTS["claims"], model=model, vision=vision, text=text)
     width, head_width = int(claims["vision_width"]), int(vision.get("head_width", 64))
@@ -43,7 +47,7 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
         vision_heads=max(1, width // head_width),
         text_heads=int(text.get("heads", 8)),
         claims=claims,
-        transform=_transform(content.get("preprocess_cfg") or {}),
+        transform=transform,
         source=str(source),
     )
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ _OTHERS = (
     (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", "an EVA-CLIP model"),
     (r"^(blocks|patch_embed)\.|^(stem|stages|layer1)\.", "a vision network alone, without a text tower"),
 )
-ONLY = "only CLIPs with two transformers of OpenAI's form are read (ViT-B, L, H, g, bigG)"
+ONLY = "only CLIPs with two transformers of OpenAI's form (ViT-B, L, H, g, bigG) and SigLIPs of one resolution are read"
 
 
 MOST_LAYERS = 256
@@ -50,6 +50,7 @@ class Described(NamedTuple):
     vision_heads, text_heads: None where they follow from the widths (64 wide, but for H/14 and up).
     claims: sizes by their field of CLIPConfig as the config beside the weights, `source`, has them; None is no claim.
     transform: fields of Preprocess beside its size.
+    family, text_activation, norm_eps: as in CLIPConfig.
     """
 
     tensors: Mapping[str, Tensor]
@@ -59,6 +60,9 @@ class Described(NamedTuple):
     claims: Mapping[str, object] = {}
     transform: Mapping[str, Any] = {}
     source: str = ""
+    family: str = "clip"
+    text_activation: str = ""
+    norm_eps: float = 1e-5
 
 
 def refuse(what: str, found: str) -> BackboneError:
@@ -96,8 +100,9 @@ def sizes(described: Described, where: str) -> CLIPConfig:
     Raises BackboneError for a model of another kind, for a tensor that is missing or has the wrong number of
     dimensions, and where the config beside the weights claims other sizes.
     """
-    tensors = described.tensors
-    refuse_others(tensors, where)
+    tensors, siglip = described.tensors, described.family == "siglip"
+    if not siglip:
+        refuse_others(tensors, where)
 
     def shape(name: str, dimensions: int) -> torch.Size:
         if name not in tensors:
@@ -117,13 +122,16 @@ def sizes(described: Described, where: str) -> CLIPConfig:
 
     vision_width, _, patch, _ = shape("visual.conv1.weight", 4)
     positions, _ = shape("visual.positional_embedding", 2)
-    grid = math.isqrt(max(positions - 1, 0))
-    if grid * grid != positions - 1:
-        raise BackboneError(f"{where} has {positions - 1} patch positions, no square: {ONLY}.")
+    patches = positions - (not siglip)  # beside the class token
+    grid = math.isqrt(max(patches, 0))
+    if grid * grid != patches:
+        raise BackboneError(f"{where} has {patches} patch positions, no square: {ONLY}.")
+    side = described.claims.get("image_size")
+    cut = siglip and isinstance(side, int) and side // patch == grid  # 384 / 14 leaves 6 pixels over
     context_length, text_width = shape("positional_embedding", 2)
     config = CLIPConfig(
-        embed_dim=shape("text_projection", 2)[1],
-        image_size=grid * patch,
+        embed_dim=shape("text_projection.weight", 2)[0] if siglip else shape("text_projection", 2)[1],
+        image_size=cast(int, side) if cut else grid * patch,
         patch_size=patch,
         vision_width=vision_width,
         vision_layers=layers("visual.transformer.resblocks."),
@@ -136,6 +144,9 @@ def sizes(described: Described, where: str) -> CLIPConfig:
         text_heads=described.text_heads or max(1, text_width // 64),
         text_mlp=shape("transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
         activation=described.activation,
+        text_activation=described.text_activation,
+        norm_eps=described.norm_eps,
+        family=described.family,
     )
     wrong = [
         f"{field} {claim} (the weights have {getattr(config, field)})"
@@ -147,14 +158,16 @@ def sizes(described: Described, where: str) -> CLIPConfig:
     return config
 
 
-def check(tensors: Mapping[str, Tensor], config: CLIPConfig, where: str) -> dict[str, Tensor]:
-    """Exactly the tensors of `config`, in float32; raises BackboneError naming what is missing, too many, mis-shaped,
-    not of a floating type, or not finite."""
+def check(tensors: Mapping[str, Tensor], config: CLIPConfig, where: str, left: str = "") -> dict[str, Tensor]:
+    """Exactly the tensors of `config`, in float32, but for the one that is `left` in its file; raises BackboneError
+    naming what is missing, too many, mis-shaped, not of a floating type, or not finite."""
     with torch.device("meta"):
         wanted = {name: tensor.shape for name, tensor in CLIP(config).state_dict().items()}
     shaped = {name: tensors[name].shape for name in wanted.keys() & tensors.keys()}
     # a scale of shape (1,) is the same number
-    off = {n for n, s in shaped.items() if s != wanted[n] and not (n == "logit_scale" and s.numel() == 1)}
+    off = {
+        n for n, s in shaped.items() if s != wanted[n] and not (n in ("logit_scale", "logit_bias") and s.numel() == 1)
+    }
     faults = [
         ("missing", sorted(wanted.keys() - tensors.keys())),
         ("unexpected", sorted(tensors.keys() - wanted.keys())),
@@ -164,7 +177,7 @@ def check(tensors: Mapping[str, Tensor], config: CLIPConfig, where: str) -> dict
     if found := "; ".join(_listed(kind, names) for kind, names in faults if names):
         raise BackboneError(f"{where} is not the CLIP that its sizes promise: {found}.")
     # copied, so that nothing points into a file that may change
-    floats = {n: tensors[n].to(torch.float32, copy=True).reshape(wanted[n]).contiguous() for n in wanted}
+    floats = {n: tensors[n].to(torch.float32, copy=True).reshape(wanted[n]).contiguous() for n in wanted if n != left}
     if broken := [name for name, tensor in floats.items() if not torch.isfinite(tensor.sum())]:
         raise BackboneError(f"{where} has values that are not finite: {_listed('in', broken)}; fetch it again.")
     return floats

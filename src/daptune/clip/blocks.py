@@ -1,0 +1,167 @@
+"""The parts of a transformer tower: pre-norm blocks of frozen weights, which prompts and low-rank matrices enter.
+
+Parameter names are those of OpenAI's checkpoints (openai/CLIP, clip/model.py). Shape letters: `daptune.clip.model`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .frozen import FrozenLinear, QuickGELUMLP, linear
+
+T = TypeVar("T")
+GELU = {"gelu": "none", "gelu_tanh": "tanh"}  # torch's names
+# Up to this number of keys, attention on a CPU is faster as plain products than in torch's fused kernel: in float32
+# with few keys, in bfloat16 by a factor of three, where the memory of the scores sets the limit.
+PLAIN_ATTENTION_KEYS = {torch.float32: 128, torch.bfloat16: 320}
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in float32, as in openai/CLIP; the result is cast to `dtype`."""
+
+    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return super().forward(x.float()).to(dtype)
+
+
+class Attention(nn.Module):
+    """The frozen projections of multi-head attention, under the parameter names of `nn.MultiheadAttention`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = FrozenLinear(width, width)
+
+    def matrices(self) -> tuple[nn.Parameter, ...]:
+        return self.in_proj_weight, self.in_proj_bias
+
+    def project(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Parts `first`..`last` of (query, key, value): (.., W) -> (.., (last - first) W)."""
+        width = x.shape[-1]
+        rows = slice(first * width, last * width)
+        return linear(x, self.in_proj_weight, self.in_proj_bias, rows)
+
+    def split(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """(.., L, n W) -> n views (.., H, L, W/H)."""
+        width = self.out_proj.in_features
+        parts = projected.shape[-1] // width
+        view = projected.unflatten(-1, (parts, self.heads, width // self.heads))
+        return tuple(part.transpose(-3, -2) for part in view.unbind(-3))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """softmax(query keyT / sqrt(W/H) + mask) value, each (.., H, L, W/H); `causal` hides later keys from a query."""
+    if query.device.type != "cpu" or key.shape[-2] > PLAIN_ATTENTION_KEYS.get(query.dtype, 0):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+    scores = (query * query.shape[-1] ** -0.5) @ key.mT
+    if causal:
+        mask = torch.full_like(scores[0, 0], -torch.inf).triu(1)
+    if mask is not None:
+        scores += mask
+    return scores.softmax(-1) @ value
+
+
+class MLP(nn.Module):
+    """c_fc, activation, c_proj."""
+
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.c_fc = FrozenLinear(width, hidden)
+        self.c_proj = FrozenLinear(hidden, width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activation != "quick_gelu":
+            return self.c_proj(F.gelu(self.c_fc(x), approximate=GELU[self.activation]))
+        if torch.compiler.is_compiling():  # exported graphs need plain layers, which other tools can quantise
+            hidden = self.c_fc(x)
+            return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+        weights = (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias)
+        return QuickGELUMLP.apply(x, *weights)  # type: ignore[no-untyped-call]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
+
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.ln_1 = LayerNorm(width, eps)
+        self.mlp = MLP(width, hidden, activation)
+        self.ln_2 = LayerNorm(width, eps)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.attn.out_proj.weight.dtype
+
+    def project(self, x: Tensor, first: int = 0, last: int = 3) -> tuple[Tensor, ...]:
+        """Queries, keys, values (parts `first`..`last`) of x (.., L, W), each (.., H, L, W/H)."""
+        return self.attn.split(self.attn.project(self.ln_1(x, self.dtype), first, last))
+
+    def output(self, attended: Tensor) -> Tensor:
+        """Output projection of the attention: (.., L, W) -> (.., L, W)."""
+        projected: Tensor = self.attn.out_proj(attended)
+        return projected
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Both residual additions: x (.., L, W) and attention output (.., H, L, W/H) -> (.., L, W)."""
+        x = x + self.output(attended.transpose(-3, -2).flatten(-2))
+        return x + self.mlp(self.ln_2(x, self.dtype))
+
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        """(.., L, W) -> (.., L, W)."""
+        query, key, value = self.project(x)
+        return self.finish(x, attend(query, key, value, causal=causal))
+
+    def read(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The block's output only for the tokens `at` (.., n, W) of x (.., L, W): exact in the last block. `mask`
+        (.., 1, 1, L) is added to the scores."""
+        (query,) = self.project(at, 0, 1)
+        key, value = self.project(x, 1, 3)
+        return self.finish(at, attend(query, key, value, mask=mask))
+
+
+def whole(block: Block, x: Tensor) -> Tensor:
+    return block(x)
+
+
+def causal(block: Block, x: Tensor) -> Tensor:
+    return block(x, causal=True)
+
+
+def replaced(x: Tensor, layers: Sequence[Tensor], depth: int) -> Tensor:
+    """The input (B, L, W) of block `depth`: that layer's prompts (B, P, W), if any, in place of the last P rows."""
+    if not 0 < depth < len(layers):
+        return x
+    return torch.cat([x[:, : -layers[depth].shape[1]], layers[depth]], 1)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, under OpenAI's name `resblocks`."""
+
+    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: str, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation, eps) for _ in range(layers))
+
+    @staticmethod
+    def run(part: Callable[..., T], *inputs: Any) -> T:
+        """part(*inputs) for a function of a block and tensors. Training may replace this method to compile the part
+        (`daptune.train.compiling`)."""
+        return part(*inputs)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [block for block in self.resblocks if isinstance(block, Block)]
+
+    def through(self, x: Tensor, blocks: Sequence[Block], layers: Sequence[Tensor], *, recompute: bool) -> Tensor:
+        """The output (B, L, W) of the blocks for x, with deep prompts (`replaced`); `recompute` saves memory."""
+        for depth, block in enumerate(blocks):
+            x = replaced(x, layers, depth)
+            again = recompute and x.requires_grad
+            x = checkpoint(self.run, whole, block, x, use_reentrant=False) if again else self.run(whole, block, x)
+        return x

@@ -1,0 +1,118 @@
+"""What the two towers of a CLIP are to the rest of the package, and what one may have that another lacks.
+
+A tower says in `has` what it gives, a method in `needs` what it takes; whether the method runs follows from the two.
+A family of towers is one file with a subclass of each, and a row of `daptune.clip.model.FAMILIES`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Block, Transformer
+from .suffixes import Suffixes
+
+VISUAL_TOKENS = "visual tokens"
+PATCH_FEATURES = "patch features"
+VISUAL_PROJECTION = "a visual projection"
+IMAGE_ATTENTION = "attention matrices in the image tower"
+LEARNED_CONTEXT = "learned context in the text"
+CAUSAL_TEXT = "causal text"
+
+TEXT_CHUNK_TOKENS = 8_192  # more tokens than this are encoded in chunks, recomputed in the backward pass
+
+
+class VisionTower(nn.Module, ABC):
+    """Images, and visual tokens where it has them, to features."""
+
+    has: ClassVar[frozenset[str]]
+    last: ClassVar[str]
+    """The parameter used last before a projection; exported int8 files round the matrices up to it."""
+    transformer: Transformer
+    """Its blocks, if it has IMAGE_ATTENTION."""
+    recompute = False
+    """Recompute blocks in the backward pass: less memory for one more forward pass."""
+
+    @abstractmethod
+    def forward(
+        self,
+        images: Tensor,
+        prompts: Tensor | None = None,
+        *,
+        before_ln_pre: bool = False,
+        pool_prompts: bool = True,
+        projected: bool = True,
+        patches: bool = False,
+        through: Sequence[Block] | None = None,
+    ) -> Tensor:
+        """(B, 3, R, R) -> (B, D) float32, with options and other shapes as `CLIP.encode_image`."""
+
+    @abstractmethod
+    def joining(self, tokens: Tensor) -> Tensor:
+        """Visual tokens (J, P, W) that belong before the tower's first norm, as they are behind it."""
+
+    @abstractmethod
+    def widest(self, prompts: int) -> int:
+        """Values of the widest activation of an image with so many visual tokens."""
+
+    def projection(self) -> Tensor:
+        """The matrix (W, D) behind the tower, if it has VISUAL_PROJECTION."""
+        raise NotImplementedError
+
+    def matrices(self) -> tuple[nn.Parameter, ...]:
+        """Matrices beside those of layers, stored in the precision of the tower."""
+        return ()
+
+
+class TextTower(nn.Module, ABC):
+    """Token ids, or learned tokens in their place, to text features."""
+
+    has: ClassVar[frozenset[str]]
+    transformer: Transformer
+    token_embedding: nn.Module
+    positional_embedding: nn.Parameter
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Type of its matrices."""
+
+    @abstractmethod
+    def places(self, longest: int) -> int:
+        """Positions that must be given of texts whose longest has so many tokens."""
+
+    @abstractmethod
+    def features(
+        self,
+        context: Tensor,
+        suffixes: Suffixes,
+        deep: Tensor | None = None,
+        *,
+        through: Sequence[Block] | None = None,
+    ) -> Tensor:
+        """Text features, not normalised, of N contexts x C classes: context (N, M, W) -> (N, C, D) float32.
+
+        `deep` (J - 1, m, W) or (N, J - 1, m, W), m <= M, replaces the outputs at the first m positions of the context
+        at the input of blocks 1..J - 1. `through` replaces the tower's blocks (`daptune.clip.lora`).
+        """
+
+    @abstractmethod
+    def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """Text features of token embeddings (C, T, W) without positions, lengths (C,) including the end -> (C, D)
+        float32, not normalised."""
+
+    @abstractmethod
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Text features of whole texts, not normalised: ids (C, T) of the tokenizer -> (C, D) float32."""
+
+    def embed(self, ids: Sequence[Any] | Tensor) -> Tensor:
+        """Token embeddings, without positions: (..) -> (.., W) float32."""
+        table = self.token_embedding
+        found: Tensor = table(torch.as_tensor(ids, dtype=torch.int64, device=self.positional_embedding.device))
+        return found
+
+    def matrices(self) -> tuple[nn.Parameter, ...]:
+        """Matrices beside those of layers, stored in the precision of the tower."""
+        return ()
