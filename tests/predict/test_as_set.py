@@ -69,13 +69,20 @@ def test_it_solves_for_the_answers_of_the_adapter(
     assert classifier.transductive().predict(good).tolist() == [CLASSES[row] for row in found.argmax(axis=1)]
 
 
+def test_sources_are_kept_but_for_pixels(cache: FewShotClassifier, pool: list[Path]) -> None:
+    """Rows for other tools and of boxes say where an image is."""
+    sources = [pool[0], pool[1].read_bytes(), Image.open(pool[3]), *pool[4:]]
+    batches = list(cache.transductive().stream(sources))
+    assert [source for batch, _ in batches for source in batch.sources] == [pool[0], b"", b"", *pool[4:]]
+
+
 def test_unreadable_images_keep_their_places(cache: FewShotClassifier, pool: list[Path]) -> None:
     batches = list(cache.transductive().stream(pool))
     assert [index for batch, _ in batches for index in batch.indices] == [0, 1, *range(3, 13)]
     assert [bad.index for batch, _ in batches for bad in batch.failed] == [2]
     found = np.concatenate([answers.probabilities for _, answers in batches])
     np.testing.assert_allclose(found, cache.transductive().predict_proba([*pool[:2], *pool[3:]]), atol=1e-5)
-    assert all(not batch.images.size and not batch.sources for batch, _ in batches)
+    assert all(not batch.images.size for batch, _ in batches)
     with pytest.raises(DataError, match="Leave it out"):
         cache.transductive().predict(pool)
     assert [len(batch.failed) for batch, _ in cache.transductive().stream([pool[2]])] == [1]

@@ -7,6 +7,7 @@ grows with their number: 16 bytes for each image and class.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from daptune.clip.preprocess import Preprocess
 from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
 from daptune.data.stream import Decoded, Item
-from daptune.data.table import ImageSource, ImageTable
+from daptune.data.table import ImageSource, ImageTable, MadeImage
 from daptune.errors import DataError
 from daptune.evaluate import Measured
 from daptune.methods.options import parse_options
@@ -66,7 +67,7 @@ def see(predictor: "AdapterPredictor", sources: Iterable[ImageSource | Item]) ->
     batches, answers = list[_Batch](), list[Answers]()
     most, count = MOST_SHARES // len(predictor.classes_), 0
     for batch, found in predictor.stream(sources, predictor.answers_with_features):
-        batches.append(replace(batch, images=batch.images[:0], sources=()))
+        batches.append(replace(batch, images=batch.images[:0], sources=tuple(map(_without_pixels, batch.sources))))
         count += len(batch.indices)
         if count > most:
             raise DataError(
@@ -79,6 +80,11 @@ def see(predictor: "AdapterPredictor", sources: Iterable[ImageSource | Item]) ->
         none = np.empty((0, len(predictor.classes_)), np.float32)
         return Seen(batches, none, none[:, :0], None)
     return Seen.of(batches, answers)
+
+
+def _without_pixels(source: ImageSource) -> ImageSource:
+    """What a row says of a source: where its file is, or which part of it; images in memory are not kept."""
+    return source if isinstance(source, Path | MadeImage) else b""
 
 
 def solve(
