@@ -147,14 +147,8 @@ def fit_page(
     says = _says(record, scored, images)
     if check is not None and check.checked:
         says.append(labels_finding(check))
-    steps = next_steps(
-        record.class_names,
-        places,
-        found=None if scored is None else scored.found,
-        check=check,
-        backbone=_other_backbone(record, method, scored),
-        shots=record.shots,
-    )
+    found, other = None if scored is None else scored.found, _other_backbone(record, method, scored)
+    steps = next_steps(record.class_names, places, found=found, check=check, backbone=other, shots=record.shots)
     title = f"{record.method} on {len(record.class_names)} classes"
     return Page(title, f"Report of {name}", says, sections, _facts(record), steps=steps)
 
