@@ -198,6 +198,17 @@ def test_without_the_run_the_command_is_told_by_the_record(fitted_folder: Path, 
     assert words[:5] == ["daptune", "fit", "IMAGES", "--method", "dapt"] and "text_tokens=2" in words
 
 
+def test_zero_shot_alone_has_maps_of_its_own(fitted_folder: Path, made_up_backbone: str, tmp_path: Path) -> None:
+    words = ["fit", str(fitted_folder / "pictures"), "--backbone", made_up_backbone, "--method", "zero_shot"]
+    assert run([*words, "--out", str(tmp_path / "plain")]) == 0
+    out = tmp_path / "report.html"
+    folder = str(fitted_folder / "pictures")
+    assert run(["report", str(tmp_path / "plain"), "--images", folder, "--out", str(out)]) == 0
+    text = out.read_text("utf-8")
+    assert "Images by class, zero_shot<" in text and "(before)" not in text
+    assert "daptune fit " in text and "--method zero_shot" in text
+
+
 def test_a_change_of_two_points_does_not_fill_an_axis() -> None:
     assert span_of_accuracies([54.0, 56.0]) == (42.5, 67.5)
     assert span_of_accuracies([99.0, 97.0]) == (75.0, 100.0) and span_of_accuracies([1.0]) == (0.0, 25.0)

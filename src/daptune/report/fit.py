@@ -20,7 +20,7 @@ from daptune.evaluate import BATCH, Measured, measure_beside
 from daptune.methods import Method
 from daptune.methods.mislabelled import LabelCheck, judge_labels
 from daptune.report.board import MEANING, verdict
-from daptune.report.embedding import MOST_IMAGES, Features, encode, map_figures
+from daptune.report.embedding import MOST_IMAGES, encode, map_figures
 from daptune.report.fit_charts import confusion_figure, loss_figures, reliability_figures
 from daptune.report.fit_command import recorded_command
 from daptune.report.fit_labels import labels_finding, labels_section
@@ -132,16 +132,14 @@ def fit_page(
         if method is not None:
             note("looking at mistakes")
             sections.append(mistakes_section(method, scored.table, scored.learned))
-    if method is not None and images is not None:
-        if images.train is not None and baseline is not None:
+    if method is not None and images is not None and baseline is not None:
+        if images.train is not None:
             note("looking for wrong labels")
             check = _check_labels(baseline, images.train, batch_size)
             sections.append(labels_section(images.train, check))
-        if images.test is not None and baseline is not None:
+        if images.test is not None:
             note("drawing maps")
-            some = evenly(images.test, MOST_IMAGES)
-            maps = {one.name: encode(one, some, batch_size=batch_size) for one in (baseline, method)}
-            sections.append(_maps(list(maps.items()), record.class_names))
+            sections.append(_maps((baseline, method), evenly(images.test, MOST_IMAGES), batch_size))
     if words:
         sections.append(_words(words))
     made_by = made_by or recorded_command(record, places.images or "IMAGES", places.adapter)
@@ -149,23 +147,20 @@ def fit_page(
     says = _says(record, scored, images)
     if check is not None and check.checked:
         says.append(labels_finding(check))
-    steps = next_steps(
-        record.class_names,
-        places,
-        found=None if scored is None else scored.found,
-        check=check,
-        backbone=_other_backbone(record, method, scored),
-        shots=record.shots,
-    )
-    facts = [
+    found, other = None if scored is None else scored.found, _other_backbone(record, method, scored)
+    steps = next_steps(record.class_names, places, found=found, check=check, backbone=other, shots=record.shots)
+    title = f"{record.method} on {len(record.class_names)} classes"
+    return Page(title, f"Report of {name}", says, sections, _facts(record), steps=steps)
+
+
+def _facts(record: AdapterRecord) -> list[tuple[str, str]]:
+    return [
         ("method", record.method),
         ("backbone", record.backbone["name"]),
         ("classes", str(len(record.class_names))),
         ("training images", str(record.data.get("images", "?"))),
         ("seed", str(record.seed)),
     ]
-    title = f"{record.method} on {len(record.class_names)} classes"
-    return Page(title, f"Report of {name}", says, sections, facts, steps=steps)
 
 
 def _score(
@@ -244,16 +239,19 @@ def _check_labels(baseline: Method, table: ImageTable, batch_size: int) -> Label
     return judge_labels(encode(baseline, table, batch_size=batch_size).images, table.labels, w0)
 
 
-def _maps(maps: Sequence[tuple[str, Features]], names: Sequence[str]) -> Section:
-    silhouettes = ", ".join(f"{title} {features.silhouette():.3f}" for title, features in maps).replace("-", "−")
+def _maps(methods: Sequence[Method], table: ImageTable, batch_size: int) -> Section:
+    """Of zero-shot CLIP and of the method, which may be the same."""
+    found = {one.name: encode(one, table, batch_size=batch_size) for one in methods}
+    silhouettes = ", ".join(f"{name} {features.silhouette():.3f}" for name, features in found.items())
+    size = next(iter(found.values())).images.shape[1]
     caption = (
         "t-SNE of unit features of images and of the class texts (stars). Only neighbourhoods are meaningful, not "
-        "distances or group sizes. Images and texts are centred separately so that they share a map. Names that "
-        "would cover others are left out. Silhouette of the "
-        f"images by class (in all {maps[0][1].images.shape[1]} dimensions): {silhouettes}."
-    )
-    shown = [(f"{title} ({when})", features) for (title, features), when in zip(maps, ("before", "after"), strict=True)]
-    figures = map_figures("map", names, shown)
+        "distances or group sizes. Images and texts are centred separately so that they share a map. Names that would "
+        f"cover others are left out. Silhouette of the images by class (in all {size} dimensions): {silhouettes}."
+    ).replace("-0.", "−0.")
+    times = (" (before)", " (after)") if len(found) > 1 else ("",)
+    maps = [(name + time, features) for (name, features), time in zip(found.items(), times, strict=True)]
+    figures = map_figures("map", methods[-1].class_names, maps)
     return Section("maps", "Features before and after training", figures=figures, caption=caption)
 
 
