@@ -42,7 +42,7 @@ class MAPHead(nn.Module):
         """(B, L, W) -> (B, W) float32. The attention is computed in float32."""
         (query,) = self._parts(self.probe, 0, 1)  # (1, H, 1, W/H)
         key, value = self._parts(x, 1, 3)  # (B, H, L, W/H)
-        attended = attend(query.expand(len(x), -1, -1, -1), key, value)
+        attended = attend(query.expand(x.shape[0], -1, -1, -1), key, value)
         return self._finish(attended.transpose(-3, -2).flatten(-2))[:, 0]
 
     def each(self, x: Tensor) -> Tensor:
