@@ -64,7 +64,7 @@ class MAPViT(VisionTower):
     """Vision transformer read by a MAP head; visual tokens stand behind the patches."""
 
     has = frozenset({towers.VISUAL_TOKENS, towers.PATCH_FEATURES, towers.IMAGE_ATTENTION})
-    last = "head.mlp.c_proj.bias"
+    last = "head.ln.weight"
 
     def __init__(self, config: "CLIPConfig") -> None:
         super().__init__()
