@@ -14,10 +14,12 @@ from torch import Tensor
 import daptune
 from daptune.adapter.store import make_record, save_adapter
 from daptune.classifier import FewShotClassifier, load
+from daptune.clip.siglip import FullText, MAPViT
 from daptune.errors import MethodError
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import TrainConfig, fit_method
 
+from ..clip.made_up_siglip import make_tensors, write_transformers
 from .conftest import NAMES, Pictures, make_pictures
 
 VARIANTS: dict[str, list[dict[str, object]]] = {
@@ -52,7 +54,9 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
 """Options beside the defaults that go through the matrix too."""
 
 CASES = [(name, options) for name in METHODS for options in [{}, *VARIANTS.get(name, [])]]
+SIGLIP_HAS = MAPViT.has | FullText.has
 RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, {}) for name in METHODS]
+RUNS += [("siglip", name, {}) for name, method in METHODS.items() if not method.needs - SIGLIP_HAS]
 
 
 def label(value: object) -> str:
@@ -73,6 +77,9 @@ def frozen(request: pytest.FixtureRequest) -> Any:
     """The backbone of a run."""
     if request.param == "made-up":
         return request.getfixturevalue("backbone")
+    if request.param == "siglip":
+        folder = request.getfixturevalue("tmp_path")
+        return daptune.load_backbone(write_transformers(folder, make_tensors()), precision="fp32")
     if not (Path(daptune.__file__).parent / "clip" / "tiny").is_dir():
         pytest.skip("the embedded backbone is not there yet")
     return daptune.load_backbone("tiny")

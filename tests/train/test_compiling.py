@@ -93,7 +93,7 @@ def test_what_is_compiled_learns_the_same(
 def test_an_error_inside_puts_the_towers_back(backbone: Backbone) -> None:
     method: Any = SimpleNamespace(backbone=backbone)
     with pytest.raises(KeyError), compiled_blocks(method, True):
-        assert "run" in vars(backbone.clip.visual.transformer) and "run" in vars(backbone.clip.transformer)
+        assert "run" in vars(backbone.clip.visual.transformer) and "run" in vars(backbone.clip.text.transformer)
         raise KeyError
     assert not any("run" in vars(module) for module in backbone.clip.modules())
 

@@ -42,7 +42,7 @@ class MAPHead(nn.Module):
         """(B, L, W) -> (B, W) float32. The attention is computed in float32."""
         (query,) = self._parts(self.probe, 0, 1)  # (1, H, 1, W/H)
         key, value = self._parts(x, 1, 3)  # (B, H, L, W/H)
-        attended = attend(query.expand(len(x), -1, -1, -1), key, value)
+        attended = attend(query.expand(x.shape[0], -1, -1, -1), key, value)
         return self._finish(attended.transpose(-3, -2).flatten(-2))[:, 0]
 
     def each(self, x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class MAPViT(VisionTower):
     """Vision transformer read by a MAP head; visual tokens stand behind the patches."""
 
     has = frozenset({towers.VISUAL_TOKENS, towers.PATCH_FEATURES, towers.IMAGE_ATTENTION})
-    last = "head.mlp.c_proj.bias"
+    last = "head.ln.weight"
 
     def __init__(self, config: "CLIPConfig") -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class VisionTower(nn.Module, ABC):
 
     has: ClassVar[frozenset[str]]
     last: ClassVar[str]
-    """The parameter used last before a projection; exported int8 files round the matrices up to it."""
+    """A parameter of the last norm; exported int8 files round the matrices before it."""
     transformer: Transformer
     """Its blocks, if it has IMAGE_ATTENTION."""
     recompute = False
