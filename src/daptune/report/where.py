@@ -33,7 +33,7 @@ def patch_relevance(method: Method, image: torch.Tensor, label: int) -> NDArray[
     patches = method.clip.encode_image(images, method.image_prompts(), patches=True)[0, 1:]  # (G, D)
     scores = method.answer(patches).double().cpu().numpy()  # (G, C)
     found: NDArray[np.float64] = scores[:, label] - scores.mean(axis=1)
-    return found.reshape(method.clip.config.image_size // method.clip.config.patch_size, -1)
+    return found.reshape(round(len(found) ** 0.5), -1)
 
 
 def picture_with_map(image: Image.Image, preprocess: Preprocess, relevance: NDArray[np.float64]) -> Image.Image:
