@@ -74,8 +74,7 @@ class Method(nn.Module, ABC):
     trains_on_features: ClassVar[bool] = False
     """Whether training may pass the features of `encode` instead of images; follows from `sees`."""
     shares_image_tower: ClassVar[bool] = True
-    """Whether `logits` accepts the features (B, D) of CLIP's tower with `image_prompts` instead of images; follows
-    from `sees` and `encode`."""
+    """Whether `logits` accepts the features (B, D) of CLIP's tower with `image_prompts`; from `sees` and `encode`."""
     text_first: ClassVar[bool] = False
     """Whether by default the text prompt learns alone first, before all learn together (`daptune.train.text_first`)."""
     whole_batch: ClassVar[bool] = False
@@ -86,7 +85,6 @@ class Method(nn.Module, ABC):
     """Whether `before_fit` or `after_fit` uses validation images, if present."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What the towers of its backbone must have, of the constants of `daptune.clip.towers`."""
-
     weighs_classes: ClassVar[bool] = False
     """Whether `before_fit` heeds `class_weight`; gradient steps always do, in `cross_entropy`."""
 
@@ -185,14 +183,13 @@ class Method(nn.Module, ABC):
         return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
 
     def match_probabilities(self, images: Tensor) -> Tensor:
-        """sigmoid(exp(logit_scale) z w^T + logit_bias): whether a class fits an image, whatever the other classes,
-        (B, 3, R, R) -> (B, C). Raises MethodError for a backbone that was not trained by sigmoids."""
-        bias = self.clip.logit_bias
-        if bias is None:
-            raise MethodError(
-                f"{self.backbone.name} has no logit_bias, so its scores do not say whether a text fits an image by "
-                "itself: take the probabilities among all classes, or a SigLIP such as ViT-B-16-SigLIP2/webli."
-            )
+        """sigmoid(exp(logit_scale) z w^T + logit_bias), each class by itself: (B, 3, R, R) -> (B, C).
+
+        Raises MethodError for a backbone that was not trained by sigmoids.
+        """
+        if (bias := self.clip.logit_bias) is None:
+            why = "has no logit_bias, so its scores do not say whether a text fits an image by itself"
+            raise MethodError(f"{self.backbone.name} {why}: take a SigLIP such as ViT-B-16-SigLIP2/webli.")
         return (self.scale * self.image_features(images) @ self.text_features().mT + bias).sigmoid()
 
     def answer(self, images: Tensor) -> Tensor:

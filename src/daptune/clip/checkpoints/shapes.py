@@ -148,6 +148,11 @@ def sizes(described: Described, where: str) -> CLIPConfig:
         norm_eps=described.norm_eps,
         family=described.family,
     )
+    _believe(described, config, where)
+    return config
+
+
+def _believe(described: Described, config: CLIPConfig, where: str) -> None:
     wrong = [
         f"{field} {claim} (the weights have {getattr(config, field)})"
         for field, claim in described.claims.items()
@@ -155,7 +160,6 @@ def sizes(described: Described, where: str) -> CLIPConfig:
     ]
     if wrong:
         raise BackboneError(f"{described.source} does not belong to {where}: it says {', '.join(wrong)}.")
-    return config
 
 
 def check(tensors: Mapping[str, Tensor], config: CLIPConfig, where: str, left: str = "") -> dict[str, Tensor]:
