@@ -87,7 +87,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     if text and path.exists():
         return Source(text, path=path)
     for beginning, family in _FAMILIES:
-        if re.match(beginning, text, re.IGNORECASE):
+        if re.match(beginning, text, re.IGNORECASE) and not _tags(text):
             raise BackboneError(f"{text!r} is {family}, and {ONLY}: try ViT-B-16/openai or ViT-L-14/openai.")
     raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
 
@@ -242,8 +242,12 @@ def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNR
         raise kind(reason) from error
 
 
+def _tags(text: str) -> list[str]:
+    return [name for name in hub_models() if name.startswith(f"{text}/")]
+
+
 def _suggest(text: str) -> str:
-    if tags := [name for name in hub_models() if name.startswith(f"{text}/")]:
+    if tags := _tags(text):
         return f" Tags of {text}: {', '.join(tags)}."
     others = "Give a name such as ViT-B-16/openai, hf:org/repo, a folder, a file, photo or tiny."
     return suggest(text, [*EMBEDDED, *hub_models()], otherwise=others)

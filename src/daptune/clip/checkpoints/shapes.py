@@ -126,12 +126,10 @@ def sizes(described: Described, where: str) -> CLIPConfig:
     grid = math.isqrt(max(patches, 0))
     if grid * grid != patches:
         raise BackboneError(f"{where} has {patches} patch positions, no square: {ONLY}.")
-    side = described.claims.get("image_size")
-    cut = siglip and isinstance(side, int) and side // patch == grid  # 384 / 14 leaves 6 pixels over
     context_length, text_width = shape("positional_embedding", 2)
     config = CLIPConfig(
         embed_dim=shape("text_projection.weight", 2)[0] if siglip else shape("text_projection", 2)[1],
-        image_size=cast(int, side) if cut else grid * patch,
+        image_size=_side(described, grid, patch),
         patch_size=patch,
         vision_width=vision_width,
         vision_layers=layers("visual.transformer.resblocks."),
@@ -160,6 +158,13 @@ def _believe(described: Described, config: CLIPConfig, where: str) -> None:
     ]
     if wrong:
         raise BackboneError(f"{described.source} does not belong to {where}: it says {', '.join(wrong)}.")
+
+
+def _side(described: Described, grid: int, patch: int) -> int:
+    """Pixels of an image's side; SigLIP's 384 are 27 patches of 14 and 6 pixels that no patch sees."""
+    said = described.claims.get("image_size")
+    fits = described.family == "siglip" and isinstance(said, int) and said // patch == grid
+    return cast(int, said) if fits else grid * patch
 
 
 def check(tensors: Mapping[str, Tensor], config: CLIPConfig, where: str, left: str = "") -> dict[str, Tensor]:
