@@ -334,7 +334,7 @@ def test_each_image_is_decoded_once_and_the_source_read_once(
 
 FIELDS = {field.name for field in fields(TrainConfig)}
 GIVEN = {
-    "epochs": "3", "steps": "none", "sampling": "balanced", "epoch_shots": "3",
+    "epochs": "3", "steps": "none", "text_steps": "2", "text_views": "1", "sampling": "balanced", "epoch_shots": "3",
     "batch_size": "5", "min_crop": "0.9", "flip": "0.25", "augment_on": "workers", "views": "2",
     "accumulate": "2", "optimizer": "sgd", "lr": "0.003", "weight_decay": "0.02", "momentum": "0.5", "eps": "1e-7",
     "schedule": "constant", "warmup_epochs": "0.5", "warmup_lr": "2e-5", "clip_norm": "1.5", "seed": "9",

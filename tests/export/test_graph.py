@@ -50,7 +50,7 @@ def test_the_file_answers_as_torch_does(name: str, shallow: Any) -> None:
         with torch.no_grad():
             expected = method.logits(images)
         logits, probabilities = map(torch.from_numpy, session.run(None, {"images": images.numpy()}))
-        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=2e-6)  # 17 units of float32: gda's reach 80
         torch.testing.assert_close(probabilities, (expected / 2).softmax(-1), atol=1e-4, rtol=0)
 
 

@@ -155,7 +155,9 @@ def test_classes_may_differ_in_images_and_lack_them(name: str, backbone: Any, pi
 
 def record(method: Method) -> Any:
     backbone = method.backbone
-    named = SimpleNamespace(name=backbone.name, sha256=backbone.sha256, precision="fp32", preprocess=Preprocess(32))
+    named = SimpleNamespace(
+        name=backbone.name, sha256=backbone.sha256, precision="fp32", preprocess=Preprocess(32), about={}
+    )
     return make_record(method, named)  # type: ignore[arg-type]
 
 

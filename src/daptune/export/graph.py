@@ -37,6 +37,8 @@ class _NoTextTower(nn.Module):
             "use the adapter itself, or export an adapter of another method."
         )
 
+    encode = features
+
 
 class Graph(nn.Module):
     """The traced module: images (B, 3, R, R) -> logits (B, C) and softmax(logits / temperature) (B, C).

@@ -11,8 +11,8 @@ subtracted, because both favour some classes. Scores are divided by their standa
 after centring each image. The answer is their sum weighted by a.
 
 The weights a come from the labelled images alone: the maximum a posteriori of a multinomial regression of the labels on
-the scores, with log a ~ N(0, PRIOR^2), so that a stays near 1 with few images. Text has not seen the labels: its wide
-prior lets a few images speak against it. The support scores leave out the image itself. Such scores come from fewer
+the scores, with log a ~ N(0, 1), so that a stays near 1 with few images. Text has not seen the labels: below 1, its prior
+is wider (`PRIOR`), so that a few images can speak against it. The support scores leave out the image itself. Such scores come from fewer
 images than the final ones, so they are multiplied by (n - 1) / n, n the mean number of images of a class. The learned
 prompt was trained on these images and cannot be judged by them: it takes the share `LEARNED` of the weight of support.
 Validation images, if there are any, judge all three.
@@ -45,7 +45,7 @@ from .templates import template_features
 CENTRED = 0.5
 LEARNED = 0.25
 PRIOR = (3.0, 1.0, 1.0)
-"""Standard deviation of log a for each of `SOURCES`."""
+"""Standard deviation of log a below 0 for each of `SOURCES`; above, it is 1: two images that fit are no proof."""
 MOST_JUDGED = 4096
 """Support images that the weights are fitted on, evenly spaced; three numbers need no more."""
 ROUNDING = 1e-7
@@ -235,17 +235,18 @@ def _softmax(a: Floats, scores: Floats) -> Floats:
 
 
 def _posterior_mode(scores: Floats, labels: Labels) -> Floats:
-    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi - |log a / PRIOR|^2 / 2: scores (S, n, C)."""
+    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi and its log prior: scores (S, n, C), labels (n,)."""
     from scipy.optimize import minimize  # a dependency of scikit-learn
     from scipy.special import log_softmax
 
-    rows, spread = np.arange(len(labels)), np.array(PRIOR)
+    rows = np.arange(len(labels))
     right = scores[:, rows, labels]  # (S, n)
 
     def loss(log_a: Floats) -> tuple[float, Floats]:
         a = np.exp(log_a)
         logs = log_softmax(np.tensordot(a, scores, 1), axis=1)
         expected = (np.exp(logs) * scores).sum(axis=2)  # (S, n)
+        spread = np.where(log_a < 0, PRIOR, 1.0)
         far = log_a / spread
         return -logs[rows, labels].sum() + far @ far / 2, a * (expected - right).sum(axis=1) + far / spread
 

@@ -10,7 +10,7 @@ dropout on (seed, step), the learning rate on the step. All other state is in th
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ def fit_method(
 
         def opened() -> Checkpoint | None:
             held.enter_context(run_folder(run_dir))
-            return open_run(run_dir, identity, resume=resume)
+            return open_run(run_dir, identity, asdict(method.config_class()), resume=resume)
 
         checkpoint = ranks.from_first(opened)
         run_dir, progress = (run_dir, progress) if ranks.first else (None, None)

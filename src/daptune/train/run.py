@@ -98,8 +98,13 @@ def validations_of(train: ImageLoader, val: ImageLoader | None, config: TrainCon
     return min(VALIDATIONS, max(LEAST_VALIDATIONS, drawn // len(val.table)))
 
 
-def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) -> Checkpoint | None:
-    """Read the checkpoint to resume from, in a `run_folder`. Raises `TrainingError` if that fails."""
+def open_run(
+    run_dir: Path | None, identity: dict[str, Any], defaults: Mapping[str, Any], *, resume: bool
+) -> Checkpoint | None:
+    """Read the checkpoint to resume from, in a `run_folder`. Raises `TrainingError` if that fails.
+
+    defaults: of the method's options; an option that a run of an earlier version lacks was at its default.
+    """
     if run_dir is None:
         if resume:
             raise TrainingError("Resuming needs the folder of the stopped run; name it with --resume.")
@@ -110,7 +115,7 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
     checkpoint = read_checkpoint(run_dir)
     if checkpoint is None:
         log.info("no checkpoint in %s yet: training starts from the beginning", run_dir)
-    elif found := difference(checkpoint.identity, identity):
+    elif found := difference(_completed(checkpoint.identity, defaults), identity):
         if "draws" in identity["images"] and "draws" not in checkpoint.identity["images"]:
             found += " (a run of 16 images of each class, the default of earlier versions, needs --shots 16)"
         raise TrainingError(
@@ -118,6 +123,12 @@ def open_run(run_dir: Path | None, identity: dict[str, Any], *, resume: bool) ->
             f"{anew(run_dir)} and leave out --resume."
         )
     return checkpoint
+
+
+def _completed(saved: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    options = saved.get("options")
+    plain: dict[str, Any] = json.loads(json.dumps(dict(defaults)))
+    return saved | {"options": plain | options} if isinstance(options, dict) else saved
 
 
 @dataclass
