@@ -11,11 +11,11 @@ subtracted, because both favour some classes. Scores are divided by their standa
 after centring each image. The answer is their sum weighted by a.
 
 The weights a come from the labelled images alone: the maximum a posteriori of a multinomial regression of the labels on
-the scores, with log a ~ N(0, 1), so that a stays near 1 with few images. Text has not seen the labels: below 1, its prior
-is wider (`PRIOR`), so that a few images can speak against it. The support scores leave out the image itself. Such scores come from fewer
-images than the final ones, so they are multiplied by (n - 1) / n, n the mean number of images of a class. The learned
-prompt was trained on these images and cannot be judged by them: it takes the share `LEARNED` of the weight of support.
-Validation images, if there are any, judge all three.
+the scores, with log a ~ N(0, 1), so that a stays near 1 with few images. Text has not seen the labels: below 1, its
+prior is wider (`PRIOR`), so that a few images can speak against it. The support scores leave out the image itself. Such
+scores come from fewer images than the final ones, so they are multiplied by (n - 1) / n, n the mean number of images of
+a class. The learned prompt was trained on these images and cannot be judged by them: it takes the share `LEARNED` of
+the weight of support. Validation images, if there are any, judge all three.
 
 The same images, left out or of validation, say what known images look like: how similar they are to the nearest class
 mean, and how probable their true class is. New images are compared with them (`tail_p_values`, `rank_p_values` of
@@ -235,7 +235,7 @@ def _softmax(a: Floats, scores: Floats) -> Floats:
 
 
 def _posterior_mode(scores: Floats, labels: Labels) -> Floats:
-    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi and its log prior: scores (S, n, C), labels (n,)."""
+    """a (S,) that maximises sum_i log softmax(sum_s a_s scores_s)_yi + log p(a): scores (S, n, C), labels (n,)."""
     from scipy.optimize import minimize  # a dependency of scikit-learn
     from scipy.special import log_softmax
 
