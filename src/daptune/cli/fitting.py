@@ -80,11 +80,16 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
     elif method.weighs_classes and counts.max() >= UNEVEN * counts.min():
         card["uneven"] = "large classes count more; --class-weight auto makes them count alike"
     if learned:
-        card["training"] = (
-            f"{config.optimizer}, learning rate {config.lr:g}, {config.epochs} epochs{_drawn(config)}, batches of "
-            f"{config.batch_size}, {config.schedule.replace('_', ' ')}"
-        )
+        card["training"] = training_text(config)
     return card
+
+
+def training_text(config: TrainConfig) -> str:
+    """The settings of a run in a line; `config` is resolved."""
+    first = f"{config.text_steps} steps of the text prompt, then " if config.text_steps else ""
+    length = f"{first}{config.epochs} epochs{_drawn(config)}"
+    schedule = config.schedule.replace("_", " ")
+    return f"{config.optimizer}, learning rate {config.lr:g}, {length}, batches of {config.batch_size}, {schedule}"
 
 
 def weights_text(classifier: FewShotClassifier) -> str:
