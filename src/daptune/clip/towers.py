@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import BackboneError
 from .blocks import Block, Transformer
 from .suffixes import Suffixes
 
@@ -58,8 +59,8 @@ class VisionTower(nn.Module, ABC):
         """Values of the widest activation of an image with so many visual tokens."""
 
     def projection(self) -> Tensor:
-        """The matrix (W, D) behind the tower, if it has VISUAL_PROJECTION."""
-        raise NotImplementedError
+        """The matrix (W, D) behind the tower. Raises BackboneError for a tower without VISUAL_PROJECTION."""
+        raise BackboneError("this image tower has no projection; a method that learns one must say so in its `needs`.")
 
     def matrices(self) -> tuple[nn.Parameter, ...]:
         """Matrices beside those of layers, stored in the precision of the tower."""

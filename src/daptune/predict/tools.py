@@ -11,6 +11,7 @@ Rows here are flat, as for a table, and have `path`, that of the image file; row
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Literal, get_args
@@ -39,7 +40,7 @@ def document(tool: Tool, stream: IO[str], *, boxes: bool = False) -> Iterator[Ca
     writer.close()
 
 
-class _Document:
+class _Document(ABC):
     """Collects the rows of one image and writes its entry when the next image begins."""
 
     begin, end = "", ""
@@ -58,9 +59,9 @@ class _Document:
         self._flush()
         self.stream.write(f"{self._lead if self._lead == self.begin else ''}{self.end}")
 
+    @abstractmethod
     def entry(self, rows: list[Row]) -> str | None:
         """JSON text of an image; None if it has no place."""
-        raise NotImplementedError
 
     def _flush(self) -> None:
         text = self.entry(self._rows) if self._rows else None

@@ -51,6 +51,7 @@ def _descend(
     progress: Callable[[Progress], None] | None,
     pause: Callable[[], None],
 ) -> None:
+    """The steps on features (n, D), not normalised, and labels (n,); `pause` is called after each and may raise."""
     optimizer, transfer = build_optimizer(method, config), Transfer(method.device)
     size, total = config.batch_size * config.accumulate, int(config.text_steps or 0)
     per_pass = max(1, len(labels) // size)
