@@ -1,7 +1,8 @@
 """A Hub on the loopback interface: the routes that huggingface_hub uses to make, fill, describe and read a repository.
 
-It keeps commits and branches in memory, knows one token, and answers as the real one where something is missing or not
-allowed. All files travel within the commit, where the real one has another way for large ones.
+Files of data sets (`datasets/...`) are read too. It keeps commits and branches in memory, knows one token, and answers
+as the real one where something is missing or not allowed. All files travel within the commit, where the real one has
+another way for large ones.
 """
 
 import base64
@@ -163,7 +164,7 @@ ROUTES: list[tuple[str, str, Callable[[Handler, re.Match[str], bytes], None]]] =
     ("POST", rf"/api/models/{_REPO}/preupload/(.+)", Handler.preupload),
     ("POST", rf"/api/models/{_REPO}/commit/(.+)", Handler.commit),
     ("GET", rf"/api/models/{_REPO}(?:/revision/(.+))?", Handler.describe),
-    ("GET", rf"/{_REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
+    ("GET", rf"/((?:datasets/)?{_REPO[1:-1]})/resolve/([^/]+)/(.+)", Handler.resolve),
 ]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from daptune.adapter.card import PLACE
 from daptune.adapter.record import CARD_FILE, JSON_FILE, TENSOR_FILE, AdapterRecord, read_record, read_tensor_file
-from daptune.clip.hub import HUB_NAME, Source, hub_endpoint, hub_errors, hub_fetch, hub_files
+from daptune.clip.hub import HUB_NAME, Source, asking, hub_fetch, hub_files
 from daptune.errors import AdapterError, foreign
 from daptune.files import recovered
 from daptune.foreign import read_bytes
+from daptune.hub import hub_endpoint, hub_errors
 
 LARGEST_CARD = 4_000_000
 """Bytes of a model card."""
@@ -57,13 +58,13 @@ def on_hub(name: str | Path) -> Source | None:
 
 def holds_adapter(source: Source) -> bool:
     """Ask the Hub whether the repository holds an adapter. Raises AdapterError."""
-    with hub_errors(source, AdapterError):
+    with asking(source, AdapterError):
         return JSON_FILE in hub_files(source)
 
 
 def fetch_adapter(source: Source) -> Path:
     """Fetch an adapter's files or their updates, all of one commit, and return their folder."""
-    with hub_errors(source, AdapterError):
+    with asking(source, AdapterError):
         names = hub_files(source)
         if not {JSON_FILE, TENSOR_FILE} <= set(names):
             raise AdapterError(
@@ -100,8 +101,8 @@ def push_adapter(adapter: str | Path, target: str, *, private: bool = False, rev
         CARD_FILE: card.replace(PLACE, name).encode(),
     }
 
-    unreachable = "{repo} was not published: the Hub cannot be reached ({reason}); try again"
-    with hub_errors(replace(source, revision=branch), AdapterError, unreachable):
+    unreachable = f"{source.repo} was not published: the Hub cannot be reached ({{reason}}); try again"
+    with hub_errors(source.repo, AdapterError, unreachable, revision=branch):
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(endpoint=hub_endpoint())

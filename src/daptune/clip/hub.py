@@ -9,10 +9,9 @@ Names have priority over paths: write ./tiny for a folder of that name. Cached f
 that runs are reproducible; `pull` checks the Hub and fetches updates.
 """
 
-import os
 import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from ..errors import BackboneError, DaptuneError, suggest
 from ..files import read_json
+from ..hub import hub_endpoint, hub_errors
 from .checkpoints import find_layout, huggingface, is_clip_model, openclip
 from .checkpoints.containers import INDEX, files_of
 from .checkpoints.shapes import ONLY
@@ -30,8 +30,8 @@ EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 _UNREACHABLE = (
-    "{name} is not in the cache, and the Hub cannot be reached ({reason}). On a machine with network, type "
-    "`daptune pull {name}`, and copy {folder} of its cache into {cache} here; or give a folder with its files."
+    "{name} is not in the cache, and the Hub cannot be reached ({{reason}}). On a machine with network, type "
+    "`daptune pull {name}`, and copy {{folder}} of its cache into {{cache}} here; or give a folder with its files."
 )
 _BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, *FILES)
 _FAMILIES = (
@@ -125,7 +125,7 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
     def fetch(file: str) -> Path:
         return hub_fetch(source, file, cache_dir)
 
-    with hub_errors(source, BackboneError):
+    with asking(source, BackboneError):
         files = choose(hub_files(source), source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))
         paths = [fetch(file) for file in files]
     return paths[0].parent
@@ -174,12 +174,13 @@ def _cached(source: Source, cache_dir: Path | None) -> Path | None:
     return here[layout[0]].parent
 
 
-def hub_endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
+def asking(source: Source, kind: type[DaptuneError]) -> AbstractContextManager[None]:
+    """A block of requests about a repository, whose errors become one-line errors of `kind`."""
+    return hub_errors(source.repo, kind, _UNREACHABLE.format(name=source.name), revision=source.revision)
 
 
 def hub_files(source: Source) -> list[str]:
-    """Names of the files of a repository; use it within `hub_errors`."""
+    """Names of the files of a repository; use it within `asking`."""
     from huggingface_hub import HfApi
 
     info = HfApi(endpoint=hub_endpoint()).model_info(source.repo, revision=source.revision)
@@ -187,59 +188,11 @@ def hub_files(source: Source) -> list[str]:
 
 
 def hub_fetch(source: Source, file: str, cache_dir: Path | None = None) -> Path:
-    """Path in the cache of a file of a repository, fetched unless up to date; use it within `hub_errors`."""
+    """Path in the cache of a file of a repository, fetched unless up to date; use it within `asking`."""
     from huggingface_hub import hf_hub_download
 
     found = hf_hub_download(source.repo, file, revision=source.revision, cache_dir=cache_dir, endpoint=hub_endpoint())
     return Path(found)
-
-
-@contextmanager
-def hub_errors(source: Source, kind: type[DaptuneError], unreachable: str = _UNREACHABLE) -> Iterator[None]:
-    """Turn errors of requests to the Hub into one-line errors of `kind`; raise at once if offline.
-
-    `unreachable` is the message, with name, repo, reason, cache and its folder, if the Hub does not answer.
-    """
-    repo = source.repo
-
-    def unanswered(reason: str) -> DaptuneError:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        folder = f"models--{repo.replace('/', '--')}"
-        return kind(unreachable.format(name=source.name, repo=repo, reason=reason, cache=HF_HUB_CACHE, folder=folder))
-
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise unanswered("HF_HUB_OFFLINE is set")
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except DaptuneError:
-        raise
-    except Exception as error:  # network errors have no common class across versions of huggingface_hub
-        answer = error.response if isinstance(error, HfHubHTTPError) else None
-        status = None if answer is None else answer.status_code
-        if isinstance(error, GatedRepoError):
-            reason = f"{repo} requires accepting its terms: do so on its page, then log in with `hf auth login`."
-        elif isinstance(error, RevisionNotFoundError):
-            reason = f"{repo} has no revision {source.revision!r}; leave it out for the newest."
-        elif isinstance(error, RepositoryNotFoundError):
-            reason = f"the Hub has no repository {repo!r} that you may read; check the name, or run `hf auth login`."
-        elif isinstance(error, HFValidationError):
-            reason = f"{repo!r} is not a valid repository name: expected user/name."
-        elif status == 401:
-            reason = f"the Hub requires a login ({repo}); log in with `hf auth login`."
-        elif status == 403:
-            reason = f"your login has no permission for this on {repo}; log in with `hf auth login`, or ask its owner."
-        else:
-            raise unanswered((str(error).strip() or type(error).__name__).splitlines()[0]) from error
-        raise kind(reason) from error
 
 
 def _tags(text: str) -> list[str]:

@@ -3,12 +3,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from daptune.data.benchmarks import fetch as module
 from daptune.data.benchmarks.fetch import fetch, resolve
 from daptune.data.benchmarks.registry import BENCHMARKS, Download
 from daptune.errors import DataError
 
+from ...stand_in_hub import StandInHub, running_hub
 from .server import FileServer, serving
 
 CONTENT = bytes(range(256)) * 400
@@ -97,10 +99,46 @@ def test_a_full_disk_is_told_before_it_is_full(
         fetch(download(server), tmp_path / "a.bin")
 
 
-def test_addresses_of_drive_and_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    with running_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr(
+            constants, "HF_HUB_OFFLINE", False
+        )  # read from the environment by whichever test came first
+        yield hub
+
+
+def test_a_file_of_the_hub_comes_with_its_client(hub: StandInHub, tmp_path: Path) -> None:
+    repository = hub.put("datasets/org/set", **{"data/a.bin": CONTENT})
+    repository.commit("later", {"data/a.bin": CONTENT[::-1]})
+    for revision, content in (("", CONTENT), ("@later", CONTENT[::-1])):
+        target = tmp_path / revision / "a.bin"
+        fetch(Download(f"hub:org/set/data/a.bin{revision}", "a.bin", hashlib.md5(content).hexdigest()), target)
+        assert target.read_bytes() == content
+        assert [path.name for path in target.parent.iterdir() if path.is_file()] == ["a.bin"]
+    with pytest.raises(DataError, match="expected md5 0000, found"):
+        fetch(Download("hub:org/set/data/a.bin", "b.bin", "0000"), tmp_path / "b.bin")
+    assert not list(tmp_path.glob("b.bin*"))
+
+
+def test_a_file_of_the_hub_that_cannot_be_had_is_one_line(hub: StandInHub, tmp_path: Path) -> None:
+    hub.put("datasets/org/set", **{"a.bin": CONTENT})
+    wrong = {
+        "hub:org/none/a.bin": "no repository 'org/none' that you may read; check the name, or run `hf auth login`",
+        "hub:org/set/a.bin@2": "org/set has no revision '2'",
+        "hub:org/set/b.bin": "org/set has no such file: http://.*/datasets/org/set/resolve/main/b.bin",
+    }
+    for address, said in wrong.items():
+        with pytest.raises(DataError, match=said) as told:
+            fetch(Download(address, "a.bin"), tmp_path / "a.bin")
+        assert "\n" not in str(told.value)
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_addresses_of_drive() -> None:
     assert resolve("drive:abc") == "https://drive.google.com/uc?export=download&id=abc"
-    assert resolve("hub:o/r/d/f.zip@123") == "http://127.0.0.1:9/datasets/o/r/resolve/123/d/f.zip"
     assert resolve("https://x/y") == "https://x/y"
 
 
@@ -108,6 +146,6 @@ def test_every_download_has_an_address_and_a_place() -> None:
     for record in BENCHMARKS.values():
         assert record.downloads or record.manual
         for entry in record.downloads:
-            assert resolve(entry.address).startswith(("https://", "http://data.vision.ee.ethz.ch/"))
+            assert resolve(entry.address).startswith(("https://", "http://data.vision.ee.ethz.ch/", "hub:"))
             assert entry.address.startswith("https://") or entry.md5 or entry.address.startswith(("drive:", "hub:"))
             assert all(target in (record.images, ".", "annotations", "meta") for _, target in entry.unpack)

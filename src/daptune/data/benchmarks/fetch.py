@@ -14,6 +14,7 @@ from typing import IO, Any
 from daptune.data.benchmarks.registry import Download
 from daptune.errors import DataError
 from daptune.files import read_json
+from daptune.hub import hub_endpoint, hub_errors
 
 BLOCK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
@@ -24,16 +25,9 @@ Progress = Callable[[int, int | None], None]
 
 
 def resolve(address: str) -> str:
-    """The http address behind `drive:ID` or `hub:ORG/REPO/FILE[@REVISION]`; others as they are."""
+    """The http address behind `drive:ID`; others as they are."""
     kind, _, rest = address.partition(":")
-    if kind == "drive":
-        return f"https://drive.google.com/uc?export=download&id={rest}"
-    if kind == "hub":
-        place, _, revision = rest.partition("@")
-        owner, repo, file = place.split("/", 2)
-        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        return f"{hub.rstrip('/')}/datasets/{owner}/{repo}/resolve/{revision or 'main'}/{file}"
-    return address
+    return f"https://drive.google.com/uc?export=download&id={rest}" if kind == "drive" else address
 
 
 def fetch(download: Download, target: Path, progress: Progress | None = None) -> Path:
@@ -50,7 +44,10 @@ def fetch(download: Download, target: Path, progress: Progress | None = None) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     url = resolve(download.address)
     try:
-        _receive(url, part, progress)
+        if url.startswith("hub:"):
+            _receive_from_hub(url, part)
+        else:
+            _receive(url, part, progress)
     except urllib.error.HTTPError as error:
         raise DataError(f"{url} answers {error.code} {error.reason}; fetch {target.name} by hand.") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
@@ -69,6 +66,22 @@ def forget(target: Path) -> None:
     part = target.with_name(target.name + ".part")
     if not part.exists():
         _mark(part).unlink(missing_ok=True)
+
+
+def _receive_from_hub(address: str, part: Path) -> None:
+    """`hub:ORG/REPO/FILE[@REVISION]`, by huggingface_hub: with this machine's login, and resumed."""
+    from huggingface_hub import hf_hub_download
+
+    place, _, revision = address.removeprefix("hub:").partition("@")
+    owner, name, file = place.split("/", 2)
+    repo, waiting = f"{owner}/{name}", part.with_name(part.name + ".hub")
+    unreachable = f"{address} broke off or cannot be reached ({{reason}}); run the same command to resume."
+    with hub_errors(repo, DataError, unreachable, revision=revision or None):
+        found = hf_hub_download(
+            repo, file, repo_type="dataset", revision=revision or None, local_dir=waiting, endpoint=hub_endpoint()
+        )
+    os.replace(found, part)
+    shutil.rmtree(waiting)
 
 
 def _receive(url: str, part: Path, progress: Progress | None) -> None:
