@@ -25,9 +25,9 @@ lint: $(DEV_STAMP)  ## ruff and mypy only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# a process a core, each with one thread
+# a process a core and one more, for some tests wait; each with one thread
 suite: $(DEV_STAMP)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $$(($$(nproc 2>/dev/null || echo 2) + 1)) --dist worksteal
 
 installed: $(DEV_STAMP)
 
