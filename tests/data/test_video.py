@@ -11,7 +11,7 @@ from daptune.data import video
 from daptune.data.images import decode
 from daptune.data.video import MissingFrames, frames, interval
 from daptune.errors import DataError
-from daptune.predict.inputs import items, shard
+from daptune.predict.inputs import Share, items
 
 from ..films import COLOURS, make_film
 
@@ -93,7 +93,7 @@ def test_few_frames_wait(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode(held[0])
     waiting.join(20)
     assert [name[-6:] for name in done] == ["0.080s"]
-    assert len(list(shard(items([str(film)], Fraction(1, 25)), "74/75"))) == 1
+    assert len(list(items([str(film)], Fraction(1, 25), Share("74/75")))) == 1
 
 
 def test_times() -> None:

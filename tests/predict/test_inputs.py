@@ -14,7 +14,7 @@ from pyarrow import parquet
 from daptune.data.folders import image_files
 from daptune.data.stream import Item
 from daptune.errors import DataError, MissingExtraError
-from daptune.predict.inputs import image_sources, items, shard
+from daptune.predict.inputs import Share, image_sources, items
 
 
 def names(*paths: object) -> list[str]:
@@ -105,16 +105,38 @@ def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, monkeypatch: pytest
 
 def test_shards_are_the_whole_and_do_not_meet() -> None:
     whole = [f"{number}.png" for number in range(10)]
-    parts = [[item.name for item in shard(items(whole), f"{part}/3")] for part in (1, 2, 3)]
+    parts = [[item.name for item in items(whole, share=Share(f"{part}/3"))] for part in (1, 2, 3)]
     assert parts[0] == ["0.png", "3.png", "6.png", "9.png"]
     assert sorted(name for part in parts for name in part) == whole
-    assert [item.name for item in shard(items(whole), "1/1")] == whole
+    assert [item.name for item in items(whole, share=Share("1/1"))] == whole
+
+
+def test_shards_count_on_over_sources_of_every_kind(tmp_path: Path) -> None:
+    """The k-th share is every n-th image of all, whatever kind of source it is in, with blank lines not counted."""
+    (tmp_path / "list.txt").write_text("a.png\n\n  \nb.png\r\nc.png\n")
+    (tmp_path / "table.csv").write_text("path\nd.png\n\ne.png\n")
+    texts, cells = [f"{number}.png" for number in range(70)], [{"bytes": b"x", "path": None}] * 67
+    parquet.write_table(pyarrow.table({"path": texts}), tmp_path / "texts.parquet")
+    parquet.write_table(pyarrow.table({"image": cells}), tmp_path / "cells.parquet")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("1.png", "2.jpg", "notes.doc", ".hidden.png"):
+        (folder / name).touch()
+    sources = ["list.txt", "table.csv", "one.png", "texts.parquet", "folder", "cells.parquet", "list.txt"]
+    paths = [str(tmp_path / source) for source in sources]
+    whole = [item.name for item in items(paths)]
+    assert len(whole) == 3 + 2 + 1 + 70 + 2 + 67 + 3 and whole[3] == "d.png" and whole[-3:] == whole[:3]
+    assert whole[-4] == "cells.parquet:67"
+    for parts in (1, 2, 5, 7, 200):
+        for part in range(1, min(parts, 9) + 1):
+            found = [item.name for item in items(paths, share=Share(f"{part}/{parts}"))]
+            assert found == whole[part - 1 :: parts]
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "-1/3", "a/b", "1/3/5", ""])
 def test_a_shard_that_cannot_be(text: str) -> None:
     with pytest.raises(DataError, match="--shard must be K/N"):
-        shard(iter(()), text)
+        Share(text)
 
 
 def test_a_long_list_is_not_held(tmp_path: Path) -> None:

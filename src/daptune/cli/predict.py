@@ -17,7 +17,7 @@ from daptune.data.boxes import Boxes
 from daptune.data.stream import Item
 from daptune.data.video import Frame, check_video, interval
 from daptune.errors import DataError, Interrupted
-from daptune.predict.inputs import items, shard, spelt
+from daptune.predict.inputs import Share, items, spelt
 from daptune.predict.predictor import Predictor
 from daptune.predict.row_log import RowLog, check_out
 from daptune.predict.rows import Format, Row, Wanted, check_parquet, format_of, predict_rows, writing
@@ -165,7 +165,7 @@ def _boxes(paths: Sequence[str], predict: PredictOptions) -> Boxes | None:
 
 def _crops(boxes: Boxes, part: str | None) -> tuple[Iterator[Item], int | None]:
     crops = (Item(spelt(name), crop) for name, crop in boxes)
-    return (crops, sum(map(len, boxes.boxes.values()))) if part is None else (shard(crops, part), None)
+    return (crops, sum(map(len, boxes.boxes.values()))) if part is None else (Share(part).of(crops), None)
 
 
 def image_stream(
@@ -177,7 +177,7 @@ def image_stream(
     """
     if not paths:
         raise DataError("no images given; name files, folders, or - for a list on standard input")
-    images = items(paths, every) if part is None else shard(items(paths, every), part)
+    images = items(paths, every, None if part is None else Share(part))
     head: list[Item] = []
     for item in images:
         head.append(item)

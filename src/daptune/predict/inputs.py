@@ -6,9 +6,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, count, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -26,9 +27,35 @@ from daptune.regular import open_regular
 
 LIST_SUFFIXES = (".txt", ".lst")
 _ROWS = 64  # rows of a Parquet table read at a time; a row may contain an image
+_TEXTS = 1 << 13  # rows if it contains text
+T = TypeVar("T")
 
 
-def items(paths: Sequence[str], every: Fraction | None = None) -> Iterator[Item]:
+class Share:
+    """Images K, K + N, K + 2 N, ... of several sources as one stream, counted from 1; `text` is "K/N".
+
+    The others are counted and nothing else is done with them: a share of a list of a billion names is soon found.
+    """
+
+    def __init__(self, text: str = "1/1") -> None:
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        part, self._parts = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= part <= self._parts:
+            raise DataError(f"--shard must be K/N with K from 1 to N, such as 3/16; found {text!r}")
+        self._skip = part - 1
+
+    def of(self, images: Iterable[T]) -> Iterator[T]:
+        """Those of the next source."""
+        if self._parts == 1:
+            yield from images
+            return
+        passed = count()
+        numbered = map(itemgetter(0), zip(images, passed, strict=False))  # in C: seven times as fast as a loop
+        yield from islice(numbered, self._skip, None, self._parts)
+        self._skip = (self._skip - next(passed)) % self._parts
+
+
+def items(paths: Sequence[str], every: Fraction | None = None, share: Share | None = None) -> Iterator[Item]:
     """Yield the images of all `paths` lazily, in order; with `every` the frames of films, so many seconds apart.
 
     A folder yields the pictures below it, sorted, including formats that daptune cannot read: each gets a row. A .txt
@@ -37,31 +64,22 @@ def items(paths: Sequence[str], every: Fraction | None = None) -> Iterator[Item]
     other path is one file, which need not exist.
     Raises DataError for a list or a table that cannot be read.
     """
+    share = Share() if share is None else share
     for path in paths:
         if path == "-":
-            yield from _lines(sys.stdin, every)
+            yield from _lines(sys.stdin, every, share)
             continue
         place = Path(path).expanduser()
         if place.is_dir():
-            for file in image_files(place, unread=True, films=every is not None):
-                yield from _file(file, every)
+            yield from _files(image_files(place, unread=True, films=every is not None), every, share)
         elif (suffix := place.suffix.lower()) in LIST_SUFFIXES:
-            yield from _list_file(place, every)
+            yield from _list_file(place, every, share)
         elif suffix in (".parquet", ".pq"):
-            yield from _parquet(place)
+            yield from _parquet(place, share)
         elif suffix in TABLE_SUFFIXES:
-            yield from _csv(place)
+            yield from _csv(place, share)
         else:
-            yield from _file(place, every)
-
-
-def shard(images: Iterator[Item], text: str) -> Iterator[Item]:
-    """Images K, K + N, K + 2 N, ... of the stream, counted from 1; `text` is "K/N"."""
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    part, parts = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= part <= parts:
-        raise DataError(f"--shard must be K/N with K from 1 to N, such as 3/16; found {text!r}")
-    return islice(images, part - 1, None, parts)
+            yield from _files([place], every, share)
 
 
 def image_sources(images: Any) -> list[ImageSource]:
@@ -93,9 +111,16 @@ def spelt(text: object) -> str:
     return os.fsencode(str(text)).decode("utf-8", "backslashreplace")
 
 
-def _file(path: Path, every: Fraction | None) -> Iterator[Item]:
+def _files(paths: Iterable[Path], every: Fraction | None, share: Share) -> Iterator[Item]:
+    """The images of a share, or of the frames of films too."""
+    if every is None:
+        return (Item(spelt(path), path) for path in share.of(paths))
+    return share.of(chain.from_iterable(_frames(path, every) for path in paths))
+
+
+def _frames(path: Path, every: Fraction) -> Iterator[Item]:
     """The image, or the frames of a film."""
-    if every is None or not is_film_file(path):
+    if not is_film_file(path):
         yield Item(spelt(path), path)
         return
     for frame in frames(path, every, spelt(path)):
@@ -103,10 +128,15 @@ def _file(path: Path, every: Fraction | None) -> Iterator[Item]:
         del frame  # before the next one is decoded
 
 
-def _lines(lines: Iterable[str], every: Fraction | None) -> Iterator[Item]:
-    for line in lines:
-        if line.strip():
-            yield from _file(_expanded(str(with_slashes(Path(), line.rstrip("\r\n")))), every)
+def _lines(lines: Iterable[str], every: Fraction | None, share: Share) -> Iterator[Item]:
+    named = filter(str.strip, lines)
+    if every is None:
+        return _files(map(_named, share.of(named)), None, Share())
+    return _files(map(_named, named), every, share)
+
+
+def _named(line: str) -> Path:
+    return _expanded(str(with_slashes(Path(), line.rstrip("\r\n"))))
 
 
 def _expanded(text: str) -> Path:
@@ -117,25 +147,26 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def _list_file(path: Path, every: Fraction | None) -> Iterator[Item]:
+def _list_file(path: Path, every: Fraction | None, share: Share) -> Iterator[Item]:
     refused = told(lambda why: DataError(f"the list {path} cannot be read: {why}"))
     with refused, io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
-        yield from _lines(stream, every)
+        yield from _lines(stream, every, share)
 
 
-def _csv(path: Path) -> Iterator[Item]:
+def _csv(path: Path, share: Share) -> Iterator[Item]:
     rows = csv_rows(path)
     header = next(rows, [])
     place = header.index(_image_column(path, header))
-    for number, row in enumerate(rows, start=1):
+    for number, row in share.of(enumerate(rows, start=1)):
         yield _cell(path, number, row[place].strip())
 
 
-def _parquet(path: Path) -> Iterator[Item]:
+def _parquet(path: Path, share: Share) -> Iterator[Item]:
     with open_parquet(path) as table:
         column = _image_column(path, table.schema_arrow.names)
-        parts = (batch.column(0).to_pylist() for batch in table.iter_batches(_ROWS, columns=[column]))
-        for number, cell in enumerate(chain.from_iterable(parts), start=1):
+        size = _TEXTS if str(table.schema_arrow.field(column).type) in ("string", "large_string") else _ROWS
+        parts = (batch.column(0).to_pylist() for batch in table.iter_batches(size, columns=[column]))
+        for number, cell in share.of(enumerate(chain.from_iterable(parts), start=1)):
             yield _cell(path, number, cell)
 
 
