@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -88,10 +89,7 @@ _PARTS: dict[str, tuple[_Check, str]] = {
 
 def fault_in(content: Mapping[str, Any], kind: type) -> str | None:
     """The first error in the fields of an `adapter.json`, or None. `kind` is the dataclass that they become."""
-    types = {name: json_types(hint) for name, hint in get_type_hints(kind).items()}
-    for name in ("format_version", "labels", "names"):  # checked by themselves; the last two may be missing
-        del types[name]
-    for name, allowed in types.items():
+    for name, allowed in _types(kind).items():
         if name not in content:
             return f"{name!r} is missing"
         if not isinstance(content[name], allowed) or isinstance(content[name], bool):
@@ -100,6 +98,15 @@ def fault_in(content: Mapping[str, Any], kind: type) -> str | None:
         if not check(content[name]):
             return f"{name!r} must give {expected}"
     return _fault_of_values(content) or _fault_of_names(content)
+
+
+@cache
+def _types(kind: type) -> dict[str, tuple[type, ...]]:
+    """JSON types of the fields that must be there."""
+    types = {name: json_types(hint) for name, hint in get_type_hints(kind).items()}
+    for name in ("format_version", "labels", "names"):  # checked by themselves; the last two may be missing
+        del types[name]
+    return types
 
 
 def _fault_of_values(content: Mapping[str, Any]) -> str | None:

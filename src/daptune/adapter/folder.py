@@ -27,9 +27,14 @@ def adapters_in(folder: Path) -> list[Listed]:
     What a process that was killed left of saving one is finished or cleared first. Raises OSError if the folder cannot
     be read.
     """
+    return [_listed(path) for path in adapter_folders(folder)]
+
+
+def adapter_folders(folder: Path) -> list[Path]:
+    """The folders of `adapters_in`, of which nothing has been read."""
     files.clear(folder, files=False)
     places = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return [_listed(path) for path in places if any((path / file).is_file() for file in (JSON_FILE, TENSOR_FILE))]
+    return [path for path in places if any((path / file).is_file() for file in (JSON_FILE, TENSOR_FILE))]
 
 
 def _listed(path: Path) -> Listed:

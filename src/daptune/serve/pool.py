@@ -8,7 +8,7 @@ Methods that change the tower itself run separately (`Method.shares_image_tower`
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -36,11 +36,14 @@ class Loaded(Served):
 
 
 class AdapterPool:
-    """Adapters by name, with at most `max_loaded` of them and their zero-shot classifiers in memory."""
+    """Adapters by name, with at most `max_loaded` of them and their zero-shot classifiers in memory.
+
+    Of the others only what a listing says is: a record is read again with its tensors.
+    """
 
     def __init__(self, backbone: Backbone, *, max_loaded: int = 1000) -> None:
         self.backbone, self.max_loaded = backbone, max_loaded
-        self._known: dict[str, tuple[Path, AdapterRecord]] = {}
+        self._known: dict[str, tuple[Path, AdapterInfo]] = {}
         self._broken: dict[str, str] = {}  # why an adapter cannot be served, also of some that are known
         self._loaded: OrderedDict[tuple[str, bool], Loaded] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()  # guards the dictionaries
@@ -51,14 +54,13 @@ class AdapterPool:
 
         Raises AdapterError if there is no adapter, its backbone differs, it cannot be listed or the name is taken.
         """
-        record = self._record(folder)
-        _info(name, folder, record, loaded=False).check()
+        info = _info(name, folder, self._record(folder), loaded=False).check()
         with self._lock:
             if name in self._known and not replace:
                 raise AdapterError(
                     f"there is already an adapter named {name!r} ({self._known[name][0]}); rename the folder {folder}."
                 )
-            self._known[name] = folder, record
+            self._known[name] = folder, info
             self._forget(name)
 
     def try_out(self, folder: Path, name: str) -> None:
@@ -110,9 +112,9 @@ class AdapterPool:
         with self._lock:
             known, loaded, broken = dict(self._known), set(self._loaded), dict(self._broken)
         found = {name: AdapterInfo.broken(name, error) for name, error in broken.items()}
-        for name, (folder, record) in known.items():
+        for name, (folder, info) in known.items():
             if name not in broken:
-                found[name] = _info(name, folder, record, loaded=(name, False) in loaded)
+                found[name] = replace(info, loaded=(name, False) in loaded, taught=_is_taught(folder))
         return [found[name] for name in sorted(found)]
 
     @property
@@ -132,15 +134,15 @@ class AdapterPool:
         with reading:  # a large adapter keeps no other waiting
             if (found := self._recall(key)) is not None:
                 return found
-            folder, record = self._find(name)
+            folder, info = self._find(name)
             try:
-                fresh = self._read(name, folder, record, zero_shot)
+                fresh = self._read(name, folder, self._record(folder), zero_shot)
             except DaptuneError as error:
                 self.mark_broken(name, str(error).replace(f"{folder.parent}/", ""))
                 raise
             with self._lock:
                 self._broken.pop(name, None)
-                if self._known.get(name) == (folder, record):  # not removed or replaced meanwhile
+                if (now := self._known.get(name)) is not None and now[1] is info:  # not removed or replaced meanwhile
                     self._loaded[key] = fresh
                 while len(self._loaded) > self.max_loaded:
                     self._loaded.popitem(last=False)
@@ -212,7 +214,7 @@ class AdapterPool:
                 self._loaded.move_to_end(key)
             return found
 
-    def _find(self, name: str) -> tuple[Path, AdapterRecord]:
+    def _find(self, name: str) -> tuple[Path, AdapterInfo]:
         with self._lock:
             if name not in self._known and name in self._broken:
                 raise AdapterError(self._broken[name])
@@ -238,10 +240,14 @@ def _info(name: str, folder: Path, record: AdapterRecord, *, loaded: bool) -> Ad
         shared=METHODS[record.method].shares_image_tower,
         loaded=loaded,
         known_images=len(record.ensemble.get("similarity", ())),
-        taught=folder.with_name(folder.name + IMAGES_SUFFIX).is_dir(),
+        taught=_is_taught(folder),
         shots=record.shots,
         metrics=record.metrics,
     )
+
+
+def _is_taught(folder: Path) -> bool:
+    return folder.with_name(folder.name + IMAGES_SUFFIX).is_dir()
 
 
 def _classes(record: AdapterRecord) -> list[str | int]:

@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from daptune.adapter.folder import adapters_in
+from daptune.adapter.folder import adapter_folders
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
 from daptune.files import recovered
@@ -67,9 +67,9 @@ def read_sources(paths: Sequence[Path]) -> Sources:
             raise AdapterError(f"expected one folder of adapters, found {folder} and {path}; serve one of them.")
         else:
             folder = path
-            for each in adapters_in(path):
+            for each in adapter_folders(path):
                 if is_name(each.name):
-                    put(adapters, each.name, each.path)
+                    put(adapters, each.name, each)
                 else:
                     broken[spelt(each.name)] = f"no adapter may be called {spelt(each.name)!r}; rename its folder."
     if models and (adapters or folder):
@@ -111,22 +111,22 @@ def make_engine(
                 raise
             broken[name] = str(error).replace(f"{sources.folder}/", "")
 
-    records = {}
+    loaded: Backbone | None = None
+    kept: str | None = None  # precision of the first adapter
     for name, path in sources.adapters.items():
         with broken_where_it_fails(name):
-            records[name] = read_record(path)
-    loaded: Backbone | None = None
-    for name, record in records.items() if backbone is None else ():
-        with broken_where_it_fails(name):
+            record = read_record(path)
+            kept = kept or record.backbone.get("precision", "auto")
+            if backbone is not None:
+                break
             found = own_backbone(record, precision=precision, device=device, allow_download=allow_download)
             if found.sha256 == record.backbone["sha256"]:
                 loaded = found
                 break
     if loaded is None:
-        kept = next((record.backbone.get("precision", "auto") for record in records.values()), "auto")
-        loaded = load_backbone(backbone or "photo", precision=precision or kept, device=device)
+        loaded = load_backbone(backbone or "photo", precision=precision or kept or "auto", device=device)
     pool = AdapterPool(loaded, max_loaded=limits.max_loaded)
-    for name in [name for name in records if name not in broken]:
+    for name in [name for name in sources.adapters if name not in broken]:
         with broken_where_it_fails(name):
             pool.add(sources.adapters[name], name)
     for name, reason in broken.items():
