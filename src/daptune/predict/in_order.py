@@ -49,7 +49,9 @@ class _Piece(Generic[P, R]):
     ended: R | None = None
 
 
-def in_order(pieces: Iterable[P], workers: Workers[P, R]) -> Generator[R]:
+def in_order(
+    pieces: Iterable[P], workers: Workers[P, R], *, waiting: int = WAITING, late: float = LATE
+) -> Generator[R]:
     """For each piece, in order, the attempt at it that ended first; ended may also mean failed."""
     pieces, more = iter(pieces), True
     held: deque[_Piece[P, R]] = deque()  # begun, and not yet yielded
@@ -58,7 +60,7 @@ def in_order(pieces: Iterable[P], workers: Workers[P, R]) -> Generator[R]:
     try:
         while True:
             slots = max(1, workers.slots())
-            while more and len(running) < AHEAD * slots and len(held) < WAITING * slots:
+            while more and len(running) < AHEAD * slots and len(held) < waiting * slots:
                 for piece in pieces:
                     held.append(_Piece(piece, [workers.begin(piece)], workers.now()))
                     running[held[-1].attempts[0]] = held[-1]
@@ -68,7 +70,7 @@ def in_order(pieces: Iterable[P], workers: Workers[P, R]) -> Generator[R]:
             if not held:
                 return
             if took and len(running) < AHEAD * slots:
-                _begin_again(running, workers, statistics.median(took) * LATE, AHEAD * slots - len(running))
+                _begin_again(running, workers, statistics.median(took) * late, AHEAD * slots - len(running))
             for attempt in workers.ended(running.keys(), LOOK):
                 if (done := running.pop(attempt, None)) is None:
                     continue  # the other attempt at it ended too
@@ -87,7 +89,8 @@ def in_order(pieces: Iterable[P], workers: Workers[P, R]) -> Generator[R]:
 
 def _begin_again(running: dict[R, _Piece[P, R]], workers: Workers[P, R], late: float, most: int) -> None:
     """Begin the pieces once more that began longer ago than `late` seconds, the oldest first."""
-    slow = [one for one in running.values() if len(one.attempts) == 1 and workers.now() - one.begun > late]
+    begun = workers.now() - late
+    slow = [one for one in running.values() if one.begun < begun and len(one.attempts) == 1]
     for one in slow[:most]:
         one.attempts.append(workers.begin(one.piece))
         running[one.attempts[-1]] = one
