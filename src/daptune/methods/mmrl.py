@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clip.towers import CAUSAL_TEXT, JOINING_TEXT_TOKENS, JOINING_VISUAL_TOKENS, VISUAL_PROJECTION
+from ..clip.towers import JOINING_TEXT_TOKENS, JOINING_VISUAL_TOKENS, VISUAL_PROJECTION
 from ..names import ClassNames
 from .base import Method
 from .options import ONE_NAME, Block, Count, MethodConfig, Share, Tokens, Weight
@@ -63,7 +63,7 @@ class MMRL(Method):
     year = 2025
     config_class = MMRLConfig
     sees = "fixed features"
-    needs = frozenset({VISUAL_PROJECTION, JOINING_VISUAL_TOKENS, JOINING_TEXT_TOKENS, CAUSAL_TEXT})
+    needs = frozenset({VISUAL_PROJECTION, JOINING_VISUAL_TOKENS, JOINING_TEXT_TOKENS})
     default_lr = 0.001
     joins_ensemble = False  # it would read `encode` as CLIP's features, which hidden states are not
     config: MMRLConfig
@@ -81,7 +81,7 @@ class MMRL(Method):
 
     @property
     def encoded_size(self) -> int:
-        return (1 + self.clip.config.patches) * self.clip.config.vision_width
+        return (2 + self.clip.config.patches) * self.clip.config.vision_width
 
     def with_classes(self, class_names: ClassNames) -> Self:
         other = super().with_classes(class_names)
@@ -92,8 +92,8 @@ class MMRL(Method):
         return self.texts.features(self.representation)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Hidden states at block J, which nothing learned reaches: (B, 3, R, R) -> (B, 1 + G, W)."""
-        return self.images.states(images)
+        """Hidden states at block J; in training also the frozen feature: (B, 3, R, R) -> (B, 1 + G or 2 + G, W)."""
+        return self.images.states(images, frozen=self.training)
 
     def image_features(self, images: Tensor) -> Tensor:
         """z, of the class token: (B, D)."""
@@ -108,8 +108,7 @@ class MMRL(Method):
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         states, w, alpha = self.encode(images), self.class_text_features(), self.config.class_share
         z, z_r = self.images(states, self.representation)
-        with torch.no_grad():
-            z0, w0 = self.images(states, None)[0], self.texts.frozen_features()
+        z0, w0 = self.images.frozen_features(states), self.texts.frozen_features()
         terms = {
             "representation": self.cross_entropy(self.scale * z_r @ w.mT, labels),
             "cross_entropy": self.cross_entropy(self.scale * z @ w.mT, labels),

@@ -47,17 +47,29 @@ class JoinedImages(nn.Module):
         drawn = torch.randn(start.shape, generator=generator) * len(start) ** -0.5
         self.projection = nn.Parameter(drawn.to(device) if noise else start)
 
-    def states(self, images: Tensor) -> Tensor:
-        """Hidden states at the block, which nothing learned reaches: (B, 3, R, R) -> (B, 1 + G, W)."""
-        return self.backbone.clip.visual.below(images, self.block)
-
-    def forward(self, states: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Unit z and z_r (B, D) of hidden states (B, 1 + G, W) and tokens R (n, r); without tokens, z is CLIP's."""
+    def states(self, images: Tensor, *, frozen: bool) -> Tensor:
+        """What nothing learned reaches: hidden states at the block, (B, 3, R, R) -> (B, 1 + G, W); with `frozen`,
+        followed by the class token of the frozen tower behind its last norm, (B, 2 + G, W)."""
         visual = self.backbone.clip.visual
-        hidden = visual.above(states, self.block, None if tokens is None else self.maps(tokens))
-        projection = visual.projection()
-        z = (hidden[:, 0].to(projection.dtype) @ projection).float()
-        return F.normalize(z, dim=-1), F.normalize(hidden[:, 1:].mean(1) @ self.projection, dim=-1)
+        states = visual.below(images, self.block)
+        return torch.cat([states, visual.above(states, self.block)], 1) if frozen else states
+
+    def forward(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit z and z_r (B, D) of `states` and tokens R (n, r)."""
+        own = states[:, : 1 + self.backbone.clip.config.patches]
+        hidden = self.backbone.clip.visual.above(own, self.block, self.maps(tokens))
+        return self._projected(hidden[:, 0]), F.normalize(hidden[:, 1:].mean(1) @ self.projection, dim=-1)
+
+    @torch.no_grad()
+    def frozen_features(self, states: Tensor) -> Tensor:
+        """Unit features z0 of the frozen tower: (B, D)."""
+        if states.shape[1] == 1 + self.backbone.clip.config.patches:
+            states = self.backbone.clip.visual.above(states, self.block)
+        return self._projected(states[:, -1])
+
+    def _projected(self, hidden: Tensor) -> Tensor:
+        projection = self.backbone.clip.visual.projection()
+        return F.normalize((hidden.to(projection.dtype) @ projection).float(), dim=-1)
 
 
 class JoinedTexts(nn.Module):

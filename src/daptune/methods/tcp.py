@@ -24,11 +24,12 @@ from ..clip.suffixes import Suffixes
 from ..clip.towers import JOINING_TEXT_TOKENS, LEARNED_CONTEXT
 from .cocoop import first_linear
 from .knowledge import KnowledgeConfig, KnowledgeGuided
-from .options import ONE_NAME, Block
+from .options import ONE_NAME, Fits
 from .text_prompts import PhraseConfig, noise
 
 FIRST = 8 / 12  # share of the blocks below the class's tokens
 REDUCTION, FEWEST = 4, 8  # hidden units of the network: D / 4, at least 8
+BEHIND_THE_FIRST = Fits(lambda at: at == 0 or at > 1, "0 (the paper's share of the tower) or a block from 2")
 
 
 class QuickGELU(nn.Module):
@@ -46,7 +47,7 @@ class TCPConfig(KnowledgeConfig, PhraseConfig):
     """Initial words of the context; their number of tokens replaces text_tokens. Empty: N(0, 0.02) noise."""
     phrase: Annotated[str, ONE_NAME] = "{}."
     """What follows the context, with one {} for the class name."""
-    first_block: Block = 0
+    first_block: Annotated[int, BEHIND_THE_FIRST] = 0
     """Block of the text tower, from 1, whose input has the class's tokens; 0: the paper's 9th of 12, and the same share
     of another tower."""
 
