@@ -71,12 +71,10 @@ class MMRL(Method):
     def build(self, generator: torch.Generator) -> None:
         """R (n, r), N(0, 0.02); the maps of both towers; P_r (W, D)."""
         backbone, sizes, config = self.backbone, self.clip.config, self.config
-        layers = sizes.vision_layers, sizes.text_layers
-        first, own = (config.block_of("first_block", count, FIRST) for count in layers)
+        first, own = (config.block_of("first_block", n, FIRST) for n in (sizes.vision_layers, sizes.text_layers))
         template = choose_templates(config.dataset)[0] if config.dataset else config.template
         self.representation = noise(self.clip, (config.tokens, config.width), generator)
-        start = config.random_projection
-        self.images = JoinedImages(backbone, first, config.width, noise=start, generator=generator)
+        self.images = JoinedImages(backbone, first, config.width, noise=config.random_projection, generator=generator)
         self.texts = JoinedTexts(backbone, self.prompt_names, template, own, config.width, generator)
 
     @property
@@ -85,7 +83,8 @@ class MMRL(Method):
 
     def with_classes(self, class_names: ClassNames) -> Self:
         other = super().with_classes(class_names)
-        other.config = replace(self.config, fitted=self.config.fitted or tuple(sum(self.prompt_names, ())))
+        names = self.config.fitted or tuple(name for own in self.prompt_names for name in own)
+        other.config = replace(self.config, fitted=names)
         return other
 
     def text_features(self) -> Tensor:
@@ -101,7 +100,8 @@ class MMRL(Method):
 
     def logits(self, images: Tensor) -> Tensor:
         z, z_r = self.images(self.encode(images), self.representation)
-        if not self.config.fitted or {*sum(self.prompt_names, ())} <= {*self.config.fitted}:
+        fitted = set(self.config.fitted)
+        if not fitted or all(fitted.issuperset(own) for own in self.prompt_names):
             z = self.config.class_share * z + (1 - self.config.class_share) * z_r
         return self.scale * z @ self.class_text_features().mT
 
