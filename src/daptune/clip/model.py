@@ -143,7 +143,7 @@ class ViT(VisionTower):
         return self.transformer.through(x, blocks, [], recompute=self.recompute)
 
     def above(self, states: Tensor, block: int, tokens: Tensor | None = None) -> Tensor:
-        layers = [] if tokens is None else [t.expand(len(states), -1, -1) for t in tokens]  # J of (B, n, W)
+        layers = [] if tokens is None else [t.expand(states.shape[0], -1, -1) for t in tokens]  # J of (B, n, W)
         *inner, last = self.transformer.blocks[block:]
         x = self.transformer.through(torch.cat([states, *layers[:1]], 1), inner, layers, recompute=self.recompute)
         x = replaced(x, layers, len(inner))
