@@ -191,16 +191,22 @@ def reference_step(
         loss.backward()
         return loss.detach()
 
+    def guided() -> Tensor:
+        whole = {"tcp": reference.tcp_loss, "mmrl": reference.mmrl_loss}[method]
+        loss = whole(clip, tensors, F.normalize(frozen, dim=-1), names, images, labels)
+        loss.backward()
+        return loss.detach()
+
     def as_it_is() -> Tensor:
         whole = {"coop": reference.coop_loss, "maple": reference.maple_loss}[method]
         loss = whole(clip, tensors, names, images, labels)
         loss.backward()
         return loss.detach()
 
-    if method == "vpt":  # "a photo of a" in front of the name
+    if method in ("vpt", "tcp", "mmrl"):  # "a photo of a" in front of the name
         with torch.no_grad():
             frozen = clip.text_features(torch.zeros(0, size["text_width"]), names, words=4)
-    return {"cocoop": cocoop, "plot": plot, "vpt": vpt}.get(method, as_it_is)
+    return {"cocoop": cocoop, "plot": plot, "vpt": vpt, "tcp": guided, "mmrl": guided}.get(method, as_it_is)
 
 
 def vision(side: str, precision: str, batch: int, backward: bool, tokens: int = workload.VISION_TOKENS) -> Run:

@@ -30,8 +30,10 @@ class Block(nn.Module):
         self.mask = mask
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.ln_1(x)
-        x = x + self.attn(y, y, y, need_weights=False, attn_mask=self.mask)[0]
+        y, mask = self.ln_1(x), self.mask
+        if mask is not None and len(mask) != len(x):  # tokens have joined
+            mask = torch.full((len(x), len(x)), float("-inf")).triu(1)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))
 
 
@@ -73,6 +75,20 @@ class Vision(nn.Module):
         x = x.permute(1, 0, 2)
         return self.ln_post(x if patches else x[:, 0]) @ self.proj
 
+    def read_upper(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Class token and n tokens behind the last norm, (B, 1 + n, W): tokens (J, n, W) join behind the class token in
+        the last J blocks, new ones in each (MMRL)."""
+        x = self.conv1(images).flatten(2).permute(0, 2, 1)
+        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1) + self.positional_embedding
+        x, count = self.ln_pre(x), tokens.shape[1]
+        below = len(self.transformer.resblocks) - len(tokens)
+        for depth, block in enumerate(self.transformer.resblocks):
+            if depth >= below:
+                new = tokens[depth - below].expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], new, x[:, 1 if depth == below else 1 + count :]], dim=1)
+            x = block(x.permute(1, 0, 2)).permute(1, 0, 2)
+        return self.ln_post(x[:, : 1 + count])
+
 
 class ReferenceCLIP(nn.Module):
     def __init__(self, state: dict[str, Tensor], size: dict = VIT_B16) -> None:
@@ -90,10 +106,19 @@ class ReferenceCLIP(nn.Module):
         self.load_state_dict(state)
         self.eval().requires_grad_(False)
 
-    def text_features(self, context: Tensor, names: list[list[int]], words: int = 0) -> Tensor:
+    def text_features(
+        self,
+        context: Tensor,
+        names: list[list[int]],
+        words: int = 0,
+        own: tuple[int, Tensor] | None = None,
+        joining: Tensor | None = None,
+    ) -> Tensor:
         """context (M, W), C names as token ids -> (C, D), not normalised.
 
         `words` placeholders follow the context, frozen; (J, M, W) puts new tokens in the context's places in layer j.
+        `own`: a block, and tokens (C, M, W) in the context's places before it (TCP). `joining` (J, n, W): tokens behind
+        the start in the last J blocks, new ones in each (MMRL).
         """
         (start, placeholder, dot, end), (first, *deep) = self.special, context if context.dim() == 3 else (context,)
         tokens = torch.zeros(len(names), self.positional_embedding.shape[0], dtype=torch.int64)
@@ -104,13 +129,24 @@ class ReferenceCLIP(nn.Module):
         for depth, block in enumerate(self.transformer.resblocks):
             if 0 < depth <= len(deep):
                 x = self._put(x, deep[depth - 1])
+            if own is not None and depth == own[0]:
+                x = self._put(x, own[1])
+            below = len(self.transformer.resblocks) - (0 if joining is None else len(joining))
+            if joining is not None and depth >= below:
+                new = joining[depth - below]
+                x = (
+                    torch.cat([x[:, :1], new.expand(len(x), -1, -1), x[:, 1:]], 1)
+                    if depth == below
+                    else self._put(x, new)
+                )
             x = block(x.permute(1, 0, 2)).permute(1, 0, 2)
-        return self.ln_final(x)[torch.arange(len(x)), tokens.argmax(dim=-1)] @ self.text_projection
+        eot = tokens.argmax(dim=-1) + (0 if joining is None else joining.shape[1])
+        return self.ln_final(x)[torch.arange(len(x)), eot] @ self.text_projection
 
     @staticmethod
     def _put(x: Tensor, tokens: Tensor) -> Tensor:
-        """x (C, L, W) with tokens (M, W) behind its first."""
-        return torch.cat([x[:, :1], tokens.expand(len(x), -1, -1), x[:, 1 + len(tokens) :]], dim=1)
+        """x (C, L, W) with tokens (M, W), or (C, M, W), behind its first."""
+        return torch.cat([x[:, :1], tokens.expand(len(x), -1, -1), x[:, 1 + tokens.shape[-2] :]], dim=1)
 
 
 def dapt_losses(
@@ -176,6 +212,51 @@ def maple_loss(
     text = F.normalize(clip.text_features(learned["text_prompt"], names, words=2), dim=-1)
     image = F.normalize(clip.visual(images, prompts), dim=-1)
     return F.cross_entropy(clip.logit_scale.exp() * image @ text.t(), labels)
+
+
+def tcp_loss(
+    clip: ReferenceCLIP,
+    learned: dict[str, Tensor],
+    frozen: Tensor,
+    names: list[list[int]],
+    images: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """TCP's loss, each class's tokens of its frozen feature (C, D) in the ninth of twelve blocks (trainers/tcp.py)."""
+    hidden = F.linear(frozen, learned["class_net.linear1.weight"], learned["class_net.linear1.bias"])
+    made = F.linear(QuickGELU()(hidden), learned["class_net.linear2.weight"], learned["class_net.linear2.bias"])
+    own = round(8 / 12 * len(clip.transformer.resblocks)), made.view(len(names), len(learned["text_prompt"]), -1)
+    text = F.normalize(clip.text_features(learned["text_prompt"], names, own=own), dim=-1)
+    logits = clip.logit_scale.exp() * F.normalize(clip.visual(images), dim=-1) @ text.t()
+    return F.cross_entropy(logits, labels) + 8 * (1 - F.cosine_similarity(text, frozen, dim=-1).mean())
+
+
+def mmrl_loss(
+    clip: ReferenceCLIP,
+    learned: dict[str, Tensor],
+    frozen: Tensor,
+    names: list[list[int]],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    weight: float = 0.5,
+) -> Tensor:
+    """MMRL's loss, the frozen text features (C, D) computed once and the image's for each batch (trainers/mmrl.py)."""
+
+    def maps(kind: str) -> Tensor:
+        pairs = zip(learned[f"{kind}.maps.weight"], learned[f"{kind}.maps.bias"], strict=True)
+        return torch.stack([F.linear(learned["representation"], *pair) for pair in pairs])
+
+    empty = torch.zeros(0, clip.positional_embedding.shape[1])
+    text = F.normalize(clip.text_features(empty, names, words=4, joining=maps("texts")), dim=-1)
+    read, scale = clip.visual.read_upper(images, maps("images")), clip.logit_scale.exp()
+    image = F.normalize(read[:, 0] @ clip.visual.proj, dim=-1)
+    other = F.normalize(read[:, 1:].mean(1) @ learned["images.projection"], dim=-1)
+    with torch.no_grad():
+        plain = clip.visual(images)
+    crossed = [F.cross_entropy(scale * z @ text.t(), labels) for z in (image, other)]
+    near = [F.cosine_similarity(a, b, dim=-1).mean() for a, b in ((image, plain), (text, frozen))]
+    return 0.7 * crossed[0] + 0.3 * crossed[1] + weight * (2 - near[0] - near[1])
 
 
 def plot_loss(clip: ReferenceCLIP, text: Tensor, images: Tensor, labels: Tensor) -> Tensor:

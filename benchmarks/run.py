@@ -96,7 +96,7 @@ TABLE: dict[str, dict[str, Any]] = {
             "batch": 8,
             "precisions": ("fp32", "bf16"),
         }
-        for method in ("coop", "vpt", "maple")
+        for method in ("coop", "vpt", "maple", "tcp", "mmrl")
     },
     "prototypes-64": {"row": "prototypes", "batch": 64, "precisions": ("fp32", "bf16"), "reference": {"repeats": 2}},
     "zero-shot-1000": {
@@ -139,6 +139,8 @@ def measure(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
 def useful_operations(case: dict[str, Any]) -> float:
     """Multiplications and additions that the result needs: forward and the backward of the prompts, no padding."""
+    if case.get("method") in ("tcp", "mmrl"):
+        return upper_operations(case)
     size, total = workload.VIT_B16, 0.0
     # contexts, tokens of each and of frozen words behind it, visual tokens where these learn
     own, both = case.get("method", ""), (1, workload.CONTEXT_TOKENS, workload.VISION_TOKENS)
@@ -175,6 +177,40 @@ def useful_operations(case: dict[str, Any]) -> float:
         total += passes * images * tower("vision", length, length**2, read)
         total += images * 2 * patches * 3 * size["patch_size"] ** 2 * size["vision_width"]
     return total
+
+
+def upper_operations(case: dict[str, Any]) -> float:
+    """`useful_operations` of a step of TCP or MMRL.
+
+    Below MMRL's tokens, images run forward alone and texts not at all; its frozen image features need the upper blocks
+    once more. TCP's context learns, and so the lower blocks run back too.
+    """
+    size, mmrl = workload.VIT_B16, case["method"] == "mmrl"
+
+    def blocks(kind: str, count: int, tokens: int, pairs: int) -> float:
+        width, mlp = size[f"{kind}_width"], size[f"{kind}_mlp"]
+        return count * (2 * tokens * (4 * width**2 + 2 * width * mlp) + 4 * pairs * width)
+
+    def last(kind: str, tokens: int, read: int) -> float:
+        width, mlp = size[f"{kind}_width"], size[f"{kind}_mlp"]
+        return 2 * (2 * tokens * width**2 + read * (2 * width**2 + 2 * width * mlp))
+
+    def pairs(prefix: int, lengths: list[int]) -> int:
+        return prefix * (prefix + 1) // 2 + sum(n * prefix + n * (n + 1) // 2 for n in lengths)
+
+    names = [len(name) + 2 for name in workload.class_tokens(case["classes"])]
+    patches = (size["image_size"] // size["patch_size"]) ** 2
+    length, images = 1 + patches, case["batch"]
+    embedding = 2 * patches * 3 * size["patch_size"] ** 2 * size["vision_width"]
+    if not mmrl:  # two thirds of the text with a context that learns, a third with each class's tokens
+        own = [n + 4 for n in names]
+        text = blocks("text", 8, 5 + sum(names), pairs(5, names)) + blocks("text", 3, 1 + sum(own), pairs(1, own))
+        text += last("text", 1 + sum(own), len(own))
+        return 2 * text + images * (blocks("vision", 11, length, length**2) + last("vision", length, 1) + embedding)
+    text = blocks("text", 6, 10 + sum(names), pairs(10, names)) + last("text", 10 + sum(names), len(names))
+    learns = blocks("vision", 6, length + 5, (length + 5) ** 2) + last("vision", length + 5, 6)
+    frozen = blocks("vision", 5 + 6, length, length**2) + last("vision", length, 1)
+    return 2 * text + images * (2 * learns + frozen + embedding)
 
 
 def differences(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:

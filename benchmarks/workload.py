@@ -122,6 +122,7 @@ def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tenso
     """Values for what a method learns, by its own names, at the sizes of its defaults and OPTIONS."""
     text, vision, joint = size["text_width"], size["vision_width"], size["embed_dim"]
     depth, hidden = min(9, size["text_layers"], size["vision_layers"]), max(joint // 16, 8)
+    upper = {kind: size[f"{kind}_layers"] - round(5 / 12 * size[f"{kind}_layers"]) for kind in ("text", "vision")}
     shapes = {
         "cocoop": {
             "text_prompt": (4, text),
@@ -137,6 +138,21 @@ def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tenso
             "text_prompt": (depth, 2, text),
             "coupling_weight": (depth, vision, text),
             "coupling_bias": (depth, vision),
+        },
+        "tcp": {
+            "text_prompt": (4, text),
+            "class_net.linear1.weight": (max(joint // 4, 8), joint),
+            "class_net.linear1.bias": (max(joint // 4, 8),),
+            "class_net.linear2.weight": (4 * text, max(joint // 4, 8)),
+            "class_net.linear2.bias": (4 * text,),
+        },
+        "mmrl": {
+            "representation": (5, 512),
+            "images.maps.weight": (upper["vision"], vision, 512),
+            "images.maps.bias": (upper["vision"], vision),
+            "images.projection": (vision, joint),
+            "texts.maps.weight": (upper["text"], text, 512),
+            "texts.maps.bias": (upper["text"], text),
         },
     }
     random = torch.Generator().manual_seed(seed)

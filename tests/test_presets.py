@@ -54,7 +54,7 @@ def test_coop_starts_from_words_where_classes_are_new() -> None:
 
 def test_a_method_without_other_settings_keeps_its_own() -> None:
     for method in presets.method_names():
-        if method not in ("coop", "gda", "maple", "promptsrc"):
+        if method not in ("coop", "gda", "maple", "mmrl", "promptsrc"):
             for experiment in presets.EXPERIMENTS:
                 assert settings(method, experiment, "dtd") == settings(method, "fewshot", "dtd")
 

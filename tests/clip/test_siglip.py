@@ -78,6 +78,43 @@ def test_what_texts_share_is_projected_once_with_the_same_features(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("chunk", [100_000, 64])
+@pytest.mark.parametrize(("kind", "block"), [("own", 0), ("own", 2), ("common", 1)])
+def test_tokens_join_at_a_middle_block(
+    siglip: Backbone, kind: str, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of 64 places through the blocks, one by one: a class's own tokens take the first places of those of both
+    its names; common ones come before them and are replaced in the next block."""
+    monkeypatch.setattr("daptune.clip.towers.TEXT_CHUNK_TOKENS", chunk)
+    text, (first, *others) = siglip.clip.text, ["sea lake", "dog", "naive cafe"]
+    context, generator = torch.randn(3, 48, requires_grad=True), torch.Generator().manual_seed(1)
+    tokens = torch.randn(2, 3 if kind == "own" else 2, 48, generator=generator).requires_grad_()
+    suffixes = Suffixes.build(siglip.tokenizer, [first, others], 3, phrase="{}")
+    ours = text.above(text.below(context, suffixes, block), suffixes, **{kind: tokens})
+    plain = []
+    for name, owner in zip([first, *others], (0, 1, 1), strict=True):
+        ids = [*siglip.tokenizer.encode(name), siglip.tokenizer.eot]
+        ids += [siglip.tokenizer.pad] * (61 - len(ids))
+        x = torch.cat([context, text.token_embedding(torch.tensor(ids))]) + text.positional_embedding
+        for place, layer in enumerate(text.transformer.blocks):
+            if kind == "own" and place == block:
+                x = torch.cat([tokens[owner], x[3:]])
+            if kind == "common" and place >= block:
+                x = torch.cat([tokens[place - block], x if place == block else x[2:]])
+            x = layer(x)
+        plain.append(text.text_projection(text.ln_final(x[-1])))
+    units = [row / row.norm() for row in plain]
+    mean = units[1] + units[2]
+    expected = torch.stack([units[0], mean / mean.norm()])
+    found = ours / ours.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weights = torch.randn(2, 96, generator=generator)
+    learned = [tokens, context] if block or kind == "common" else [tokens]
+    for a, b in zip(*(torch.autograd.grad((weights * f).sum(), learned) for f in (found, expected)), strict=True):
+        assert b.any()
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 def test_pads_are_part_of_a_text(siglip: Backbone) -> None:
     """Another pad behind the same words is another feature; fewer ids than places are refused."""
     ids = siglip.tokenizer(["a photo of a cat", "dog"])
@@ -250,7 +287,9 @@ def test_other_trunks_and_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_runs_or_says_what_is_lacking(name: str, siglip: Backbone) -> None:
     lacking = METHODS[name].needs - siglip.clip.has
-    assert lacking == ({"a visual projection"} if name == "prolip" else set())
+    joining = "visual tokens that join at a middle block"
+    expected = {"prolip": {"a visual projection"}, "mmrl": {"a visual projection", joining}}
+    assert lacking == expected.get(name, set())
     if lacking:
         with pytest.raises(MethodError, match=f"^`{name}` needs a visual projection; .* has none: use coop or"):
             METHODS[name](siglip, ["cat", "dog"])

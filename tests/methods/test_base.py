@@ -37,7 +37,8 @@ def test_the_frozen_clip_is_no_submodule(backbone: Any) -> None:
 def test_methods_that_join_an_ensemble(backbone: Any) -> None:
     """All that learn by gradient from CLIP's features alone; not those that fit in closed form, change the image tower,
     or answer by the training images already."""
-    joins = "coop vpt coop_vpt dapt cocoop kgcoop maple ivlp promptsrc proda upt mvlpt clip_adapter taskres zs_lp clap"
+    joins = "coop vpt coop_vpt dapt cocoop kgcoop maple ivlp promptsrc proda upt mvlpt clip_adapter taskres zs_lp clap "
+    joins += "tcp"
     built_in = [name for name in METHODS if METHODS[name].__module__.startswith("daptune.")]
     found = {name for name in built_in if METHODS[name](backbone, NAMES).joins_ensemble}
     assert found == set(joins.split())

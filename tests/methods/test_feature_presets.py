@@ -15,8 +15,9 @@ FEW_SHOT = [
     "caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet", "oxford_flowers", "oxford_pets",
     "stanford_cars", "sun397", "ucf101",
 ]  # fmt: skip
-NEW = ("gda", "zs_lp", "clap", "prolip")
+NEW = ("gda", "zs_lp", "clap", "prolip", "tcp", "mmrl")
 EIGHT = {(method, "imagenet") for method in ("taskres", "zs_lp", "clap")}  # templates written out
+EIGHT |= {("tcp", "fgvc_aircraft"), ("tcp", "food101")}
 
 
 def chosen(method: str, dataset: str | None, shots: int = 16, experiment: str = "fewshot") -> tuple[Any, TrainConfig]:
@@ -102,3 +103,34 @@ def test_gda_and_prolip() -> None:
         assert (train.epochs, train.views, train.schedule, train.warmup_epochs) == (300, 300, "cosine", 0)
         assert train.min_crop == 0.5 and train.batch_size * train.accumulate >= 16 * 397
         assert len(options.chosen_templates()) == (7 if dataset == "imagenet" else 1)
+
+
+def test_tcp_has_a_phrase_for_the_learned_context_and_a_template_for_the_frozen_one() -> None:
+    phrases = {
+        "oxford_pets": "{}, a type of pet.", "oxford_flowers": "{}, a type of flower.",
+        "fgvc_aircraft": "{}, a type of aircraft.", "dtd": "{} texture.", "stanford_cars": "{}, a type of car",
+        "food101": "{}, a type of food.", "ucf101": "person doing {}.",
+    }  # fmt: skip
+    frozen = {"fgvc_aircraft": "a photo of an aircraft {}.", "food101": "a photo of a {}, a type of food."}
+    for dataset in FEW_SHOT:
+        options, train = chosen("tcp", dataset)
+        assert options.phrase == phrases.get(dataset, "{}.") and options.knowledge_weight == 8
+        assert dataset not in frozen or options.chosen_templates() == (frozen[dataset],)
+        assert (train.optimizer, train.lr, train.weight_decay, train.eps) == ("adam", 2e-3, 5e-4, 1e-3)
+        assert (train.batch_size, train.epochs, train.warmup_epochs, train.warmup_lr) == (32, 50, 1, 1e-5)
+        assert (train.min_crop, train.schedule) == (0.08, "cosine_per_epoch")
+
+
+def test_mmrl_has_weights_by_data_set_and_settings_by_experiment() -> None:
+    weights = (0.5, 6, 0.01, 6, 5, 0.5, 4, 0.2, 7, 6, 3)
+    for dataset, weight in zip(FEW_SHOT, weights, strict=True):
+        large = dataset == "imagenet"
+        for experiment, batch, epochs in (("fewshot", 32, 50), ("base2new", 4, 10), ("cross", 32, 1)):
+            options, train = chosen("mmrl", dataset, experiment=experiment)
+            assert options.consistency_weight == (0.2 if experiment == "cross" else weight)
+            assert options.width == (2048 if dataset == "eurosat" and experiment != "cross" else 512)
+            if large and experiment != "cross":
+                batch, epochs = 32, 5
+            assert (train.batch_size, train.epochs, train.warmup_epochs) == (batch, epochs, int(experiment != "cross"))
+            assert (train.optimizer, train.lr, train.weight_decay, train.min_crop) == ("adamw", 1e-3, 5e-4, 0.5)
+            assert (options.class_share, options.tokens, options.random_projection) == (0.7, 5, True)

@@ -55,7 +55,7 @@ def test_without_its_weight_it_is_coop_and_starts_on_the_template(backbone: Any)
 def test_half_of_a_squared_distance(backbone: Any) -> None:
     kgcoop = KgCoOp(backbone, NAMES, KgCoOpConfig(dataset="eurosat"))
     knowledge = kgcoop.losses(images_of(3), LABELS)["knowledge"].item()
-    pairs = zip(kgcoop.text_features().tolist(), kgcoop._knowledge().tolist(), strict=True)
+    pairs = zip(kgcoop.text_features().tolist(), kgcoop.knowledge().tolist(), strict=True)
     squared = [math.dist(a, b) ** 2 for a, b in pairs]
     assert knowledge == pytest.approx(sum(squared) / 4 / 2, rel=1e-4)
 
@@ -65,7 +65,7 @@ def test_new_classes_get_frozen_features_of_their_own(backbone: Any) -> None:
     kgcoop.losses(images_of(3), LABELS)
     other = kgcoop.with_classes(NAMES[1:])
     assert other.frozen_features is None
-    torch.testing.assert_close(other._knowledge(), kgcoop._knowledge()[1:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(other.knowledge(), kgcoop.knowledge()[1:], atol=1e-6, rtol=1e-5)
 
 
 def test_parameter_count_of_vit_b_16(vit_b_16: Any) -> None:

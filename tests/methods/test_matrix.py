@@ -50,12 +50,17 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "zs_lp": [{"official_base": True}],
     "clap": [{"official_base": True, "multiplier_views": 0}],
     "prolip": [{"per_shot": False}],
+    "tcp": [{"context_init": "a photo of a", "first_block": 2}],
+    "mmrl": [{"random_projection": False, "first_block": 3, "width": 8}],
 }
 """Options beside the defaults that go through the matrix too."""
 
 CASES = [(name, options) for name in METHODS for options in [{}, *VARIANTS.get(name, [])]]
 SIGLIP_HAS = MAPViT.has | FullText.has
-LIGHT: dict[str, dict[str, object]] = {"proda": {"prompts": 4}}  # its 32 prompts take most of the matrix's time
+LIGHT: dict[str, dict[str, object]] = {"proda": {"prompts": 4}, "mmrl": {"width": 32}}
+"""Options with which a method takes less of the matrix's time; the 32 prompts of ProDA took most of it."""
+OF_THE_SET = {"mmrl"}
+"""Methods whose scores of a class depend on whether all classes are those of the fit; their own tests say how."""
 RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, LIGHT.get(name, {})) for name in METHODS]
 RUNS += [("siglip", name, LIGHT.get(name, {})) for name, method in METHODS.items() if not method.needs - SIGLIP_HAS]
 
@@ -189,6 +194,8 @@ def test_new_class_names_or_a_clear_refusal(name: str, options: dict[str, object
     other = method.with_classes(["dog", NAMES[0]])
     assert bits(other.state_dict()) == bits(method.state_dict()) and other.class_names == ("dog", NAMES[0])
     assert other.training == method.training
+    if name in OF_THE_SET:
+        return
     images = shown(frozen).images[:2]
     with torch.no_grad():
         torch.testing.assert_close(other.logits(images)[:, 1], method.logits(images)[:, 0], atol=1e-3, rtol=1e-4)

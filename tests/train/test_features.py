@@ -53,14 +53,15 @@ def learned(name: str, table, backbone: Backbone) -> dict[str, Tensor]:
 
 def test_the_methods_with_a_frozen_image_tower_are_these() -> None:
     assert set(ON_FEATURES) >= {"coop", "cocoop", "kgcoop", "proda", "plot", "clip_adapter", "taskres", "tip_adapter_f"}
-    assert set(ON_FEATURES) >= {"zs_lp", "clap", "prolip"}
+    assert set(ON_FEATURES) >= {"zs_lp", "clap", "prolip", "tcp", "mmrl"}
     assert not {"vpt", "coop_vpt", "dapt", "ivlp", "maple", "plot_pp", "vp", "upt", "mvlpt"} & set(ON_FEATURES)
 
 
 @pytest.mark.parametrize("name", ON_FEATURES)
 def test_the_same_is_learned_as_from_images(name: str, table, backbone: Backbone, monkeypatch) -> None:
-    counts, encode = [], backbone.clip.encode_image
+    counts, encode, below = [], backbone.clip.encode_image, backbone.clip.visual.below
     monkeypatch.setattr(backbone.clip, "encode_image", lambda x, *a, **k: counts.append(len(x)) or encode(x, *a, **k))
+    monkeypatch.setattr(backbone.clip.visual, "below", lambda x, block: counts.append(len(x)) or below(x, block))
     fast = learned(name, table, backbone)
     encoded = sum(counts)
     counts.clear()

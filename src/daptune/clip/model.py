@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
-from . import towers
+from . import joining, towers
 from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal, replaced
 from .prefix import shared_prefix_features
 from .siglip import FullText, MAPViT
 from .suffixes import Suffixes
-from .towers import TextTower, VisionTower
+from .towers import Halfway, TextTower, VisionTower
 
 TEXT = "text."
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -83,7 +83,15 @@ class CLIPConfig:
 class ViT(VisionTower):
     """Vision transformer, read at its class token (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117)."""
 
-    has = frozenset({towers.VISUAL_TOKENS, towers.PATCH_FEATURES, towers.VISUAL_PROJECTION, towers.IMAGE_ATTENTION})
+    has = frozenset(
+        {
+            towers.VISUAL_TOKENS,
+            towers.JOINING_VISUAL_TOKENS,
+            towers.PATCH_FEATURES,
+            towers.VISUAL_PROJECTION,
+            towers.IMAGE_ATTENTION,
+        }
+    )
     last = "ln_post.weight"
 
     def __init__(self, config: CLIPConfig) -> None:
@@ -130,6 +138,19 @@ class ViT(VisionTower):
         normed = self.ln_post(x if patches else x[:, 0], self.proj.dtype)  # (B, 1 + G, W) or (B, W)
         return (normed @ self.proj if projected else normed).float()
 
+    def below(self, images: Tensor, block: int) -> Tensor:
+        x, blocks = self.ln_pre(self.embed(images)), self.transformer.blocks[:block]
+        return self.transformer.through(x, blocks, [], recompute=self.recompute)
+
+    def above(self, states: Tensor, block: int, tokens: Tensor | None = None) -> Tensor:
+        layers = [] if tokens is None else [t.expand(states.shape[0], -1, -1) for t in tokens]  # J of (B, n, W)
+        *inner, last = self.transformer.blocks[block:]
+        x = self.transformer.through(torch.cat([states, *layers[:1]], 1), inner, layers, recompute=self.recompute)
+        x = replaced(x, layers, len(inner))
+        read = torch.cat([x[:, :1], x[:, states.shape[1] :]], 1)
+        normed: Tensor = self.ln_post(self.transformer.run(Block.read, last, x, read))
+        return normed
+
     def joining(self, tokens: Tensor) -> Tensor:
         return torch.cat([self.ln_pre(tokens[:1]), tokens[1:]])  # LN acts on each token separately
 
@@ -146,7 +167,7 @@ class ViT(VisionTower):
 class CausalText(TextTower):
     """Text transformer in which a token sees those before it, read at the EOT, which is the highest id of a text."""
 
-    has = frozenset({towers.LEARNED_CONTEXT, towers.CAUSAL_TEXT})
+    has = frozenset({towers.LEARNED_CONTEXT, towers.CAUSAL_TEXT, towers.JOINING_TEXT_TOKENS})
     token_embedding: nn.Embedding
 
     def __init__(self, config: CLIPConfig) -> None:
@@ -175,6 +196,14 @@ class CausalText(TextTower):
         through: Sequence[Block] | None = None,
     ) -> Tensor:
         return shared_prefix_features(self, context, suffixes, deep, through=through)
+
+    def below(self, context: Tensor, suffixes: Suffixes, block: int) -> Halfway:
+        return joining.below(self, context, suffixes, block)
+
+    def above(
+        self, halfway: Halfway, suffixes: Suffixes, common: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
+        return joining.above(self, halfway, suffixes, common, own)
 
     def encode(self, tokens: Tensor) -> Tensor:
         lengths = tokens.argmax(-1) + 1

@@ -11,7 +11,7 @@ takes a few large products instead of C small ones.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -97,45 +97,91 @@ def shared_prefix_features(
 
     Many classes run in chunks that are recomputed in the backward pass, so that memory does not grow with C.
     """
-    device = text.positional_embedding.device
-    blocks, packed = through or text.transformer.blocks, suffixes.laid_out(device, lambda s: Lines.pack(s.ids, device))
-    prefix = [tensor for pair in _prefix_keys_values(text, blocks, suffixes, context, deep) for tensor in pair]
+    blocks, packed = through or text.transformer.blocks, packed_lines(text, suffixes)
+    prefix = _prefix_keys_values(text, blocks, suffixes, context, deep)
     start = 1 + context.shape[1]
-    count, length = packed.tokens.shape
-    lines = max(1, towers.TEXT_CHUNK_TOKENS // (len(context) * length))
+
+    def run(lines: slice, *prefix: Tensor) -> Tensor:
+        return _suffix_features(text, blocks, packed, lines, start, prefix)
+
     learned = context.requires_grad or through is not None
-    recompute = lines < count and torch.is_grad_enabled() and learned
+    return in_order(in_chunks(run, packed, prefix, len(context), learned=learned), packed, suffixes)
 
-    def run(first: int, *prefix: Tensor) -> Tensor:
-        return _suffix_features(text, blocks, packed, slice(first, min(first + lines, count)), start, prefix)
 
-    parts = [
-        checkpoint(run, first, *prefix, use_reentrant=False) if recompute else run(first, *prefix)
-        for first in range(0, count, lines)
-    ]
-    features = torch.cat(parts, 1).index_select(1, packed.order)
-    return features if suffixes.pool is None else suffixes.pool.to(device)(features)
+def packed_lines(text: "CausalText", suffixes: Suffixes) -> Lines:
+    """The suffixes in lines on the tower's device, packed once."""
+    device = text.positional_embedding.device
+    return suffixes.laid_out(device, lambda own: Lines.pack(own.ids, device))
+
+
+def in_chunks(
+    run: Callable[..., Tensor],
+    packed: Lines,
+    prefix: Sequence[tuple[Tensor, Tensor]],
+    contexts: int,
+    *,
+    learned: bool,
+) -> Tensor:
+    """run(lines, keys and values of the prefix) for some of the lines at a time, joined along dimension 1.
+
+    The chunks of many classes are recomputed in the backward pass if something is learned.
+    """
+    count, length = packed.tokens.shape
+    size = max(1, towers.TEXT_CHUNK_TOKENS // (contexts * length))
+    again = size < count and torch.is_grad_enabled() and learned
+    shared = [tensor for pair in prefix for tensor in pair]
+    chunks = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+    parts = [checkpoint(run, c, *shared, use_reentrant=False) if again else run(c, *shared) for c in chunks]
+    return torch.cat(parts, 1)
+
+
+def in_order(features: Tensor, packed: Lines, suffixes: Suffixes) -> Tensor:
+    """Features (N, C, D) of the EOTs of the lines, in the order of the classes, one for each class."""
+    found = features.index_select(1, packed.order)
+    return found if suffixes.pool is None else suffixes.pool.to(found.device)(found)
 
 
 def _prefix_keys_values(
     text: "CausalText", through: Sequence[Block], suffixes: Suffixes, context: Tensor, deep: Tensor | None
 ) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (N, H, 1 + M, W/H) of SOS and context in every layer."""
+    layers = () if deep is None else deep.unbind(-3)
+    return read_prefix(text, through, opening(text, suffixes, context), layers)
+
+
+def opening(text: "CausalText", suffixes: Suffixes, context: Tensor) -> Tensor:
+    """The input (N, 1 + M, W) of the first block: SOS and context (N, M, W), with positions."""
     (sot,) = suffixes.start
     sos = text.token_embedding.weight[sot].expand(len(context), 1, -1)
-    x = torch.cat([sos, context], 1) + text.positional_embedding[: 1 + context.shape[1]]  # (N, 1 + M, W)
-    layers = [] if deep is None else list(deep.unbind(-3))
-    *blocks, last = through
+    return torch.cat([sos, context], 1) + text.positional_embedding[: 1 + context.shape[1]]
+
+
+def run_prefix(
+    text: "CausalText", blocks: Sequence[Block], x: Tensor, layers: Sequence[Tensor] = ()
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Keys and values (N, H, L, W/H) of x (N, L, W) in each block, and the output of the last.
+
+    `layers[d]` (m, W) or (N, m, W) replaces positions 1..m at the input of block d + 1.
+    """
     found = []
     for depth, block in enumerate(blocks):
-        if 0 < depth <= len(layers):
-            x = _replace(x, layers[depth - 1])
-        x, key, value = text.transformer.run(_keep, block, x)
+        x, key, value = text.transformer.run(_keep, block, _deepened(x, layers, depth))
         found.append((key, value))
-    if len(layers) >= len(blocks) > 0:
-        x = _replace(x, layers[len(blocks) - 1])
-    key, value = last.project(x, 1, 3)
+    return found, x
+
+
+def read_prefix(
+    text: "CausalText", blocks: Sequence[Block], x: Tensor, layers: Sequence[Tensor] = ()
+) -> list[tuple[Tensor, Tensor]]:
+    """`run_prefix` of which only the keys and values are read: the last block has no output."""
+    *inner, last = blocks
+    found, x = run_prefix(text, inner, x, layers)
+    key, value = last.project(_deepened(x, layers, len(inner)), 1, 3)
     return [*found, (key, value)]
+
+
+def _deepened(x: Tensor, layers: Sequence[Tensor], depth: int) -> Tensor:
+    return _replace(x, layers[depth - 1]) if 0 < depth <= len(layers) else x
 
 
 def _keep(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,20 +201,50 @@ def _suffix_features(
 ) -> Tensor:
     """Features (N, C', D) of the C' classes in `lines`, whose suffixes begin at position `start`; `prefix` alternates
     keys and values of each layer."""
-    tokens, positions = packed.tokens[lines], packed.positions[lines]
-    apart = ~packed.visible[lines].unsqueeze(1)
-    mask = torch.zeros(apart.shape, dtype=text.dtype, device=apart.device).masked_fill_(apart, -torch.inf)
-    mask = torch.nn.functional.pad(mask, (start, 0))  # (K', 1, L, 1 + M + L): all see the prefix
+    x = entering(text, packed, lines, start).expand(len(prefix[0]), -1, -1, -1)
+    return read_lines(text, through, x, packed, lines, start, prefix)
 
-    x = text.token_embedding(tokens) + text.positional_embedding[start + positions]
-    x = x.expand(len(prefix[0]), -1, -1, -1)  # (N, K', L, W)
-    *blocks, last = through
+
+def entering(text: "CausalText", packed: Lines, lines: slice, start: int) -> Tensor:
+    """The input (K', L, W) of the first block for `lines`, whose suffixes begin at position `start`."""
+    tokens, positions = packed.tokens[lines], packed.positions[lines]
+    return text.token_embedding(tokens) + text.positional_embedding[start + positions]
+
+
+def run_lines(text: "CausalText", blocks: Sequence[Block], x: Tensor, prefix: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The output of the blocks for lines x (N, K', L, W) behind a prefix; `mask` is that of `line_mask`."""
     for block, key, value in zip(blocks, prefix[::2], prefix[1::2], strict=False):
         x = text.transformer.run(_continue, block, x, key, value, mask)
+    return x
+
+
+def read_lines(
+    text: "CausalText",
+    blocks: Sequence[Block],
+    x: Tensor,
+    packed: Lines,
+    lines: slice,
+    start: int,
+    prefix: Sequence[Tensor],
+) -> Tensor:
+    """Features (N, C', D) of the C' texts in `lines`, x (N, K', L, W), behind a prefix of `start` positions.
+
+    The last block is computed for their EOTs alone.
+    """
+    *inner, last = blocks
+    mask = line_mask(text, packed, lines, start)
+    x = run_lines(text, inner, x, prefix, mask)
     attended = _look(last, x, prefix[-2], prefix[-1], mask).transpose(-3, -2)  # (N, K', L, H, W/H)
-    ends = packed.ends[packed.before[lines.start] : packed.before[lines.stop]] - lines.start * tokens.shape[1]
+    ends = packed.ends[packed.before[lines.start] : packed.before[lines.stop]] - lines.start * x.shape[2]
     eot, attended = (part.flatten(1, 2).index_select(1, ends) for part in (x, attended))
     return text.project(last.finish(eot, attended.transpose(-3, -2)))
+
+
+def line_mask(text: "CausalText", packed: Lines, lines: slice, start: int) -> Tensor:
+    """Added to the scores of `lines`, (K', 1, L, start + L): all see the prefix, and of a line what is visible."""
+    apart = ~packed.visible[lines].unsqueeze(1)
+    mask = torch.zeros(apart.shape, dtype=text.dtype, device=apart.device).masked_fill_(apart, -torch.inf)
+    return torch.nn.functional.pad(mask, (start, 0))
 
 
 def _continue(block: Block, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ text sees all others, the pads behind it too, and the last position is read; so 
 prefix is shared. Both are pre-norm transformers of the blocks of CLIP. Shape letters: `daptune.clip.model`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ from . import towers
 from .blocks import MLP, Attention, Block, LayerNorm, Transformer, attend, whole
 from .frozen import FrozenLinear
 from .suffixes import Suffixes
-from .towers import TextTower, VisionTower
+from .towers import Halfway, TextTower, VisionTower
 
 if TYPE_CHECKING:
     from .model import CLIPConfig
@@ -109,7 +109,7 @@ class MAPViT(VisionTower):
 class FullText(TextTower):
     """Text transformer without a mask, read at its last position."""
 
-    has = frozenset({towers.LEARNED_CONTEXT})
+    has = frozenset({towers.LEARNED_CONTEXT, towers.JOINING_TEXT_TOKENS})
 
     def __init__(self, config: "CLIPConfig") -> None:
         super().__init__()
@@ -139,24 +139,68 @@ class FullText(TextTower):
     ) -> Tensor:
         """Deep prompts stand at positions 0..m - 1. Many classes run in chunks that are recomputed in the backward
         pass, so that memory does not grow with C."""
-        names, pad = suffixes.laid_out(context.device, self._embedded)  # (K, S, W), (1, W)
-        places, first, last = self.positional_embedding, context.shape[1], context.shape[1] + names.shape[1]
-        names, pads = names + places[first:last], pad + places[last:]
-        context = context + places[:first]
-        layers = [] if deep is None else list(deep.unbind(-3))
-        rows = max(1, towers.TEXT_CHUNK_TOKENS // (len(context) * len(places)))
-        learned = context.requires_grad or through is not None
-        recompute = rows < len(names) and torch.is_grad_enabled() and learned
+        names, context, pads = self._placed(context, suffixes)
+        layers = () if deep is None else deep.unbind(-3)
+        *inner, last = through or self.transformer.blocks
 
         def run(part: Tensor, context: Tensor, *layers: Tensor) -> Tensor:
-            return self._behind(context, part, pads, layers, through or self.transformer.blocks)
+            x = self._enter((context.unsqueeze(1), part.unsqueeze(0), pads.expand(1, 1, -1, -1)), inner, layers)
+            return self._read(last, _put(x, layers, len(inner)))
 
-        found = [
-            checkpoint(run, part, context, *layers, use_reentrant=False) if recompute else run(part, context, *layers)
-            for part in names.split(rows)
-        ]
-        features = torch.cat(found, 1)
-        return features if suffixes.pool is None else suffixes.pool.to(context.device)(features)
+        learned = context.requires_grad or through is not None
+        found = self._in_chunks(run, names, context, *layers, contexts=len(context), learned=learned)
+        return _pooled(found, suffixes)
+
+    def below(self, context: Tensor, suffixes: Suffixes, block: int) -> Halfway:
+        """Nothing is shared above the first block: `own` is the states of all texts (K, L, W)."""
+        names, placed, pads = self._placed(context.unsqueeze(0), suffixes)
+        blocks = self.transformer.blocks[:block]
+
+        def run(part: Tensor, context: Tensor) -> Tensor:
+            return self._enter((context.unsqueeze(1), part.unsqueeze(0), pads.expand(1, 1, -1, -1)), blocks, ())
+
+        found = self._in_chunks(run, names, placed, contexts=1, learned=context.requires_grad)
+        return Halfway(block, found.new_zeros(0), found[0])
+
+    def above(
+        self, halfway: Halfway, suffixes: Suffixes, common: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
+        """Common tokens join before the first position, a text's own tokens take the first ones."""
+        x, layers = halfway.own, () if common is None else common[1:].unbind()
+        if own is not None:
+            pool = suffixes.pool
+            tokens = own if pool is None else own.index_select(0, pool.to(own.device).owners)
+            x = torch.cat([tokens, x[:, own.shape[1] :]], 1)
+        if common is not None:
+            x = torch.cat([common[0].expand(len(x), -1, -1), x], 1)
+        *inner, last = self.transformer.blocks[halfway.block :]
+
+        def run(part: Tensor, *layers: Tensor) -> Tensor:
+            part = part.unsqueeze(0)
+            for depth, block in enumerate(inner):
+                part = self.transformer.run(whole, block, _put(part, layers, depth))
+            return self._read(last, _put(part, layers, len(inner)))
+
+        learned = any(tensor.requires_grad for tensor in (x, *layers))
+        return _pooled(self._in_chunks(run, x, *layers, contexts=1, learned=learned), suffixes)[0]
+
+    def _placed(self, context: Tensor, suffixes: Suffixes) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings with positions of names (K, S, W), contexts (N, M, W) and the pads behind both (L - M - S, W)."""
+        names, pad = suffixes.laid_out(context.device, self._embedded)  # (K, S, W), (1, W)
+        places, first, last = self.positional_embedding, context.shape[1], context.shape[1] + names.shape[1]
+        return names + places[first:last], context + places[:first], pad + places[last:]
+
+    def _in_chunks(
+        self, run: Callable[..., Tensor], texts: Tensor, *shared: Tensor, contexts: int, learned: bool
+    ) -> Tensor:
+        """run(texts, *shared) for some of the texts (K, ..) at a time, joined along dimension 1; recomputed in the
+        backward pass if something is learned."""
+        rows = max(1, towers.TEXT_CHUNK_TOKENS // (contexts * len(self.positional_embedding)))
+        again = rows < len(texts) and torch.is_grad_enabled() and learned
+        parts = texts.split(rows)
+        return torch.cat(
+            [checkpoint(run, p, *shared, use_reentrant=False) if again else run(p, *shared) for p in parts], 1
+        )
 
     def _embedded(self, suffixes: Suffixes) -> tuple[Tensor, Tensor]:
         """Embeddings of the suffixes, filled up with pads to the longest (K, S, W), and of a pad (1, W)."""
@@ -164,20 +208,18 @@ class FullText(TextTower):
         ids = [[*own, *[suffixes.pad] * (longest - len(own))] for own in suffixes.ids]
         return self.embed(ids), self.embed([suffixes.pad])
 
-    def _behind(
-        self, context: Tensor, names: Tensor, pads: Tensor, layers: Sequence[Tensor], blocks: Sequence[Block]
-    ) -> Tensor:
-        """Features (N, K, D) of names (K, S, W) behind contexts (N, M, W) and before pads (L - M - S, W).
+    def _enter(self, parts: Sequence[Tensor], blocks: Sequence[Block], layers: Sequence[Tensor]) -> Tensor:
+        """The output (N, K, L, W) of the blocks for texts joined from parts, each (N or 1, K or 1, l, W).
 
-        Exact savings: in the first block, what several texts share is projected once; the last block computes queries
-        and MLP for the position that is read.
+        In the first block, what several texts share is projected once.
         """
-        *inner, last = blocks
-        parts = (context.unsqueeze(1), names.unsqueeze(0), pads.expand(1, 1, -1, -1))
-        x = self.transformer.run(_open, inner[0], *parts) if inner else _joined(parts, -2)
-        for depth, block in enumerate(inner[1:], 1):
+        x = self.transformer.run(_open, blocks[0], *parts) if blocks else _joined(parts, -2)
+        for depth, block in enumerate(blocks[1:], 1):
             x = self.transformer.run(whole, block, _put(x, layers, depth))
-        x = _put(x, layers, len(inner))
+        return x
+
+    def _read(self, last: Block, x: Tensor) -> Tensor:
+        """Features (N, K, D); the last block computes queries and MLP for the position that is read."""
         return self._project(self.transformer.run(Block.read, last, x, x[..., -1:, :])[..., 0, :])
 
     def encode(self, tokens: Tensor) -> Tensor:
@@ -213,6 +255,11 @@ def _open(block: Block, *parts: Tensor) -> Tensor:
     projected = zip(*(block.project(part) for part in parts), strict=True)
     query, key, value = (_joined(trio, -2) for trio in projected)
     return block.finish(_joined(parts, -2), attend(query, key, value))
+
+
+def _pooled(features: Tensor, suffixes: Suffixes) -> Tensor:
+    """Features (N, K, D) of names -> (N, C, D) of classes."""
+    return features if suffixes.pool is None else suffixes.pool.to(features.device)(features)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

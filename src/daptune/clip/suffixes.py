@@ -36,16 +36,24 @@ class Suffixes:
     """Id of what fills texts up, for towers that see it."""
     pool: NamePool | None = None
     """None: one name for each class."""
-    _laid_out: dict[torch.device, Any] = field(default_factory=dict, repr=False, compare=False)
+    _laid_out: dict[tuple[torch.device, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def build(cls, tokenizer: "TextTokenizer", class_names: Names, context_tokens: int, *, cut: int = 0) -> "Suffixes":
-        """Tokenise `name.` of each class, or of each of its names, after M = `context_tokens`.
+    def build(
+        cls,
+        tokenizer: "TextTokenizer",
+        class_names: Names,
+        context_tokens: int,
+        *,
+        cut: int = 0,
+        phrase: str = "{}.",
+    ) -> "Suffixes":
+        """Tokenise `phrase` with the name of each class, or with each of its names, after M = `context_tokens`.
 
         The first `cut` tokens of each are then left out.
         """
         names, pool = pool_names(class_names)
-        ids = [name_tokens(tokenizer, name) for name in names]
+        ids = [name_tokens(tokenizer, name, phrase) for name in names]
         room = tokenizer.context_length - len(tokenizer.start) - context_tokens
         if room < 3:  # a word, the full stop and the EOT: too short for any name
             raise BackboneError(
@@ -74,18 +82,18 @@ class Suffixes:
         suffixes = cls(tuple(tuple(row[common:]) for row in rows), tokenizer.start, tokenizer.pad, pool)
         return torch.tensor(rows[0][first:common], dtype=torch.int64), suffixes
 
-    def laid_out(self, device: torch.device, make: Callable[["Suffixes"], T]) -> T:
-        """What a tower makes of them for a device, made once: a copy in every step would block the CPU."""
-        if device not in self._laid_out:
+    def laid_out(self, device: torch.device, make: Callable[["Suffixes"], T], kind: str = "") -> T:
+        """What a tower makes of them for a device, of each `kind` once: a copy in every step would block the CPU."""
+        if (device, kind) not in self._laid_out:
             with torch.inference_mode(False):  # training after prediction needs normal tensors
-                self._laid_out[device] = make(self)
-        found: T = self._laid_out[device]
+                self._laid_out[device, kind] = make(self)
+        found: T = self._laid_out[device, kind]
         return found
 
 
-def name_tokens(tokenizer: "TextTokenizer", name: str) -> list[int]:
+def name_tokens(tokenizer: "TextTokenizer", name: str, phrase: str = "{}.") -> list[int]:
     check_name(tokenizer, name)
-    return [*tokenizer.encode(readable(name) + "."), tokenizer.eot]
+    return [*tokenizer.encode(phrase.replace("{}", readable(name))), tokenizer.eot]
 
 
 def check_name(tokenizer: "TextTokenizer", name: str) -> None:

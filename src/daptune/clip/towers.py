@@ -6,6 +6,7 @@ A family of towers is one file with a subclass of each, and a row of `daptune.cl
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +22,21 @@ VISUAL_PROJECTION = "a visual projection"
 IMAGE_ATTENTION = "attention matrices in the image tower"
 LEARNED_CONTEXT = "learned context in the text"
 CAUSAL_TEXT = "causal text"
+JOINING_VISUAL_TOKENS = "visual tokens that join at a middle block"
+JOINING_TEXT_TOKENS = "text tokens that join at a middle block"
 
 TEXT_CHUNK_TOKENS = 8_192  # more tokens than this are encoded in chunks, recomputed in the backward pass
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """Hidden states of texts at the input of a block, laid out by their tower."""
+
+    block: int
+    common: Tensor
+    """Of what the texts share."""
+    own: Tensor
+    """Of what is theirs alone."""
 
 
 class VisionTower(nn.Module, ABC):
@@ -61,6 +75,22 @@ class VisionTower(nn.Module, ABC):
     def projection(self) -> Tensor:
         """The matrix (W, D) behind the tower. Raises BackboneError for a tower without VISUAL_PROJECTION."""
         raise BackboneError("this image tower has no projection; a method that learns one must say so in its `needs`.")
+
+    def below(self, images: Tensor, block: int) -> Tensor:
+        """Hidden states of class token and patches at the input of a block: (B, 3, R, R) -> (B, 1 + G, W) float32.
+
+        Raises BackboneError for a tower without JOINING_VISUAL_TOKENS.
+        """
+        raise BackboneError("no visual tokens join this image tower at a middle block; say so in the method's `needs`.")
+
+    def above(self, states: Tensor, block: int, tokens: Tensor | None = None) -> Tensor:
+        """From those states (B, 1 + G, W) to the class token and n visual tokens behind the last norm, before a
+        projection: (B, 1 + n, W) float32.
+
+        The visual tokens (J, n, W) join at the input of the block; in each of the J - 1 later ones, new ones replace
+        their outputs. Without them, n = 0. Raises BackboneError as `below`.
+        """
+        raise BackboneError("no visual tokens join this image tower at a middle block; say so in the method's `needs`.")
 
     def matrices(self) -> tuple[nn.Parameter, ...]:
         """Matrices beside those of layers, stored in the precision of the tower."""
@@ -107,6 +137,24 @@ class TextTower(nn.Module, ABC):
     @abstractmethod
     def encode(self, tokens: Tensor) -> Tensor:
         """Text features of whole texts, not normalised: ids (C, T) of the tokenizer -> (C, D) float32."""
+
+    def below(self, context: Tensor, suffixes: Suffixes, block: int) -> Halfway:
+        """Hidden states at the input of a block of the texts with this context (M, W).
+
+        Raises BackboneError for a tower without JOINING_TEXT_TOKENS.
+        """
+        raise BackboneError("no tokens join the texts of this tower at a middle block; say so in the method's `needs`.")
+
+    def above(
+        self, halfway: Halfway, suffixes: Suffixes, common: Tensor | None = None, own: Tensor | None = None
+    ) -> Tensor:
+        """From those states to text features, not normalised: (C, D) float32.
+
+        `common` (J, n, W) joins behind the start of every text at the input of the block; in each of the J - 1 later
+        ones, new tokens replace their outputs. `own` (C, M, W) takes the place of the context, a class's own, and is
+        not replaced. Raises BackboneError as `below`.
+        """
+        raise BackboneError("no tokens join the texts of this tower at a middle block; say so in the method's `needs`.")
 
     def embed(self, ids: Sequence[Any] | Tensor) -> Tensor:
         """Token embeddings, without positions: (..) -> (.., W) float32."""

@@ -21,7 +21,7 @@ from ..clip.pooling import pool_names
 from ..clip.suffixes import Suffixes
 from ..clip.towers import IMAGE_ATTENTION, LEARNED_CONTEXT
 from .base import Method
-from .options import Count, Fits, MethodConfig, Positive, one_of
+from .options import ONE_NAME, Count, Fits, MethodConfig, Positive, one_of
 from .templates import PLAIN, fill, template_features
 
 LAYERS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
@@ -45,7 +45,7 @@ class CLIPLoRAConfig(MethodConfig):
     """Adapted towers: both, text or vision."""
     layers: Annotated[str, one_of((*LAYERS, "top3"))] = "all"
     """Adapted layers: all; bottom, mid or up (a third); half-bottom or half-up; top3."""
-    template: Annotated[str, Fits(lambda text: text.count("{}") == 1, "one {} in it for the class name")] = PLAIN
+    template: Annotated[str, ONE_NAME] = PLAIN
     """Prompt, with one {} for the class name."""
 
     def chosen(self, count: int) -> range:

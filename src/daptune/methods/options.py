@@ -37,8 +37,10 @@ Depth = Annotated[int, at_least(0, "0 (every layer), 1 (shallow) or more layers"
 Weight = Annotated[float, at_least(0, "0 or more")]
 Positive = Annotated[float, Fits(lambda x: x > 0, "a number above 0")]
 Share = Annotated[float, Fits(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
-_ONE_NAME = Fits(lambda ts: all(t.count("{}") == 1 for t in ts), 'each to hold one {}, as in "a photo of a {}."')
-Templates = Annotated[tuple[str, ...], _ONE_NAME]
+Block = Annotated[int, at_least(0, "0 (the paper's share of the tower) or a block from 1")]
+ONE_NAME = Fits(lambda text: text.count("{}") == 1, "one {} in it for the class name")
+_ONE_NAME_EACH = Fits(lambda ts: all(t.count("{}") == 1 for t in ts), 'each to hold one {}, as in "a photo of a {}."')
+Templates = Annotated[tuple[str, ...], _ONE_NAME_EACH]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,15 @@ class MethodConfig:
         unset = f"the paper's {paper}" if 0 < paper < count else "every layer"
         self.require(option, asked <= count, f"0 ({unset}) to {count}, the layers of the backbone's {tower}", count)
         return asked or min(paper or count, count)
+
+    def block_of(self, option: str, layers: int, share: float) -> int:
+        """The block, from 0, that an option names from 1; for 0 the first above `share` of a tower's `layers`.
+
+        Raises `MethodError` for a block beyond the tower's.
+        """
+        asked: int = getattr(self, option)
+        self.require(option, asked <= layers, f"0 (the paper's share) to {layers}, the blocks of the tower", layers)
+        return asked - 1 if asked else min(round(share * layers), layers - 1)
 
 
 def parse_options(
