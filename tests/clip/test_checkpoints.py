@@ -307,8 +307,12 @@ def test_missing_unexpected_and_misshaped_tensors_are_named(tmp_path: Path, tens
 
 
 def test_a_config_of_another_model(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    write_openclip(tmp_path, tensors, replace(SMALL, vision_layers=3, context_length=77))
+    path = (
+        write_openclip(tmp_path, tensors, replace(SMALL, vision_layers=3, context_length=77)) / "open_clip_config.json"
+    )
     one_line(tmp_path, "does not belong", "vision_layers 3 (the weights have 2)", "context_length 77")
+    path.write_text(path.read_text().replace('"layers": 3', '"layers": [3, 4, 6, 3]'))
+    one_line(tmp_path, "does not belong", "vision_layers [3, 4, 6, 3] (the weights have 2)")
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"width": "wide"}, "text_cfg": {}}}')
     one_line(tmp_path)
     (tmp_path / "open_clip_config.json").write_text("{")
@@ -318,7 +322,6 @@ def test_a_config_of_another_model(tmp_path: Path, tensors: dict[str, Tensor]) -
 @pytest.mark.parametrize(
     ("part", "setting", "word"),
     [
-        ("vision_cfg", {"layers": [3, 4, 6, 3]}, "residual network"),
         ("vision_cfg", {"timm_model_name": "convnext_base"}, "timm's convnext_base"),
         ("vision_cfg", {"attentional_pool": True}, "CoCa"),
         ("vision_cfg", {"pool_type": "avg"}, "pool_type = 'avg'"),
@@ -366,7 +369,7 @@ def test_other_huggingface_models(
 @pytest.mark.parametrize(
     ("names", "word"),
     [
-        (["visual.layer1.0.conv1.weight", "transformer.resblocks.0.ln_1.weight"], "residual network"),
+        (["visual.layer1.0.conv1.weight", "transformer.resblocks.0.ln_1.weight"], "lacks the tensor visual.attnpool"),
         (["visual.trunk.blocks.0.norm1.weight", "transformer.resblocks.0.ln_1.weight"], "timm trunk"),
         (["text_decoder.text_projection", "visual.conv1.weight"], "CoCa"),
         (["visual.attn_pool.query", "visual.conv1.weight"], "CoCa"),

@@ -178,7 +178,7 @@ def test_names() -> None:
 
 def test_the_table_is_well_formed() -> None:
     for name, entry in hub_models().items():
-        assert re.fullmatch(r"ViT-[\w-]+/\w+", name)
+        assert re.fullmatch(r"(ViT-|RN)[\w-]+/\w+", name)
         assert re.fullmatch(r"[\w-]+/[\w.-]+", entry["repo"])
         assert entry.get("activation", "quick_gelu") == "quick_gelu"
         Preprocess.from_dict(entry.get("preprocess", {}))
@@ -271,8 +271,6 @@ def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("RN50/openai", "residual network"),
-        ("RN50x64/openai", "residual network"),
         ("ViT-B-16-SigLIP3/webli", "SigLIP"),
         ("siglip2-base-patch16-naflex", "NaFlex"),
         ("ViT-H-14-worldwide/metaclip2_worldwide", "MetaCLIP 2"),

@@ -29,13 +29,13 @@ EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 """The backbones in this package: one knows photographs, the other icons."""
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
+_OPENAI |= {name: name for name in ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")}
 _UNREACHABLE = (
     "{name} is not in the cache, and the Hub cannot be reached ({reason}). On a machine with network, type "
     "`daptune pull {name}`, and copy {folder} of its cache into {cache} here; or give a folder with its files."
 )
 _BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, *FILES)
 _FAMILIES = (
-    (r"RN(50|101)", "a CLIP with a residual network"),
     (r".*naflex", "a SigLIP 2 NaFlex, whose images have no fixed resolution (its siblings with one are served)"),
     (r"ViT-.*-SigLIP|siglip", "no SigLIP that is served (ViT-B-16-SigLIP2/webli is; so is hf:google/siglip2-...)"),
     (r"ViT-.*worldwide|metaclip-?2", "a MetaCLIP 2, which has a multilingual tokenizer"),

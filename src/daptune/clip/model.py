@@ -2,7 +2,8 @@
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv 2103.00020).
 Parameter names and semantics are those of OpenAI's checkpoints (openai/CLIP, clip/model.py), so that their state
-dicts load unchanged. Only vision transformers: every size from B/32 to bigG/14 is a `CLIPConfig`.
+dicts load unchanged. Every size from B/32 to bigG/14 is a `CLIPConfig`; other image and text towers are in files of
+their own (FAMILIES).
 
 Shape letters, used in the whole package:
 
@@ -28,6 +29,7 @@ from ..errors import BackboneError
 from . import towers
 from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal, replaced
 from .prefix import shared_prefix_features
+from .resnet import ResNet
 from .siglip import FullText, MAPViT
 from .suffixes import Suffixes
 from .towers import TextTower, VisionTower
@@ -62,6 +64,9 @@ class CLIPConfig:
     norm_eps: float = 1e-5
     family: str = "clip"
     """Which towers, of FAMILIES."""
+    vision_stages: tuple[int, ...] = ()
+    """Blocks of each stage of a residual network; `vision_layers` is their sum, `vision_width` that of the last map,
+    `patch_size` the pixels of one of its places, and there is no `vision_mlp`. Empty for a transformer."""
 
     def __post_init__(self) -> None:
         for activation in (self.activation, self.text_activation or self.activation):
@@ -212,6 +217,7 @@ class CausalText(TextTower):
 FAMILIES: dict[str, tuple[Callable[[CLIPConfig], VisionTower], Callable[[CLIPConfig], TextTower]]] = {
     "clip": (ViT, CausalText),
     "siglip": (MAPViT, FullText),
+    "resnet": (ResNet, CausalText),
 }
 
 

@@ -29,8 +29,8 @@ class VisionTower(nn.Module, ABC):
     """Images, and visual tokens where it has them, to features."""
 
     has: ClassVar[frozenset[str]]
-    last: ClassVar[str]
-    """A parameter of the last norm; exported int8 files round the matrices before it."""
+    last: ClassVar[str | None]
+    """A parameter of the last norm; exported int8 files round the matrices before it. None: it has convolutions."""
     transformer: Transformer
     """Its blocks, if it has IMAGE_ATTENTION."""
     recompute = False
@@ -61,6 +61,15 @@ class VisionTower(nn.Module, ABC):
     def projection(self) -> Tensor:
         """The matrix (W, D) behind the tower. Raises BackboneError for a tower without VISUAL_PROJECTION."""
         raise BackboneError("this image tower has no projection; a method that learns one must say so in its `needs`.")
+
+    def project(self, pooled: Tensor, matrix: Tensor) -> Tensor:
+        """Features of what `forward` gives without `projected` (.., W), with a matrix (W, D) for `projection`: (.., D)
+        float32. A bias behind the projection stays that of the tower."""
+        return pooled @ matrix
+
+    def each_patch(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Features of the patches that show where something is: (B, 3, R, R) -> (B, G, D) float32."""
+        return self(images, prompts, patches=True)[:, 1:]
 
     def matrices(self) -> tuple[nn.Parameter, ...]:
         """Matrices beside those of layers, stored in the precision of the tower."""

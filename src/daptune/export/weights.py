@@ -80,7 +80,7 @@ def _missing(classifier: FewShotClassifier, weights: Tensor) -> str | None:
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0)).to(method.clip.device)
     projection = method.visual_projection()
     plain = method.clip.encode_image(images, projected=projection is None)
-    plain = F.normalize(plain if projection is None else plain @ projection, dim=-1)
+    plain = F.normalize(plain if projection is None else method.clip.visual.project(plain, projection), dim=-1)
     if not torch.allclose(plain, method.image_features(images), atol=1e-5):
         return (
             f"{method.name} also changes the image tower: these weights are only the text half, and with plain CLIP "

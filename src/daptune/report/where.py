@@ -30,7 +30,7 @@ def patch_relevance(method: Method, image: torch.Tensor, label: int) -> NDArray[
     if not method.shares_image_tower:
         return None
     images = image[None].to(method.device)
-    patches = method.clip.encode_image(images, method.image_prompts(), patches=True)[0, 1:]  # (G, D)
+    patches = method.clip.visual.each_patch(images, method.image_prompts())[0]  # (G, D)
     scores = method.answer(patches).double().cpu().numpy()  # (G, C)
     found: NDArray[np.float64] = scores[:, label] - scores.mean(axis=1)
     return found.reshape(round(len(found) ** 0.5), -1)

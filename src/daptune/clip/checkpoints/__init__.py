@@ -21,7 +21,7 @@ from ..file_tokenizer import FILES
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
 from ..rows import NAME, EmbeddingRows, find_rows
-from . import huggingface, openclip
+from . import huggingface, openclip, resnet
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
@@ -82,7 +82,7 @@ def _describe(tensors: dict[str, Tensor], folder: Path, where: str, scripted: bo
         return Described(huggingface.rename(tensors, where)), huggingface.CONFIG
     if (folder / openclip.CONFIG).is_file() and not scripted:
         return openclip.read(tensors, folder, where), ""
-    return Described(tensors), openclip.CONFIG
+    return resnet.described(tensors, where) if resnet.MARK in tensors else Described(tensors), openclip.CONFIG
 
 
 def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[str, str] | None:

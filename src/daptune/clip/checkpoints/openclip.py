@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import BackboneError
-from . import siglip
+from . import resnet, siglip
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
 
@@ -37,10 +37,20 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
         return siglip.of_open_clip(tensors, vision, text, transform, where, source)
     _refuse_settings(model, vision, text, where)
     claims = claimed(_FACTS["claims"], model=model, vision=vision, text=text)
+    claims["text_mlp"] = int(claims["text_width"] * claims["text_mlp"])
+    if resnet.MARK in tensors:
+        return resnet.described(
+            tensors,
+            where,
+            quick_gelu=bool(model.get("quick_gelu")),
+            head_width=int(vision.get("head_width", 64)),
+            text_heads=int(text.get("heads", 8)),
+            claims=claims,
+            transform=transform,
+            source=source,
+        )
     width, head_width = int(claims["vision_width"]), int(vision.get("head_width", 64))
-    claims["vision_width"] = width
-    for tower in ("vision", "text"):
-        claims[f"{tower}_mlp"] = int(claims[f"{tower}_width"] * claims[f"{tower}_mlp"])
+    claims |= {"vision_width": width, "vision_mlp": int(width * claims["vision_mlp"])}
     return Described(
         tensors,
         activation="quick_gelu" if model.get("quick_gelu") else "gelu",
@@ -63,8 +73,6 @@ def _refuse_settings(model: Mapping[str, Any], vision: Mapping[str, Any], text: 
     """Raise BackboneError for towers that compute otherwise, by their settings."""
     if "multimodal_cfg" in model or vision.get("attentional_pool"):
         raise refuse(where, "a CoCa model")
-    if isinstance(vision.get("layers"), list | tuple):
-        raise refuse(where, "a CLIP with a residual network as its vision tower")
     if "init_logit_bias" in model:
         raise refuse(where, "a SigLIP model")
     if name := vision.get("timm_model_name"):
