@@ -67,6 +67,8 @@ class CLIPConfig:
     vision_stages: tuple[int, ...] = ()
     """Blocks of each stage of a residual network; `vision_layers` is their sum, `vision_width` that of the last map,
     `patch_size` the pixels of one of its places, and there is no `vision_mlp`. Empty for a transformer."""
+    eos_id: int | None = None
+    """Id at whose first place a causal text is read; None: that of the highest id."""
 
     def __post_init__(self) -> None:
         for activation in (self.activation, self.text_activation or self.activation):
@@ -149,14 +151,14 @@ class ViT(VisionTower):
 
 
 class CausalText(TextTower):
-    """Text transformer in which a token sees those before it, read at the EOT, which is the highest id of a text."""
+    """Text transformer in which a token sees those before it, read at the EOT: the highest id of a text, or where the
+    ids have another order (MetaCLIP 2), the first `eos_id`."""
 
     has = frozenset({towers.LEARNED_CONTEXT, towers.CAUSAL_TEXT})
-    token_embedding: nn.Embedding
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
-        width = config.text_width
+        width, self.eos_id = config.text_width, config.eos_id
         self.transformer = Transformer(width, config.text_layers, config.text_heads, config.text_mlp, config.activation)
         # not by its own normal_: on the meta device that imports all of torch.compile, a third of the time of a start
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, width))
@@ -182,7 +184,8 @@ class CausalText(TextTower):
         return shared_prefix_features(self, context, suffixes, deep, through=through)
 
     def encode(self, tokens: Tensor) -> Tensor:
-        lengths = tokens.argmax(-1) + 1
+        ids = tokens if self.eos_id is None else (tokens == self.eos_id).int()
+        lengths = ids.argmax(-1) + 1  # of equal values, the first
         return self.encode_embeddings(self.token_embedding(tokens[:, : int(lengths.max())]), lengths)
 
     def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
@@ -218,6 +221,7 @@ FAMILIES: dict[str, tuple[Callable[[CLIPConfig], VisionTower], Callable[[CLIPCon
     "clip": (ViT, CausalText),
     "siglip": (MAPViT, FullText),
     "resnet": (ResNet, CausalText),
+    "metaclip2": (ViT, CausalText),
 }
 
 

@@ -122,7 +122,7 @@ def _prefix_keys_values(
 ) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (N, H, 1 + M, W/H) of SOS and context in every layer."""
     (sot,) = suffixes.start
-    sos = text.token_embedding.weight[sot].expand(len(context), 1, -1)
+    sos = text.row(sot).expand(len(context), 1, -1)
     x = torch.cat([sos, context], 1) + text.positional_embedding[: 1 + context.shape[1]]  # (N, 1 + M, W)
     layers = [] if deep is None else list(deep.unbind(-3))
     *blocks, last = through

@@ -30,13 +30,18 @@ _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+
 _NAMES = (("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>"))
 
 
-def clean(text: str) -> str:
-    """Text as cleaned by open_clip: repaired by ftfy, HTML entities resolved, single blanks, lower case."""
+def tidy(text: str) -> str:
+    """Text as cleaned by open_clip: repaired by ftfy, HTML entities resolved, single blanks."""
     if not (text.isascii() and text.isprintable() and "&" not in text):  # otherwise nothing needs repair
         from ftfy import fix_text
 
         text = html.unescape(html.unescape(fix_text(text)))
-    return " ".join(text.split()).lower()
+    return " ".join(text.split())
+
+
+def clean(text: str) -> str:
+    """`tidy`, in lower case."""
+    return tidy(text).lower()
 
 
 def _alphabet() -> dict[int, str]:

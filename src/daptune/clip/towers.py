@@ -123,6 +123,11 @@ class TextTower(nn.Module, ABC):
         found: Tensor = table(torch.as_tensor(ids, dtype=torch.int64, device=self.positional_embedding.device))
         return found
 
+    def row(self, token: int) -> Tensor:
+        """The embedding of one token, (W,). Unlike `embed`, it copies nothing to the device."""
+        table = self.token_embedding
+        return table.weight[token] if isinstance(table, nn.Embedding) else self.embed([token])[0]
+
     def matrices(self) -> tuple[nn.Parameter, ...]:
         """Matrices beside those of layers, stored in the precision of the tower."""
         return ()

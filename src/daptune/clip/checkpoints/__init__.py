@@ -57,9 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         described, lacking = _describe(keep_weights(tensors), folder, where, scripted)
         config = sizes(described, where)
         preprocess = Preprocess.from_dict({"size": config.image_size} | dict(described.transform))
-        rows = None
-        if config.family == "siglip":  # a causal tower slices its table in each step
-            rows = find_rows(files_of(weights))
+        rows = find_rows(files_of(weights))
         found = check(described.tensors, config, where, left=NAME if rows else "")
     if lacking and not scripted:
         log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
@@ -106,7 +104,7 @@ def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[st
 
 
 def is_clip_model(config: Path | None) -> bool:
-    """Whether a `config.json` can be read and is that of a CLIPModel or SiglipModel of transformers."""
+    """Whether a `config.json` can be read and is that of a model of transformers that is read here."""
     try:
         return config is not None and read_json(config).get("model_type") in huggingface.MODELS
     except BackboneError:

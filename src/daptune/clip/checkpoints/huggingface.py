@@ -1,4 +1,4 @@
-"""transformers' layout: `config.json` of a CLIPModel beside weights under its own names.
+"""transformers' layout: `config.json` of a CLIPModel, SiglipModel or MetaClip2Model beside weights under its own names.
 
 Names follow transformers (src/transformers/models/clip/modeling_clip.py); q, k and v are stacked into OpenAI's
 in_proj, and the projections, stored as linear layers, are transposed.
@@ -29,7 +29,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MODELS = ("clip", "siglip")
+MODELS = ("clip", "siglip", "metaclip_2")
 """What `model_type` may say."""
 MARK = "text_model.embeddings.token_embedding.weight"
 _FACTS = LAYOUTS["transformers"]
@@ -81,8 +81,11 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
         raise refuse(where, f"a CLIP with the activation {' and '.join(sorted(map(str, activations)))}")
     if epsilons != {1e-5}:
         raise refuse(where, f"a CLIP with layer_norm_eps {epsilons}")
+    multilingual = content["model_type"] == "metaclip_2"
     return Described(
         rename(tensors, where),
+        family="metaclip2" if multilingual else "clip",
+        eos_id=int(text.get("eos_token_id", 2)) if multilingual else None,
         activation=activations.pop(),
         vision_heads=vision.get("num_attention_heads", 12),
         text_heads=text.get("num_attention_heads", 8),

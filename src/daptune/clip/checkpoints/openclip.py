@@ -35,7 +35,8 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     transform = _transform(content.get("preprocess_cfg") or {})
     if "siglip" in str(vision.get("timm_model_name")):
         return siglip.of_open_clip(tensors, vision, text, transform, where, source)
-    _refuse_settings(model, vision, text, where)
+    multilingual = text.get("pool_type") == "eos"  # MetaCLIP 2
+    _refuse_settings(model, vision, text, where, "multilingual" if multilingual else "text_cfg")
     claims = claimed(_FACTS["claims"], model=model, vision=vision, text=text)
     claims["text_mlp"] = int(claims["text_width"] * claims["text_mlp"])
     if resnet.MARK in tensors:
@@ -53,6 +54,8 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     claims |= {"vision_width": width, "vision_mlp": int(width * claims["vision_mlp"])}
     return Described(
         tensors,
+        family="metaclip2" if multilingual else "clip",
+        eos_id=int(text.get("eos_id", 2)) if multilingual else None,
         activation="quick_gelu" if model.get("quick_gelu") else "gelu",
         vision_heads=max(1, width // head_width),
         text_heads=int(text.get("heads", 8)),
@@ -69,8 +72,10 @@ def _part(content: Mapping[str, Any], key: str, source: Path) -> Mapping[str, An
     return part
 
 
-def _refuse_settings(model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], where: str) -> None:
-    """Raise BackboneError for towers that compute otherwise, by their settings."""
+def _refuse_settings(
+    model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], where: str, known_text: str
+) -> None:
+    """Raise BackboneError for towers that compute otherwise, by their settings. `known_text`: a row of layouts.json."""
     if "multimodal_cfg" in model or vision.get("attentional_pool"):
         raise refuse(where, "a CoCa model")
     if "init_logit_bias" in model:
@@ -79,8 +84,8 @@ def _refuse_settings(model: Mapping[str, Any], vision: Mapping[str, Any], text: 
         raise refuse(where, f"an open_clip model whose vision tower is timm's {name}")
     if name := text.get("hf_model_name"):
         raise refuse(where, f"an open_clip model whose text tower is Hugging Face's {name}")
-    for title, part in (("vision_cfg", vision), ("text_cfg", text)):
-        known = _FACTS["both"] | _FACTS[title]
+    for title, part, own in (("vision_cfg", vision, "vision_cfg"), ("text_cfg", text, known_text)):
+        known = _FACTS["both"] | _FACTS[title] | _FACTS[own]
         for key, value in part.items():
             if key not in known and key.startswith(("timm_", "hf_")):
                 continue  # of no effect without a timm or Hugging Face tower

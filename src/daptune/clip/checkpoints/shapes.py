@@ -51,7 +51,7 @@ class Described(NamedTuple):
     vision_heads, text_heads: None where they follow from the widths (64 wide, but for H/14 and up).
     claims: sizes by their field of CLIPConfig as the config beside the weights, `source`, has them; None is no claim.
     transform: fields of Preprocess beside its size.
-    family, text_activation, norm_eps: as in CLIPConfig.
+    family, text_activation, norm_eps, eos_id: as in CLIPConfig.
     vision: fields of CLIPConfig of the image tower, where its shapes are read elsewhere.
     """
 
@@ -66,6 +66,7 @@ class Described(NamedTuple):
     text_activation: str = ""
     norm_eps: float = 1e-5
     vision: Mapping[str, Any] | None = None
+    eos_id: int | None = None
 
 
 def refuse(what: str, found: str) -> BackboneError:
@@ -144,6 +145,7 @@ def sizes(described: Described, where: str) -> CLIPConfig:
         text_activation=described.text_activation,
         norm_eps=described.norm_eps,
         family=described.family,
+        eos_id=described.eos_id,
     )
     _believe(described, config, where)
     return config
