@@ -145,6 +145,8 @@ def test_every_method_runs(name: str, backbone: Backbone) -> None:
 
 def test_names_of_the_hub() -> None:
     huge = resolve("ViT-H-14-worldwide-quickgelu/metaclip2_worldwide")
+    assert huge.licence == resolve("hf:facebook/metaclip-2-worldwide-b32").licence == "CC-BY-NC-4.0, no commercial use"
+    assert not resolve("ViT-B-16/openai").licence
     assert (huge.name, huge.activation) == ("ViT-H-14-worldwide/metaclip2_worldwide", "quick_gelu")
     wide = resolve("ViT-bigG-14-worldwide-378/metaclip2_worldwide")
     assert (wide.activation, wide.preprocess) == (None, {"resize": "squash"})

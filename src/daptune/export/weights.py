@@ -2,7 +2,8 @@
 
 Row c is W_c = exp(logit_scale) / temperature * w_c with the text feature w_c of class c. The probabilities of a unit
 image feature z of the same CLIP are softmax(z W^T). A normalised row is the unit text feature. A method with a learned
-projection of the image tower writes it, (V, D), as a second .npy file: z is that of the CLIP with it as `visual.proj`.
+projection of the image tower writes it, (V, D), as a second .npy file: z is that of the CLIP with it as `visual.proj`,
+or transposed as `visual.attnpool.c_proj.weight`.
 """
 
 import csv

@@ -5,8 +5,7 @@ Fahes, Vu, Bursuc, Perez & de Charette, "Fine-Tuning CLIP's Last Visual Projecto
 
 P is learned as P_0 + R / 100, so that weight decay pulls to CLIP, and rates are of the size of those of prompts: Adam
 with the rate 100 r and eps e / 100 on R takes the steps of the rate r and eps e on P. Behind the attention pool of a
-residual network the projection has a bias, which stays frozen, as in the paper: the constraint is on the matrix alone,
-and a bias learned beside it would be a shift of all images alike.
+residual network the projection has a bias, which stays frozen, as in the official code (VisProjRN).
 
 Differences to the official code: float32 instead of float16, whose spacing is about the size of a step; the frozen
 model's own projection is not overwritten; the constraint's 1 / N takes the mean number of images of a class as N.

@@ -1,9 +1,10 @@
 """Where a method looks: how much each patch of an image speaks for a class.
 
 The image tower gives a feature for every patch as it gives one for the image, with the prompts of the method: the
-output of the last block under the same norm and projection (`CLIP.encode_image`, `patches`). The method classifies
-each as if it were an image. The relevance of a patch is the score of the class less the mean score of all classes.
-What a patch has taken from others in the blocks before counts as its own, so that a map shows a region at best.
+output of the last block under the same norm and projection, or what an attention pool makes of each place alone
+(`VisionTower.each_patch`). The method classifies each as if it were an image. The relevance of a patch is the score of
+the class less the mean score of all classes. What a patch has taken from others in the blocks before counts as its own,
+so that a map shows a region at best.
 """
 
 from dataclasses import replace

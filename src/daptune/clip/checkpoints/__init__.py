@@ -25,7 +25,7 @@ from . import huggingface, openclip, resnet
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
-__all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
+__all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint", "refuse_config"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -109,6 +109,15 @@ def is_clip_model(config: Path | None) -> bool:
         return config is not None and read_json(config).get("model_type") in huggingface.MODELS
     except BackboneError:
         return False
+
+
+def refuse_config(config: Path, where: str) -> None:
+    """Raise BackboneError for a config whose family is known and not served, or is no CLIP's."""
+    content = read_json(config)
+    if config.name == huggingface.CONFIG:
+        huggingface.refuse_model(content, where)
+    else:
+        openclip.refuse_family(content, where)
 
 
 def _find_weights(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BackboneError
+from ..families import NAFLEX, refuse_unserved
 from . import siglip
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
@@ -101,10 +102,8 @@ def refuse_model(content: Mapping[str, Any], where: str) -> None:
     if kind in MODELS:
         return
     if kind == "siglip2":
-        raise BackboneError(
-            f"{where} is a SigLIP 2 NaFlex model, whose images have no fixed resolution, which is not served; take its "
-            "sibling with one: hf:google/siglip2-base-patch16-224 or ViT-B-16-SigLIP2/webli."
-        )
+        raise NAFLEX.refusal(where)
+    refuse_unserved(kind, where)
     if "architecture" in content:
         raise refuse(where, f"timm's {content['architecture']}, a vision network alone")
     raise refuse(where, f"a {kind} model" if kind else f"no CLIPModel of transformers (no model_type in {CONFIG})")

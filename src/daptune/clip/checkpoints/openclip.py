@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import BackboneError
+from ..families import COCA, refuse_unserved
 from . import resnet, siglip
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
@@ -33,6 +34,7 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     model = _part(content, "model_cfg", source)
     vision, text = _part(model, "vision_cfg", source), _part(model, "text_cfg", source)
     transform = _transform(content.get("preprocess_cfg") or {})
+    refuse_family(content, where)
     if "siglip" in str(vision.get("timm_model_name")):
         return siglip.of_open_clip(tensors, vision, text, transform, where, source)
     multilingual = text.get("pool_type") == "eos"  # MetaCLIP 2
@@ -65,6 +67,16 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     )
 
 
+def refuse_family(content: Mapping[str, Any], where: str) -> None:
+    """Raise BackboneError for a config of a family that is known and not served."""
+    model = content.get("model_cfg") or {}
+    vision, text = model.get("vision_cfg") or {}, model.get("text_cfg") or {}
+    if "multimodal_cfg" in model or vision.get("attentional_pool"):
+        raise COCA.refusal(where)
+    for name in (vision.get("timm_model_name"), text.get("hf_model_name")):
+        refuse_unserved(name, where)
+
+
 def _part(content: Mapping[str, Any], key: str, source: Path) -> Mapping[str, Any]:
     part = content.get(key)
     if not isinstance(part, Mapping):
@@ -76,8 +88,6 @@ def _refuse_settings(
     model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], where: str, known_text: str
 ) -> None:
     """Raise BackboneError for towers that compute otherwise, by their settings. `known_text`: a row of layouts.json."""
-    if "multimodal_cfg" in model or vision.get("attentional_pool"):
-        raise refuse(where, "a CoCa model")
     if "init_logit_bias" in model:
         raise refuse(where, "a SigLIP model")
     if name := vision.get("timm_model_name"):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...errors import BackboneError
 from ...files import read_json
+from ..families import COCA, EVA, MOBILE, PE, ROBERTA, Family
 from ..model import CLIP, CLIPConfig
 
 log = logging.getLogger("daptune")
@@ -29,13 +30,14 @@ _NOT_WEIGHTS = re.compile(
 # Widths whose heads are not 64 wide: H/14, g/14 and bigG/14 of open_clip (src/open_clip/model_configs)
 _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
 # What only another kind of model has in its names -> what that model is
-_OTHERS = (
-    (r"^text_decoder\.|^visual\.attn_pool\.query$", "a CoCa model"),
-    (r"^visual\.attn_pool\.probe$", "a Perception Encoder (PE-Core)"),
+_OTHERS: tuple[tuple[str, str | Family], ...] = (
+    (r"^text_decoder\.|^visual\.attn_pool\.query$", COCA),
+    (r"^visual\.attn_pool\.probe$", PE),
     (r"^logit_bias$|^vision_model\.head\.", "a SigLIP model"),
+    (r"^(visual\.trunk|image_encoder\.model)\..*(reparam|token_mixer)", MOBILE),
     (r"^visual\.trunk\.", "an open_clip model with a timm trunk as its vision tower"),
-    (r"^transformer\.(embeddings|encoder)\.|^(roberta|bert)\.", "a CLIP with a Hugging Face text tower"),
-    (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", "an EVA-CLIP model"),
+    (r"^transformer\.(embeddings|encoder)\.|^(roberta|bert)\.", ROBERTA),
+    (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", EVA),
     (r"^(blocks|patch_embed)\.|^(stem|stages|layer1)\.", "a vision network alone, without a text tower"),
 )
 ONLY = "only CLIPs of OpenAI's form (RN50 to RN50x64, ViT-B, L, H, g, bigG) and SigLIPs of one resolution are read"
@@ -88,7 +90,7 @@ def refuse_others(names: Collection[str], where: str) -> None:
     """Raise BackboneError when the parameter names are those of another kind of model."""
     for pattern, found in _OTHERS:
         if any(re.search(pattern, name) for name in names):
-            raise refuse(where, found)
+            raise found.refusal(where) if isinstance(found, Family) else refuse(where, found)
     towers = [any(name.startswith(p) for name in names) for p in ("visual.", "transformer.resblocks.")]
     if towers != [True, True]:
         shown = ", ".join(sorted(names)[:3])
