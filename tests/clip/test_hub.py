@@ -194,6 +194,8 @@ def test_the_table_is_well_formed() -> None:
         ("", "Give a name such as"),
         ("hf:justone", "no backbone is called 'hf:justone'"),
         ("hf:../../x", "no backbone is called"),
+        ("models/eva02.pt", "no backbone is called"),
+        ("./siglip", "no backbone is called"),
     ],
 )
 def test_unknown_names(name: str, words: str, monkeypatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from daptune.clip import rows
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve
 from daptune.errors import AdapterError, BackboneError
-from daptune.methods import METHODS, make_config
+from daptune.methods import METHODS, make_config, say_unreadable
 
 from .made_up_metaclip2 import METACLIP2, SPECIAL, make_tensors, write_openclip, write_tokenizer, write_transformers
 from .test_model import plain_text
@@ -141,6 +141,14 @@ def test_an_adapter_belongs_to_its_tokenizer(
 def test_every_method_runs(name: str, backbone: Backbone) -> None:
     method = METHODS[name](backbone, ["Cat", "sea lake", "собака"], make_config(name, {}))
     assert method.logits(IMAGES).shape == (2, 3)
+
+
+def test_words_of_any_script_are_readable(backbone: Backbone, caplog: pytest.LogCaptureFixture) -> None:
+    """A single piece is as long as its single letter; numbers still say nothing."""
+    say_unreadable(METHODS["zero_shot"](backbone, ["猫", "собака", "犬猫"]))
+    assert "cannot read" not in caplog.text
+    say_unreadable(METHODS["zero_shot"](backbone, ["猫", "12", "34"]))
+    assert "cannot read 2 of 3" in caplog.text
 
 
 def test_names_of_the_hub() -> None:

@@ -155,6 +155,10 @@ def test_files_that_are_not_whole(tensors: dict[str, Tensor], tmp_path: Path) ->
     bad(tmp_path, without | {norm: -torch.ones(8)}, "not finite", "layer2.1.conv2")
     places = "visual.attnpool.positional_embedding"
     bad(tmp_path, tensors | {places: torch.ones(4, 128)}, "3 places", "a square")
+    bad(tmp_path, tensors | {places: torch.ones(1, 128)}, "0 places", "a square")
+    bad(tmp_path, {n: t for n, t in tensors.items() if "layer3" not in n}, "lacks the blocks of visual.layer3")
+    conv = "visual.conv1.weight"
+    bad(tmp_path, tensors | {conv: torch.ones(2, 3, 3, 3, dtype=torch.int8)}, f"{conv} is not of a floating type")
     stem = "visual.layer1.0.conv1.weight"
     bad(tmp_path, tensors | {stem: torch.ones(6, 4, 1, 1)}, "width 128", "expected a square and 192")
     bad(tmp_path, {n: t for n, t in tensors.items() if "attnpool" not in n}, "lacks the tensor visual.attnpool")

@@ -71,6 +71,7 @@ class FileTokenizer(TextTokenizer):
         first = None if eos_id is None else self._engine.token_to_id("<s>")
         self.start = () if first is None else (first,)
         self._clean = canonical if first is None else tidy
+        self.multilingual = eos_id is not None or self.eot != self.pad  # MetaCLIP 2, and SigLIP 2 of Gemma
         self._engine.encode_special_tokens = True
         self._ends = {str(self._engine.id_to_token(index)) for index in (*self.start, *found)}
 

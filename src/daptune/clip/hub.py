@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import BackboneError, DaptuneError, suggest
 from ..files import read_json
-from .checkpoints import find_layout, huggingface, is_clip_model, openclip, refuse_config
+from .checkpoints import SUFFIXES, find_layout, huggingface, is_clip_model, openclip, refuse_config
 from .checkpoints.containers import INDEX, files_of
 from .families import refuse_unserved
 from .file_tokenizer import FILES
@@ -88,7 +88,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     path = Path(text).expanduser()
     if text and path.exists():
         return Source(text, path=path)
-    if not _tags(text):
+    is_path = text.count("/") > 1 or text.startswith((".", "/", "~")) or path.suffix in SUFFIXES
+    if not is_path and not _tags(text):
         refuse_unserved(text, repr(text))
         for pattern, family, known in _SERVED_ALIKE:
             if re.search(pattern, text, re.IGNORECASE):

@@ -9,7 +9,7 @@ plain text, so that no class name can end a prompt early.
 import gzip
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -92,8 +92,15 @@ class TextTokenizer(ABC):
     start: tuple[int, ...]
     eot: int
     pad: int
+    multilingual: bool = False
+    """Whether it has words of many languages, so that one of single letters or bytes is no sign of an unknown one."""
     digest: str = ""
     """SHA-256 of the file of a tokenizer whose texts a CLIP of these weights depends on; recorded in adapters."""
+
+    @property
+    def spelling(self) -> Callable[[str], list[int]] | None:
+        """What shows words that it never saw (`daptune.names.unreadable`): `encode`, or None if it is multilingual."""
+        return None if self.multilingual else self.encode
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

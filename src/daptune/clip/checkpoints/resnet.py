@@ -37,12 +37,14 @@ def described(
     positions, width = shape_of(tensors, "visual.attnpool.positional_embedding", 2, where)
     stem = shape_of(tensors, _STAGE.format(1) + "0.conv1.weight", 4, where)[0]
     grid = math.isqrt(max(positions - 1, 0))
-    if grid * grid != positions - 1 or width != REDUCTION * stem:
+    if not grid or grid * grid != positions - 1 or width != REDUCTION * stem:
         raise BackboneError(
             f"{where} has an attention pool of {positions - 1} places and width {width} behind a stem of {stem} "
             f"channels; expected a square and {REDUCTION * stem}; fetch it again."
         )
     stages = tuple(count_layers(tensors, _STAGE.format(number), where) for number in range(1, 5))
+    if 0 in stages:
+        raise BackboneError(f"{where} lacks the blocks of visual.layer{1 + stages.index(0)}; fetch it again.")
     said = dict(claims or {})
     if said:
         layers, stem_width = said.pop("vision_layers"), said.pop("vision_width")
@@ -75,6 +77,8 @@ def _folded(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     for name, weight in tensors.items():
         if not name.startswith("visual.") or weight.ndim != 4 or not name.endswith(".weight"):
             continue
+        if not weight.is_floating_point():
+            raise BackboneError(f"{where}: {name} is not of a floating type; fetch it again.")
         stem = name.removesuffix(".weight")
         norm = f"{stem[:-1]}1" if ".downsample." in stem else f"{stem[:-5]}bn{stem[-1]}"
         scale, shift, mean, var = (
