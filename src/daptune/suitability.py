@@ -80,7 +80,7 @@ def unsuited_for(
     more: str = "",
 ) -> str | None:
     """`unsuited` for images that zero-shot was not measured on: `MOST` of them, and none if the answer is good."""
-    encode = method.backbone.tokenizer.encode
+    encode = method.backbone.tokenizer.spelling
     good = answer is not None and answer >= _on_the_way(GOOD, len(method.names))
     if good or not len(table) or not _readable(method.names, encode):
         return None

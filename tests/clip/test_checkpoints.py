@@ -307,8 +307,12 @@ def test_missing_unexpected_and_misshaped_tensors_are_named(tmp_path: Path, tens
 
 
 def test_a_config_of_another_model(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    write_openclip(tmp_path, tensors, replace(SMALL, vision_layers=3, context_length=77))
+    path = (
+        write_openclip(tmp_path, tensors, replace(SMALL, vision_layers=3, context_length=77)) / "open_clip_config.json"
+    )
     one_line(tmp_path, "does not belong", "vision_layers 3 (the weights have 2)", "context_length 77")
+    path.write_text(path.read_text().replace('"layers": 3', '"layers": [3, 4, 6, 3]'))
+    one_line(tmp_path, "does not belong", "vision_layers [3, 4, 6, 3] (the weights have 2)")
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"width": "wide"}, "text_cfg": {}}}')
     one_line(tmp_path)
     (tmp_path / "open_clip_config.json").write_text("{")
@@ -318,14 +322,22 @@ def test_a_config_of_another_model(tmp_path: Path, tensors: dict[str, Tensor]) -
 @pytest.mark.parametrize(
     ("part", "setting", "word"),
     [
-        ("vision_cfg", {"layers": [3, 4, 6, 3]}, "residual network"),
-        ("vision_cfg", {"timm_model_name": "convnext_base"}, "timm's convnext_base"),
+        (
+            "vision_cfg",
+            {"timm_model_name": "convnext_base"},
+            "is a CLIP with a ConvNeXt or ViTamin, which is not served",
+        ),
+        ("vision_cfg", {"timm_model_name": "some_new_trunk"}, "timm's some_new_trunk; only"),
+        ("vision_cfg", {"timm_model_name": "vit_pe_core_base_patch16_224"}, "is a Perception Encoder"),
+        ("vision_cfg", {"timm_model_name": "eva02_base_patch16_clip_224"}, "is an EVA-CLIP"),
+        ("vision_cfg", {"timm_model_name": "fastvit_mci1"}, "is a MobileCLIP"),
         ("vision_cfg", {"attentional_pool": True}, "CoCa"),
         ("vision_cfg", {"pool_type": "avg"}, "pool_type = 'avg'"),
         ("vision_cfg", {"no_ln_pre": True}, "no_ln_pre"),
         ("vision_cfg", {"norm_kwargs": {"eps": 1e-6}}, "norm_kwargs"),
         ("vision_cfg", {"something_new": 1}, "something_new"),
-        ("text_cfg", {"hf_model_name": "roberta-base"}, "roberta-base"),
+        ("text_cfg", {"hf_model_name": "roberta-base"}, "Hugging Face's (XLM-RoBERTa, RoBERTa"),
+        ("text_cfg", {"hf_model_name": "some-new-bert"}, "Hugging Face's some-new-bert; only"),
         ("text_cfg", {"no_causal_mask": True}, "no_causal_mask"),
         ("text_cfg", {"hf_tokenizer_name": "bert-base"}, "hf_tokenizer_name"),
         (None, {"init_logit_bias": -10}, "SigLIP"),
@@ -341,14 +353,17 @@ def test_other_openclip_towers(
     content = json.loads(path.read_text())
     (content["model_cfg"][part] if part else content["model_cfg"]).update(setting)
     path.write_text(json.dumps(content))
-    one_line(tmp_path, word, "ViT-B-16/openai")
+    one_line(tmp_path, word)
+    with pytest.raises(BackboneError, match=r"(try|take) (ViT|RN)[\w-]+/\w+"):
+        read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"model_type": "siglip"}, "SigLIP"),
-        ({"model_type": "chinese_clip"}, "a chinese_clip model"),
+        ({"model_type": "chinese_clip"}, "text tower is one of Hugging Face's (BERT"),
+        ({"model_type": "blip"}, "a blip model"),
         ({"model_type": None, "architecture": "vit_base_patch16_clip_224"}, "timm's vit_base_patch16_clip_224"),
         ({"vision_config": {"hidden_act": "gelu_pytorch_tanh"}}, "gelu_pytorch_tanh"),
         ({"vision_config": {"layer_norm_eps": 1e-6}}, "layer_norm_eps"),
@@ -366,14 +381,14 @@ def test_other_huggingface_models(
 @pytest.mark.parametrize(
     ("names", "word"),
     [
-        (["visual.layer1.0.conv1.weight", "transformer.resblocks.0.ln_1.weight"], "residual network"),
+        (["visual.layer1.0.conv1.weight", "transformer.resblocks.0.ln_1.weight"], "lacks the tensor visual.attnpool"),
         (["visual.trunk.blocks.0.norm1.weight", "transformer.resblocks.0.ln_1.weight"], "timm trunk"),
         (["text_decoder.text_projection", "visual.conv1.weight"], "CoCa"),
         (["visual.attn_pool.query", "visual.conv1.weight"], "CoCa"),
         (["visual.attn_pool.probe", "visual.attn_pool.attn.in_proj_weight"], "a Perception Encoder"),
         (["logit_bias", "visual.conv1.weight"], "SigLIP"),
         (["vision_model.head.probe"], "SigLIP"),
-        (["text.transformer.embeddings.weight", "visual.conv1.weight"], "Hugging Face text tower"),
+        (["text.transformer.embeddings.weight", "visual.conv1.weight"], "text tower is one of Hugging Face's"),
         (["blocks.0.attn.qkv.weight", "cls_token"], "without a text tower"),
         (["visual.conv1.weight"], "a vision tower alone"),
         (["transformer.resblocks.0.ln_1.weight"], "a text tower alone"),

@@ -178,7 +178,7 @@ def test_names() -> None:
 
 def test_the_table_is_well_formed() -> None:
     for name, entry in hub_models().items():
-        assert re.fullmatch(r"ViT-[\w-]+/\w+", name)
+        assert re.fullmatch(r"(ViT-|RN)[\w-]+/\w+", name)
         assert re.fullmatch(r"[\w-]+/[\w.-]+", entry["repo"])
         assert entry.get("activation", "quick_gelu") == "quick_gelu"
         Preprocess.from_dict(entry.get("preprocess", {}))
@@ -194,6 +194,8 @@ def test_the_table_is_well_formed() -> None:
         ("", "Give a name such as"),
         ("hf:justone", "no backbone is called 'hf:justone'"),
         ("hf:../../x", "no backbone is called"),
+        ("models/eva02.pt", "no backbone is called"),
+        ("./siglip", "no backbone is called"),
     ],
 )
 def test_unknown_names(name: str, words: str, monkeypatch, tmp_path: Path) -> None:
@@ -271,18 +273,41 @@ def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("RN50/openai", "residual network"),
-        ("RN50x64/openai", "residual network"),
-        ("ViT-B-16-SigLIP3/webli", "SigLIP"),
         ("siglip2-base-patch16-naflex", "NaFlex"),
-        ("ViT-H-14-worldwide/metaclip2_worldwide", "MetaCLIP 2"),
         ("PE-Core-B-16/meta", "Perception Encoder"),
         ("EVA02-B-16/merged2b_s8b_b131k", "EVA-CLIP"),
-        ("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "multilingual"),
+        ("EVA01-g-14-plus/merged2b_s11b_b114k", "EVA-CLIP"),
+        ("MobileCLIP2-S0/dfndr2b", "MobileCLIP"),
+        ("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "XLM-RoBERTa"),
+        ("nllb-clip-base-siglip/v1", "NLLB"),
+        ("coca_ViT-B-32/laion2b_s13b_b90k", "CoCa"),
+        ("ViT-H-14-CLIPA/datacomp1b", "CLIPA"),
+        ("convnext_base/laion400m_s13b_b51k", "ConvNeXt"),
+        ("ViTamin-L/datacomp1b", "ViTamin"),
+        ("ViT-B-16-SigLIP3/webli", "SigLIP"),
+        ("ViT-L-14-worldwide/metaclip2_worldwide", "MetaCLIP 2"),
     ],
 )
 def test_names_of_other_families_are_known(name: str, word: str) -> None:
-    """As open_clip's pretrained.py has them."""
+    """As open_clip's pretrained.py has them; what is to be taken instead is there."""
     with pytest.raises(BackboneError, match=word) as caught:
         resolve(name)
-    assert "no backbone is called" not in str(caught.value) and "ViT-B-16/openai" in str(caught.value)
+    message = str(caught.value)
+    assert "no backbone is called" not in message and "\n" not in message
+    instead = re.findall(r"(?:ViT|RN)[\w-]+/\w+", message.partition("take " if "take " in message else "such are ")[2])
+    assert instead and all(resolve(other).repo for other in instead)
+
+
+def test_weights_of_a_family_that_is_not_served_are_not_fetched(hub, tmp_path: Path, tensors) -> None:
+    root, asked = hub
+    repo = made_up.write_openclip(root / "org" / "eva", tensors)
+    config = json.loads((repo / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"]["timm_model_name"] = "eva02_base_patch16_clip_224"
+    (repo / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="hf:org/eva is an EVA-CLIP model, which is not served"):
+        pull("hf:org/eva", cache_dir=tmp_path / "cache")
+    assert not [path for path in asked if "model.safetensors" in path]
+    (root / "org" / "PE-Core-B16-224").mkdir()
+    (root / "org" / "PE-Core-B16-224" / "PE-Core-B16-224.pt").write_bytes(b"")
+    with pytest.raises(BackboneError, match="is a Perception Encoder"):
+        pull("hf:org/PE-Core-B16-224", cache_dir=tmp_path / "cache")

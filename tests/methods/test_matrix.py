@@ -14,12 +14,12 @@ from torch import Tensor
 import daptune
 from daptune.adapter.store import make_record, save_adapter
 from daptune.classifier import FewShotClassifier, load
-from daptune.clip.siglip import FullText, MAPViT
+from daptune.clip.model import FAMILIES
 from daptune.errors import MethodError
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import TrainConfig, fit_method
 
-from ..clip.made_up_siglip import make_tensors, write_transformers
+from ..clip import made_up_resnet, made_up_siglip
 from .conftest import NAMES, Pictures, make_pictures
 
 VARIANTS: dict[str, list[dict[str, object]]] = {
@@ -56,13 +56,18 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
 """Options beside the defaults that go through the matrix too."""
 
 CASES = [(name, options) for name in METHODS for options in [{}, *VARIANTS.get(name, [])]]
-SIGLIP_HAS = MAPViT.has | FullText.has
 LIGHT: dict[str, dict[str, object]] = {"proda": {"prompts": 4}, "mmrl": {"width": 32}}
 """Options with which a method takes less of the matrix's time; the 32 prompts of ProDA took most of it."""
 OF_THE_SET = {"mmrl"}
 """Methods whose scores of a class depend on whether all classes are those of the fit; their own tests say how."""
+FOLDERS = {"siglip": made_up_siglip.write_transformers, "resnet": made_up_resnet.write_openclip}
 RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, LIGHT.get(name, {})) for name in METHODS]
-RUNS += [("siglip", name, LIGHT.get(name, {})) for name, method in METHODS.items() if not method.needs - SIGLIP_HAS]
+RUNS += [
+    (family, name, LIGHT.get(name, {}))
+    for family in FOLDERS
+    for name, method in METHODS.items()
+    if not method.needs - frozenset().union(*(tower.has for tower in FAMILIES[family]))
+]
 
 
 def label(value: object) -> str:
@@ -79,9 +84,13 @@ each_method_on_each_backbone = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="session")
-def siglip(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = write_transformers(tmp_path_factory.mktemp("siglip"), make_tensors())
-    return daptune.load_backbone(folder, precision="fp32")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Backbones of other families by name."""
+    tensors = {"siglip": made_up_siglip.make_tensors, "resnet": made_up_resnet.make_tensors}
+    return {
+        name: daptune.load_backbone(write(tmp_path_factory.mktemp(name), tensors[name]()), precision="fp32")
+        for name, write in FOLDERS.items()
+    }
 
 
 @pytest.fixture
@@ -89,8 +98,8 @@ def frozen(request: pytest.FixtureRequest) -> Any:
     """The backbone of a run."""
     if request.param == "made-up":
         return request.getfixturevalue("backbone")
-    if request.param == "siglip":
-        return request.getfixturevalue("siglip")
+    if request.param in FOLDERS:
+        return request.getfixturevalue("families")[request.param]
     if not (Path(daptune.__file__).parent / "clip" / "tiny").is_dir():
         pytest.skip("the embedded backbone is not there yet")
     return daptune.load_backbone("tiny")

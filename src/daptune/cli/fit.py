@@ -224,7 +224,7 @@ def _other_backbone(
         table = classifier.train_table_
         templates, dataset = options.template, options.dataset
         return unsuited_for(method, table, None, templates=templates, dataset=dataset, decoder=decoder, more=more)
-    plain, encode = rows["zero_shot"], method.backbone.tokenizer.encode
+    plain, encode = rows["zero_shot"], method.backbone.tokenizer.spelling
     own = rows[method.name].accuracy
     images = len(plain.labels)
     return unsuited(method.backbone.name, method.names, images, plain.accuracy, own, encode=encode, more=more)

@@ -51,6 +51,7 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
     from daptune.adapter.store import load_adapter
     from daptune.clip.backbone import load_backbone
     from daptune.clip.hub import pull as fetch
+    from daptune.clip.hub import resolve
 
     # load it once, so that a damaged or unusable download fails now
     source = on_hub(backbone)
@@ -68,6 +69,8 @@ def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -
         size = _size(path)
         done = {"backbone": loaded.name, "folder": str(path), "bytes": size, "sha256": loaded.sha256}
         shown = {"backbone": loaded.name, "folder": path, "size": size_text(size), "sha256": loaded.sha256}
+        if licence := resolve(backbone).licence:
+            done["licence"] = shown["licence"] = licence
     if json:
         emit_json(done)
     else:

@@ -42,10 +42,11 @@ class Backbone:
     @property
     def about(self) -> dict[str, str]:
         """What an adapter's answers depend on beside the weights' hash, for families other than OpenAI's."""
-        bias = self.clip.logit_bias
-        if bias is None:
+        if not self.tokenizer.digest:
             return {}
-        return {"family": self.clip.config.family, "logit_bias": str(float(bias)), "tokenizer": self.tokenizer.digest}
+        bias = self.clip.logit_bias
+        own = {} if bias is None else {"logit_bias": str(float(bias))}
+        return {"family": self.clip.config.family, **own, "tokenizer": self.tokenizer.digest}
 
     def to(self, device: str | torch.device) -> "Backbone":
         """Move the towers and return self. Raises BackboneError for an unavailable device."""
@@ -107,10 +108,10 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 def _tokenizer(own: Path | None, config: CLIPConfig, path: Path) -> TextTokenizer:
     vocabulary = config.vocab_size
-    if config.family == "siglip":
+    if config.family in ("siglip", "metaclip2"):
         if own is None:
             raise BackboneError(f"{path} has neither {' nor '.join(FILES)} beside it: copy one from its repository.")
-        return FileTokenizer(own, context_length=config.context_length, rows=vocabulary)
+        return FileTokenizer(own, context_length=config.context_length, rows=vocabulary, eos_id=config.eos_id)
     tokenizer = Tokenizer(own, context_length=config.context_length)
     if tokenizer.vocab_size != vocabulary:
         source = f"{own} has {tokenizer.vocab_size}" if own else f"there is no tokenizer.json beside {path}"

@@ -20,31 +20,28 @@ from typing import Any
 from ..errors import BackboneError, DaptuneError, suggest
 from ..files import read_json
 from ..hub import hub_endpoint, hub_errors
-from .checkpoints import find_layout, huggingface, is_clip_model, openclip
+from .checkpoints import SUFFIXES, find_layout, huggingface, is_clip_model, openclip, refuse_config
 from .checkpoints.containers import INDEX, files_of
-from .checkpoints.shapes import ONLY
+from .families import refuse_unserved
 from .file_tokenizer import FILES
 
 EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 """The backbones in this package: one knows photographs, the other icons."""
 HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
+_OPENAI |= {name: name for name in ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")}
 _UNREACHABLE = (
     "{name} is not in the cache, and the Hub cannot be reached ({{reason}}). On a machine with network, type "
     "`daptune pull {name}`, and copy {{folder}} of its cache into {{cache}} here; or give a folder with its files."
 )
 _BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, *FILES)
-_FAMILIES = (
-    (r"RN(50|101)", "a CLIP with a residual network"),
-    (r".*naflex", "a SigLIP 2 NaFlex, whose images have no fixed resolution (its siblings with one are served)"),
-    (r"ViT-.*-SigLIP|siglip", "no SigLIP that is served (ViT-B-16-SigLIP2/webli is; so is hf:google/siglip2-...)"),
-    (r"ViT-.*worldwide|metaclip-?2", "a MetaCLIP 2, which has a multilingual tokenizer"),
-    (r"PE-", "a Perception Encoder"),
-    (r"EVA0[12]|EVA-?CLIP", "an EVA-CLIP"),
-    (r"MobileCLIP|ViTamin|convnext|coca_|.*CLIPA", "a CLIP with other towers"),
-    (r"(xlm-)?roberta-|mt5-|nllb-", "a CLIP with a multilingual text tower"),
+_SERVED_ALIKE = (
+    (r"siglip", "a SigLIP", "ViT-B-16-SigLIP2/webli, hf:google/siglip2-base-patch16-224"),
+    (r"worldwide|metaclip-?2", "a MetaCLIP 2", "ViT-H-14-worldwide/metaclip2_worldwide, hf:facebook/metaclip-2-..."),
 )
-"""How names that open_clip or the Hub give to other families begin, and what those are."""
+"""What names of families that are served look like, and the form of those that are known."""
+_LICENCES = ((r"metaclip(2|-2)", "CC-BY-NC-4.0, no commercial use"),)
+"""Of weights that may not be used for every purpose, by the name of their repository."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,11 @@ class Source:
     revision: str | None = None
     activation: str | None = None
     preprocess: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def licence(self) -> str:
+        """What limits the use of its weights; empty where nothing is known to."""
+        return next((text for name, text in _LICENCES if re.search(name, self.repo, re.IGNORECASE)), "")
 
 
 @cache
@@ -86,9 +88,14 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     path = Path(text).expanduser()
     if text and path.exists():
         return Source(text, path=path)
-    for beginning, family in _FAMILIES:
-        if re.match(beginning, text, re.IGNORECASE) and not _tags(text):
-            raise BackboneError(f"{text!r} is {family}, and {ONLY}: try ViT-B-16/openai or ViT-L-14/openai.")
+    is_path = text.count("/") > 1 or text.startswith((".", "/", "~")) or path.suffix in SUFFIXES
+    if not is_path and not _tags(text):
+        refuse_unserved(text, repr(text))
+        for pattern, family, known in _SERVED_ALIKE:
+            if re.search(pattern, text, re.IGNORECASE):
+                raise BackboneError(
+                    f"{text!r} is no name of {family} that is known here; such are {known}, or a folder."
+                )
     raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
 
 
@@ -126,9 +133,12 @@ def pull(name: str | Path, *, revision: str | None = None, cache_dir: Path | Non
         return hub_fetch(source, file, cache_dir)
 
     with asking(source, BackboneError):
-        files = choose(hub_files(source), source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))
-        paths = [fetch(file) for file in files]
-    return paths[0].parent
+        config, *files = choose(hub_files(source), source.name, lambda: is_clip_model(fetch(huggingface.CONFIG)))
+        described = fetch(config)
+        refuse_config(described, source.name)  # before its weights are fetched
+        for file in files:
+            fetch(file)
+    return described.parent
 
 
 def choose(files: Collection[str], name: str, is_clip: Callable[[], bool]) -> list[str]:
@@ -141,6 +151,7 @@ def choose(files: Collection[str], name: str, is_clip: Callable[[], bool]) -> li
         stem = weights.removesuffix(INDEX)
         shards = [file for file in files if INDEX in weights and _is_shard(file, stem)]
         return [config, weights, *sorted(shards), *(file for file in _BESIDE if file in files)]
+    refuse_unserved(name, name)
     shown = ", ".join(sorted(files)[:5]) or "nothing"
     raise BackboneError(
         f"{name} has no readable CLIP: expected open_clip_config.json or config.json with weights beside it, "

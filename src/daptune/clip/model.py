@@ -2,7 +2,8 @@
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv 2103.00020).
 Parameter names and semantics are those of OpenAI's checkpoints (openai/CLIP, clip/model.py), so that their state
-dicts load unchanged. Only vision transformers: every size from B/32 to bigG/14 is a `CLIPConfig`.
+dicts load unchanged. Every size from B/32 to bigG/14 is a `CLIPConfig`; other image and text towers are in files of
+their own (FAMILIES).
 
 Shape letters, used in the whole package:
 
@@ -28,6 +29,7 @@ from ..errors import BackboneError
 from . import joining, towers
 from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal, replaced
 from .prefix import shared_prefix_features
+from .resnet import ResNet
 from .siglip import FullText, MAPViT
 from .suffixes import Suffixes
 from .towers import Halfway, TextTower, VisionTower
@@ -62,6 +64,11 @@ class CLIPConfig:
     norm_eps: float = 1e-5
     family: str = "clip"
     """Which towers, of FAMILIES."""
+    vision_stages: tuple[int, ...] = ()
+    """Blocks of each stage of a residual network; `vision_layers` is their sum, `vision_width` that of the last map,
+    `patch_size` the pixels of one of its places, and there is no `vision_mlp`. Empty for a transformer."""
+    eos_id: int | None = None
+    """Id at whose first place a causal text is read; None: that of the highest id."""
 
     def __post_init__(self) -> None:
         for activation in (self.activation, self.text_activation or self.activation):
@@ -165,14 +172,14 @@ class ViT(VisionTower):
 
 
 class CausalText(TextTower):
-    """Text transformer in which a token sees those before it, read at the EOT, which is the highest id of a text."""
+    """Text transformer in which a token sees those before it, read at the EOT: the highest id of a text, or where the
+    ids have another order (MetaCLIP 2), the first `eos_id`."""
 
     has = frozenset({towers.LEARNED_CONTEXT, towers.CAUSAL_TEXT, towers.JOINING_TEXT_TOKENS})
-    token_embedding: nn.Embedding
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
-        width = config.text_width
+        width, self.eos_id = config.text_width, config.eos_id
         self.transformer = Transformer(width, config.text_layers, config.text_heads, config.text_mlp, config.activation)
         # not by its own normal_: on the meta device that imports all of torch.compile, a third of the time of a start
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, width))
@@ -206,7 +213,8 @@ class CausalText(TextTower):
         return joining.above(self, halfway, suffixes, common, own)
 
     def encode(self, tokens: Tensor) -> Tensor:
-        lengths = tokens.argmax(-1) + 1
+        ids = tokens if self.eos_id is None else (tokens == self.eos_id).int()
+        lengths = ids.argmax(-1) + 1  # of equal values, the first
         return self.encode_embeddings(self.token_embedding(tokens[:, : int(lengths.max())]), lengths)
 
     def encode_embeddings(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
@@ -241,6 +249,8 @@ class CausalText(TextTower):
 FAMILIES: dict[str, tuple[Callable[[CLIPConfig], VisionTower], Callable[[CLIPConfig], TextTower]]] = {
     "clip": (ViT, CausalText),
     "siglip": (MAPViT, FullText),
+    "resnet": (ResNet, CausalText),
+    "metaclip2": (ViT, CausalText),
 }
 
 

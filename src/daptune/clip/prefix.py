@@ -152,7 +152,7 @@ def _prefix_keys_values(
 def opening(text: "CausalText", suffixes: Suffixes, context: Tensor) -> Tensor:
     """The input (N, 1 + M, W) of the first block: SOS and context (N, M, W), with positions."""
     (sot,) = suffixes.start
-    sos = text.token_embedding.weight[sot].expand(len(context), 1, -1)
+    sos = text.row(sot).expand(len(context), 1, -1)
     return torch.cat([sos, context], 1) + text.positional_embedding[: 1 + context.shape[1]]
 
 

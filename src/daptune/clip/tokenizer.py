@@ -9,7 +9,7 @@ plain text, so that no class name can end a prompt early.
 import gzip
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,13 +30,18 @@ _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+
 _NAMES = (("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>"))
 
 
-def clean(text: str) -> str:
-    """Text as cleaned by open_clip: repaired by ftfy, HTML entities resolved, single blanks, lower case."""
+def tidy(text: str) -> str:
+    """Text as cleaned by open_clip: repaired by ftfy, HTML entities resolved, single blanks."""
     if not (text.isascii() and text.isprintable() and "&" not in text):  # otherwise nothing needs repair
         from ftfy import fix_text
 
         text = html.unescape(html.unescape(fix_text(text)))
-    return " ".join(text.split()).lower()
+    return " ".join(text.split())
+
+
+def clean(text: str) -> str:
+    """`tidy`, in lower case."""
+    return tidy(text).lower()
 
 
 def _alphabet() -> dict[int, str]:
@@ -87,8 +92,15 @@ class TextTokenizer(ABC):
     start: tuple[int, ...]
     eot: int
     pad: int
+    multilingual: bool = False
+    """Whether it has words of many languages, so that one of single letters or bytes is no sign of an unknown one."""
     digest: str = ""
     """SHA-256 of the file of a tokenizer whose texts a CLIP of these weights depends on; recorded in adapters."""
+
+    @property
+    def spelling(self) -> Callable[[str], list[int]] | None:
+        """What shows words that it never saw (`daptune.names.unreadable`): `encode`, or None if it is multilingual."""
+        return None if self.multilingual else self.encode
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

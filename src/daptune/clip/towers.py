@@ -43,8 +43,8 @@ class VisionTower(nn.Module, ABC):
     """Images, and visual tokens where it has them, to features."""
 
     has: ClassVar[frozenset[str]]
-    last: ClassVar[str]
-    """A parameter of the last norm; exported int8 files round the matrices before it."""
+    last: ClassVar[str | None]
+    """A parameter of the last norm; exported int8 files round the matrices before it. None: it has convolutions."""
     transformer: Transformer
     """Its blocks, if it has IMAGE_ATTENTION."""
     recompute = False
@@ -91,6 +91,15 @@ class VisionTower(nn.Module, ABC):
         their outputs. Without them, n = 0. Raises BackboneError as `below`.
         """
         raise BackboneError("no visual tokens join this image tower at a middle block; say so in the method's `needs`.")
+
+    def project(self, pooled: Tensor, matrix: Tensor) -> Tensor:
+        """Features of what `forward` gives without `projected` (.., W), with a matrix (W, D) for `projection`: (.., D)
+        float32. A bias behind the projection stays that of the tower."""
+        return pooled @ matrix
+
+    def each_patch(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Features of the patches that show where something is: (B, 3, R, R) -> (B, G, D) float32."""
+        return self(images, prompts, patches=True)[:, 1:]
 
     def matrices(self) -> tuple[nn.Parameter, ...]:
         """Matrices beside those of layers, stored in the precision of the tower."""
@@ -161,6 +170,11 @@ class TextTower(nn.Module, ABC):
         table = self.token_embedding
         found: Tensor = table(torch.as_tensor(ids, dtype=torch.int64, device=self.positional_embedding.device))
         return found
+
+    def row(self, token: int) -> Tensor:
+        """The embedding of one token, (W,). Unlike `embed`, it copies nothing to the device."""
+        table = self.token_embedding
+        return table.weight[token] if isinstance(table, nn.Embedding) else self.embed([token])[0]
 
     def matrices(self) -> tuple[nn.Parameter, ...]:
         """Matrices beside those of layers, stored in the precision of the tower."""

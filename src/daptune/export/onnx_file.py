@@ -7,7 +7,7 @@ from typing import Any
 
 from daptune import files
 from daptune.classifier import FewShotClassifier
-from daptune.errors import DataError
+from daptune.errors import DataError, MethodError
 from daptune.export.agreement import TARGETS, Agreement, images_for, measure
 from daptune.export.graph import folded, trace
 from daptune.export.int8 import to_int8
@@ -61,11 +61,17 @@ def onnx_bytes(
         raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
     if (found := classifier.backbone_.precision) != "fp32":
         raise DataError(f"expected a backbone in fp32, found {found}; load the adapter with precision='fp32'")
+    last = classifier.method_.clip.visual.last
+    if dtype == "int8" and last is None:
+        raise MethodError(
+            f"--dtype int8 rounds the matrices of a transformer, and {classifier.backbone_.name} sees images by "
+            "convolutions: choose fp16, with half the size of fp32"
+        )
     sources, called = images_for(classifier, images)
     record = classifier.record_
     model = trace(folded(classifier.method_, half=dtype == "fp16"), record.temperature)
     if dtype == "int8":
-        model = to_int8(model, f"clip.visual.{classifier.method_.clip.visual.last}")
+        model = to_int8(model, f"clip.visual.{last}")
 
     mix = classifier.method_.ensemble and classifier.method_.ensemble.mix
     about = Metadata(

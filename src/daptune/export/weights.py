@@ -2,7 +2,8 @@
 
 Row c is W_c = exp(logit_scale) / temperature * w_c with the text feature w_c of class c. The probabilities of a unit
 image feature z of the same CLIP are softmax(z W^T). A normalised row is the unit text feature. A method with a learned
-projection of the image tower writes it, (V, D), as a second .npy file: z is that of the CLIP with it as `visual.proj`.
+projection of the image tower writes it, (V, D), as a second .npy file: z is that of the CLIP with it as `visual.proj`,
+or transposed as `visual.attnpool.c_proj.weight`.
 """
 
 import csv
@@ -80,7 +81,7 @@ def _missing(classifier: FewShotClassifier, weights: Tensor) -> str | None:
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0)).to(method.clip.device)
     projection = method.visual_projection()
     plain = method.clip.encode_image(images, projected=projection is None)
-    plain = F.normalize(plain if projection is None else plain @ projection, dim=-1)
+    plain = F.normalize(plain if projection is None else method.clip.visual.project(plain, projection), dim=-1)
     if not torch.allclose(plain, method.image_features(images), atol=1e-5):
         return (
             f"{method.name} also changes the image tower: these weights are only the text half, and with plain CLIP "

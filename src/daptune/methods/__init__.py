@@ -79,13 +79,16 @@ def say_unreadable(method: Method) -> None:
     """
     if not method.reads_names():
         return
-    encode, room = method.backbone.tokenizer.encode, method.backbone.tokenizer.context_length
+    tokenizer = method.backbone.tokenizer
+    encode, room = tokenizer.encode, tokenizer.context_length
     longest = max(len(encode(name)) for names in method.names.values() for name in names)
     if 4 * longest > room or not method.trainable:  # without training, this pass of the text tower is the only one
         with torch.no_grad():
             method.text_features()
     say_cost(method)
-    strange = [label for label, names in method.names.items() if len(unreadable(names, encode)) == len(names)]
+    strange = [
+        label for label, names in method.names.items() if len(unreadable(names, tokenizer.spelling)) == len(names)
+    ]
     if not strange:
         return
     silent = " or ".join(name for name, other in METHODS.items() if not other.reads_names())

@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..clip.blocks import Transformer
 from ..clip.lora import MATRICES, LowRank
 from ..clip.pooling import pool_names
 from ..clip.suffixes import Suffixes
-from ..clip.towers import IMAGE_ATTENTION, LEARNED_CONTEXT
+from ..clip.towers import IMAGE_ATTENTION, LEARNED_CONTEXT, TextTower, VisionTower
 from .base import Method
 from .options import ONE_NAME, Count, Fits, MethodConfig, Positive, one_of
 from .templates import PLAIN, fill, template_features
@@ -81,18 +80,19 @@ class CLIPLoRA(Method):
         texts = fill(self.config.template, names)
         prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts, pool)
         self.register_buffer("prefix", prefix.to(self.clip.device), persistent=False)
-        self.text_lora = self._low_rank("text", self.clip.text.transformer, generator)
-        self.vision_lora = self._low_rank("vision", self.clip.visual.transformer, generator)
+        self.text_lora = self._low_rank("text", self.clip.text, generator)
+        self.vision_lora = self._low_rank("vision", self.clip.visual, generator)
         self.register_buffer("frozen_features", None, persistent=False)
 
-    def _low_rank(self, side: str, tower: Transformer, generator: torch.Generator) -> LowRank | None:
-        config, count = self.config, len(tower.blocks)
+    def _low_rank(self, side: str, tower: VisionTower | TextTower, generator: torch.Generator) -> LowRank | None:
+        config = self.config
         if config.encoder not in ("both", side):
             return None
+        count = len(tower.transformer.blocks)
         layers = config.chosen(count)
         config.require("layers", len(layers) > 0, f"layers that a {side} tower of {count} has")
         return LowRank(
-            tower, layers, config.matrices, rank=config.rank, alpha=config.alpha, dropout=config.dropout,
+            tower.transformer, layers, config.matrices, rank=config.rank, alpha=config.alpha, dropout=config.dropout,
             generator=generator,
         )  # fmt: skip
 

@@ -4,11 +4,11 @@ Chen, Yao, Song, Li, Rao & Zhang, "PLOT: Prompt Learning with Optimal Transport 
 arXiv 2210.01253, section 3. Official: CHENGY12/PLOT plot-coop/trainers/plot.py. The transport and its differences:
 `daptune.methods.transport`.
 
-Differences to the official code: it reads the attention pool of a ResNet at every position; a vision transformer has
-none, so the patches of the last block use the norm and projection of the class token. The authors find these not
-discriminative enough and propose PLOT++ (`daptune.methods.plot_pp`); here the class token is added by default
-(`global_weight`), as in the official code on ImageNet. Its class-specific contexts, initial words and positions of the
-class name other than "end" fail with more than one context; they are left out.
+On a residual network each place of the last map queries the attention pool, as in the official code. A vision
+transformer has no such pool: the patches of the last block use the norm and projection of the class token. The authors
+find these not discriminative enough and propose PLOT++ (`daptune.methods.plot_pp`); here the class token is added by
+default (`global_weight`), as in the official code on ImageNet. Its class-specific contexts, initial words and positions
+of the class name other than "end" fail with more than one context; they are left out.
 """
 
 from dataclasses import dataclass

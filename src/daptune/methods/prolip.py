@@ -4,7 +4,8 @@ Fahes, Vu, Bursuc, Perez & de Charette, "Fine-Tuning CLIP's Last Visual Projecto
 2410.05270, section 3. Official: astra-vision/ProLIP methods/ProLIP.py (no licence; written from the formulas).
 
 P is learned as P_0 + R / 100, so that weight decay pulls to CLIP, and rates are of the size of those of prompts: Adam
-with the rate 100 r and eps e / 100 on R takes the steps of the rate r and eps e on P.
+with the rate 100 r and eps e / 100 on R takes the steps of the rate r and eps e on P. Behind the attention pool of a
+residual network the projection has a bias, which stays frozen, as in the official code (VisProjRN).
 
 Differences to the official code: float32 instead of float16, whose spacing is about the size of a step; the frozen
 model's own projection is not overwritten; the constraint's 1 / N takes the mean number of images of a class as N.
@@ -36,7 +37,7 @@ class ProLIPConfig(ZeroShotConfig):
 
 
 class ProLIP(ZeroShot):
-    """z = normalise(h P), h the class token before the projection, P learned; + lambda |P - P_0|^2 in the loss."""
+    """z = normalise(h P), h the image before the projection, P learned; + lambda |P - P_0|^2 in the loss."""
 
     name = "prolip"
     title = "CLIP's visual projector, fine-tuned (ProLIP)"
@@ -69,7 +70,7 @@ class ProLIP(ZeroShot):
         return self.clip.encode_image(images, projected=False)
 
     def image_features(self, images: Tensor) -> Tensor:
-        return F.normalize(self.encode(images) @ self.visual_projection(), dim=-1)
+        return F.normalize(self.clip.visual.project(self.encode(images), self.visual_projection()), dim=-1)
 
     def visual_projection(self) -> Tensor:
         """P: (W, D)."""

@@ -189,7 +189,7 @@ def _other_backbone(record: AdapterRecord, method: Method | None, scored: Scored
     plain, answer = figures.get("zero_shot"), figures.get(record.method)
     if plain is None:
         return None
-    encode = None if method is None else method.backbone.tokenizer.encode
+    encode = None if method is None else method.backbone.tokenizer.spelling
     return unsuited(record.backbone["name"], names, images, plain, answer, encode=encode)
 
 

@@ -1,9 +1,10 @@
 """Where a method looks: how much each patch of an image speaks for a class.
 
 The image tower gives a feature for every patch as it gives one for the image, with the prompts of the method: the
-output of the last block under the same norm and projection (`CLIP.encode_image`, `patches`). The method classifies
-each as if it were an image. The relevance of a patch is the score of the class less the mean score of all classes.
-What a patch has taken from others in the blocks before counts as its own, so that a map shows a region at best.
+output of the last block under the same norm and projection, or what an attention pool makes of each place alone
+(`VisionTower.each_patch`). The method classifies each as if it were an image. The relevance of a patch is the score of
+the class less the mean score of all classes. What a patch has taken from others in the blocks before counts as its own,
+so that a map shows a region at best.
 """
 
 from dataclasses import replace
@@ -30,7 +31,7 @@ def patch_relevance(method: Method, image: torch.Tensor, label: int) -> NDArray[
     if not method.shares_image_tower:
         return None
     images = image[None].to(method.device)
-    patches = method.clip.encode_image(images, method.image_prompts(), patches=True)[0, 1:]  # (G, D)
+    patches = method.clip.visual.each_patch(images, method.image_prompts())[0]  # (G, D)
     scores = method.answer(patches).double().cpu().numpy()  # (G, C)
     found: NDArray[np.float64] = scores[:, label] - scores.mean(axis=1)
     return found.reshape(round(len(found) ** 0.5), -1)

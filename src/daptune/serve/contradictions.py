@@ -52,7 +52,7 @@ def contradictions(backbone: Backbone, table: ImageTable, decoder: Decoder) -> l
     baseline = zero_shot(backbone, names)
     loader = ImageLoader(table, backbone.preprocess, BATCH, drop_last=False, decoder=decoder)
     seen = seen_by(baseline, loader.evaluation())
-    strange = set(unreadable(names, backbone.tokenizer.encode))
+    strange = set(unreadable(names, backbone.tokenizer.spelling))
     readable = np.array([name not in strange for name in names])
     return contradicting(seen, baseline.text_features().double().cpu().numpy(), readable)
 

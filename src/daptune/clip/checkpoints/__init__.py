@@ -21,11 +21,11 @@ from ..file_tokenizer import FILES
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
 from ..rows import NAME, EmbeddingRows, find_rows
-from . import huggingface, openclip
+from . import huggingface, openclip, resnet
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
-__all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint"]
+__all__ = ["SUFFIXES", "Checkpoint", "find_layout", "is_clip_model", "read_checkpoint", "refuse_config"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -57,9 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         described, lacking = _describe(keep_weights(tensors), folder, where, scripted)
         config = sizes(described, where)
         preprocess = Preprocess.from_dict({"size": config.image_size} | dict(described.transform))
-        rows = None
-        if config.family == "siglip":  # a causal tower slices its table in each step
-            rows = find_rows(files_of(weights))
+        rows = find_rows(files_of(weights))
         found = check(described.tensors, config, where, left=NAME if rows else "")
     if lacking and not scripted:
         log.warning("%s has no %s beside it: QuickGELU and OpenAI's image transform are assumed.", where, lacking)
@@ -82,7 +80,7 @@ def _describe(tensors: dict[str, Tensor], folder: Path, where: str, scripted: bo
         return Described(huggingface.rename(tensors, where)), huggingface.CONFIG
     if (folder / openclip.CONFIG).is_file() and not scripted:
         return openclip.read(tensors, folder, where), ""
-    return Described(tensors), openclip.CONFIG
+    return resnet.described(tensors, where) if resnet.MARK in tensors else Described(tensors), openclip.CONFIG
 
 
 def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[str, str] | None:
@@ -106,11 +104,20 @@ def find_layout(files: Collection[str], is_clip: Callable[[], bool]) -> tuple[st
 
 
 def is_clip_model(config: Path | None) -> bool:
-    """Whether a `config.json` can be read and is that of a CLIPModel or SiglipModel of transformers."""
+    """Whether a `config.json` can be read and is that of a model of transformers that is read here."""
     try:
         return config is not None and read_json(config).get("model_type") in huggingface.MODELS
     except BackboneError:
         return False
+
+
+def refuse_config(config: Path, where: str) -> None:
+    """Raise BackboneError for a config whose family is known and not served, or is no CLIP's."""
+    content = read_json(config)
+    if config.name == huggingface.CONFIG:
+        huggingface.refuse_model(content, where)
+    else:
+        openclip.refuse_family(content, where)
 
 
 def _find_weights(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""transformers' layout: `config.json` of a CLIPModel beside weights under its own names.
+"""transformers' layout: `config.json` of a CLIPModel, SiglipModel or MetaClip2Model beside weights under its own names.
 
 Names follow transformers (src/transformers/models/clip/modeling_clip.py); q, k and v are stacked into OpenAI's
 in_proj, and the projections, stored as linear layers, are transposed.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BackboneError
+from ..families import NAFLEX, refuse_unserved
 from . import siglip
 from .containers import read_json
 from .shapes import LAYOUTS, Described, claimed, refuse
@@ -29,7 +30,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MODELS = ("clip", "siglip")
+MODELS = ("clip", "siglip", "metaclip_2")
 """What `model_type` may say."""
 MARK = "text_model.embeddings.token_embedding.weight"
 _FACTS = LAYOUTS["transformers"]
@@ -81,8 +82,11 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
         raise refuse(where, f"a CLIP with the activation {' and '.join(sorted(map(str, activations)))}")
     if epsilons != {1e-5}:
         raise refuse(where, f"a CLIP with layer_norm_eps {epsilons}")
+    multilingual = content["model_type"] == "metaclip_2"
     return Described(
         rename(tensors, where),
+        family="metaclip2" if multilingual else "clip",
+        eos_id=int(text.get("eos_token_id", 2)) if multilingual else None,
         activation=activations.pop(),
         vision_heads=vision.get("num_attention_heads", 12),
         text_heads=text.get("num_attention_heads", 8),
@@ -98,10 +102,8 @@ def refuse_model(content: Mapping[str, Any], where: str) -> None:
     if kind in MODELS:
         return
     if kind == "siglip2":
-        raise BackboneError(
-            f"{where} is a SigLIP 2 NaFlex model, whose images have no fixed resolution, which is not served; take its "
-            "sibling with one: hf:google/siglip2-base-patch16-224 or ViT-B-16-SigLIP2/webli."
-        )
+        raise NAFLEX.refusal(where)
+    refuse_unserved(kind, where)
     if "architecture" in content:
         raise refuse(where, f"timm's {content['architecture']}, a vision network alone")
     raise refuse(where, f"a {kind} model" if kind else f"no CLIPModel of transformers (no model_type in {CONFIG})")

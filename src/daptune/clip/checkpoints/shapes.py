@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...errors import BackboneError
 from ...files import read_json
+from ..families import COCA, EVA, MOBILE, PE, ROBERTA, Family
 from ..model import CLIP, CLIPConfig
 
 log = logging.getLogger("daptune")
@@ -23,21 +24,23 @@ LAYOUTS: dict[str, Any] = read_json(Path(__file__).with_name("layouts.json"))
 """The names and settings of the other layouts."""
 
 # Sizes and masks that OpenAI, open_clip and transformers store beside the weights
-_NOT_WEIGHTS = re.compile(r"(^|.*\.)(input_resolution|context_length|vocab_size|attn_mask|position_ids)$")
+_NOT_WEIGHTS = re.compile(
+    r"(^|.*\.)(input_resolution|context_length|vocab_size|attn_mask|position_ids|num_batches_tracked)$"
+)
 # Widths whose heads are not 64 wide: H/14, g/14 and bigG/14 of open_clip (src/open_clip/model_configs)
 _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
 # What only another kind of model has in its names -> what that model is
-_OTHERS = (
-    (r"^(visual\.layer1|visual\.attnpool)\.", "a CLIP with a residual network as its vision tower"),
-    (r"^text_decoder\.|^visual\.attn_pool\.query$", "a CoCa model"),
-    (r"^visual\.attn_pool\.probe$", "a Perception Encoder (PE-Core)"),
+_OTHERS: tuple[tuple[str, str | Family], ...] = (
+    (r"^text_decoder\.|^visual\.attn_pool\.query$", COCA),
+    (r"^visual\.attn_pool\.probe$", PE),
     (r"^logit_bias$|^vision_model\.head\.", "a SigLIP model"),
+    (r"^(visual\.trunk|image_encoder\.model)\..*(reparam|token_mixer)", MOBILE),
     (r"^visual\.trunk\.", "an open_clip model with a timm trunk as its vision tower"),
-    (r"^transformer\.(embeddings|encoder)\.|^(roberta|bert)\.", "a CLIP with a Hugging Face text tower"),
-    (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", "an EVA-CLIP model"),
+    (r"^transformer\.(embeddings|encoder)\.|^(roberta|bert)\.", ROBERTA),
+    (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", EVA),
     (r"^(blocks|patch_embed)\.|^(stem|stages|layer1)\.", "a vision network alone, without a text tower"),
 )
-ONLY = "only CLIPs with two transformers of OpenAI's form (ViT-B, L, H, g, bigG) and SigLIPs of one resolution are read"
+ONLY = "only CLIPs of OpenAI's form (RN50 to RN50x64, ViT-B, L, H, g, bigG) and SigLIPs of one resolution are read"
 
 
 MOST_LAYERS = 256
@@ -50,7 +53,8 @@ class Described(NamedTuple):
     vision_heads, text_heads: None where they follow from the widths (64 wide, but for H/14 and up).
     claims: sizes by their field of CLIPConfig as the config beside the weights, `source`, has them; None is no claim.
     transform: fields of Preprocess beside its size.
-    family, text_activation, norm_eps: as in CLIPConfig.
+    family, text_activation, norm_eps, eos_id: as in CLIPConfig.
+    vision: fields of CLIPConfig of the image tower, where its shapes are read elsewhere.
     """
 
     tensors: Mapping[str, Tensor]
@@ -63,6 +67,8 @@ class Described(NamedTuple):
     family: str = "clip"
     text_activation: str = ""
     norm_eps: float = 1e-5
+    vision: Mapping[str, Any] | None = None
+    eos_id: int | None = None
 
 
 def refuse(what: str, found: str) -> BackboneError:
@@ -84,7 +90,7 @@ def refuse_others(names: Collection[str], where: str) -> None:
     """Raise BackboneError when the parameter names are those of another kind of model."""
     for pattern, found in _OTHERS:
         if any(re.search(pattern, name) for name in names):
-            raise refuse(where, found)
+            raise found.refusal(where) if isinstance(found, Family) else refuse(where, found)
     towers = [any(name.startswith(p) for name in names) for p in ("visual.", "transformer.resblocks.")]
     if towers != [True, True]:
         shown = ", ".join(sorted(names)[:3])
@@ -92,6 +98,28 @@ def refuse_others(names: Collection[str], where: str) -> None:
             (towers[0], towers[1]), f"no CLIP (its first tensors are {shown})"
         )
         raise refuse(where, found)
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, dimensions: int, where: str) -> torch.Size:
+    """The shape of a tensor. Raises BackboneError for one that is missing, or has other dimensions or no numbers."""
+    if name not in tensors:
+        raise BackboneError(f"{where} lacks the tensor {name}; {ONLY}.")
+    found = tensors[name].shape
+    if tensors[name].ndim != dimensions or not found.numel():
+        raise BackboneError(f"{where}: {name} should have {dimensions} dimensions, found shape {tuple(found)}.")
+    return found
+
+
+def count_layers(tensors: Collection[str], prefix: str, where: str) -> int:
+    """One more than the highest number behind `prefix`. Raises BackboneError for more than a tower has.
+
+    A layer that is missing below the last is found missing later; the number itself is no reason to build a tower.
+    """
+    found = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
+    numbers = {layer for layer in found if layer.isdecimal()}
+    if len(numbers) > MOST_LAYERS or (numbers and max(map(len, numbers)) > 3):
+        raise BackboneError(f"{where}: {prefix} has {len(numbers)} layers or numbers beyond {MOST_LAYERS}; {ONLY}.")
+    return max(map(int, numbers), default=-1) + 1
 
 
 def sizes(described: Described, where: str) -> CLIPConfig:
@@ -103,51 +131,44 @@ def sizes(described: Described, where: str) -> CLIPConfig:
     tensors, siglip = described.tensors, described.family == "siglip"
     if not siglip:
         refuse_others(tensors, where)
-
-    def shape(name: str, dimensions: int) -> torch.Size:
-        if name not in tensors:
-            raise BackboneError(f"{where} lacks the tensor {name}; {ONLY}.")
-        found = tensors[name].shape
-        if tensors[name].ndim != dimensions or not found.numel():
-            raise BackboneError(f"{where}: {name} should have {dimensions} dimensions, found shape {tuple(found)}.")
-        return found
-
-    def layers(prefix: str) -> int:
-        found = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
-        numbers = {layer for layer in found if layer.isdecimal()}
-        if len(numbers) > MOST_LAYERS or (numbers and max(map(len, numbers)) > 3):
-            raise BackboneError(f"{where}: {prefix} has {len(numbers)} layers or numbers beyond {MOST_LAYERS}; {ONLY}.")
-        # one that is missing below the last is found missing later; the number itself is no reason to build a tower
-        return max(map(int, numbers), default=-1) + 1
-
-    vision_width, _, patch, _ = shape("visual.conv1.weight", 4)
-    positions, _ = shape("visual.positional_embedding", 2)
-    patches = positions - (not siglip)  # beside the class token
-    grid = math.isqrt(max(patches, 0))
-    if grid * grid != patches:
-        raise BackboneError(f"{where} has {patches} patch positions, no square: {ONLY}.")
-    context_length, text_width = shape("positional_embedding", 2)
+    vision = described.vision or _vision_transformer(described, where)
+    context_length, text_width = shape_of(tensors, "positional_embedding", 2, where)
+    projection = shape_of(tensors, "text_projection.weight" if siglip else "text_projection", 2, where)
     config = CLIPConfig(
-        embed_dim=shape("text_projection.weight", 2)[0] if siglip else shape("text_projection", 2)[1],
-        image_size=_side(described, grid, patch),
-        patch_size=patch,
-        vision_width=vision_width,
-        vision_layers=layers("visual.transformer.resblocks."),
-        vision_heads=described.vision_heads or max(1, vision_width // _HEAD_WIDTHS.get(vision_width, 64)),
-        vision_mlp=shape("visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        **vision,
+        embed_dim=projection[0] if siglip else projection[1],
         context_length=context_length,
-        vocab_size=shape("token_embedding.weight", 2)[0],
+        vocab_size=shape_of(tensors, "token_embedding.weight", 2, where)[0],
         text_width=text_width,
-        text_layers=layers("transformer.resblocks."),
+        text_layers=count_layers(tensors, "transformer.resblocks.", where),
         text_heads=described.text_heads or max(1, text_width // 64),
-        text_mlp=shape("transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
+        text_mlp=shape_of(tensors, "transformer.resblocks.0.mlp.c_fc.weight", 2, where)[0],
         activation=described.activation,
         text_activation=described.text_activation,
         norm_eps=described.norm_eps,
         family=described.family,
+        eos_id=described.eos_id,
     )
     _believe(described, config, where)
     return config
+
+
+def _vision_transformer(described: Described, where: str) -> dict[str, int]:
+    tensors = described.tensors
+    width, _, patch, _ = shape_of(tensors, "visual.conv1.weight", 4, where)
+    positions, _ = shape_of(tensors, "visual.positional_embedding", 2, where)
+    patches = positions - (described.family != "siglip")  # beside the class token
+    grid = math.isqrt(max(patches, 0))
+    if grid * grid != patches:
+        raise BackboneError(f"{where} has {patches} patch positions, no square: {ONLY}.")
+    return {
+        "image_size": _side(described, grid, patch),
+        "patch_size": patch,
+        "vision_width": width,
+        "vision_layers": count_layers(tensors, "visual.transformer.resblocks.", where),
+        "vision_heads": described.vision_heads or max(1, width // _HEAD_WIDTHS.get(width, 64)),
+        "vision_mlp": shape_of(tensors, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, where)[0],
+    }
 
 
 def _believe(described: Described, config: CLIPConfig, where: str) -> None:
