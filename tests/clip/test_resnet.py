@@ -24,7 +24,7 @@ from .made_up import write_archive
 from .made_up_resnet import RESNET, make_tensors, openclip_config, write_openclip
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-TOKENS = {"visual tokens", "attention matrices in the image tower"}
+TOKENS = {"visual tokens", "visual tokens that join at a middle block", "attention matrices in the image tower"}
 
 
 @pytest.fixture(scope="module")
