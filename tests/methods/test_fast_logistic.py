@@ -32,11 +32,11 @@ def objective(weight: Any, bias: Any, c: float, features: Any, labels: Any, weig
 
 @pytest.mark.parametrize("weights", [np.ones(3), WEIGHTS])
 def test_it_stops_where_scikit_learn_stops(weights: Any) -> None:
-    features, labels = steep(1)
+    features, labels = uneven_blobs(1)
     model = LogisticRegression(C=0.3, max_iter=1000).fit(features, labels, weights[labels])
     weight, bias = FastLogistic(features, labels, weights).stopped(0.3)
-    np.testing.assert_allclose(weight, model.coef_, atol=1e-5)
-    np.testing.assert_allclose(bias, model.intercept_, atol=1e-5)
+    np.testing.assert_allclose(weight, model.coef_, atol=1e-8)
+    np.testing.assert_allclose(bias, model.intercept_, atol=1e-8)
 
 
 @pytest.mark.parametrize("c", [1e-3, 0.3, 30.0])

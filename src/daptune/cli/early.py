@@ -114,8 +114,9 @@ def _find(file: Path, name: str) -> tuple[Path, ast.ClassDef] | None:
         if cls.name == name:
             return file, cls
     for node in _tree(file).body:
-        beside = isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
-        if beside and any((alias.asname or alias.name) == name for alias in node.names):
+        if not isinstance(node, ast.ImportFrom) or node.level != 1 or not node.module:
+            continue
+        if any((alias.asname or alias.name) == name for alias in node.names):
             other = file.parent.joinpath(*node.module.split(".")).with_suffix(".py")
             return _find(other, name) if other.is_file() else None
     return None
