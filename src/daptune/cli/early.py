@@ -86,10 +86,11 @@ def _config_of(file: Path, cls: ast.ClassDef) -> frozenset[str] | None:
 def _assigned(cls: ast.ClassDef) -> Iterator[tuple[str, ast.expr | None]]:
     """The names that a class's body gives values, or annotates, with the values."""
     for node in cls.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        yield from ((target.id, node.value) for target in targets if isinstance(target, ast.Name))
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name):
+                yield target.id, node.value
 
 
 def _fields(file: Path, name: str) -> frozenset[str] | None:
@@ -98,8 +99,10 @@ def _fields(file: Path, name: str) -> frozenset[str] | None:
     if found is None:
         return None
     place, cls = found
-    annotated = (node for node in cls.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name))
-    fields = {node.target.id for node in annotated if "ClassVar" not in ast.unparse(node.annotation)}
+    fields: set[str] = set()
+    for node in cls.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            fields |= set() if "ClassVar" in ast.unparse(node.annotation) else {node.target.id}
     for base in cls.bases:
         inherited = _fields(place, base.id) if isinstance(base, ast.Name) else None
         if inherited is None:
