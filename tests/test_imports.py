@@ -82,18 +82,45 @@ def test_importing_the_package_is_free() -> None:
     assert not modules_after("import daptune") & (HEAVY | {"rich", "cyclopts"})
 
 
-def test_help_imports_nothing_heavy() -> None:
-    assert not modules_after("from daptune.cli import main; main(['--help'])") & HEAVY
-    assert not modules_after("from daptune.cli import main; main(['fit', '--help'])") & HEAVY
+LOADED = """
+import sys
+from daptune.cli import run
+
+def say(*words):
+    code = run(words)
+    print("\\n>", code, *sorted({name for name in sys.modules if sys.modules[name] is not None}), flush=True)
+
+say("--help")
+say("fit", "--help")
+say("fti", "x")
+say("fit", "x", "--shts", "3")
+say("fit", ".", "--method", "dabt")
+say("tune", ".", "--method", "dabt")
+say("compare", ".", "--methods", "coop,dabt")
+say("fit", ".", "--set", "inter_wieght=1")
+say("fit", ".", "--train", "weight_decai=1")
+say("fit", "nowhere")
+sys.modules["torch"] = None  # an import of it fails
+say("fit", ".")
+"""
 
 
-def test_a_mistyped_method_is_told_before_torch_is_imported() -> None:
-    for words in (
-        ["fit", "x", "--method", "dabt"],
-        ["tune", "x", "--method", "dabt"],
-        ["compare", "x", "--methods", "coop,dabt"],
-    ):
-        assert not modules_after(f"from daptune.cli import main; main({words})") & HEAVY
+def test_words_are_answered_before_anything_heavy_is_imported() -> None:
+    """In the order of LOADED, one after the other in one process: what has been imported then."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    codes, loaded = [], []
+    for line in done.stdout.splitlines():
+        if line.startswith("> "):
+            code, *names = line.split()[1:]
+            codes.append(int(code))
+            loaded.append({name.partition(".")[0] for name in names} | {*names})
+    assert codes == [0, 0] + [2] * 9
+    assert not loaded[0] & (HEAVY | {"markdown_it", "importlib.metadata"})
+    assert not set().union(*loaded[:9]) & (HEAVY | {"scipy", "asyncio"})
+    assert not loaded[9] & {"torch", "sklearn", "scipy", "tokenizers", "huggingface_hub"}  # it is the reader that tells
+    said = done.stderr.splitlines()
+    assert len(said) == 10 and all(line.startswith("daptune: error: ") for line in said[:8] + said[9:])
+    assert said[8] == "daptune: fit is starting" and "torch is not installed" in said[9]
 
 
 def test_prediction_waits_neither_for_scikit_learn_nor_for_the_compiler(adapter: Path, pictures: Path) -> None:

@@ -1,12 +1,14 @@
 """The commands with much work, and their help."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from daptune import __version__
-from daptune.cli.early import check_method
+from daptune.cli.console import starting
+from daptune.cli.early import check_folder, check_method, check_options
 from daptune.cli.options import (
     Adapter,
     BenchOptions,
@@ -26,13 +28,16 @@ app = App(
     name="daptune",
     help="Adapt a frozen CLIP to your own image classes from a handful of images each, by learning prompts.",
     version=__version__,
-    help_format="markdown",
+    help_format="plaintext",
     help_epilogue=_EPILOGUE,
     default_parameter=Parameter(negative=()),
     exit_on_error=False,
     print_error=False,
     result_action="return_value",
 )
+
+command = partial(app.command, help_format="markdown")
+"""Declares a command. Its help is Markdown; the list of all commands is plain, as a Markdown reader loads slowly."""
 
 _FIT = FitOptions()
 _RUN = RunOptions()
@@ -44,7 +49,14 @@ _COMPARE = CompareOptions()
 _SUGGEST = SuggestOptions()
 
 
-@app.command
+def _check(folder: Path, options: FitOptions | TuneOptions) -> None:
+    """Raise DaptuneError for words that can be told to be wrong before the imports that take seconds."""
+    check_method(options.method)
+    check_options(options.method, options.set_options, options.train_options)
+    check_folder(folder)
+
+
+@command
 def demo(
     *,
     out: Path = Path("daptune-demo"),
@@ -66,12 +78,13 @@ def demo(
     seed
         Random seed for the few-shot sample, the initial prompts and the order of training.
     """
+    starting("demo")
     from daptune.cli.demo import run
 
     return run(out, pictures=pictures, epochs=epochs, seed=seed, as_json=json)
 
 
-@app.command
+@command
 def fit(folder: Path, /, *, options: FitOptions = _FIT) -> int:
     """Learn prompts from a folder of images and save them as an adapter.
 
@@ -81,13 +94,14 @@ def fit(folder: Path, /, *, options: FitOptions = _FIT) -> int:
         Folder with one sub-folder per class, optionally below `train/`, `val/`, `test/`; or a table (.csv, .tsv,
         .parquet with path and label), a `split_zhou_*.json`, or `data:NAME` for a benchmark data set.
     """
-    check_method(options.method)
+    _check(folder, options)
+    starting("fit")
     from daptune.cli.fit import run
 
     return run(folder, options)
 
 
-@app.command
+@command
 def predict(
     adapter: Adapter,
     /,
@@ -110,7 +124,7 @@ def predict(
     return run(adapter, paths, predict_options, options)
 
 
-@app.command
+@command
 def suggest(
     adapter: Adapter,
     /,
@@ -133,7 +147,7 @@ def suggest(
     return run(adapter, paths, suggest_options, options)
 
 
-@app.command
+@command
 def report(
     *runs: Annotated[Path, Parameter(allow_leading_hyphen=False)],
     report_options: ReportOptions = _REPORT,
@@ -154,7 +168,7 @@ def report(
     return run(runs, report_options, options)
 
 
-@app.command
+@command
 def bench(plan: str | None = None, /, *, options: BenchOptions = _BENCH) -> int:
     """Run a plan of experiments: methods x data sets x shots x seeds.
 
@@ -170,7 +184,7 @@ def bench(plan: str | None = None, /, *, options: BenchOptions = _BENCH) -> int:
     return run(plan, options)
 
 
-@app.command
+@command
 def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
     """Search learning rate, epochs, loss weights and numbers of tokens for a folder of images; never on test images.
 
@@ -182,13 +196,14 @@ def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
     folder
         Labelled images, as for `daptune fit`.
     """
-    check_method(options.method)
+    _check(folder, options)
+    starting("tune")
     from daptune.cli.tune import run
 
     return run(folder, options)
 
 
-@app.command
+@command
 def compare(folder: Path, /, *, options: CompareOptions = _COMPARE) -> int:
     """Compare methods on a folder of images by cross-validation; never on test images. Saves nothing.
 
@@ -201,6 +216,8 @@ def compare(folder: Path, /, *, options: CompareOptions = _COMPARE) -> int:
     """
     for word in filter(None, map(str.strip, (options.methods or "").split(","))):
         check_method(word)
+    check_folder(folder)
+    starting("compare")
     from daptune.cli.compare import run
 
     return run(folder, options)

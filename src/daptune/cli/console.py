@@ -188,6 +188,12 @@ def alive(what: str) -> Iterator[None]:
         _sign.on = False
 
 
+def starting(verb: str) -> None:
+    """Say at once that a command runs, if imports of seconds come first. Of several processes the first one speaks."""
+    if sys.modules.get("torch") is None and sys.stderr and os.environ.get("RANK", "0") == "0":
+        note(f"daptune: {verb} is starting")
+
+
 @contextmanager
 def silent() -> Iterator[None]:
     """Inside, `alive` prints nothing: another process does."""

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from daptune.data.benchmarks.prepare import Step
     from daptune.data.benchmarks.registry import Benchmark
 
-data = App(name="data", help="The paper's data sets: list them, check a folder, fetch what can be fetched.")
+data = App(
+    name="data",
+    help="The paper's data sets: list them, check a folder, fetch what can be fetched.",
+    help_format="markdown",
+)
 app.command(data)
 _Source = Annotated[
     str, Parameter(help="Name of a data set, as in `daptune data list`, or labelled images of your own.")

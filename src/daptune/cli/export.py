@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from daptune.cli.app import app
+from daptune.cli.app import command
 from daptune.cli.console import emit_json, note, print_pairs, progress, size_text, warned, warnings_shown
 from daptune.cli.loading import load_with
 from daptune.cli.options import Adapter, AllowDownload, Json, RunOptions
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from daptune.export.onnx_file import Exported
 
 
-@app.command
+@command
 def export(
     adapter: Adapter,
     /,

@@ -4,7 +4,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from daptune.cli.app import app
+from daptune.cli.app import command
 from daptune.cli.console import emit_json, print_table, say
 from daptune.cli.options import Json
 from daptune.names import readable
@@ -16,7 +16,7 @@ EXAMPLE = ("one", "two")
 """Parameters are counted for two classes, then for three: the difference is the count per class."""
 
 
-@app.command
+@command
 def methods(*, backbone: str = "tiny", json: Json = False) -> int:
     """List the methods with what they learn, and for a backbone whether they run on it and their parameter counts.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from daptune.cli.app import app
+from daptune.cli.app import command
 from daptune.cli.console import note, warnings_shown
 from daptune.cli.options import AllowDownload, Precision
 from daptune.errors import DataError, extra
@@ -15,7 +15,7 @@ from daptune.serve.limits import Limits
 _LIMITS = Limits()
 
 
-@app.command
+@command
 def serve(
     *paths: Path,
     host: str = "127.0.0.1",

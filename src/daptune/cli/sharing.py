@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from daptune.cli.app import app
+from daptune.cli.app import command
 from daptune.cli.console import emit_json, note, print_pairs, size_text
 from daptune.cli.options import Adapter, Json
 
 
-@app.command
+@command
 def push(
     adapter: Adapter, target: str, /, *, private: bool = False, revision: str | None = None, json: Json = False
 ) -> int:
@@ -36,7 +36,7 @@ def push(
     return 0
 
 
-@app.command
+@command
 def pull(backbone: str, /, *, revision: str | None = None, json: Json = False) -> int:
     """Download a backbone, or an adapter with its backbone, into the local cache for offline use.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daptune.cli.app import app
+from daptune.cli.app import command
 from daptune.cli.console import emit_json, note, percent, print_pairs, print_table, shapes_text, size_text
 from daptune.cli.options import Adapter, AllowDownload, Json
 from daptune.errors import BackboneError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from daptune.adapter.record import AdapterRecord
 
 
-@app.command
+@command
 def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload = False, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
 

@@ -6,15 +6,24 @@ ties); then a bracket of a decade on each side is bisected in log10 C, keeping t
 Without validation images, accuracy is that of a stratified cross-validation (up to 5 folds) on the training images, or
 of its first fold if there are many; if a class has only one image, C is 1. Weights of classes, if given, count in the
 loss and in the accuracy of the search.
+
+With many images, L-BFGS has not arrived after 1,000 iterations, and 17 fits of them take minutes. There the grid is
+searched by the optimum at each strength, which is found in a tenth of the iterations (`fast_logistic`). Strengths of
+the grid that come near the best one, and those of the bisection, are fitted as the protocol has it.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from .fast_logistic import FastLogistic
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.int64]]  # features (n, D), labels (n,)
 Linear = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight (C, D), bias (C,)
@@ -22,19 +31,37 @@ Weights = NDArray[np.float64] | None  # of the classes in the loss, (C,)
 UNSEARCHED_C = 1.0
 MANY_IMAGES, MANY_PER_CLASS = 2000, 16
 """With more images than both, beyond few-shot protocols, one of the folds scores the search: it has images enough."""
+NEAR = 0.99
+"""Of many images, the part of the best score of the grid from which the protocol's own fits decide."""
+LIGHT = 1_000_000
+"""Multiplications of a pass (images x features x classes) up to which fits in several threads wait for each other."""
+LOGITS = 2_000_000_000
+"""Bytes that the logits of fits in several threads may take together."""
 
 
 def fit_logistic(c: float, features: NDArray[np.float64], labels: NDArray[np.int64], weights: Weights = None) -> Linear:
     """Logistic regression with strength `c`: weight (C, D) and bias (C,), also for two classes."""
-    by_image = None if weights is None else weights[labels]
+    with _one_thread_each():
+        return _by_protocol(c, features, labels, weights)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Inside, fits use one thread: thousands of small steps, between which those of BLAS would wait for each other."""
     from sklearn.exceptions import ConvergenceWarning  # slow to import
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    # One thread: thousands of small steps, between which those of BLAS and OpenMP wait for each other.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol always stops at 1,000 iterations
-        model = LogisticRegression(C=c, max_iter=1000).fit(features, labels, by_image)
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # one image a class is few-shot
+        yield
+
+
+def _by_protocol(c: float, features: NDArray[np.float64], labels: NDArray[np.int64], weights: Weights) -> Linear:
+    from sklearn.linear_model import LogisticRegression
+
+    by_image = None if weights is None else weights[labels]
+    model = LogisticRegression(C=c, max_iter=1000).fit(features, labels, by_image)
     if len(model.classes_) > 2:
         return model.coef_, model.intercept_
     halves = np.array([-0.5, 0.5])  # sigmoid(x) = softmax([-x / 2, x / 2])
@@ -47,45 +74,100 @@ def search_c(
     """Find C by the protocol, scored on `held_out`, or by cross-validation on `known`."""
     if len(c_grid) == 1 and not steps:
         return c_grid[0]
-    score = _scorer(known, held_out, weights, seed)
-    if score is None:
+    folds = _folds(known, held_out, seed)
+    if folds is None:
         return UNSEARCHED_C
-    best = max(map(math.log10, c_grid), key=score)  # the first on ties
-    left, right = best - 1, best + 1
-    for _ in range(steps):
-        middle = (left + right) / 2
-        if score(left) < score(right):
-            best, left = right, middle
-        else:
-            best, right = left, middle
+    exponents = [math.log10(c) for c in c_grid]
+    with _one_thread_each(), _Scores(folds, weights, many=_is_many(known[1])) as score:
+        best = _first_best(score, score.candidates(exponents))
+        left, right = best - 1, best + 1
+        for _ in range(steps):
+            middle = (left + right) / 2
+            low, high = score((left, right), ahead=middle)
+            if low < high:
+                best, left = right, middle
+            else:
+                best, right = left, middle
     return float(10**best)
 
 
-def _scorer(known: Arrays, held_out: Arrays | None, weights: Weights, seed: int) -> Callable[[float], float] | None:
-    """Number of correct predictions, or their weights, by log10 C; None without images to score on."""
+Fold = tuple[Arrays, Arrays]  # to fit on, and to score on
+Job = tuple[float, bool, int]  # log10 C, whether by its optimum, and the fold
+
+
+def _is_many(labels: NDArray[np.int64]) -> bool:
+    return len(labels) > max(MANY_IMAGES, MANY_PER_CLASS * (int(labels.max()) + 1))
+
+
+def _folds(known: Arrays, held_out: Arrays | None, seed: int) -> list[Fold] | None:
+    """What the search fits and scores on; None without images to score on."""
     features, labels = known
     if held_out is not None:
-        everything = np.arange(len(labels))
-        pool = np.concatenate([features, held_out[0]]), np.concatenate([labels, held_out[1]])
-        folds = [(everything, np.arange(len(labels), len(pool[1])))]
-    else:
-        fewest = int(np.bincount(labels).min())
-        if fewest < 2:
-            return None
-        from sklearn.model_selection import StratifiedKFold
+        return [(known, held_out)]
+    fewest = int(np.bincount(labels).min())
+    if fewest < 2:
+        return None
+    from sklearn.model_selection import StratifiedKFold
 
-        pool = known
-        folds = list(StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed).split(features, labels))
-        if len(labels) > max(MANY_IMAGES, MANY_PER_CLASS * (int(labels.max()) + 1)):
-            folds = folds[:1]
+    folds = list(StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed).split(features, labels))
+    chosen = folds[:1] if _is_many(labels) else folds
+    return [((features[fit], labels[fit]), (features[test], labels[test])) for fit, test in chosen]
 
-    @cache  # a bisection scores its better end twice
-    def score(exponent: float) -> float:
-        right = 0.0
-        for fit, test in folds:
-            weight, bias = fit_logistic(10**exponent, pool[0][fit], pool[1][fit], weights)
-            hits = (pool[0][test] @ weight.T + bias).argmax(1) == pool[1][test]
-            right += float(hits.sum() if weights is None else weights[pool[1][test]][hits].sum())
-        return right
 
-    return score
+class _Scores:
+    """Correct predictions at strengths log10 C, or their weights; each is fitted once, several at a time."""
+
+    def __init__(self, folds: Sequence[Fold], weights: Weights, *, many: bool) -> None:
+        features, labels = folds[0][0]
+        classes = int(labels.max()) + 1
+        self.folds, self.weights = folds, weights
+        self.fast = [FastLogistic(*fit, weights) for fit, _ in folds] if many and classes > 2 else []
+        self.known: dict[Job, float] = {}
+        room = LOGITS // (2 * labels.size * classes * labels.itemsize)
+        self.threads = 1 if features.size * classes < LIGHT else max(1, min(torch.get_num_threads(), room))
+        self.pool = ThreadPoolExecutor(self.threads, "daptune-logistic")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def candidates(self, exponents: Sequence[float]) -> Sequence[float]:
+        """Those that the protocol's own fits must decide among: all, or of many images those with the best optima."""
+        if not self.fast:
+            return exponents
+        found = self._sums([(exponent, True) for exponent in exponents])
+        return [exponent for exponent, score in zip(exponents, found, strict=True) if score >= NEAR * max(found)]
+
+    def __call__(self, exponents: Sequence[float], *, ahead: float | None = None) -> list[float]:
+        """The score of each. With threads to spare, that of `ahead` is found besides, which comes next."""
+        missing = any((exponent, False, 0) not in self.known for exponent in exponents)
+        more = [(ahead, False)] if ahead is not None and missing and self.threads > 1 else []
+        return self._sums([(exponent, False) for exponent in exponents] + more)[: len(exponents)]
+
+    def _sums(self, fits: Sequence[tuple[float, bool]]) -> list[float]:
+        jobs = [(*fit, fold) for fit in fits for fold in range(len(self.folds))]
+        missing = [job for job in dict.fromkeys(jobs) if job not in self.known]
+        self.known.update(zip(missing, self.pool.map(self._score, missing), strict=True))
+        return [
+            sum(self.known[exponent, settled, fold] for fold in range(len(self.folds))) for exponent, settled in fits
+        ]
+
+    def _score(self, job: Job) -> float:
+        exponent, settled, fold = job
+        c, (fit, (images, truth)) = 10**exponent, self.folds[fold]
+        if self.fast:
+            weight, bias = self.fast[fold].optimum(c) if settled else self.fast[fold].stopped(c)
+        else:
+            weight, bias = _by_protocol(c, *fit, self.weights)
+        hits = (images @ weight.T + bias).argmax(1) == truth
+        return float(hits.sum() if self.weights is None else self.weights[truth][hits].sum())
+
+
+def _first_best(score: _Scores, exponents: Sequence[float]) -> float:
+    """The best one, the first on ties."""
+    if len(exponents) == 1:
+        return exponents[0]
+    found = score(exponents)
+    return exponents[found.index(max(found))]

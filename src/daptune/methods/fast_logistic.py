@@ -1,0 +1,80 @@
+"""L2-penalised multinomial logistic regression of many images at many strengths C: scikit-learn's, at twice its rate.
+
+`stopped` makes scikit-learn's steps of L-BFGS from zero with the same rules for stopping; its products of matrices are
+ordered for few classes. `optimum` arrives in a tenth of the steps. CLIP's features vary far more in some directions
+than in others, so that L-BFGS on them needs thousands of steps. There, each direction of the eigenbasis of their
+covariance is divided by the root of its curvature: a quarter of its variance, for even probabilities, plus the penalty.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Linear = tuple[Floats, Floats]
+EVEN_CURVATURE = 0.25
+"""Of the loss in a logit, at probability one half; the largest there is."""
+FLAT = 1e-12
+"""Directions whose variance is a smaller part of the largest one do not count."""
+
+
+class FastLogistic:
+    """Features (n, D) with labels (n,), float64, of three or more classes with images; weights of the classes (C,).
+
+    A strength is scikit-learn's: the sum of the losses times c, plus half the squared norm of the weights. Both fits
+    give weight (C, D) and bias (C,), and may run in several threads at once.
+    """
+
+    def __init__(self, features: Floats, labels: NDArray[np.int64], weights: Floats | None = None) -> None:
+        self.labels, self.classes = labels, int(labels.max()) + 1
+        by_image = np.ones(len(labels)) if weights is None else weights[labels]
+        self.total = float(by_image.sum())
+        self.by_image = by_image / self.total
+        self.columns = np.ascontiguousarray(features.T)  # (D, n)
+        self.mean = self.by_image @ features  # the bias is not penalised and takes it up
+        centred = features - self.mean
+        variance, basis = np.linalg.eigh(centred.T @ (self.by_image[:, None] * centred))
+        varies = variance > FLAT * variance[-1]
+        self.variance, self.basis = variance[varies], basis[:, varies]
+        self.rotated = np.ascontiguousarray((centred @ self.basis).T)  # (R, n)
+
+    def optimum(self, c: float) -> Linear:
+        """Where L-BFGS on whitened features arrives."""
+        penalty = 1 / (c * self.total)
+        scale = 1 / np.sqrt(EVEN_CURVATURE * self.variance + penalty)
+        found, bias = self._descend(self.rotated, scale, penalty * scale**2)
+        weight = (found * scale) @ self.basis.T
+        return weight, bias - weight @ self.mean
+
+    def stopped(self, c: float) -> Linear:
+        """Where scikit-learn's L-BFGS on the features themselves stops."""
+        even = np.ones(len(self.columns))
+        return self._descend(self.columns, even, even / (c * self.total))
+
+    def _descend(self, rows: Floats, scale: Floats, shrink: Floats) -> Linear:
+        """At most 1,000 steps down the mean loss of `rows` (R, n) times `scale`, with penalties `shrink` (R,)."""
+        from scipy.optimize import minimize  # slow to import
+
+        width, images = len(rows), np.arange(len(self.labels))
+
+        def loss(parameters: Floats) -> tuple[float, Floats]:
+            table = parameters.reshape(self.classes, width + 1)
+            weight = table[:, :width]
+            logits = (weight * scale) @ rows
+            logits += table[:, width:]
+            logits -= logits.max(0)
+            own = logits[self.labels, images]
+            chances = np.exp(logits, out=logits)
+            sums = chances.sum(0)
+            value = self.by_image @ (np.log(sums) - own) + 0.5 * (shrink * weight * weight).sum()
+            chances *= self.by_image / sums
+            chances[self.labels, images] -= self.by_image
+            slope = np.empty_like(table)
+            slope[:, :width] = (chances @ rows.T) * scale + shrink * weight
+            slope[:, width] = chances.sum(1)
+            return float(value), slope.ravel()
+
+        limits = {"maxiter": 1000, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps, "maxls": 50}  # scikit-learn's
+        start = np.zeros(self.classes * (width + 1))
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=limits).x
+        table = found.reshape(self.classes, width + 1)
+        return table[:, :width], table[:, width]
