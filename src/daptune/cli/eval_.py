@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from daptune.cli.app import command
+from daptune.cli.app import app
 from daptune.cli.console import emit_json, note, percent, print_table, warnings_shown
 from daptune.cli.loading import load_with
 from daptune.cli.options import Adapter, Json, NamesFile, RunOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _RUN = RunOptions()
 
 
-@command(name="eval")
+@app.command(name="eval", help_format="markdown")
 def evaluate(
     adapter: Adapter,
     folder: Path,

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from daptune.cli.app import command
+from daptune.cli.app import app
 from daptune.cli.console import emit_json, print_pairs, say, shapes_text
 from daptune.cli.options import ImportOptions, key_values
 from daptune.errors import DataError
@@ -12,7 +12,7 @@ from daptune.regular import read_regular
 _IMPORT = ImportOptions()
 
 
-@command(name="import")
+@app.command(name="import", help_format="markdown")
 def import_(checkpoint: Path, /, *, options: ImportOptions = _IMPORT) -> int:
     """Turn a checkpoint of the official CoOp, DAPT or MaPLe code into an adapter, without running anything in it.
 
