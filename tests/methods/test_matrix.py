@@ -61,7 +61,9 @@ LIGHT: dict[str, dict[str, object]] = {"proda": {"prompts": 4}, "mmrl": {"width"
 OF_THE_SET = {"mmrl"}
 """Methods whose scores of a class depend on whether all classes are those of the fit; their own tests say how."""
 FOLDERS = {"siglip": made_up_siglip.write_transformers, "resnet": made_up_resnet.write_openclip}
-RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, LIGHT.get(name, {})) for name in METHODS]
+TRAINED = ("coop", "dapt", "maple", "plot", "tip_adapter_f", "clip_lora", "linear_probe", "prolip")
+"""One method of each kind also goes through the matrix on a trained backbone, on which test_demo.py trains them all."""
+RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, LIGHT.get(name, {})) for name in TRAINED]
 RUNS += [
     (family, name, LIGHT.get(name, {}))
     for family in FOLDERS

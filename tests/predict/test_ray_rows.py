@@ -41,16 +41,20 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 def doomed(folder: str) -> fakes.Fake:
-    """A predictor that never ends its second piece on the node that is to be killed, and says so in `folder`."""
+    """A predictor that never ends a piece on the node that is to be killed, and says so in `folder`; the other node
+    does three meanwhile, and no more."""
 
     class Fake(fakes.Fake):
         pieces = 0
 
         def stream(self, sources: Any) -> Any:
             self.pieces += 1
-            if "DAPTUNE_TEST_DOOMED" in os.environ and self.pieces == 2:
-                (Path(folder) / "hanging").touch()
+            hanging = Path(folder) / "hanging"
+            if "DAPTUNE_TEST_DOOMED" in os.environ:
+                hanging.touch()
                 time.sleep(300)
+            while self.pieces > 3 and not hanging.exists():
+                time.sleep(0.02)
             return super().stream(sources)
 
     return Fake(2, 0.1)  # slow enough for both nodes to get pieces
