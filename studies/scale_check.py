@@ -19,10 +19,11 @@ import numpy as np
 from daptune import cluster
 from daptune.clip.preprocess import Preprocess
 from daptune.data.stream import Decoded, Item
+from daptune.predict.in_order import in_order
 from daptune.predict.predictor import Answers, Predictor
 from daptune.predict.ray_rows import PIECE, ray_rows
 from daptune.predict.rows import Wanted
-from studies.scale import Cluster, MadeUp, in_order
+from studies.scale import Cluster, MadeUp
 
 PIECES, SECONDS, KILLED = 60, 1.0, 10.0
 
