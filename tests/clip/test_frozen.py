@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from daptune.clip import frozen
+from daptune.clip.blocks import MLP
 from daptune.clip.frozen import QuickGELUMLP, linear, packable, packs_made_anew
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -78,6 +79,35 @@ def test_quick_gelu_mlp_and_its_gradient(dtype: torch.dtype, frozen_matrices: bo
     torch.testing.assert_close(gradient.double(), expected.double(), **close)
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+@packs
+@pytest.mark.parametrize("dtype", sorted(frozen.PACKABLE, key=str), ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_without_a_gradient_the_activation_is_part_of_the_product(activation: str, dtype: torch.dtype) -> None:
+    mlp = MLP(16, 24, activation).requires_grad_(False)
+    for weights in mlp.parameters():
+        weights.data = normal(*weights.shape, dtype=torch.float32).to(dtype)
+    x = normal(2, 5, 16, dtype=torch.float32).to(dtype)
+    double = [weights.double() for weights in mlp.parameters()]  # of c_fc, then c_proj
+    expected = F.linear(ACTIVATIONS[activation](F.linear(x.double(), *double[:2])), *double[2:])
+    scale = float(expected.abs().max())
+    for learns in (False, True):
+        found = mlp(x.clone().requires_grad_(learns))
+        assert found.dtype == dtype and found.requires_grad == learns
+        error = float((found.detach().double() - expected).abs().max())
+        assert error < scale * {torch.float32: 1e-6, torch.bfloat16: 2e-2}[dtype]
+
+
 @packs
 @pytest.mark.parametrize("change", ["in place", "data", "type"])
 def test_a_matrix_that_changes_is_copied_anew(matrix: nn.Parameter, change: str) -> None:
@@ -125,6 +155,7 @@ def test_copies_that_are_not_kept_give_the_same_bits(matrix: nn.Parameter) -> No
 
 @packs
 def test_copies_go_with_their_matrix(matrix: nn.Parameter) -> None:
+    gc.collect()  # those of other tests
     before = len(frozen._packs)
     own = parameter(4, 4)
     linear(torch.ones(2, 4), own, parameter(4))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .frozen import FrozenLinear, QuickGELUMLP, linear
+from .frozen import FrozenLinear, QuickGELUMLP, linear, linear_gelu
 
 T = TypeVar("T")
 GELU = {"gelu": "none", "gelu_tanh": "tanh"}  # torch's names
@@ -77,7 +77,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activation != "quick_gelu":
-            return self.c_proj(F.gelu(self.c_fc(x), approximate=GELU[self.activation]))
+            return self.c_proj(linear_gelu(x, self.c_fc, GELU[self.activation]))
         if torch.compiler.is_compiling():  # exported graphs need plain layers, which other tools can quantise
             hidden = self.c_fc(x)
             return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))

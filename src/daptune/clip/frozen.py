@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 ALL = slice(None)
-_packs = WeakIdKeyDictionary()  # matrix -> {(rows, transposed): (address and version of the matrix, its copy)}
+QUICK = 1.702
+_packs = WeakIdKeyDictionary()  # matrix -> {(rows, transposed, factor): (address and version of the matrix, its copy)}
 _kept: ContextVar[bool] = ContextVar("kept", default=True)
 
 
@@ -50,17 +51,34 @@ def packs_made_anew() -> Iterator[None]:
         _kept.reset(token)
 
 
-def _pack(matrix: Tensor, rows: slice, transposed: bool) -> Tensor:
+def _pack(matrix: Tensor, rows: slice, transposed: bool, factor: float) -> Tensor:
     own = _packs.setdefault(matrix, {})
-    key, state = (rows.start, rows.stop, transposed), (matrix.data_ptr(), matrix._version)
+    key, state = (rows.start, rows.stop, transposed, factor), (matrix.data_ptr(), matrix._version)
     if key in own and own[key][0] == state:
         found: Tensor = own[key][1]
         return found
     with torch.inference_mode(False), torch.no_grad():
         part = matrix[rows].mT if transposed else matrix[rows]
-        found = torch.ops.mkldnn._reorder_linear_weight(part.contiguous())
+        found = torch.ops.mkldnn._reorder_linear_weight((part if factor == 1 else part * factor).contiguous())
     if _kept.get():
         own[key] = state, found
+    return found
+
+
+def _product(
+    x: Tensor,
+    matrix: Tensor,
+    bias: Tensor | None = None,
+    rows: slice = ALL,
+    *,
+    transposed: bool = False,
+    factor: float = 1.0,
+    activation: str = "none",
+    kind: str = "",
+) -> Tensor:
+    """activation(factor (x (.., I) matrix[rows]T) + bias) for a packable matrix; `transposed`: x matrix[rows]."""
+    pack = _pack(matrix, rows, transposed, factor)
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack, bias, activation, [], kind)
     return found
 
 
@@ -70,9 +88,7 @@ def _multiply(
     """x (.., I) matrix[rows]T + bias[rows]; `transposed`, for the backward pass: x matrix[rows]."""
     bias = None if bias is None else bias[rows]
     if packable(matrix):
-        pack = _pack(matrix, rows, transposed)
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack, bias, "none", [], "")
-        return found
+        return _product(x, matrix, bias, rows, transposed=transposed)
     return x @ matrix[rows] if transposed else F.linear(x, matrix[rows], bias)
 
 
@@ -101,21 +117,31 @@ class FrozenLinear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+def linear_gelu(x: Tensor, layer: FrozenLinear, kind: str) -> Tensor:
+    """gelu(layer(x)) with torch's name for its kind, in one pass over memory where no gradient is asked for."""
+    if packable(layer.weight) and not (torch.is_grad_enabled() and (x.requires_grad or layer.bias.requires_grad)):
+        return _product(x, layer.weight, layer.bias, activation="gelu", kind=kind)
+    return F.gelu(layer(x), approximate=kind)
+
+
 class QuickGELUMLP(torch.autograd.Function):
     """x -> W2 quick_gelu(W1 x + b1) + b2 for frozen weights; saves one tensor for the backward pass.
 
-    quick_gelu(h) = h sigmoid(1.702 h) = silu(1.702 h) / 1.702. The factors cancel in the backward pass; in the forward
-    pass `addmm` applies them at no cost.
+    quick_gelu(h) = h sigmoid(1.702 h) = silu(1.702 h) / 1.702. The factors cancel in the backward pass. In the forward
+    pass packed weights have the first one, or `addmm` applies it, and the narrow result is divided by it. Without a
+    gradient, silu is computed within the product.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         if packable(w1):
-            scaled = _multiply(x, w1, b1).mul_(1.702)
-            found = _multiply(F.silu(scaled).mul_(1 / 1.702), w2, b2)
+            learns = ctx.needs_input_grad[0]
+            scaled = _product(x, w1, QUICK * b1, factor=QUICK, activation="none" if learns else "swish")
+            hidden = F.silu(scaled) if learns else scaled
+            found = _product(hidden, w2, QUICK * b2).mul_(1 / QUICK)
         else:
-            scaled = torch.addmm(b1, x.flatten(0, -2), w1.mT, beta=1.702, alpha=1.702).view(*x.shape[:-1], -1)
-            found = torch.addmm(b2, F.silu(scaled).flatten(0, -2), w2.mT, alpha=1 / 1.702).view(x.shape)
+            scaled = torch.addmm(b1, x.flatten(0, -2), w1.mT, beta=QUICK, alpha=QUICK).view(*x.shape[:-1], -1)
+            found = torch.addmm(b2, F.silu(scaled).flatten(0, -2), w2.mT, alpha=1 / QUICK).view(x.shape)
         ctx.save_for_backward(scaled, w1, w2)
         return found
 

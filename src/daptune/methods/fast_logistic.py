@@ -1,9 +1,8 @@
-"""L2-penalised multinomial logistic regression of many images at many strengths C: scikit-learn's, at twice its rate.
+"""The optimum of L2-penalised multinomial logistic regression of many images, at many strengths C.
 
-`stopped` makes scikit-learn's steps of L-BFGS from zero with the same rules for stopping; its products of matrices are
-ordered for few classes. `optimum` arrives in a tenth of the steps. CLIP's features vary far more in some directions
-than in others, so that L-BFGS on them needs thousands of steps. There, each direction of the eigenbasis of their
-covariance is divided by the root of its curvature: a quarter of its variance, for even probabilities, plus the penalty.
+CLIP's features vary far more in some directions than in others, so that L-BFGS on them needs thousands of steps. Here
+each direction of the eigenbasis of their covariance is divided by the root of its curvature: a quarter of its variance,
+for even probabilities, plus the penalty. L-BFGS then arrives in about a hundred steps.
 """
 
 import numpy as np
@@ -20,8 +19,8 @@ FLAT = 1e-12
 class FastLogistic:
     """Features (n, D) with labels (n,), float64, of three or more classes with images; weights of the classes (C,).
 
-    A strength is scikit-learn's: the sum of the losses times c, plus half the squared norm of the weights. Both fits
-    give weight (C, D) and bias (C,), and may run in several threads at once.
+    A strength is scikit-learn's: the sum of the losses times c, plus half the squared norm of the weights. Fits may run
+    in several threads at once.
     """
 
     def __init__(self, features: Floats, labels: NDArray[np.int64], weights: Floats | None = None) -> None:
@@ -29,7 +28,6 @@ class FastLogistic:
         by_image = np.ones(len(labels)) if weights is None else weights[labels]
         self.total = float(by_image.sum())
         self.by_image = by_image / self.total
-        self.columns = np.ascontiguousarray(features.T)  # (D, n)
         self.mean = self.by_image @ features  # the bias is not penalised and takes it up
         centred = features - self.mean
         variance, basis = np.linalg.eigh(centred.T @ (self.by_image[:, None] * centred))
@@ -38,22 +36,18 @@ class FastLogistic:
         self.rotated = np.ascontiguousarray((centred @ self.basis).T)  # (R, n)
 
     def optimum(self, c: float) -> Linear:
-        """Where L-BFGS on whitened features arrives."""
+        """Weight (C, D) and bias (C,) at the strength c."""
         penalty = 1 / (c * self.total)
         scale = 1 / np.sqrt(EVEN_CURVATURE * self.variance + penalty)
-        found, bias = self._descend(self.rotated, scale, penalty * scale**2)
+        found, bias = self._descend(scale, penalty * scale**2)
         weight = (found * scale) @ self.basis.T
         return weight, bias - weight @ self.mean
 
-    def stopped(self, c: float) -> Linear:
-        """Where scikit-learn's L-BFGS on the features themselves stops."""
-        even = np.ones(len(self.columns))
-        return self._descend(self.columns, even, even / (c * self.total))
-
-    def _descend(self, rows: Floats, scale: Floats, shrink: Floats) -> Linear:
-        """At most 1,000 steps down the mean loss of `rows` (R, n) times `scale`, with penalties `shrink` (R,)."""
+    def _descend(self, scale: Floats, shrink: Floats) -> Linear:
+        """At most 1,000 steps down the mean loss of the features times `scale`, with penalties `shrink` (R,)."""
         from scipy.optimize import minimize  # slow to import
 
+        rows = self.rotated
         width, images = len(rows), np.arange(len(self.labels))
 
         def loss(parameters: Floats) -> tuple[float, Floats]:
@@ -73,7 +67,7 @@ class FastLogistic:
             slope[:, width] = chances.sum(1)
             return float(value), slope.ravel()
 
-        limits = {"maxiter": 1000, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps, "maxls": 50}  # scikit-learn's
+        limits = {"maxiter": 1000, "gtol": 1e-5, "ftol": 64 * np.finfo(float).eps, "maxls": 50}
         start = np.zeros(self.classes * (width + 1))
         found = minimize(loss, start, jac=True, method="L-BFGS-B", options=limits).x
         table = found.reshape(self.classes, width + 1)

@@ -7,9 +7,9 @@ Without validation images, accuracy is that of a stratified cross-validation (up
 of its first fold if there are many; if a class has only one image, C is 1. Weights of classes, if given, count in the
 loss and in the accuracy of the search.
 
-With many images, L-BFGS has not arrived after 1,000 iterations, and 17 fits of them take minutes. There the grid is
-searched by the optimum at each strength, which is found in a tenth of the iterations (`fast_logistic`). Strengths of
-the grid that come near the best one, and those of the bisection, are fitted as the protocol has it.
+With many images, L-BFGS has not arrived after 1,000 iterations, where it stops depends on the order of the images, and
+the fits of a search take minutes. There, C is searched by the optimum at each strength, which is found in a tenth of
+the iterations (`fast_logistic`).
 """
 
 import math
@@ -31,8 +31,6 @@ Weights = NDArray[np.float64] | None  # of the classes in the loss, (C,)
 UNSEARCHED_C = 1.0
 MANY_IMAGES, MANY_PER_CLASS = 2000, 16
 """With more images than both, beyond few-shot protocols, one of the folds scores the search: it has images enough."""
-NEAR = 0.99
-"""Of many images, the part of the best score of the grid from which the protocol's own fits decide."""
 LIGHT = 1_000_000
 """Multiplications of a pass (images x features x classes) up to which fits in several threads wait for each other."""
 LOGITS = 2_000_000_000
@@ -79,7 +77,7 @@ def search_c(
         return UNSEARCHED_C
     exponents = [math.log10(c) for c in c_grid]
     with _one_thread_each(), _Scores(folds, weights, many=_is_many(known[1])) as score:
-        best = _first_best(score, score.candidates(exponents))
+        best = _first_best(score, exponents)
         left, right = best - 1, best + 1
         for _ in range(steps):
             middle = (left + right) / 2
@@ -92,7 +90,7 @@ def search_c(
 
 
 Fold = tuple[Arrays, Arrays]  # to fit on, and to score on
-Job = tuple[float, bool, int]  # log10 C, whether by its optimum, and the fold
+Job = tuple[float, int]  # log10 C and the fold
 
 
 def _is_many(labels: NDArray[np.int64]) -> bool:
@@ -133,32 +131,21 @@ class _Scores:
     def __exit__(self, *error: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def candidates(self, exponents: Sequence[float]) -> Sequence[float]:
-        """Those that the protocol's own fits must decide among: all, or of many images those with the best optima."""
-        if not self.fast:
-            return exponents
-        found = self._sums([(exponent, True) for exponent in exponents])
-        return [exponent for exponent, score in zip(exponents, found, strict=True) if score >= NEAR * max(found)]
-
     def __call__(self, exponents: Sequence[float], *, ahead: float | None = None) -> list[float]:
         """The score of each. With threads to spare, that of `ahead` is found besides, which comes next."""
-        missing = any((exponent, False, 0) not in self.known for exponent in exponents)
-        more = [(ahead, False)] if ahead is not None and missing and self.threads > 1 else []
-        return self._sums([(exponent, False) for exponent in exponents] + more)[: len(exponents)]
-
-    def _sums(self, fits: Sequence[tuple[float, bool]]) -> list[float]:
-        jobs = [(*fit, fold) for fit in fits for fold in range(len(self.folds))]
-        missing = [job for job in dict.fromkeys(jobs) if job not in self.known]
+        folds = range(len(self.folds))
+        unknown = any((exponent, 0) not in self.known for exponent in exponents)
+        more = [ahead] if ahead is not None and unknown and self.threads > 1 else []
+        jobs = dict.fromkeys((exponent, fold) for exponent in [*exponents, *more] for fold in folds)
+        missing = [job for job in jobs if job not in self.known]
         self.known.update(zip(missing, self.pool.map(self._score, missing), strict=True))
-        return [
-            sum(self.known[exponent, settled, fold] for fold in range(len(self.folds))) for exponent, settled in fits
-        ]
+        return [sum(self.known[exponent, fold] for fold in folds) for exponent in exponents]
 
     def _score(self, job: Job) -> float:
-        exponent, settled, fold = job
+        exponent, fold = job
         c, (fit, (images, truth)) = 10**exponent, self.folds[fold]
         if self.fast:
-            weight, bias = self.fast[fold].optimum(c) if settled else self.fast[fold].stopped(c)
+            weight, bias = self.fast[fold].optimum(c)
         else:
             weight, bias = _by_protocol(c, *fit, self.weights)
         hits = (images @ weight.T + bias).argmax(1) == truth
