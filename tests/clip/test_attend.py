@@ -26,6 +26,9 @@ def test_16_bit_attention_of_processors(shape: tuple[int, ...], hiding: str) -> 
     found = attend(*low, mask=None if mask is None else mask.bfloat16(), causal=hiding == "causal")
     expected = F.scaled_dot_product_attention(*exact, attn_mask=mask, is_causal=hiding == "causal")
     torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
+    with torch.no_grad():
+        alone = attend(*low, mask=None if mask is None else mask.bfloat16(), causal=hiding == "causal")
+    torch.testing.assert_close(alone.float(), expected, atol=2e-2, rtol=2e-2)
     direction = torch.randn(expected.shape, generator=GENERATOR)
     for a, b in zip(
         torch.autograd.grad((found * direction).sum(), low),
@@ -36,7 +39,7 @@ def test_16_bit_attention_of_processors(shape: tuple[int, ...], hiding: str) -> 
 
 
 def test_long_16_bit_sequences_keep_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [normal(1, 2, 9, 8, dtype=torch.float32).bfloat16() for _ in range(3)]
+    parts = [normal(1, 2, 9, 8, dtype=torch.float32).bfloat16().requires_grad_() for _ in range(3)]
     plain = attend(*parts)
     monkeypatch.setattr("daptune.clip.blocks.PLAIN_ATTENTION_KEYS", {})
     torch.testing.assert_close(attend(*parts), plain, atol=2e-2, rtol=2e-2)
