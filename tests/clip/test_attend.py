@@ -15,7 +15,11 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 5, 3)])
 @pytest.mark.parametrize("hiding", ["nothing", "mask", "causal"])
-def test_16_bit_attention_of_processors(shape: tuple[int, ...], hiding: str) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_16_bit_attention_of_processors(
+    shape: tuple[int, ...], hiding: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daptune.clip.blocks.FUSED_FORWARD", fused)
     if hiding == "causal" and len(shape) == 3:
         pytest.skip("only whole sequences are causal")
     exact = [normal(*shape, 9, 8, dtype=torch.float32) for _ in range(3)]
