@@ -250,7 +250,10 @@ def join_ensemble(method: Method, train: ImageLoader, val: ImageLoader | None, t
     w0 = zero_shot(method.backbone, method.names, templates).text_features().double().cpu().numpy()
     held = None if val is None else seen_by(method, val.evaluation())
     seen = seen_by(method, train.evaluation())
-    method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
+    from threadpoolctl import threadpool_limits  # slow to import
+
+    with threadpool_limits(1, "blas"):  # between small products, several threads would wait for each other
+        method.ensemble = fit_ensemble(seen, w0, held, templates=templates).to(method.device)
 
 
 def calibrated(method: Method, val: ImageLoader, temperature: float = 1.0) -> Calibration:
