@@ -328,7 +328,7 @@ def test_a_config_of_another_model(tmp_path: Path, tensors: dict[str, Tensor]) -
             "is a CLIP with a ConvNeXt or ViTamin, which is not served",
         ),
         ("vision_cfg", {"timm_model_name": "some_new_trunk"}, "timm's some_new_trunk; only"),
-        ("vision_cfg", {"timm_model_name": "vit_pe_core_base_patch16_224"}, "is a Perception Encoder"),
+        ("vision_cfg", {"timm_model_name": "vit_pe_spatial_base_patch16_512"}, "is a Perception Encoder without"),
         ("vision_cfg", {"timm_model_name": "eva02_base_patch16_clip_224"}, "is an EVA-CLIP"),
         ("vision_cfg", {"timm_model_name": "fastvit_mci1"}, "is a MobileCLIP"),
         ("vision_cfg", {"attentional_pool": True}, "CoCa"),
@@ -354,7 +354,7 @@ def test_other_openclip_towers(
     (content["model_cfg"][part] if part else content["model_cfg"]).update(setting)
     path.write_text(json.dumps(content))
     one_line(tmp_path, word)
-    with pytest.raises(BackboneError, match=r"(try|take) (ViT|RN)[\w-]+/\w+"):
+    with pytest.raises(BackboneError, match=r"(try|take) (ViT|RN|PE)[\w-]+/\w+"):
         read_checkpoint(tmp_path)
 
 
@@ -385,7 +385,7 @@ def test_other_huggingface_models(
         (["visual.trunk.blocks.0.norm1.weight", "transformer.resblocks.0.ln_1.weight"], "timm trunk"),
         (["text_decoder.text_projection", "visual.conv1.weight"], "CoCa"),
         (["visual.attn_pool.query", "visual.conv1.weight"], "CoCa"),
-        (["visual.attn_pool.probe", "visual.attn_pool.attn.in_proj_weight"], "a Perception Encoder"),
+        (["visual.attn_pool.probe", "visual.attn_pool.attn.in_proj_weight"], "lacks the tensor visual.proj"),
         (["logit_bias", "visual.conv1.weight"], "SigLIP"),
         (["vision_model.head.probe"], "SigLIP"),
         (["text.transformer.embeddings.weight", "visual.conv1.weight"], "text tower is one of Hugging Face's"),

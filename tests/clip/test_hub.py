@@ -178,7 +178,7 @@ def test_names() -> None:
 
 def test_the_table_is_well_formed() -> None:
     for name, entry in hub_models().items():
-        assert re.fullmatch(r"(ViT-|RN)[\w-]+/\w+", name)
+        assert re.fullmatch(r"(ViT-|RN|PE-Core-)[\w-]+/\w+", name)
         assert re.fullmatch(r"[\w-]+/[\w.-]+", entry["repo"])
         assert entry.get("activation", "quick_gelu") == "quick_gelu"
         Preprocess.from_dict(entry.get("preprocess", {}))
@@ -274,7 +274,8 @@ def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
     ("name", "word"),
     [
         ("siglip2-base-patch16-naflex", "NaFlex"),
-        ("PE-Core-B-16/meta", "Perception Encoder"),
+        ("PE-Lang-L14-448/meta", "Perception Encoder"),
+        ("PE-Core-H-16/meta", "PE-Core"),
         ("EVA02-B-16/merged2b_s8b_b131k", "EVA-CLIP"),
         ("EVA01-g-14-plus/merged2b_s11b_b114k", "EVA-CLIP"),
         ("MobileCLIP2-S0/dfndr2b", "MobileCLIP"),
@@ -294,7 +295,9 @@ def test_names_of_other_families_are_known(name: str, word: str) -> None:
         resolve(name)
     message = str(caught.value)
     assert "no backbone is called" not in message and "\n" not in message
-    instead = re.findall(r"(?:ViT|RN)[\w-]+/\w+", message.partition("take " if "take " in message else "such are ")[2])
+    instead = re.findall(
+        r"(?:ViT|RN|PE)[\w-]+/\w+", message.partition("take " if "take " in message else "such are ")[2]
+    )
     assert instead and all(resolve(other).repo for other in instead)
 
 
@@ -307,7 +310,7 @@ def test_weights_of_a_family_that_is_not_served_are_not_fetched(hub, tmp_path: P
     with pytest.raises(BackboneError, match="hf:org/eva is an EVA-CLIP model, which is not served"):
         pull("hf:org/eva", cache_dir=tmp_path / "cache")
     assert not [path for path in asked if "model.safetensors" in path]
-    (root / "org" / "PE-Core-B16-224").mkdir()
-    (root / "org" / "PE-Core-B16-224" / "PE-Core-B16-224.pt").write_bytes(b"")
-    with pytest.raises(BackboneError, match="is a Perception Encoder"):
-        pull("hf:org/PE-Core-B16-224", cache_dir=tmp_path / "cache")
+    (root / "org" / "PE-Lang-L14-448").mkdir()
+    (root / "org" / "PE-Lang-L14-448" / "PE-Lang-L14-448.pt").write_bytes(b"")
+    with pytest.raises(BackboneError, match="is a Perception Encoder without a text tower"):
+        pull("hf:org/PE-Lang-L14-448", cache_dir=tmp_path / "cache")

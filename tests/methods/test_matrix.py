@@ -19,7 +19,7 @@ from daptune.errors import MethodError
 from daptune.methods import METHODS, Method, make_config
 from daptune.train import TrainConfig, fit_method
 
-from ..clip import made_up_resnet, made_up_siglip
+from ..clip import made_up_resnet, made_up_siglip, made_up_trunk
 from .conftest import NAMES, Pictures, make_pictures
 
 VARIANTS: dict[str, list[dict[str, object]]] = {
@@ -60,14 +60,21 @@ LIGHT: dict[str, dict[str, object]] = {"proda": {"prompts": 4}, "mmrl": {"width"
 """Options with which a method takes less of the matrix's time; the 32 prompts of ProDA took most of it."""
 OF_THE_SET = {"mmrl"}
 """Methods whose scores of a class depend on whether all classes are those of the fit; their own tests say how."""
-FOLDERS = {"siglip": made_up_siglip.write_transformers, "resnet": made_up_resnet.write_openclip}
+FOLDERS = {
+    "siglip": made_up_siglip.write_transformers,
+    "resnet": made_up_resnet.write_openclip,
+    "pe": made_up_trunk.write_openclip,
+}
 TRAINED = ("coop", "dapt", "maple", "plot", "tip_adapter_f", "clip_lora", "linear_probe", "prolip")
 """One method of each kind also goes through the matrix on a trained backbone, on which test_demo.py trains them all."""
+FEW = {"pe": ("dapt", "maple", "plot", "clip_lora", "prolip")}
+"""Families that differ from another in the image tower alone: methods that reach into it."""
 RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, LIGHT.get(name, {})) for name in TRAINED]
 RUNS += [
     (family, name, LIGHT.get(name, {}))
     for family in FOLDERS
     for name, method in METHODS.items()
+    if name in FEW.get(family, METHODS)
     if not method.needs - frozenset().union(*(tower.has for tower in FAMILIES[family]))
 ]
 
@@ -88,7 +95,11 @@ each_method_on_each_backbone = pytest.mark.parametrize(
 @pytest.fixture(scope="session")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Backbones of other families by name."""
-    tensors = {"siglip": made_up_siglip.make_tensors, "resnet": made_up_resnet.make_tensors}
+    tensors = {
+        "siglip": made_up_siglip.make_tensors,
+        "resnet": made_up_resnet.make_tensors,
+        "pe": made_up_trunk.make_tensors,
+    }
     return {
         name: daptune.load_backbone(write(tmp_path_factory.mktemp(name), tensors[name]()), precision="fp32")
         for name, write in FOLDERS.items()

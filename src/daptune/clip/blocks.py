@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .frozen import FrozenLinear, QuickGELUMLP, linear, linear_gelu
+from .rotary import Rotary
 
 T = TypeVar("T")
 GELU = {"gelu": "none", "gelu_tanh": "tanh"}  # torch's names
@@ -31,11 +32,14 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Attention(nn.Module):
-    """The frozen projections of multi-head attention, under the parameter names of `nn.MultiheadAttention`."""
+    """The frozen projections of multi-head attention, under the parameter names of `nn.MultiheadAttention`.
 
-    def __init__(self, width: int, heads: int) -> None:
+    `rotary` turns queries and keys by their places, where a tower has it.
+    """
+
+    def __init__(self, width: int, heads: int, rotary: Rotary | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.rotary = heads, rotary
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = FrozenLinear(width, width)
@@ -55,6 +59,10 @@ class Attention(nn.Module):
         parts = projected.shape[-1] // width
         view = projected.unflatten(-1, (parts, self.heads, width // self.heads))
         return tuple(part.transpose(-3, -2) for part in view.unbind(-3))
+
+    def placed(self, part: Tensor) -> Tensor:
+        """Queries or keys (.., H, L, W/H) that know their places."""
+        return part if self.rotary is None else self.rotary(part)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -93,9 +101,11 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block, x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
 
-    def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float = 1e-5) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, activation: str, eps: float = 1e-5, rotary: Rotary | None = None
+    ) -> None:
         super().__init__()
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, rotary)
         self.ln_1 = LayerNorm(width, eps)
         self.mlp = MLP(width, hidden, activation)
         self.ln_2 = LayerNorm(width, eps)
@@ -121,14 +131,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         """(.., L, W) -> (.., L, W)."""
         query, key, value = self.project(x)
-        return self.finish(x, attend(query, key, value, causal=causal))
+        return self.finish(x, attend(self.attn.placed(query), self.attn.placed(key), value, causal=causal))
 
-    def read(self, x: Tensor, at: Tensor, mask: Tensor | None = None) -> Tensor:
+    def read(self, x: Tensor, at: Tensor, mask: Tensor | None = None, patches: bool = False) -> Tensor:
         """The block's output only for the tokens `at` (.., n, W) of x (.., L, W): exact in the last block. `mask`
-        (.., 1, 1, L) is added to the scores."""
+        (.., 1, 1, L) is added to the scores. `patches`: `at` has the patches, at the same places as x."""
         (query,) = self.project(at, 0, 1)
         key, value = self.project(x, 1, 3)
-        return self.finish(at, attend(query, key, value, mask=mask))
+        query = self.attn.placed(query) if patches else query
+        return self.finish(at, attend(query, self.attn.placed(key), value, mask=mask))
 
 
 def whole(block: Block, x: Tensor) -> Tensor:
@@ -149,9 +160,18 @@ def replaced(x: Tensor, layers: Sequence[Tensor], depth: int) -> Tensor:
 class Transformer(nn.Module):
     """A stack of blocks, under OpenAI's name `resblocks`."""
 
-    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: str, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        activation: str,
+        eps: float = 1e-5,
+        rotary: Rotary | None = None,
+    ) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation, eps) for _ in range(layers))
+        self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation, eps, rotary) for _ in range(layers))
 
     @staticmethod
     def run(part: Callable[..., T], *inputs: Any) -> T:

@@ -29,10 +29,10 @@ NAFLEX = Family(
     "its sibling with one: hf:google/siglip2-base-patch16-224 or ViT-B-16-SigLIP2/webli",
 )
 PE = Family(
-    r"\bpe[-_](core|lang|spatial)|vit_pe_",
-    "a Perception Encoder (PE)",
-    "its image tower turns queries and keys by their positions (RoPE)",
-    "ViT-B-16-SigLIP2/webli or ViT-L-14/dfn2b",
+    r"\bpe[-_](lang|spatial)|vit_pe_(lang|spatial)",
+    "a Perception Encoder without a text tower (PE-Lang, PE-Spatial)",
+    "classes are named by a text tower",
+    "PE-Core-B-16/meta or PE-Core-L-14-336/meta",
 )
 EVA = Family(
     r"\beva(0[12]|[-_]?clip|_giant|_large)",

@@ -2,7 +2,7 @@
 
     photo, tiny               the backbones in this package
     ViT-B-16/openai           open_clip's architecture/tag; `hub_models.json` lists its repository on the Hub
-    hf:org/repo[@revision]    any repository of the Hub in open_clip's or transformers' layout
+    hf:org/repo[@revision]    any repository of the Hub in open_clip's or transformers' layout; also hf-hub:org/repo
     a folder or a file        in the formats of `checkpoints`
 
 Names have priority over paths: write ./tiny for a folder of that name. Cached files are used without network access, so
@@ -27,7 +27,7 @@ from .file_tokenizer import FILES
 
 EMBEDDED = {name: Path(__file__).with_name(name) for name in ("photo", "tiny")}
 """The backbones in this package: one knows photographs, the other icons."""
-HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+HUB_NAME = re.compile(r"hf(?:-hub)?:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _OPENAI = {"ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "ViT-L/14@336px": "ViT-L-14-336"}
 _OPENAI |= {name: name for name in ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")}
 _UNREACHABLE = (
@@ -38,6 +38,7 @@ _BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, *FILES)
 _SERVED_ALIKE = (
     (r"siglip", "a SigLIP", "ViT-B-16-SigLIP2/webli, hf:google/siglip2-base-patch16-224"),
     (r"worldwide|metaclip-?2", "a MetaCLIP 2", "ViT-H-14-worldwide/metaclip2_worldwide, hf:facebook/metaclip-2-..."),
+    (r"\bpe[-_]core", "a PE-Core", "PE-Core-B-16/meta, PE-Core-L-14-336/meta, hf:timm/PE-Core-B-16"),
 )
 """What names of families that are served look like, and the form of those that are known."""
 _LICENCES = ((r"metaclip(2|-2)", "CC-BY-NC-4.0, no commercial use"),)
@@ -78,6 +79,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
     if text in EMBEDDED:
         return Source(text, path=EMBEDDED[text])
     if match := HUB_NAME.fullmatch(text):
+        text = f"hf:{text.partition(':')[2]}"
+        _refuse_layout(text, match["repo"])
         if revision and match["revision"] and revision != match["revision"]:
             raise BackboneError(f"{text!r} and revision={revision!r} name different revisions: give one of them.")
         return Source(text, repo=match["repo"], revision=revision or match["revision"])
@@ -97,6 +100,18 @@ def resolve(name: str | Path, revision: str | None = None) -> Source:
                     f"{text!r} is no name of {family} that is known here; such are {known}, or a folder."
                 )
     raise BackboneError(f"no backbone is called {text!r}, and no file or folder has this name.{_suggest(text)}")
+
+
+def _refuse_layout(name: str, repo: str) -> None:
+    """Raise BackboneError for a repository of Meta's whose weights are a .pt without a config."""
+    if match := re.fullmatch(r"facebook/PE-Core-([TSBLG])(\d+)-(\d+)", repo, re.IGNORECASE):
+        size = match[1].upper()
+        known = f"PE-Core-{'bigG' if size == 'G' else size}-{match[2]}{'' if size == 'B' else f'-{match[3]}'}"
+        same = f"take {known}/meta, the same weights, or " if f"{known}/meta" in hub_models() else ""
+        raise BackboneError(
+            f"{name} holds Meta's own .pt, and from the Hub the layouts of open_clip and transformers are read: {same}"
+            "fetch the .pt yourself and give its path."
+        )
 
 
 def locate(

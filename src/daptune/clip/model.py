@@ -2,8 +2,8 @@
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv 2103.00020).
 Parameter names and semantics are those of OpenAI's checkpoints (openai/CLIP, clip/model.py), so that their state
-dicts load unchanged. Every size from B/32 to bigG/14 is a `CLIPConfig`; other image and text towers are in files of
-their own (FAMILIES).
+dicts load unchanged. Every size from B/32 to bigG/14 is a `CLIPConfig`; image towers (`vit`) and other families are in
+files of their own (FAMILIES).
 
 Shape letters, used in the whole package:
 
@@ -27,12 +27,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import BackboneError
 from . import joining, towers
-from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal, replaced
+from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal
+from .perception import PEViT
 from .prefix import shared_prefix_features
 from .resnet import ResNet
 from .siglip import FullText, MAPViT
 from .suffixes import Suffixes
 from .towers import Halfway, TextTower, VisionTower
+from .vit import ViT
 
 TEXT = "text."
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -62,6 +64,7 @@ class CLIPConfig:
     text_activation: str = ""
     """That of the text tower; empty: the same."""
     norm_eps: float = 1e-5
+    """Of the image tower, and of a text tower without a mask; causal text towers have 1e-5."""
     family: str = "clip"
     """Which towers, of FAMILIES."""
     vision_stages: tuple[int, ...] = ()
@@ -69,6 +72,8 @@ class CLIPConfig:
     `patch_size` the pixels of one of its places, and there is no `vision_mlp`. Empty for a transformer."""
     eos_id: int | None = None
     """Id at whose first place a causal text is read; None: that of the highest id."""
+    class_token: bool = True
+    """Whether a `ViT` has a class token: all but that of PE-Core G/14 have one."""
 
     def __post_init__(self) -> None:
         for activation in (self.activation, self.text_activation or self.activation):
@@ -87,90 +92,6 @@ class CLIPConfig:
         return (self.image_size // self.patch_size) ** 2
 
 
-class ViT(VisionTower):
-    """Vision transformer, read at its class token (VPT, arXiv 2203.12119; MaPLe, arXiv 2210.03117)."""
-
-    has = frozenset(
-        {
-            towers.VISUAL_TOKENS,
-            towers.JOINING_VISUAL_TOKENS,
-            towers.PATCH_FEATURES,
-            towers.VISUAL_PROJECTION,
-            towers.IMAGE_ATTENTION,
-        }
-    )
-    last = "ln_post.weight"
-
-    def __init__(self, config: CLIPConfig) -> None:
-        super().__init__()
-        width = config.vision_width
-        self.conv1 = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width))
-        self.positional_embedding = nn.Parameter(torch.empty(config.patches + 1, width))
-        self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(
-            width, config.vision_layers, config.vision_heads, config.vision_mlp, config.activation
-        )
-        self.ln_post = LayerNorm(width)
-        self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Class token and patches with positions, before ln_pre: (B, 3, R, R) -> (B, 1 + G, W)."""
-        patches = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).mT.float()  # (B, G, W)
-        token = self.class_embedding.expand(images.shape[0], 1, -1)
-        return torch.cat([token, patches], 1) + self.positional_embedding
-
-    def forward(
-        self,
-        images: Tensor,
-        prompts: Tensor | None = None,
-        *,
-        before_ln_pre: bool = False,
-        pool_prompts: bool = True,
-        projected: bool = True,
-        patches: bool = False,
-        through: Sequence[Block] | None = None,
-    ) -> Tensor:
-        x = self.ln_pre(self.embed(images))
-        layers: list[Tensor] = []
-        if prompts is not None:
-            layers = [p.expand(images.shape[0], -1, -1) for p in prompts.unbind(-3)]  # J of (B, P, W)
-            # attention ignores the order of tokens without position embedding: their place does not matter
-            x = torch.cat([x, self.ln_pre(layers[0]) if before_ln_pre else layers[0]], 1)
-        *blocks, last = through or self.transformer.blocks
-        x = self.transformer.through(x, blocks, layers, recompute=self.recompute)
-        x = replaced(x, layers, len(blocks))
-        # only the class token is read, or it and the patches, which precede all prompts
-        x = self.transformer.run(Block.read, last, x, x[:, : len(self.positional_embedding) if patches else 1])
-        normed = self.ln_post(x if patches else x[:, 0], self.proj.dtype)  # (B, 1 + G, W) or (B, W)
-        return (normed @ self.proj if projected else normed).float()
-
-    def below(self, images: Tensor, block: int) -> Tensor:
-        x, blocks = self.ln_pre(self.embed(images)), self.transformer.blocks[:block]
-        return self.transformer.through(x, blocks, [], recompute=self.recompute)
-
-    def above(self, states: Tensor, block: int, tokens: Tensor | None = None) -> Tensor:
-        layers = [] if tokens is None else [t.expand(states.shape[0], -1, -1) for t in tokens]  # J of (B, n, W)
-        *inner, last = self.transformer.blocks[block:]
-        x = self.transformer.through(torch.cat([states, *layers[:1]], 1), inner, layers, recompute=self.recompute)
-        x = replaced(x, layers, len(inner))
-        read = torch.cat([x[:, :1], x[:, states.shape[1] :]], 1)
-        normed: Tensor = self.ln_post(self.transformer.run(Block.read, last, x, read))
-        return normed
-
-    def joining(self, tokens: Tensor) -> Tensor:
-        return torch.cat([self.ln_pre(tokens[:1]), tokens[1:]])  # LN acts on each token separately
-
-    def widest(self, prompts: int) -> int:
-        return (len(self.positional_embedding) + prompts) * self.transformer.blocks[0].mlp.c_fc.out_features
-
-    def projection(self) -> Tensor:
-        return self.proj
-
-    def matrices(self) -> tuple[nn.Parameter, ...]:
-        return (self.proj,)
-
-
 class CausalText(TextTower):
     """Text transformer in which a token sees those before it, read at the EOT: the highest id of a text, or where the
     ids have another order (MetaCLIP 2), the first `eos_id`."""
@@ -180,7 +101,8 @@ class CausalText(TextTower):
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         width, self.eos_id = config.text_width, config.eos_id
-        self.transformer = Transformer(width, config.text_layers, config.text_heads, config.text_mlp, config.activation)
+        activation = config.text_activation or config.activation
+        self.transformer = Transformer(width, config.text_layers, config.text_heads, config.text_mlp, activation)
         # not by its own normal_: on the meta device that imports all of torch.compile, a third of the time of a start
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, width))
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width))
@@ -251,6 +173,7 @@ FAMILIES: dict[str, tuple[Callable[[CLIPConfig], VisionTower], Callable[[CLIPCon
     "siglip": (MAPViT, FullText),
     "resnet": (ResNet, CausalText),
     "metaclip2": (ViT, CausalText),
+    "pe": (PEViT, CausalText),
 }
 
 

@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 class MAPHead(nn.Module):
     """Multihead attention pooling: z = a + mlp(ln(a)), a the attention of a learned probe to the tokens."""
 
-    def __init__(self, config: "CLIPConfig") -> None:
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float) -> None:
         super().__init__()
-        width = config.vision_width
         self.probe = nn.Parameter(torch.empty(1, 1, width))
-        self.attn = Attention(width, config.vision_heads)
-        self.ln = LayerNorm(width, config.norm_eps)
-        self.mlp = MLP(width, config.vision_mlp, config.activation)
+        self.attn = Attention(width, heads)
+        self.ln = LayerNorm(width, eps)
+        self.mlp = MLP(width, hidden, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, W) -> (B, W) float32. The attention is computed in float32."""
@@ -69,13 +68,12 @@ class MAPViT(VisionTower):
     def __init__(self, config: "CLIPConfig") -> None:
         super().__init__()
         width = config.vision_width
+        sizes = config.vision_heads, config.vision_mlp, config.activation, config.norm_eps
         self.conv1 = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
         self.positional_embedding = nn.Parameter(torch.empty(config.patches, width))
-        self.transformer = Transformer(
-            width, config.vision_layers, config.vision_heads, config.vision_mlp, config.activation, config.norm_eps
-        )
+        self.transformer = Transformer(width, config.vision_layers, *sizes)
         self.ln_post = LayerNorm(width, config.norm_eps)
-        self.head = MAPHead(config)
+        self.head = MAPHead(width, *sizes)
 
     def forward(
         self,

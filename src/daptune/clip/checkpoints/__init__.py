@@ -1,10 +1,11 @@
 """Checkpoints of CLIP -> sizes, tensors, transform and tokenizer; no file that is read can run code.
 
-Three layouts are known, in a folder or as a single file:
+These layouts are known, in a folder or as a single file:
 
     OpenAI         one .pt: a TorchScript archive, or a state dict under OpenAI's names     (QuickGELU, heads 64 wide)
     open_clip      open_clip_config.json + open_clip_model.safetensors or open_clip_pytorch_model.bin
     transformers   config.json of a CLIPModel + model.safetensors (also in shards) or pytorch_model.bin
+    Meta           one .pt of a PE-Core: a state dict                                       (GELU, no config)
 
 Sizes are read from the shapes of the tensors; the config beside them adds what shapes cannot say (heads, activation)
 and must agree with the rest.
@@ -21,7 +22,7 @@ from ..file_tokenizer import FILES
 from ..model import CLIPConfig
 from ..preprocess import Preprocess
 from ..rows import NAME, EmbeddingRows, find_rows
-from . import huggingface, openclip, resnet
+from . import huggingface, openclip, resnet, trunk
 from .containers import files_of, read_json, read_tensors
 from .shapes import Described, check, keep_weights, log, sizes
 
@@ -43,7 +44,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a folder or a file in any of the three layouts.
+    """Read a folder or a file in any of the layouts.
 
     Raises BackboneError, in one line, for a path without a checkpoint, a model of another kind, or a damaged file.
     """
@@ -78,6 +79,8 @@ def _describe(tensors: dict[str, Tensor], folder: Path, where: str, scripted: bo
         if (folder / huggingface.CONFIG).is_file():
             return huggingface.read(tensors, folder, where), ""
         return Described(huggingface.rename(tensors, where)), huggingface.CONFIG
+    if trunk.META in tensors:
+        return trunk.of_meta(tensors, where), ""
     if (folder / openclip.CONFIG).is_file() and not scripted:
         return openclip.read(tensors, folder, where), ""
     return resnet.described(tensors, where) if resnet.MARK in tensors else Described(tensors), openclip.CONFIG

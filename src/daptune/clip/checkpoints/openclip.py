@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...errors import BackboneError
 from ..families import COCA, refuse_unserved
-from . import resnet, siglip
+from . import resnet, siglip, trunk
 from .containers import read_json
-from .shapes import LAYOUTS, Described, claimed, refuse
+from .shapes import LAYOUTS, Described, claimed, refuse, refuse_settings
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (
@@ -37,6 +37,8 @@ def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:
     refuse_family(content, where)
     if "siglip" in str(vision.get("timm_model_name")):
         return siglip.of_open_clip(tensors, vision, text, transform, where, source)
+    if trunk.family_of(vision.get("timm_model_name")):
+        return trunk.of_open_clip(tensors, model, transform, where, source)
     multilingual = text.get("pool_type") == "eos"  # MetaCLIP 2
     _refuse_settings(model, vision, text, where, "multilingual" if multilingual else "text_cfg")
     claims = claimed(_FACTS["claims"], model=model, vision=vision, text=text)
@@ -96,12 +98,9 @@ def _refuse_settings(
         raise refuse(where, f"an open_clip model whose text tower is Hugging Face's {name}")
     for title, part, own in (("vision_cfg", vision, "vision_cfg"), ("text_cfg", text, known_text)):
         known = _FACTS["both"] | _FACTS[title] | _FACTS[own]
-        for key, value in part.items():
-            if key not in known and key.startswith(("timm_", "hf_")):
-                continue  # of no effect without a timm or Hugging Face tower
-            allowed = known.get(key, ())
-            if allowed != "any" and value not in allowed:
-                raise refuse(where, f"an open_clip model with {title}.{key} = {value!r}")
+        # others of these have no effect without a timm or Hugging Face tower
+        settings = {key: value for key, value in part.items() if key in known or not key.startswith(("timm_", "hf_"))}
+        refuse_settings(title, settings, known, where)
     if unknown := sorted(model.keys() - set(_FACTS["model_cfg"])):
         raise refuse(where, f"an open_clip model with the setting {unknown[0]} = {model[unknown[0]]!r}")
 

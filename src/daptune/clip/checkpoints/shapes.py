@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import BackboneError
 from ...files import read_json
-from ..families import COCA, EVA, MOBILE, PE, ROBERTA, Family
+from ..families import COCA, EVA, MOBILE, ROBERTA, Family
 from ..model import CLIP, CLIPConfig
 
 log = logging.getLogger("daptune")
@@ -32,7 +32,6 @@ _HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
 # What only another kind of model has in its names -> what that model is
 _OTHERS: tuple[tuple[str, str | Family], ...] = (
     (r"^text_decoder\.|^visual\.attn_pool\.query$", COCA),
-    (r"^visual\.attn_pool\.probe$", PE),
     (r"^logit_bias$|^vision_model\.head\.", "a SigLIP model"),
     (r"^(visual\.trunk|image_encoder\.model)\..*(reparam|token_mixer)", MOBILE),
     (r"^visual\.trunk\.", "an open_clip model with a timm trunk as its vision tower"),
@@ -40,7 +39,7 @@ _OTHERS: tuple[tuple[str, str | Family], ...] = (
     (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", EVA),
     (r"^(blocks|patch_embed)\.|^(stem|stages|layer1)\.", "a vision network alone, without a text tower"),
 )
-ONLY = "only CLIPs of OpenAI's form (RN50 to RN50x64, ViT-B, L, H, g, bigG) and SigLIPs of one resolution are read"
+ONLY = "only CLIPs of OpenAI's form (RN50 to RN50x64, ViT-B to bigG), SigLIPs of one resolution and PE-Core are read"
 
 
 MOST_LAYERS = 256
@@ -53,7 +52,7 @@ class Described(NamedTuple):
     vision_heads, text_heads: None where they follow from the widths (64 wide, but for H/14 and up).
     claims: sizes by their field of CLIPConfig as the config beside the weights, `source`, has them; None is no claim.
     transform: fields of Preprocess beside its size.
-    family, text_activation, norm_eps, eos_id: as in CLIPConfig.
+    family, text_activation, norm_eps, eos_id, class_token: as in CLIPConfig.
     vision: fields of CLIPConfig of the image tower, where its shapes are read elsewhere.
     """
 
@@ -69,11 +68,23 @@ class Described(NamedTuple):
     norm_eps: float = 1e-5
     vision: Mapping[str, Any] | None = None
     eos_id: int | None = None
+    class_token: bool = True
 
 
 def refuse(what: str, found: str) -> BackboneError:
     """The one sentence for a model of another kind."""
     return BackboneError(f"{what} is {found}; {ONLY}: try ViT-B-16/openai.")
+
+
+def refuse_settings(title: str, part: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    """Raise BackboneError for a setting of a part of open_clip's config with which it computes otherwise.
+
+    known: setting -> values under which it computes the same, or "any".
+    """
+    for key, value in part.items():
+        allowed = known.get(key, ())
+        if allowed != "any" and value not in allowed:
+            raise refuse(where, f"an open_clip model with {title}.{key} = {value!r}")
 
 
 def claimed(table: Mapping[str, Any], **parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +159,7 @@ def sizes(described: Described, where: str) -> CLIPConfig:
         norm_eps=described.norm_eps,
         family=described.family,
         eos_id=described.eos_id,
+        class_token=described.class_token,
     )
     _believe(described, config, where)
     return config
@@ -157,7 +169,7 @@ def _vision_transformer(described: Described, where: str) -> dict[str, int]:
     tensors = described.tensors
     width, _, patch, _ = shape_of(tensors, "visual.conv1.weight", 4, where)
     positions, _ = shape_of(tensors, "visual.positional_embedding", 2, where)
-    patches = positions - (described.family != "siglip")  # beside the class token
+    patches = positions - (described.family != "siglip" and described.class_token)
     grid = math.isqrt(max(patches, 0))
     if grid * grid != patches:
         raise BackboneError(f"{where} has {patches} patch positions, no square: {ONLY}.")

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import BackboneError
-from .shapes import LAYOUTS, Described, claimed, refuse
+from . import trunk
+from .shapes import LAYOUTS, Described, claimed, refuse, refuse_settings
 
 _FACTS = LAYOUTS["siglip"]
-TRUNK = "visual.trunk."
 DEFAULTS = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize": "squash"}
 """Of the image transform."""
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
@@ -61,17 +60,14 @@ def of_open_clip(
     source: Path,
 ) -> Described:
     """What an `open_clip_config.json` with a SigLIP trunk says; BackboneError for other towers."""
-    trunk = str(vision["timm_model_name"])
-    match = _NAME.fullmatch(trunk)
+    name = str(vision["timm_model_name"])
+    match = _NAME.fullmatch(name)
     if match is None or match[1] not in _FACTS["heads"] or vision.get("timm_pool", "map") != "map":
-        raise refuse(where, f"an open_clip model whose vision tower is timm's {trunk}")
-    known = _FACTS["text_cfg"]
-    for key, value in text.items():
-        if known.get(key, ()) != "any" and value not in known.get(key, ()):
-            raise refuse(where, f"an open_clip SigLIP with text_cfg.{key} = {value!r}")
+        raise refuse(where, f"an open_clip model whose vision tower is timm's {name}")
+    refuse_settings("text_cfg", text, _FACTS["text_cfg"], where)
     return Described(
-        _with_bias(_of_trunk(tensors, where)),
-        activation="gelu_tanh" if _TANH.match(trunk) else "gelu",
+        _with_bias(trunk.rename(tensors, where)),
+        activation="gelu_tanh" if _TANH.match(name) else "gelu",
         text_activation="gelu_tanh" if (text.get("act_kwargs") or {}).get("approximate") == "tanh" else "gelu",
         norm_eps=float((text.get("norm_kwargs") or {}).get("eps", 1e-5)),
         vision_heads=_FACTS["heads"][match[1]],
@@ -87,33 +83,6 @@ def of_open_clip(
         source=str(source),
         family="siglip",
     )
-
-
-def _of_trunk(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """timm's names -> OpenAI's; the query of the pooling and its key and value are joined."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if not name.startswith(TRUNK):
-            found[name] = tensor
-            continue
-        own = name.removeprefix(TRUNK)
-        stem, _, kind = own.rpartition(".")
-        if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", stem):
-            part = (
-                f"attn.in_proj_{kind}" if match[2] == "attn.qkv" else f"{_FACTS['in_block'].get(match[2], stem)}.{kind}"
-            )
-            found[f"visual.transformer.resblocks.{match[1]}.{part}"] = tensor
-        elif own == "pos_embed":
-            found["visual.positional_embedding"] = tensor.reshape(tensor.shape[-2:])
-        elif own == "attn_pool.latent":
-            found["visual.head.probe"] = tensor
-        elif stem == "attn_pool.q":
-            if f"{TRUNK}attn_pool.kv.{kind}" not in tensors:
-                raise BackboneError(f"{where} lacks attn_pool.kv.{kind} beside attn_pool.q.{kind}; fetch it again.")
-            found[f"visual.head.attn.in_proj_{kind}"] = torch.cat([tensor, tensors[f"{TRUNK}attn_pool.kv.{kind}"]])
-        elif stem != "attn_pool.kv":
-            found[f"visual.{_FACTS['trunk'].get(stem, stem)}.{kind}"] = tensor
-    return found
 
 
 def _with_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
