@@ -16,6 +16,7 @@ from daptune.serve import trainer
 from daptune.serve.app import make_app
 from daptune.serve.pool import AdapterPool
 
+from ..clip.made_up_resnet import make_tensors, write_openclip
 from ..conftest import COLOURS, save_picture
 from .conftest import HOST, files, png
 
@@ -93,6 +94,23 @@ def test_taught_tried_corrected_and_still_there_after_a_restart(client: TestClie
         picture = restarted.get(f"/v1/lessons/colours/classes/red/images/{lesson['classes'][0]['images'][0]}")
         assert picture.headers["content-type"] == "image/png" and picture.content[:4] == b"\x89PNG"
         assert restarted.post(predict, files=files(png(5))).json()["predictions"][0] == after
+
+
+def test_a_residual_network_is_taught_by_its_texts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default method learns visual tokens, which it has none of."""
+    monkeypatch.setattr(trainer, "STEPS", 2)
+    network = daptune.load_backbone(write_openclip(tmp_path / "w", make_tensors()), precision="fp32")
+    (tmp_path / "served").mkdir()
+    with TestClient(make_app(AdapterPool(network), folder=tmp_path / "served"), base_url=HOST) as client:
+        client.post("/v1/lessons", json={"name": "colours", "classes": ["red", "blue_thing"]})
+        for name in ("red", "blue_thing"):
+            client.post(f"/v1/lessons/colours/classes/{name}/images", files=pictures(tmp_path, name, 3))
+        client.post("/v1/lessons/colours/training")
+        assert events(client, "colours")[-1] == {"type": "done", "adapter": "colours"}
+        (row,) = client.get("/v1/adapters").json()
+        assert row["method"] == "coop" and row["known_images"] == 6
+        answer = client.post("/v1/adapters/colours/predict?zero_shot=true", files=files(png(5)))
+        assert answer.status_code == 200 and len(answer.json()["predictions"][0]["zero_shot"]) == 2
 
 
 def test_what_cannot_be_trained_says_why(client: TestClient, tmp_path: Path) -> None:

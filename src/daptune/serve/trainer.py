@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from daptune.classifier import FewShotClassifier
+from daptune.clip.backbone import Backbone
 from daptune.data.cache import Decoder
 from daptune.data.sources import table_from_lists
 from daptune.data.table import ImageTable
 from daptune.errors import DaptuneError, Interrupted
+from daptune.methods import METHODS, make_config
 from daptune.serve.contradictions import contradictions
 from daptune.serve.lessons import Lesson, Lessons
 from daptune.serve.limits import Refused
@@ -20,6 +22,7 @@ from daptune.train import Progress
 
 STEPS = 60  # training steps of a lesson with any number of images: few, because a person waits for the result
 BATCH = 32
+TEXT_ALONE = "coop"
 _EVERY = 0.1  # seconds between two reports
 logger = logging.getLogger("daptune")
 
@@ -127,12 +130,14 @@ class Trainer:
         job.over.set()
 
     def _fit(self, job: Training, lesson: Lesson) -> FewShotClassifier:
-        """An adapter by the defaults of `FewShotClassifier` but for the steps, with classes in the lesson's order."""
+        """An adapter by `method_for` and the defaults of `FewShotClassifier` but for the steps, with classes in the
+        lesson's order."""
         decoder, backbone = Decoder(), self._pool.backbone
         table, ids = self._table(lesson)
         found = contradictions(backbone, table, decoder)
         job.events.append({"type": "check", "contradictions": [each.to_json(table.class_names, ids) for each in found]})
-        classifier = FewShotClassifier(backbone=backbone, train_options={"steps": STEPS, "batch_size": BATCH})
+        options = {"steps": STEPS, "batch_size": BATCH}
+        classifier = FewShotClassifier(method_for(backbone), backbone, train_options=options)
         return classifier.fit(table, progress=_reporter(job), decoder=decoder)
 
     def _table(self, lesson: Lesson) -> tuple[ImageTable, list[str]]:
@@ -141,6 +146,14 @@ class Trainer:
         paths = [self.lessons.image(lesson.name, label, image) for label, image in pairs]
         names = [each.name for each in lesson.classes]
         return table_from_lists(paths, [label for label, _ in pairs], label_names=names), [image for _, image in pairs]
+
+
+def method_for(backbone: Backbone) -> str:
+    """The default method, or where the towers lack what it needs, as on a residual network, one of text prompts alone:
+    the page has no choice of methods."""
+    usual = FewShotClassifier().method
+    lacking = METHODS[usual].lacking(backbone.clip, make_config(usual, {}))
+    return TEXT_ALONE if lacking else usual
 
 
 def _reporter(job: Training) -> Callable[[Progress], None]:
