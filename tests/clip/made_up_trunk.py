@@ -1,4 +1,4 @@
-"""Made-up CLIPs whose image tower is one of timm's in open_clip's layout: PE-Core, also in Meta's own."""
+"""Made-up CLIPs whose image tower is one of timm's in open_clip's layout: EVA02, and PE-Core, also in Meta's own."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,13 @@ PE = CLIPConfig(
 """T/16 with fewer layers and a smaller image; the joint embedding is narrower than both towers."""
 BARE = replace(PE, class_token=False, vision_heads=16, vision_mlp=8960 * 192 // 1536)
 """As G/14: 16 heads, no class token, and an MLP that is not four times as wide."""
-TRUNKS = {3: "vit_pe_core_tiny_patch16_384", 16: "vit_pe_core_gigantic_patch14_448"}
+EVA = replace(
+    PE, family="eva", vision_width=96, vision_heads=12, vision_mlp=256, context_length=77, norm_eps=1e-6
+)  # fmt: skip
+"""Heads of B/16, but 8 wide; places of 3 x 3 patches are scaled to 16 x 16."""
+TRUNKS = {
+    3: "vit_pe_core_tiny_patch16_384", 16: "vit_pe_core_gigantic_patch14_448", 12: "eva02_base_patch16_clip_224",
+}  # fmt: skip
 """By the number of heads."""
 MAP_NAMES = (
     ("transformer.resblocks", "blocks"), ("attn.in_proj_", "attn.qkv."), ("head.attn.qkv.", "head.attn.in_proj_"),
@@ -28,6 +34,9 @@ MAP_NAMES = (
     ("ln_pre", "norm_pre"), ("ln_post", "norm"), ("head.ln", "attn_pool.norm"), ("mlp.c_fc", "mlp.fc1"),
     ("mlp.c_proj", "mlp.fc2"), ("conv1", "patch_embed.proj"), ("head.probe", "attn_pool.latent"),
     ("head.mlp", "attn_pool.mlp"),
+)  # fmt: skip
+GATED_NAMES = (
+    ("mlp.c_gate", "mlp.fc1_g"), ("mlp.c_fc", "mlp.fc1_x"), ("mlp.ln", "mlp.norm"), ("attn.ln", "attn.norm"),
 )  # fmt: skip
 
 
@@ -40,6 +49,9 @@ def make_tensors(config: CLIPConfig = PE, seed: int = 0) -> dict[str, Tensor]:
         one = name.endswith("weight") and name.split(".")[-2].startswith("ln")
         tensors[name] = torch.randn(value.shape, generator=generator) * scale + one
     tensors["token_embedding.weight"] *= 0.3
+    for name in tensors:
+        if config.family == "eva" and name.startswith("visual.") and name.endswith("in_proj_bias"):
+            tensors[name].chunk(3)[1].zero_()  # keys have none
     return tensors | {"logit_scale": torch.tensor(4.0)}
 
 
@@ -50,7 +62,8 @@ def openclip_config(config: CLIPConfig = PE) -> dict[str, Any]:
             "embed_dim": config.embed_dim, "custom_text": True,
             "vision_cfg": {
                 "image_size": config.image_size, "timm_model_name": TRUNKS[config.vision_heads],
-                "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": None,
+                "timm_model_pretrained": False, "timm_proj": None,
+                "timm_pool": "token" if config.family == "eva" else "map",
             },
             "text_cfg": {
                 "context_length": config.context_length, "vocab_size": config.vocab_size, "width": config.text_width,
@@ -59,13 +72,14 @@ def openclip_config(config: CLIPConfig = PE) -> dict[str, Any]:
         },
         "preprocess_cfg": {
             "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash",
-        },
+        } if config.family == "pe" else {},
     }  # fmt: skip
 
 
 def to_openclip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """OpenAI's names -> open_clip's with a timm trunk, written apart from the reader's table."""
     out: dict[str, Tensor] = {}
+    gated = any(".c_gate." in name for name in tensors)
     for name, tensor in tensors.items():
         if not name.startswith("visual."):
             out[name if name == "logit_scale" else f"text.{name}"] = tensor
@@ -83,8 +97,13 @@ def to_openclip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out[f"{trunk}head.weight"] = tensor.t().contiguous()
         elif own == "proj_bias":
             out[f"{trunk}head.bias"] = tensor
+        elif gated and "in_proj" in own:
+            block, kind = own.removeprefix("transformer.res").partition(".attn")[0], own.rpartition("_")[2]
+            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+                if (letter, kind) != ("k", "bias"):
+                    out[f"{trunk}{block}.attn.{letter}_proj.{kind}"] = third.clone()
         else:
-            for ours, theirs in MAP_NAMES:
+            for ours, theirs in (GATED_NAMES if gated else ()) + MAP_NAMES:
                 own = own.replace(ours, theirs)
             out[f"{trunk}{own}"] = tensor
     return out

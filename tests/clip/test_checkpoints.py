@@ -329,7 +329,7 @@ def test_a_config_of_another_model(tmp_path: Path, tensors: dict[str, Tensor]) -
         ),
         ("vision_cfg", {"timm_model_name": "some_new_trunk"}, "timm's some_new_trunk; only"),
         ("vision_cfg", {"timm_model_name": "vit_pe_spatial_base_patch16_512"}, "is a Perception Encoder without"),
-        ("vision_cfg", {"timm_model_name": "eva02_base_patch16_clip_224"}, "is an EVA-CLIP"),
+        ("vision_cfg", {"timm_model_name": "eva02_enormous_patch14_clip_224"}, "is an EVA01-CLIP, an EVA02-CLIP E/14"),
         ("vision_cfg", {"timm_model_name": "fastvit_mci1"}, "is a MobileCLIP"),
         ("vision_cfg", {"attentional_pool": True}, "CoCa"),
         ("vision_cfg", {"pool_type": "avg"}, "pool_type = 'avg'"),
@@ -354,7 +354,7 @@ def test_other_openclip_towers(
     (content["model_cfg"][part] if part else content["model_cfg"]).update(setting)
     path.write_text(json.dumps(content))
     one_line(tmp_path, word)
-    with pytest.raises(BackboneError, match=r"(try|take) (ViT|RN|PE)[\w-]+/\w+"):
+    with pytest.raises(BackboneError, match=r"(try|take) (ViT|RN|PE|EVA02)[\w-]+/\w+"):
         read_checkpoint(tmp_path)
 
 

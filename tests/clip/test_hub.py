@@ -178,7 +178,7 @@ def test_names() -> None:
 
 def test_the_table_is_well_formed() -> None:
     for name, entry in hub_models().items():
-        assert re.fullmatch(r"(ViT-|RN|PE-Core-)[\w-]+/\w+", name)
+        assert re.fullmatch(r"(ViT-|RN|PE-Core-|EVA02-)[\w-]+/\w+", name)
         assert re.fullmatch(r"[\w-]+/[\w.-]+", entry["repo"])
         assert entry.get("activation", "quick_gelu") == "quick_gelu"
         Preprocess.from_dict(entry.get("preprocess", {}))
@@ -276,8 +276,10 @@ def test_what_is_cached_stays_in_use(hub, tmp_path: Path, tensors) -> None:
         ("siglip2-base-patch16-naflex", "NaFlex"),
         ("PE-Lang-L14-448/meta", "Perception Encoder"),
         ("PE-Core-H-16/meta", "PE-Core"),
-        ("EVA02-B-16/merged2b_s8b_b131k", "EVA-CLIP"),
-        ("EVA01-g-14-plus/merged2b_s11b_b114k", "EVA-CLIP"),
+        ("EVA02-H-14/merged2b_s8b_b131k", "EVA02-CLIP"),
+        ("EVA02-E-14-plus/laion2b_s9b_b144k", "EVA02-CLIP E/14"),
+        ("EVA01-g-14-plus/merged2b_s11b_b114k", "EVA01-CLIP"),
+        ("QuanSun/EVA-CLIP", "BAAI's own layout"),
         ("MobileCLIP2-S0/dfndr2b", "MobileCLIP"),
         ("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "XLM-RoBERTa"),
         ("nllb-clip-base-siglip/v1", "NLLB"),
@@ -296,7 +298,7 @@ def test_names_of_other_families_are_known(name: str, word: str) -> None:
     message = str(caught.value)
     assert "no backbone is called" not in message and "\n" not in message
     instead = re.findall(
-        r"(?:ViT|RN|PE)[\w-]+/\w+", message.partition("take " if "take " in message else "such are ")[2]
+        r"(?:ViT|RN|PE|EVA02)[\w-]+/\w+", message.partition("take " if "take " in message else "such are ")[2]
     )
     assert instead and all(resolve(other).repo for other in instead)
 
@@ -305,9 +307,9 @@ def test_weights_of_a_family_that_is_not_served_are_not_fetched(hub, tmp_path: P
     root, asked = hub
     repo = made_up.write_openclip(root / "org" / "eva", tensors)
     config = json.loads((repo / "open_clip_config.json").read_text())
-    config["model_cfg"]["vision_cfg"]["timm_model_name"] = "eva02_base_patch16_clip_224"
+    config["model_cfg"]["vision_cfg"]["timm_model_name"] = "eva_giant_patch14_224"
     (repo / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(BackboneError, match="hf:org/eva is an EVA-CLIP model, which is not served"):
+    with pytest.raises(BackboneError, match=r"hf:org/eva is an EVA01-CLIP, .* which is not served"):
         pull("hf:org/eva", cache_dir=tmp_path / "cache")
     assert not [path for path in asked if "model.safetensors" in path]
     (root / "org" / "PE-Lang-L14-448").mkdir()

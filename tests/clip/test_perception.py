@@ -23,6 +23,7 @@ from daptune.methods import METHODS, make_config
 from daptune.report.where import patch_relevance
 
 from .made_up_trunk import BARE, PE, make_tensors, openclip_config, to_openclip, write_meta, write_openclip
+from .written_out import image_state, layer, mix, norm, patches_of, turned
 
 IMAGES = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))
 HELD = {"with a class token": PE, "without": BARE}
@@ -50,34 +51,6 @@ def one_line(path: Path, *words: str) -> None:
     assert "\n" not in message and all(word in message for word in words), message
 
 
-def turned(part: Tensor, row: int, column: int, start: int) -> Tensor:
-    """A query or key of one head, (W/H,), by multiplication of complex numbers: column first, then row."""
-    d = len(part)
-    numbers = torch.view_as_complex(part.reshape(-1, 2).contiguous())
-    angles = [
-        (place + start) * 10_000 ** (-k / (d // 4)) for place in (column, row) for k in range(d // 4)
-    ]  # fmt: skip
-    turn = torch.tensor([complex(np.cos(angle), np.sin(angle)) for angle in angles], dtype=numbers.dtype)
-    return torch.view_as_real(numbers * turn).flatten()
-
-
-def norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
-
-
-def layer(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
-    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
-
-
-def mix(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Attention of queries (n, W) to keys (L, W), head by head."""
-    width, found = query.shape[-1] // heads, []
-    for head in range(heads):
-        at = slice(head * width, (head + 1) * width)
-        found.append((query[:, at] @ key[:, at].T / width**0.5).softmax(-1) @ value[:, at])
-    return torch.cat(found, -1)
-
-
 def head_of(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     """The MAP head, of eight heads, and the projection: (L, W) -> (D,)."""
     weight, bias = (state[f"head.attn.in_proj_{kind}"].chunk(3) for kind in ("weight", "bias"))
@@ -92,15 +65,9 @@ def written_out(
     tensors: dict[str, Tensor], config: CLIPConfig, image: Tensor, tokens: Tensor | None = None
 ) -> tuple[Tensor, int]:
     """Tokens behind the last norm (L, W) float64 of an image with visual tokens (J, P, W), and how many are its own."""
-    state = {name.removeprefix("visual."): t.double() for name, t in tensors.items() if name.startswith("visual.")}
+    state = image_state(tensors)
     side, first, heads = config.image_size // 16, int(config.class_token), config.vision_heads
-    x = torch.stack(
-        [
-            (state["conv1.weight"] * image[:, 16 * r : 16 * r + 16, 16 * c : 16 * c + 16]).sum((1, 2, 3))
-            for r in range(side)
-            for c in range(side)
-        ]
-    )
+    x = patches_of(image, state, side)
     x = torch.cat([state["class_embedding"][None], x]) if first else x
     x = norm(x + state["positional_embedding"], state, "ln_pre")
     own = len(x)
@@ -114,7 +81,7 @@ def written_out(
         for g in range(side * side):
             for part in (query, key):
                 heads_of = part[first + g].reshape(heads, -1)
-                part[first + g] = torch.cat([turned(one, g // side, g % side, first) for one in heads_of])
+                part[first + g] = torch.cat([turned(one, g % side + first, g // side + first) for one in heads_of])
         x = x + layer(mix(query, key, value, heads), state, f"{block}.attn.out_proj")
         x = x + layer(
             F.gelu(layer(norm(x, state, f"{block}.ln_2"), state, f"{block}.mlp.c_fc")), state, f"{block}.mlp.c_proj"
@@ -127,7 +94,7 @@ def test_the_tower_is_what_was_written_out(config: CLIPConfig, tmp_path: Path) -
     """Images with and without visual tokens, seen by the head or not, and the features of patches."""
     tensors = make_tensors(config, seed=5)
     clip = load_backbone(write_openclip(tmp_path, tensors, config), precision="fp32").clip
-    state = {name.removeprefix("visual."): t.double() for name, t in tensors.items() if name.startswith("visual.")}
+    state = image_state(tensors)
     tokens = torch.randn(2, 11, 192, generator=torch.Generator().manual_seed(2))  # more than there are patches
     plain, own = written_out(tensors, config, IMAGES[0])
     prompted, _ = written_out(tensors, config, IMAGES[0], tokens)
@@ -256,7 +223,7 @@ def test_files_that_are_not_whole(tmp_path: Path, tensors: dict[str, Tensor]) ->
     theirs = to_openclip(tensors)
     del theirs["visual.trunk.attn_pool.kv.bias"]
     save_file(theirs, write_openclip(tmp_path / "b", tensors) / "open_clip_model.safetensors")
-    one_line(tmp_path / "b", "lacks attn_pool.kv.bias")
+    one_line(tmp_path / "b", "lacks visual.trunk.attn_pool.kv.bias")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +278,7 @@ def test_the_bias_behind_a_learned_projection_stays(pe: Backbone, tensors: dict[
 
 def test_the_report_shows_places(pe: Backbone, tensors: dict[str, Tensor]) -> None:
     method = METHODS["zero_shot"](pe, ["cat", "dog", "sea"]).eval()
-    state = {name.removeprefix("visual."): t.double() for name, t in tensors.items() if name.startswith("visual.")}
+    state = image_state(tensors)
     plain, _ = written_out(tensors, PE, IMAGES[0])
     z = F.normalize(torch.stack([head_of(plain[g : g + 1], state) for g in range(1, 10)]), dim=-1)
     scores = float(torch.tensor(4.0).exp()) * z @ method.text_features().double().T

@@ -281,7 +281,7 @@ def test_other_trunks_and_settings(tmp_path: Path) -> None:
     tensors = to_openclip(make_tensors())
     del tensors["visual.trunk.attn_pool.kv.bias"]
     save_file(tensors, tmp_path / "open_clip_model.safetensors")
-    one_line(tmp_path, "lacks attn_pool.kv.bias")
+    one_line(tmp_path, "lacks visual.trunk.attn_pool.kv.bias")
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -64,10 +64,11 @@ FOLDERS = {
     "siglip": made_up_siglip.write_transformers,
     "resnet": made_up_resnet.write_openclip,
     "pe": made_up_trunk.write_openclip,
+    "eva": lambda folder, tensors: made_up_trunk.write_openclip(folder, tensors, made_up_trunk.EVA),
 }
 TRAINED = ("coop", "dapt", "maple", "plot", "tip_adapter_f", "clip_lora", "linear_probe", "prolip")
 """One method of each kind also goes through the matrix on a trained backbone, on which test_demo.py trains them all."""
-FEW = {"pe": ("dapt", "maple", "plot", "clip_lora", "prolip")}
+FEW = {"pe": ("dapt", "maple", "plot", "clip_lora", "prolip"), "eva": ("dapt", "plot", "clip_lora", "mmrl")}
 """Families that differ from another in the image tower alone: methods that reach into it."""
 RUNS = [("made-up", *case) for case in CASES] + [("tiny", name, LIGHT.get(name, {})) for name in TRAINED]
 RUNS += [
@@ -99,6 +100,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "siglip": made_up_siglip.make_tensors,
         "resnet": made_up_resnet.make_tensors,
         "pe": made_up_trunk.make_tensors,
+        "eva": lambda: made_up_trunk.make_tensors(made_up_trunk.EVA),
     }
     return {
         name: daptune.load_backbone(write(tmp_path_factory.mktemp(name), tensors[name]()), precision="fp32")

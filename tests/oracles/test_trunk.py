@@ -3,23 +3,26 @@
 Visual tokens have no reference outside; theirs are timm's blocks in a plain loop, the tokens joined without a place.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.suffixes import Suffixes
 
-from ..clip.made_up_trunk import BARE, PE, make_tensors, openclip_config, write_openclip
+from ..clip.made_up_trunk import BARE, EVA, PE, make_tensors, openclip_config, write_openclip
 from .conftest import oracle
 
 TOLERANCE = 1e-5
 TEXTS = ["a photo of a cat.", "", "X X X X X X X X naïve café, 12 dogs."]
 NAMES = ["cat", "sea lake", "boeing 737 800", "naive cafe"]
-CONFIGS = {"PE-Core": PE, "PE-Core G/14": BARE}
+CONFIGS = {"PE-Core": PE, "PE-Core G/14": BARE, "EVA02": EVA}
 
 
 def images(side: int) -> Tensor:
@@ -39,14 +42,14 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     build, grid = timm.create_model, config.image_size // config.patch_size
     cut: dict[str, Any] = {
         "embed_dim": config.vision_width, "depth": config.vision_layers, "patch_size": config.patch_size,
-        "img_size": config.image_size, "ref_feat_shape": (grid, grid),
+        "img_size": config.image_size,
     }  # fmt: skip
+    if config.family == "pe":
+        cut["ref_feat_shape"] = (grid, grid)  # its own grid, as of the published sizes
     monkeypatch.setattr(timm, "create_model", lambda name, **options: build(name, **options | cut))
     settings = {key: value for key, value in openclip_config(config)["model_cfg"].items() if key != "custom_text"}
     model = open_clip.model.CustomTextCLIP(**settings).eval()
     folder = write_openclip(tmp_path, make_tensors(config, seed=2), config)
-    from safetensors.torch import load_file
-
     model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
     backbone = load_backbone(folder, precision="fp32")
     assert backbone.clip.config == config
@@ -81,7 +84,8 @@ def through_theirs(trunk: Any, x: Tensor, rope: Tensor, layers: Tensor | None) -
 @torch.no_grad()
 @pytest.mark.parametrize("before", [False, True])
 def test_visual_tokens(pair: tuple[Any, Backbone, str], before: bool) -> None:
-    """Also which of them the head sees, and the features of places: the head on one token."""
+    """Also which of them the head sees, and the features of places: the head on one token. EVA02 has no head: its
+    class token is read, and each patch gets the same norm and projection."""
     model, backbone, title = pair
     clip, trunk = backbone.clip, model.visual.trunk
     pixels, prompts = images(clip.config.image_size), torch.randn(2, 4, clip.config.vision_width)
@@ -113,3 +117,27 @@ def test_learned_context(pair: tuple[Any, Backbone, str]) -> None:
             found.append(text.ln_final(text.transformer(x, attn_mask=mask))[0, -1] @ text.text_projection)
     expected = torch.stack(found).unflatten(0, (2, len(NAMES)))
     close(f"{title}, context", backbone.clip.text.features(context, suffixes), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name",
+    ["PE-Core-T-16-384", *(pytest.param(each, marks=pytest.mark.slow) for each in ("PE-Core-B-16", "EVA02-B-16"))],
+)
+def test_whole_models_by_their_names(name: str, tmp_path: Path) -> None:
+    """open_clip's own config and state dict, at full size; unit features, for an untrained head is near 0."""
+    open_clip = oracle("open_clip")
+    torch.manual_seed(0)
+    model = open_clip.create_model(name, pretrained=None).eval()
+    for parameter in model.parameters():
+        parameter += 0.01 * torch.randn_like(parameter)  # no bias is zero
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    backbone = load_backbone(tmp_path, precision="fp32")
+    pixels, ids = images(backbone.clip.config.image_size)[:1], backbone.tokenizer(TEXTS)
+    for title, ours, theirs in (
+        ("image", backbone.clip.encode_image(pixels), model.encode_image(pixels)),
+        ("text", backbone.clip.encode_text(ids), model.encode_text(ids)),
+    ):
+        close(f"{name}, {title}", F.normalize(ours, dim=-1), F.normalize(theirs, dim=-1))

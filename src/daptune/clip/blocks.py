@@ -15,6 +15,8 @@ from .frozen import FrozenLinear, QuickGELUMLP, linear, linear_gelu
 from .rotary import Rotary
 
 T = TypeVar("T")
+GATED = "swiglu"
+"""The activation of a `GatedMLP`; blocks with it have norms inside (EVA02)."""
 GELU = {"gelu": "none", "gelu_tanh": "tanh"}  # torch's names
 # Up to this number of keys, attention on a CPU is faster as plain products than in torch's fused kernel: in float32
 # with few keys, in bfloat16 by a factor of two to three, where the memory of the scores sets the limit.
@@ -34,12 +36,13 @@ class LayerNorm(nn.LayerNorm):
 class Attention(nn.Module):
     """The frozen projections of multi-head attention, under the parameter names of `nn.MultiheadAttention`.
 
-    `rotary` turns queries and keys by their places, where a tower has it.
+    `rotary` turns queries and keys by their places, `ln` normalises the joined heads before the output projection;
+    None in most towers.
     """
 
-    def __init__(self, width: int, heads: int, rotary: Rotary | None = None) -> None:
+    def __init__(self, width: int, heads: int, rotary: Rotary | None = None, ln: "LayerNorm | None" = None) -> None:
         super().__init__()
-        self.heads, self.rotary = heads, rotary
+        self.heads, self.rotary, self.ln = heads, rotary, ln
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = FrozenLinear(width, width)
@@ -63,6 +66,11 @@ class Attention(nn.Module):
     def placed(self, part: Tensor) -> Tensor:
         """Queries or keys (.., H, L, W/H) that know their places."""
         return part if self.rotary is None else self.rotary(part)
+
+    def joined(self, attended: Tensor) -> Tensor:
+        """The heads (.., H, L, W/H) side by side, as the output projection takes them: (.., L, W)."""
+        x = attended.transpose(-3, -2).flatten(-2)
+        return x if self.ln is None else self.ln(x, x.dtype)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -98,6 +106,21 @@ class MLP(nn.Module):
         return QuickGELUMLP.apply(x, *weights)  # type: ignore[no-untyped-call]
 
 
+class GatedMLP(nn.Module):
+    """c_proj(ln(silu(c_gate(x)) * c_fc(x))): SwiGLU (Shazeer, arXiv 2002.05202) with a norm."""
+
+    def __init__(self, width: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.c_gate = FrozenLinear(width, hidden)
+        self.c_fc = FrozenLinear(width, hidden)
+        self.ln = LayerNorm(hidden, eps)
+        self.c_proj = FrozenLinear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.c_proj(self.ln(F.silu(self.c_gate(x)) * self.c_fc(x), x.dtype))
+        return found
+
+
 class Block(nn.Module):
     """A pre-norm transformer block, x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
 
@@ -105,9 +128,10 @@ class Block(nn.Module):
         self, width: int, heads: int, hidden: int, activation: str, eps: float = 1e-5, rotary: Rotary | None = None
     ) -> None:
         super().__init__()
-        self.attn = Attention(width, heads, rotary)
+        gated = activation == GATED
+        self.attn = Attention(width, heads, rotary, LayerNorm(width, eps) if gated else None)
         self.ln_1 = LayerNorm(width, eps)
-        self.mlp = MLP(width, hidden, activation)
+        self.mlp = GatedMLP(width, hidden, eps) if gated else MLP(width, hidden, activation)
         self.ln_2 = LayerNorm(width, eps)
 
     @property
@@ -119,13 +143,13 @@ class Block(nn.Module):
         return self.attn.split(self.attn.project(self.ln_1(x, self.dtype), first, last))
 
     def output(self, attended: Tensor) -> Tensor:
-        """Output projection of the attention: (.., L, W) -> (.., L, W)."""
+        """Output projection of the joined heads: (.., L, W) -> (.., L, W)."""
         projected: Tensor = self.attn.out_proj(attended)
         return projected
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Both residual additions: x (.., L, W) and attention output (.., H, L, W/H) -> (.., L, W)."""
-        x = x + self.output(attended.transpose(-3, -2).flatten(-2))
+        x = x + self.output(self.attn.joined(attended))
         return x + self.mlp(self.ln_2(x, self.dtype))
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:

@@ -35,10 +35,10 @@ PE = Family(
     "PE-Core-B-16/meta or PE-Core-L-14-336/meta",
 )
 EVA = Family(
-    r"\beva(0[12]|[-_]?clip|_giant|_large)",
-    "an EVA-CLIP model",
-    "its image tower has rotary positions and gated MLPs",
-    "ViT-B-16/dfn2b or ViT-L-14/dfn2b",
+    r"\beva(01|[-_]?clip|_giant|_large)|\beva02[-_]e",
+    "an EVA01-CLIP, an EVA02-CLIP E/14, or a file in BAAI's own layout",
+    "of EVA-CLIPs, EVA02 B/16 and L/14 are read, in open_clip's layout",
+    "EVA02-L-14/merged2b_s4b_b131k or ViT-L-14/dfn2b",
 )
 MOBILE = Family(
     r"mobileclip|fastvit|_mci",

@@ -38,6 +38,7 @@ _BESIDE = (huggingface.PREPROCESSOR, huggingface.PROCESSOR, *FILES)
 _SERVED_ALIKE = (
     (r"siglip", "a SigLIP", "ViT-B-16-SigLIP2/webli, hf:google/siglip2-base-patch16-224"),
     (r"worldwide|metaclip-?2", "a MetaCLIP 2", "ViT-H-14-worldwide/metaclip2_worldwide, hf:facebook/metaclip-2-..."),
+    (r"\beva-?02", "an EVA02-CLIP", "EVA02-B-16/merged2b_s8b_b131k, EVA02-L-14/merged2b_s4b_b131k"),
     (r"\bpe[-_]core", "a PE-Core", "PE-Core-B-16/meta, PE-Core-L-14-336/meta, hf:timm/PE-Core-B-16"),
 )
 """What names of families that are served look like, and the form of those that are known."""

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import BackboneError
 from . import joining, towers
 from .blocks import GELU, Attention, Block, LayerNorm, Transformer, causal
+from .eva import EVAViT
 from .perception import PEViT
 from .prefix import shared_prefix_features
 from .resnet import ResNet
@@ -174,6 +175,7 @@ FAMILIES: dict[str, tuple[Callable[[CLIPConfig], VisionTower], Callable[[CLIPCon
     "resnet": (ResNet, CausalText),
     "metaclip2": (ViT, CausalText),
     "pe": (PEViT, CausalText),
+    "eva": (EVAViT, CausalText),
 }
 
 

@@ -38,7 +38,10 @@ class ViT(VisionTower):
     proj_bias: nn.Parameter | None
     """Behind the projection, (D,); OpenAI's have none."""
 
-    def __init__(self, config: "CLIPConfig", rotary: Rotary | None = None) -> None:
+    ln_pre: nn.Module
+
+    def __init__(self, config: "CLIPConfig", rotary: Rotary | None = None, activation: str = "") -> None:
+        """`activation`: of the blocks, if another than the config's."""
         super().__init__()
         width, eps = config.vision_width, config.norm_eps
         self.conv1 = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False)
@@ -46,9 +49,8 @@ class ViT(VisionTower):
         self.register_parameter("class_embedding", own)
         self.positional_embedding = nn.Parameter(torch.empty(config.class_token + config.patches, width))
         self.ln_pre = LayerNorm(width, eps)
-        self.transformer = Transformer(
-            width, config.vision_layers, config.vision_heads, config.vision_mlp, config.activation, eps, rotary
-        )
+        sizes = width, config.vision_layers, config.vision_heads, config.vision_mlp
+        self.transformer = Transformer(*sizes, activation or config.activation, eps, rotary)
         self.ln_post = LayerNorm(width, eps)
         self.proj = nn.Parameter(torch.empty(width, config.embed_dim))
         self.register_parameter("proj_bias", None)

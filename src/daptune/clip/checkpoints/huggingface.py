@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...errors import BackboneError
 from ..families import NAFLEX, refuse_unserved
 from . import siglip
 from .containers import read_json
-from .shapes import LAYOUTS, Described, claimed, refuse
+from .shapes import LAYOUTS, Described, claimed, refuse, stacked
 
 log = logging.getLogger("daptune")
 
@@ -42,26 +41,21 @@ _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """transformers' names -> OpenAI's; an unknown name stays, for the check that follows to name it."""
     renamed: dict[str, Tensor] = {}
-    fused: dict[str, dict[str, Tensor]] = {}
+    fused: dict[tuple[str, str], dict[str, Tensor]] = {}  # by OpenAI's name and theirs
     for name, tensor in tensors.items():
         if match := _BLOCK.fullmatch(name):
             tower, layer, part, kind = match.groups()
             block = f"{'visual.' if tower == 'vision' else ''}transformer.resblocks.{layer}"
             if part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
-                fused.setdefault(f"{block}.attn.in_proj_{kind}", {})[part[10]] = tensor
+                theirs = f"{tower}_model.encoder.layers.{layer}.self_attn.{{}}_proj.{kind}"
+                fused.setdefault((f"{block}.attn.in_proj_{kind}", theirs), {})[part[10]] = tensor
             else:
                 renamed[f"{block}.{_IN_BLOCK.get(part, part)}.{kind}"] = tensor
             continue
         stem, _, kind = name.rpartition(".")
         new = _NAMES.get(name) or (f"{_NAMES[stem]}.{kind}" if stem in _NAMES else name)
         renamed[new] = tensor.t() if name.endswith("_projection.weight") and tensor.ndim == 2 else tensor
-    for name, parts in fused.items():
-        if lacking := [letter for letter in "qkv" if letter not in parts]:
-            raise BackboneError(f"{where} lacks the {lacking[0]}_proj of {name}; fetch it again.")
-        if len({parts[letter].shape for letter in "qkv"}) > 1:
-            raise BackboneError(f"{where}: the q, k and v projections of {name} differ in shape; fetch it again.")
-        renamed[name] = torch.cat([parts[letter] for letter in "qkv"])
-    return renamed
+    return renamed | {name: stacked(parts, "qkv", theirs, where) for (name, theirs), parts in fused.items()}
 
 
 def read(tensors: Mapping[str, Tensor], folder: Path, where: str) -> Described:

@@ -6,7 +6,7 @@ All names here are OpenAI's (openai/CLIP, clip/model.py, `build_model`); the oth
 import logging
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -39,7 +39,10 @@ _OTHERS: tuple[tuple[str, str | Family], ...] = (
     (r"^visual\.(blocks|rope)\.|\.(q_bias|v_bias)$", EVA),
     (r"^(blocks|patch_embed)\.|^(stem|stages|layer1)\.", "a vision network alone, without a text tower"),
 )
-ONLY = "only CLIPs of OpenAI's form (RN50 to RN50x64, ViT-B to bigG), SigLIPs of one resolution and PE-Core are read"
+ONLY = (
+    "only CLIPs of OpenAI's form (RN50 to RN50x64, ViT-B to bigG), SigLIPs of one resolution, PE-Core, and EVA02 B and "
+    "L are read"
+)
 
 
 MOST_LAYERS = 256
@@ -95,6 +98,18 @@ def claimed(table: Mapping[str, Any], **parts: Mapping[str, Any]) -> dict[str, A
 def keep_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the sizes and masks that some files carry, and without the `text.` of open_clip's custom_text."""
     return {name.removeprefix("text."): t for name, t in tensors.items() if not _NOT_WEIGHTS.match(name)}
+
+
+def stacked(parts: Mapping[str, Tensor], wanted: Sequence[str], name: str, where: str) -> Tensor:
+    """The projections to queries, keys and values in one tensor. Raises BackboneError if one is missing or differs.
+
+    wanted: what stands for {} in the `name` that a part has in the file, in order.
+    """
+    if lacking := [part for part in wanted if part not in parts]:
+        raise BackboneError(f"{where} lacks {name.format(lacking[0])}; fetch it again.")
+    if any(parts[part].ndim == 0 for part in wanted) or len({parts[part].shape[1:] for part in wanted}) > 1:
+        raise BackboneError(f"{where}: {', '.join(map(name.format, wanted))} differ in shape; fetch it again.")
+    return torch.cat([parts[part] for part in wanted])
 
 
 def refuse_others(names: Collection[str], where: str) -> None:

@@ -6,21 +6,28 @@ trunks. Meta's files (facebookresearch/perception_models, core/vision_encoder/pe
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import BackboneError
-from .shapes import LAYOUTS, Described, claimed, refuse, refuse_settings, shape_of
+from .shapes import LAYOUTS, Described, claimed, refuse, refuse_settings, shape_of, stacked
 
 PREFIX = "visual.trunk."
 META = "visual.attn_pool.probe"
 """A tensor of Meta's files alone."""
-FAMILIES = ("pe",)
+FAMILIES = ("pe", "eva")
 _FACTS = LAYOUTS["trunk"]
+_WHOLE: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "pos_embed": ("visual.positional_embedding", lambda t: t.reshape(t.shape[-2:])),
+    "cls_token": ("visual.class_embedding", lambda t: t.reshape(t.shape[-1:])),
+    "head.weight": ("visual.proj", lambda t: t.t() if t.ndim == 2 else t),
+    "head.bias": ("visual.proj_bias", lambda t: t),
+    "attn_pool.latent": ("visual.head.probe", lambda t: t),
+}
+"""timm's name -> OpenAI's, and the change of shape."""
 _TEXT_CLAIMS = ("embed_dim", "text_width", "text_layers", "text_mlp", "context_length", "vocab_size")
 
 
@@ -83,8 +90,9 @@ def of_meta(tensors: Mapping[str, Tensor], where: str) -> Described:
 
 
 def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """timm's names -> OpenAI's; the query of a pooling and its key and value are joined."""
+    """timm's names -> OpenAI's; projections to queries, keys and values are stacked."""
     found: dict[str, Tensor] = {}
+    fused: dict[tuple[str, str], dict[str, Tensor]] = {}  # by OpenAI's name and timm's
     for name, tensor in tensors.items():
         if not name.startswith(PREFIX):
             found[name] = tensor
@@ -92,24 +100,24 @@ def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         own = name.removeprefix(PREFIX)
         stem, _, kind = own.rpartition(".")
         if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", stem):
-            part = (
-                f"attn.in_proj_{kind}" if match[2] == "attn.qkv" else f"{_FACTS['in_block'].get(match[2], stem)}.{kind}"
-            )
-            found[f"visual.transformer.resblocks.{match[1]}.{part}"] = tensor
-        elif own == "pos_embed":
-            found["visual.positional_embedding"] = tensor.reshape(tensor.shape[-2:])
-        elif own == "cls_token":
-            found["visual.class_embedding"] = tensor.reshape(tensor.shape[-1:])
-        elif own == "head.weight":
-            found["visual.proj"] = tensor.t() if tensor.ndim == 2 else tensor
-        elif own == "head.bias":
-            found["visual.proj_bias"] = tensor
-        elif own == "attn_pool.latent":
-            found["visual.head.probe"] = tensor
-        elif stem == "attn_pool.q":
-            if f"{PREFIX}attn_pool.kv.{kind}" not in tensors:
-                raise BackboneError(f"{where} lacks attn_pool.kv.{kind} beside attn_pool.q.{kind}; fetch it again.")
-            found[f"visual.head.attn.in_proj_{kind}"] = torch.cat([tensor, tensors[f"{PREFIX}attn_pool.kv.{kind}"]])
-        elif stem != "attn_pool.kv":
+            block, part = f"visual.transformer.resblocks.{match[1]}", match[2]
+            if part in ("attn.q_proj", "attn.k_proj", "attn.v_proj"):
+                theirs = f"{PREFIX}blocks.{match[1]}.attn.{{}}_proj.{kind}"
+                fused.setdefault((f"{block}.attn.in_proj_{kind}", theirs), {})[part[5]] = tensor
+            elif part == "attn.qkv":
+                found[f"{block}.attn.in_proj_{kind}"] = tensor
+            else:
+                found[f"{block}.{_FACTS['in_block'].get(part, part)}.{kind}"] = tensor
+        elif stem in ("attn_pool.q", "attn_pool.kv"):
+            ours, theirs = f"visual.head.attn.in_proj_{kind}", f"{PREFIX}attn_pool.{{}}.{kind}"
+            fused.setdefault((ours, theirs), {})[stem.rpartition(".")[2]] = tensor
+        elif own in _WHOLE:
+            new, change = _WHOLE[own]
+            found[new] = change(tensor)
+        else:
             found[f"visual.{_FACTS['names'].get(stem, stem)}.{kind}"] = tensor
+    for (ours, theirs), parts in fused.items():
+        if ours.endswith("_bias") and "v" in parts:  # EVA02's keys have none
+            parts.setdefault("k", torch.zeros_like(parts["v"]))
+        found[ours] = stacked(parts, ("q", "kv") if ".head." in ours else ("q", "k", "v"), theirs, where)
     return found
