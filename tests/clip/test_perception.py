@@ -218,6 +218,9 @@ def test_files_that_are_not_whole(tmp_path: Path, tensors: dict[str, Tensor]) ->
     one_line(path, "a vision tower alone")
     write_meta(path, make_tensors(replace(BARE, vision_heads=3)) | {"visual.positional_embedding": torch.zeros(8, 192)})
     one_line(path, "8 patch positions, no square")
+    many = torch.zeros(1 + 400**2, 1)
+    write_meta(path, tensors | {"visual.positional_embedding": many})  # its angles would take many times the file
+    one_line(path, "visual.positional_embedding should be 192 wide, found 1")
     write_meta(path, tensors | {"visual.transformer.resblocks.0.ls_1.gamma": torch.zeros(192)})
     one_line(path, "unexpected visual.transformer.resblocks.0.ls_1.gamma")
     theirs = to_openclip(tensors)

@@ -183,7 +183,9 @@ def sizes(described: Described, where: str) -> CLIPConfig:
 def _vision_transformer(described: Described, where: str) -> dict[str, int]:
     tensors = described.tensors
     width, _, patch, _ = shape_of(tensors, "visual.conv1.weight", 4, where)
-    positions, _ = shape_of(tensors, "visual.positional_embedding", 2, where)
+    positions, across = shape_of(tensors, "visual.positional_embedding", 2, where)
+    if across != width:  # a tower of rotary positions is built with a table of both
+        raise BackboneError(f"{where}: visual.positional_embedding should be {width} wide, found {across}.")
     patches = positions - (described.family != "siglip" and described.class_token)
     grid = math.isqrt(max(patches, 0))
     if grid * grid != patches:
