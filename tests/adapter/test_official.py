@@ -21,6 +21,8 @@ from daptune.clip.checkpoints.dassl import read_training_state
 from daptune.errors import AdapterError, BackboneError, MethodError
 from daptune.methods import METHODS
 
+from ..clip import made_up_resnet
+
 NAMES = ("abyssinian", "American_bulldog", "egyptian Mau")
 
 
@@ -95,6 +97,24 @@ def test_the_file_is_one_that_torch_itself_refuses(backbone: Backbone, tmp_path:
     """Otherwise the reader for it would be needless."""
     with pytest.raises(Exception, match="Weights only load failed"):
         torch.load(official(tmp_path / "a", coop(backbone)), weights_only=True)
+
+
+def test_a_residual_network(tmp_path: Path) -> None:
+    """CoOp was published on RN50. Its contexts are read there, by the plain tower on whole texts; DAPT has no place."""
+    network = load_backbone(
+        made_up_resnet.write_openclip(tmp_path / "w", made_up_resnet.make_tensors()), precision="fp32"
+    )
+    state = coop(network)
+    method = import_checkpoint(official(tmp_path / "a", state), "coop", network, NAMES).method
+    text, tokenizer, found = network.clip.text, network.tokenizer, []
+    for name in NAMES:
+        ids = [*tokenizer.encode(name.replace("_", " ") + "."), tokenizer.eot]
+        parts = [text.embed([tokenizer.sot]), state["ctx"].float(), text.embed(ids)]
+        found.append(text.encode_embeddings(torch.cat(parts)[None], torch.tensor([5 + len(ids)]))[0])
+    expected = torch.nn.functional.normalize(torch.stack(found), dim=-1)
+    torch.testing.assert_close(method.text_features(), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(MethodError, match=r"^`dapt` needs visual tokens; .* has none"):
+        import_checkpoint(official(tmp_path / "b", dapt(network)), "dapt", network, NAMES)
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4)], ids=["unified", "class-specific"])
