@@ -18,7 +18,8 @@ from daptune.data.cache import Decoder
 from daptune.data.sources import read_source, table_from_lists
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
-from daptune.evaluate import Measured, evaluate, measure, measure_beside, nearest_words, zero_shot
+from daptune.evaluate import evaluate, measure, measure_beside, nearest_words, zero_shot
+from daptune.measured import Measured
 from daptune.methods import METHODS
 
 from .conftest import CLASSES, COLOURS, save_picture, scores_by_hand

@@ -17,15 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
-from daptune.calibration import CHOICES
-from daptune.choose.choice import AUTO, CANDIDATES, check_auto, choose
+from daptune.choose.choice import AUTO, CANDIDATES, check_auto, check_settings, choose
 from daptune.choose.trials import Settings, Trials
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
 from daptune.data.benchmarks.registry import canonical
 from daptune.data.cache import Decoder
 from daptune.data.heldout import Support, draw_support
-from daptune.data.labels import integer_labels, is_whole
+from daptune.data.labels import integer_labels
 from daptune.data.loader import ImageLoader
 from daptune.data.sources import labelled, table_from_lists
 from daptune.data.stream import SCALED_MARGIN
@@ -33,9 +32,11 @@ from daptune.data.table import ImageTable, Splits
 from daptune.data.weights import check_class_weight
 from daptune.embedded import choose_backbone
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, calibrated, can_join, join_ensemble, measure
+from daptune.evaluate import calibrated, can_join, join_ensemble, measure, set_thresholds
+from daptune.measured import Measured
 from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
+from daptune.methods.sigmoids import check_multi_label, judge_by_itself
 from daptune.names import ClassNames, match_names
 from daptune.predict.adapted import AdapterPredictor
 from daptune.predict.unlabelled import Unlabelled, learn_unlabelled, unlabelled_sources
@@ -60,6 +61,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
                     whose `joins_ensemble` says so (`daptune.methods.ensemble`); "none". A paper's preset has "none"
     templates       hand-written prompts of the ensemble, such as "a photo of a {}."; empty: that one
     class_weight    weights of the classes in the loss: "auto" by inverse frequency, or numbers by class name; None: 1
+    multi_label     images have any number of labels: each class is judged by itself (docs/multi-label.md)
     calibrate       "auto": after training, a temperature by the validation images, if there are any and if it makes
                     images that it was not fitted to more likely (`daptune.calibration`); "none". A paper's preset has
                     "none"
@@ -98,6 +100,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
     ensemble: str = "auto"
     templates: Sequence[str] = ()
     class_weight: str | Mapping[Any, float] | None = None
+    multi_label: bool = False
     calibrate: str = "auto"
     class_names: ClassNames | None = None
     start_from: str | Path | None = None
@@ -127,7 +130,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
     ) -> Self:
         """Train on `images` (paths, PIL images, uint8 arrays) with `labels` (names or integers).
 
-        Without labels, `images` is any source of `daptune.read_source`: a folder, a table, a data set.
+        Without labels, `images` is any source of `daptune.read_source`: a folder, a table, a data set. With
+        `multi_label`, labels are lists of names or an indicator matrix (n, C), and a table has cells `a|b`.
         `val` is used to select the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are
         those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
         a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
@@ -156,6 +160,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         others = unlabelled_sources(method, unlabelled)
         if self.start_from is not None:
             start_from(method, self.start_from)
+        if self.multi_label:
+            judge_by_itself(method)
         self.backbone_, self.method_ = backbone, method
         weigh_classes(method, self.class_weight, drawn.train)
         train = self._loader(drawn.train, train_config, decoder, training=True)
@@ -178,6 +184,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
 
         def record(temperature: float) -> None:
             self.calibration_ = None if judge is None else calibrated(self.method_, judge, temperature)
+            set_thresholds(self.method_, held, 1.0 if self.calibration_ is None else self.calibration_.temperature)
             self.record_ = self._record(temperature=temperature, **about)
 
         if joins:
@@ -217,8 +224,12 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         )
 
     def score(self, images: Any, labels: Any = None, sample_weight: Any = None) -> float:
-        """Accuracy on labelled images. Without labels, `images` is a source: its test images, or all."""
+        """Accuracy, or mAP with `multi_label`. Without labels, `images` is a source: its test images, or all."""
         self.check_fitted()
+        if self.multi_label:
+            if sample_weight is not None:
+                raise DataError("mAP weighs no images; leave out sample_weight")
+            return self.evaluate(images, labels).headline
         if labels is None:
             return float(np.average(self.evaluate(images).correct, weights=sample_weight))
         return float(super().score(images, labels, sample_weight))  # accepts labels other than the classes
@@ -250,7 +261,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         """The settings of the method by its name, or of those that "auto" tries."""
         if self.method != AUTO:
             return {self.method: self.settings()}
-        check_auto(self.minutes, self.method_options, self.start_from, self.preset)
+        check_auto(self.minutes, self.method_options, self.start_from, self.preset, self.multi_label)
         return {name: self.settings(name) for name in CANDIDATES}
 
     def draw(
@@ -265,8 +276,9 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         """The images that `fit` would learn from, with the same arguments; they are decoded."""
         own = isinstance(self.class_names, Mapping)
         names = None if isinstance(self.class_names, Mapping) else self.class_names
-        source = images if labels is None else Splits(table_from_lists(images, labels, label_names=names))
-        more: dict[str, Any] = {"label_names": names, "own_ids": own, "val": val, "holdout": holdout}
+        more: dict[str, Any] = {"label_names": names, "multi_label": self.multi_label}
+        source = images if labels is None else Splits(table_from_lists(images, labels, **more))
+        more |= {"own_ids": own, "val": val, "holdout": holdout}
         return draw_support(source, self._shots, self.seed, decoder=decoder, **more)
 
     def trials(self, recipes: Mapping[str, Settings], drawn: Support, backbone: Backbone, **limits: Any) -> Trials:
@@ -297,16 +309,7 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             raise MethodError(f"auto chooses among {', '.join(CANDIDATES)}; name one of them here")
         method_class = get_method(self.method if name is None else name)
         shots = self._shots
-        if shots is not None and (not is_whole(shots) or shots < 1):
-            raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {self.shots!r}")
-        for switch, value in (("ensemble", self.ensemble), ("calibrate", self.calibrate)):
-            if value not in CHOICES:
-                raise MethodError(f"{switch} must be one of {', '.join(CHOICES)}; found {value!r}")
-        if isinstance(self.templates, str):
-            raise MethodError(f"templates must be a list of texts; found the text {self.templates!r}")
-        make_config("zero_shot", {"templates": tuple(self.templates)})  # refused now rather than after training
-        if not is_whole(self.seed) or self.seed < 0:
-            raise DataError(f"seed must be a whole number of at least 0; found {self.seed!r}")
+        check_settings(shots, self.seed, {"ensemble": self.ensemble, "calibrate": self.calibrate}, self.templates)
         if isinstance(self.backbone, str) and self.backbone != AUTO:
             resolve_name(self.backbone)
         if self.preset is None and (self.dataset, self.experiment) != (None, EXPERIMENTS[0]):
@@ -321,10 +324,13 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
             fixed = preset.train if "steps" not in training else preset.train | {"epochs": None}
             options, training = preset.method | options, fixed | training
         if shots is None and self.preset not in PROTOCOL_SHOTS:  # epochs that do not grow with the images
-            sampling = "balanced" if self.class_weight is None else "shuffled"  # weights even them out already
+            even = self.class_weight is None and not self.multi_label  # weights even classes out already
+            sampling = "balanced" if even else "shuffled"
             training = {"sampling": sampling, "epoch_shots": EPOCH_SHOTS} | training
         training = {"seed": self.seed} | parse_options("training", TrainConfig, training, TrainingError)
         config = make_config(method_class.name, options)
+        if self.multi_label:
+            check_multi_label(method_class)
         if self.start_from is not None and name is None:
             check_start(self.start_from, method_class.name)
         train_config = TrainConfig(**training)
@@ -369,7 +375,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
 
     def _labelled(self, images: Any, labels: Any) -> ImageTable:
         """Images with their classes as columns of `predict_proba`."""
-        return labelled(images, labels, self.method_.class_names, self.record_.labels)
+        names, numbers = self.method_.class_names, self.record_.labels
+        return labelled(images, labels, names, numbers, multi_label=self.record_.multi_label)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,8 +5,7 @@ n images, C classes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daptune import metrics
 from daptune.calibration import Calibration, calibrate, scaled
 from daptune.clip.backbone import Backbone
 from daptune.clip.pooling import pool_names
@@ -24,90 +22,16 @@ from daptune.data.cache import Decoder
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import DataError, MethodError
+from daptune.measured import Measured, Presence
 from daptune.methods import Method, get_method, make_config
 from daptune.methods.ensemble import Seen, fit_ensemble
+from daptune.methods.sigmoids import THRESHOLD
 from daptune.methods.templates import check_length, choose_templates, fill
+from daptune.metrics import best_thresholds
 from daptune.names import ClassNames
 
 BATCH = 64
 """Default number of images per batch."""
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Predictions on n labelled images, and the figures computed from them.
-
-    probabilities   (n, C), float32 as measured, rows that sum to 1      labels   (n,) int64, the true classes
-    known           p value of each image's similarity to known images (n,), or None (`Ensemble.known`)
-    truth           probabilities of the true classes of known images, ascending, or empty
-    """
-
-    probabilities: NDArray[np.floating[Any]]
-    labels: NDArray[np.int64]
-    known: NDArray[np.float64] | None = None
-    truth: tuple[float, ...] = ()
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """The most likely class of each image, (n,)."""
-        return self.probabilities.argmax(axis=1)
-
-    @cached_property
-    def correct(self) -> NDArray[np.bool_]:
-        """Whether each image is classified right, (n,)."""
-        return self.predicted == self.labels
-
-    @cached_property
-    def accuracy(self) -> float:
-        """Share of images that are classified right, 0 to 1."""
-        return metrics.accuracy(self.labels, self.predicted)
-
-    @cached_property
-    def macro_f1(self) -> float:
-        """Mean F1 over the classes that have images, 0 to 1."""
-        return metrics.macro_f1(self.labels, self.predicted)
-
-    @cached_property
-    def nll(self) -> float:
-        """Mean negative log-likelihood of the true class, in nats."""
-        return metrics.negative_log_likelihood(self.labels, self.probabilities)
-
-    @cached_property
-    def calibration_error(self) -> float:
-        """Expected calibration error with 15 bins, 0 to 1."""
-        return metrics.expected_calibration_error(self.labels, self.probabilities)
-
-    @cached_property
-    def per_class(self) -> NDArray[np.float64]:
-        """Accuracy within each class, (C,); NaN for a class without images."""
-        return metrics.per_class_accuracy(self.labels, self.predicted, self.probabilities.shape[1])
-
-    def turned_away(self, reject: float) -> float:
-        """Share of images that are called unknown if this share of known images may be; NaN without `known`."""
-        return float("nan") if self.known is None else float((self.known <= reject).mean())
-
-    def covered(self, error: float) -> tuple[float, float]:
-        """Share of images whose prediction set holds the truth, and mean number of classes in a set."""
-        within = metrics.prediction_sets(self.truth, self.probabilities, error)
-        return float(within[np.arange(len(self.labels)), self.labels].mean()), float(within.sum(axis=1).mean())
-
-    def __getitem__(self, figure: str) -> Any:
-        return getattr(self, figure)  # `evaluate` once gave a dict
-
-    def among(self, columns: Sequence[int]) -> "Measured":
-        """The same images with predictions restricted to some classes; `labels` already index `columns`."""
-        chosen = self.probabilities[:, list(columns)]
-        return Measured(chosen / np.maximum(chosen.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny), self.labels)
-
-    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Accuracy, macro_f1, nll and per_class as plain values; classes without images are left out."""
-        rows = zip(class_names, self.per_class.tolist(), strict=True)
-        return {
-            "accuracy": self.accuracy,
-            "macro_f1": self.macro_f1,
-            "nll": self.nll,
-            "per_class": {name: value for name, value in rows if value == value},  # NaN differs from itself
-        }
 
 
 def evaluate(
@@ -178,12 +102,12 @@ def _answers(
                 for name, (method, temperature) in methods.items():
                     seen = images if method.ensemble is None else method.encode(images)
                     if method.ensemble is not None:
-                        alone = method.logits(seen).float().softmax(dim=-1)
+                        alone = method.probabilities(method.logits(seen))
                         probabilities.setdefault(f"{name} alone", []).append(alone.cpu())
                         if (values := method.ensemble.known(seen)) is not None:
                             known.setdefault(name, []).append(values)
-                    logits = method.answer(seen).float()  # (B, C)
-                    probabilities.setdefault(name, []).append((logits / temperature).softmax(dim=-1).cpu())
+                    own = method.probabilities(method.answer(seen), temperature)  # (B, C)
+                    probabilities.setdefault(name, []).append(own.cpu())
                 labels.append(truth)
                 after_batch()
     finally:
@@ -192,9 +116,12 @@ def _answers(
     if not labels:
         raise DataError("There are no images to measure on; give at least one.")
     right = torch.cat(labels).cpu().numpy()
+    several = {name: m.sigmoids.thresholds.cpu().numpy() for name, (m, _) in methods.items() if m.sigmoids is not None}
     of_known = {name: method.ensemble.mix.truth for name, (method, _) in methods.items() if method.ensemble is not None}
     return {
-        name: Measured(
+        name: Presence(torch.cat(found).numpy(), right, thresholds=several[name])
+        if name in several
+        else Measured(
             torch.cat(found).numpy(),
             right,
             np.concatenate(known[name]) if name in known else None,
@@ -232,7 +159,7 @@ def seen_by(method: Method, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
 
 def can_join(method: Method, templates: Sequence[str] = ()) -> bool:
     """Whether `join_ensemble` is for the method. Raises MethodError, before the training, for a prompt too long."""
-    if not method.joins_ensemble:
+    if not method.joins_ensemble or method.sigmoids is not None:
         return False
     names, _ = pool_names(method.prompt_names)
     for template in tuple(templates) or choose_templates():
@@ -262,11 +189,36 @@ def calibrated(method: Method, val: ImageLoader, temperature: float = 1.0) -> Ca
     `temperature` is kept if no other makes new images more likely.
     """
     seen = evaluate(method, val, temperature=temperature)
+    if isinstance(seen, Presence):
+        y, p = seen.pairs
+        of_pairs = calibrate(y, np.log(np.maximum(p, np.finfo(np.float32).tiny)))
+        return replace(of_pairs, images=len(seen.labels), temperature=of_pairs.temperature * temperature)
     logits = np.log(np.maximum(seen.probabilities, np.finfo(np.float32).tiny), dtype=np.float64)
     found = calibrate(seen.labels, logits)
     if method.ensemble is not None and method.ensemble.mix.similarity:
         method.ensemble.judge_by(scaled(logits, found.temperature)[np.arange(len(seen.labels)), seen.labels])
     return replace(found, temperature=found.temperature * temperature)
+
+
+@torch.no_grad()
+def start_sigmoids(method: Method, train: ImageLoader) -> None:
+    """Set where a method that judges each class by itself starts, by its scores of the training images."""
+    if method.sigmoids is None:
+        return
+    transfer, mode, parts = Transfer(method.device), method.training, []
+    method.eval()
+    for images, labels in (transfer(*batch) for batch in train.evaluation()):
+        parts.append((method.logits(images).float(), labels))
+    method.train(mode)
+    method.sigmoids.start(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def set_thresholds(method: Method, val: ImageLoader | None, temperature: float = 1.0) -> None:
+    """Set the thresholds of a method that judges each class by itself to those of the best F1 on validation images."""
+    if method.sigmoids is not None and val is not None:
+        seen = evaluate(method, val, temperature=temperature)
+        found = best_thresholds(seen.labels, seen.probabilities, THRESHOLD)
+        method.sigmoids.thresholds.copy_(torch.from_numpy(found))
 
 
 def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:

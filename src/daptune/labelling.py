@@ -93,6 +93,7 @@ def suggest_of(
     `after_batch` is called with the number of images of each batch.
     """
     check_is_fitted(classifier, "record_")
+    classifier.check_single_label("suggest")
     if n < 1:
         raise DataError(f"expected a number of images of at least 1, found {n}; give one such as -n 20.")
     most = max(n, min(CANDIDATES * n, MOST_CANDIDATES))
@@ -106,7 +107,7 @@ def suggest_of(
         if batch.indices:
             with torch.inference_mode():
                 scores, seen = method.answer_with_features(*transfer(torch.from_numpy(batch.images)))
-                p = (scores.float() / classifier.record_.temperature).softmax(dim=-1).cpu().numpy()
+                p = classifier.method_.probabilities(scores, classifier.record_.temperature).cpu().numpy()
                 features = seen.float().cpu().numpy()
             best, gaps = p.argmax(axis=1).tolist(), margins(p).tolist()
             about = zip(batch.names, batch.sources, batch.indices, best, gaps, strict=True)

@@ -131,6 +131,48 @@ def prediction_sets(reference: ArrayLike, probabilities: ArrayLike, error: float
     return found
 
 
+def average_precision(present: ArrayLike, scores: ArrayLike) -> Floats:
+    """Area under the precision-recall curve of each class, (C,): sum over thresholds of (R_k - R_k-1) P_k.
+
+    present (n, C) of 0 and 1, scores (n, C); NaN for a class without images. sklearn's average_precision_score.
+    """
+    y, p = _presence(present, scores)
+    found = np.full(y.shape[1], np.nan)
+    for place in np.flatnonzero(y.any(axis=0)):
+        order = np.argsort(-p[:, place], kind="stable")
+        ranked, hits = p[order, place], np.cumsum(y[order, place])
+        last = np.append(ranked[1:] != ranked[:-1], True)  # equal scores are one threshold
+        precision, recall = hits[last] / (np.flatnonzero(last) + 1), hits[last] / hits[-1]
+        found[place] = (np.diff(recall, prepend=0.0) * precision).sum()
+    return found
+
+
+def f1_by_class(present: ArrayLike, said: ArrayLike) -> tuple[Floats, float]:
+    """F1 of each class (C,), NaN for one without images, and micro-F1 of all pairs: (n, C) of 0 and 1 both."""
+    y, p = (array.astype(np.bool_) for array in _presence(present, said))
+    both, either = (y & p).sum(axis=0), y.sum(axis=0) + p.sum(axis=0)
+    by_class = np.where(y.any(axis=0), 2 * both / np.maximum(either, 1), np.nan)
+    return by_class, float(2 * both.sum() / max(either.sum(), 1))
+
+
+def best_thresholds(present: ArrayLike, probabilities: ArrayLike, otherwise: float) -> Floats:
+    """The threshold of each class that maximises its F1, (C,); `otherwise` for a class without images.
+
+    Midway between the probabilities of two images, (n, C); of equally good ones that nearest to `otherwise`.
+    """
+    y, p = _presence(present, probabilities)
+    found = np.full(y.shape[1], otherwise)
+    for place in np.flatnonzero(y.any(axis=0)):
+        order = np.argsort(-p[:, place], kind="stable")
+        ranked, hits = p[order, place], np.cumsum(y[order, place])
+        f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+        between = (ranked + np.append(ranked[1:], 0.0)) / 2
+        f1[np.append(ranked[1:] == ranked[:-1], False)] = -1  # no threshold divides equal probabilities
+        best = np.flatnonzero(f1 == f1.max())
+        found[place] = between[best[np.abs(between[best] - otherwise).argmin()]]
+    return found
+
+
 def text_distance(text_features: ArrayLike) -> float:
     """Mean Euclidean distance over unordered pairs of features (C, D); NaN for one class."""
     return float(np.sqrt(_pair_squares(text_features)).mean()) if len(np.asarray(text_features)) > 1 else float("nan")
@@ -268,6 +310,13 @@ def _scored(labels: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.int
     if y.ndim != 1 or p.ndim != 2 or len(y) != len(p) or len(y) == 0:
         raise DataError(f"Expected labels (n,) and probabilities (n, C), not shapes {y.shape} and {p.shape}.")
     return _whole(y), p
+
+
+def _presence(present: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    y, p = np.asarray(present), np.asarray(scores, dtype=np.float64)
+    if y.shape != p.shape or y.ndim != 2 or len(y) == 0:
+        raise DataError(f"Expected an indicator matrix and scores (n, C), not shapes {y.shape} and {p.shape}.")
+    return y.astype(np.bool_), p
 
 
 def _whole(array: NDArray[Any]) -> NDArray[np.int64]:

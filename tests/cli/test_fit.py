@@ -17,7 +17,7 @@ from daptune.classifier import FewShotClassifier
 from daptune.cli.fit import below_zero_shot, make_classifier
 from daptune.cli.options import FitOptions
 from daptune.data import images, sources
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.methods import METHODS
 from daptune.methods.ensemble import LEARNED
 from daptune.train import TrainConfig

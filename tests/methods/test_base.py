@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daptune.errors import MethodError
 from daptune.methods import METHODS, MethodConfig, make_config
-from daptune.methods.base import encode_batches
+from daptune.methods.support import encode_batches
 
 from .conftest import NAMES, MadeUp, Pictures
 

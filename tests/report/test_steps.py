@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.report.fit_command import recorded_command
 from daptune.report.steps import Places, next_steps, share_of
 

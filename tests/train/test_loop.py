@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from daptune.data.loader import Batch
 from daptune.errors import DataError, Interrupted, TrainingError
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.methods import Method, SupportSet
 from daptune.train import History, Progress, TrainConfig, evaluate, fit_method, take_best
 from daptune.train.checkpoint import FILE_NAME, read_checkpoint

@@ -61,7 +61,10 @@ def _anything(value: Any) -> bool:
 
 
 _SETTING = _object_of(lambda value: _scalar(value) or _list_of(_scalar)(value))
-_FIGURES = _object_of(_anything, accuracy=_number, macro_f1=_number, per_class=_object_of(_maybe(_number)))
+_FIGURES = _object_of(
+    _anything, accuracy=_number, macro_f1=_number, micro_f1=_number, mean_average_precision=_number,
+    per_class=_object_of(_maybe(_number)),
+)  # fmt: skip
 _PARTS: dict[str, tuple[_Check, str]] = {
     "backbone": (_object_of(_text), "texts"),
     "method_config": (_SETTING, "options and their values"),
@@ -104,7 +107,12 @@ def fault_in(content: Mapping[str, Any], kind: type) -> str | None:
 def _types(kind: type) -> dict[str, tuple[type, ...]]:
     """JSON types of the fields that must be there."""
     types = {name: json_types(hint) for name, hint in get_type_hints(kind).items()}
-    for name in ("format_version", "labels", "names"):  # checked by themselves; the last two may be missing
+    for name in (
+        "format_version",
+        "labels",
+        "names",
+        "thresholds",
+    ):  # checked by themselves; the last may be missing
         del types[name]
     return types
 
@@ -119,6 +127,12 @@ def _fault_of_values(content: Mapping[str, Any]) -> str | None:
         return f"'temperature' is {_short(content['temperature'])}, not a number above 0 and up to {HOTTEST:g}"
     if (number := len(content["tensors"])) > MOST_TENSORS:
         return f"it lists {number:,} tensors; an adapter has at most {MOST_TENSORS:,}"
+    if (levels := content.get("thresholds")) is not None:
+        share = _list_of(lambda value: _number(value) and 0 <= value <= 1)
+        if not share(levels) or len(levels) != len(content["class_names"]):
+            return "'thresholds' must be None or a probability for every class"
+        if content["ensemble"]:
+            return "'thresholds' and 'ensemble' exclude each other"
     if content["shots"] is not None and content["shots"] < 1:
         return f"'shots' is {content['shots']}"
     return None

@@ -19,8 +19,8 @@ from daptune.names import ClassNames
 from daptune.regular import open_regular
 from daptune.text import one_line
 
-FORMAT_VERSION = 2
-"""1: no ensemble and no `names`. Adapters without either are still written as 1, so that earlier versions read them."""
+FORMAT_VERSION = 3
+"""1: no ensemble and no `names`; 2: no `thresholds`. The lowest is written, so that earlier versions read adapters."""
 JSON_FILE, TENSOR_FILE, CARD_FILE = "adapter.json", "adapter.safetensors", "README.md"
 
 
@@ -53,7 +53,9 @@ class AdapterRecord:
     ensemble: dict[str, Any] = field(default_factory=dict)
     """`daptune.methods.ensemble.Mix` as JSON; empty: without an ensemble."""
     temperature: float = 1.0
-    """Probabilities are softmax(logits / temperature); 1 unless calibrated."""
+    """Probabilities are softmax(logits / temperature), with `thresholds` sigmoids; 1 unless calibrated."""
+    thresholds: list[float] | None = None
+    """An image shows each class from this probability on, (C,); None: it has one class. Format 3."""
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -63,13 +65,17 @@ class AdapterRecord:
 
     def to_json(self) -> str:
         content = asdict(self)
-        later = {"ensemble": self.ensemble, "names": self.names}
-        for name, value in later.items():
-            if not value:
-                del content[name]
-        if not any(later.values()):
-            content["format_version"] = 1
+        later = {"ensemble": 2, "names": 2, "thresholds": 3}  # the format of each field
+        absent = [name for name in later if not content[name]]
+        for name in absent:
+            del content[name]
+        content["format_version"] = max((later[name] for name in later if name not in absent), default=1)
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether images have any number of classes."""
+        return self.thresholds is not None
 
     @property
     def ensemble_text(self) -> str:
@@ -96,6 +102,7 @@ class AdapterRecord:
             "templates": tuple(self.ensemble.get("templates", ())),
             "class_weight": self.data.get("class_weight"),
             "calibrate": "auto" if "calibration" in self.metrics else "none",
+            "multi_label": self.multi_label,
         }
 
 

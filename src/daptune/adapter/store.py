@@ -39,6 +39,7 @@ from daptune.errors import AdapterError, BackboneError, MethodError, foreign, su
 from daptune.methods import METHODS, MethodConfig
 from daptune.methods.base import Method
 from daptune.methods.ensemble import Ensemble, Mix
+from daptune.methods.sigmoids import judge_by_itself
 from daptune.names import own_names
 from daptune.text import one_line
 
@@ -74,6 +75,7 @@ def make_record(method: Method, backbone: Backbone, *, train_config: Any = None,
         preprocess=_plain(backbone.preprocess),
         train_config=_plain(train_config),
         ensemble=_plain(method.ensemble and method.ensemble.mix),
+        thresholds=None if method.sigmoids is None else method.sigmoids.thresholds.double().tolist(),
         versions=versions,
         **about,
     )
@@ -181,6 +183,8 @@ def _built(
         try:
             with Room(_shapes(tensors).values(), names):
                 method = METHODS[record.method](backbone, record.prompt_names, config)
+                if record.thresholds is not None:
+                    judge_by_itself(method).thresholds.copy_(torch.tensor(record.thresholds))
                 method.make_room(tensors)
         except MethodError as error:
             raise _unfit(folder, record, str(error)) from error
@@ -200,7 +204,7 @@ def check_start(folder: str | Path, method: str) -> tuple[AdapterRecord, MethodC
             f"fit {record.method!r}, or start from another adapter"
         )
     config = _config(folder, record)
-    if not METHODS[method].takes_new_classes(config):
+    if not METHODS[method].takes_new_classes(config) or record.multi_label:
         raise AdapterError(
             f"{folder}: the tensors that {method!r} learned there are specific to its classes, and no other fit can "
             "start from them; fit without it"

@@ -13,8 +13,7 @@ from daptune.data.table import ImageTable
 from daptune.errors import MethodError
 from daptune.evaluate import BATCH, measure
 from daptune.methods import Method
-from daptune.methods.base import encode_batches
-from daptune.methods.support import class_sums, view_features
+from daptune.methods.support import class_sums, encode_batches, view_features
 
 MOST_SPREAD = 2000  # maximum number of images for the dispersion
 

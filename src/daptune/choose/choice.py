@@ -15,14 +15,17 @@ with one image a class, none can be held out.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from daptune.calibration import CHOICES
 from daptune.choose.trials import Trials, check_limits
-from daptune.errors import MethodError, TrainingError, foreign
+from daptune.data.labels import is_whole
+from daptune.errors import DataError, MethodError, TrainingError, foreign
 from daptune.files import write
 from daptune.foreign import read_json
+from daptune.methods import make_config
 from daptune.train.checkpoint import saving
 from daptune.train.folder import CHOICE, check_unused, run_folder
 from daptune.train.parallel import Ranks
@@ -64,9 +67,24 @@ def _read(path: Path) -> dict[str, Any]:
         return choice
 
 
-def check_auto(minutes: float, method_options: object, start_from: object, preset: object) -> None:
+def check_settings(shots: Any, seed: Any, switches: Mapping[str, str], templates: Any) -> None:
+    """Raise DataError or MethodError for a value that no fit can have."""
+    if shots is not None and (not is_whole(shots) or shots < 1):
+        raise DataError(f"shots must be a whole number of at least 1, or 'all'; found {shots!r}")
+    for switch, value in switches.items():
+        if value not in CHOICES:
+            raise MethodError(f"{switch} must be one of {', '.join(CHOICES)}; found {value!r}")
+    if isinstance(templates, str):
+        raise MethodError(f"templates must be a list of texts; found the text {templates!r}")
+    make_config("zero_shot", {"templates": tuple(templates)})  # refused now rather than after training
+    if not is_whole(seed) or seed < 0:
+        raise DataError(f"seed must be a whole number of at least 0; found {seed!r}")
+
+
+def check_auto(minutes: float, method_options: object, start_from: object, preset: object, multi_label: bool) -> None:
     """Raise DaptuneError for settings that a choice among methods cannot have."""
     own = {"method_options (--set)": method_options, "start_from (--from)": start_from, "preset": preset}
+    own["multi_label (--multi-label)"] = multi_label
     if given := [name for name, value in own.items() if value]:
         raise MethodError(f"{given[0]} belongs to one method; leave it out with method='auto', or name the method")
     if Ranks().size > 1:

@@ -22,7 +22,8 @@ from daptune.data.fewshot import stratified_folds
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import DaptuneError, DataError, Interrupted
-from daptune.evaluate import Measured, evaluate, join_ensemble
+from daptune.evaluate import evaluate, join_ensemble
+from daptune.measured import Measured
 from daptune.methods import Method, MethodConfig
 from daptune.names import ClassNames
 from daptune.train import Progress, TrainConfig, fit_method

@@ -17,7 +17,8 @@ from daptune.data.cache import Decoder
 from daptune.data.demo import PHOTO_ARCHIVE, demo_styles, extract_demo, photograph_sets
 from daptune.data.sources import read_source
 from daptune.data.table import ImageTable
-from daptune.evaluate import Measured, measure_beside, zero_shot
+from daptune.evaluate import measure_beside, zero_shot
+from daptune.measured import Measured
 from daptune.methods import Method
 from daptune.suitability import PHOTOGRAPHS
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daptune.classifier import FewShotClassifier
     from daptune.data.cache import Decoder
     from daptune.data.table import ImageTable
-    from daptune.evaluate import Measured
+    from daptune.measured import Measured
 
 _RUN = RunOptions()
 

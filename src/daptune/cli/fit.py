@@ -36,7 +36,8 @@ from daptune.data.name_lists import read_names
 from daptune.data.table import ImageTable
 from daptune.data.weights import AUTO, read_class_weights
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import Measured, measure_beside, zero_shot
+from daptune.evaluate import measure_beside, zero_shot
+from daptune.measured import Measured
 from daptune.methods import get_method
 from daptune.methods.options import parse_options
 from daptune.presets import EXPERIMENTS, method_names

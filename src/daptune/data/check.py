@@ -97,7 +97,7 @@ def drop_unreadable(
     ]
     if emptied and (every_class or not len(rest)):
         lost = table.class_names.index(emptied[0])
-        reason = next(bad.reason for bad in report.unreadable if table.labels[bad.index] == lost)
+        reason = next(bad.reason for bad in report.unreadable if table.shows(lost)[bad.index])
         raise DataError(f"no image of {first_few(emptied)} can be read ({reason}); replace the files.")
     if logged:
         _log.warning("%s; continuing without them", report)

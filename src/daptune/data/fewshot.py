@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from daptune.data.multi_label import draw_rows
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
 
@@ -36,6 +37,8 @@ def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val
     KaiyangZhou/CoOp (datasets/oxford_pets.py) after `random.seed(seed)`: classes in order of first appearance,
     `random.sample` in each, all images of smaller classes without a draw, val from the same generator. Uses its own
     generator, with the same numbers as Python's global one after random.seed(seed).
+
+    Of images with any number of labels, at least `shots` show each class, and as many none (`multi_label.draw_rows`).
     """
     if isinstance(shots, str) and shots != "all":
         raise DataError(f"expected shots as a whole number or 'all', found {shots!r}.")
@@ -56,6 +59,9 @@ def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val
 
 
 def _draw(table: ImageTable, shots: int, stream: random.Random) -> Indices:
+    if table.multi_label:
+        groups = len(table.class_names) + 1
+        return draw_rows(table, [shots] * groups, [0] * groups, stream)
     rows: dict[int, list[int]] = {}  # a dict keeps the order of first appearance
     for row, label in enumerate(table.labels.tolist()):
         rows.setdefault(label, []).append(row)
@@ -74,6 +80,8 @@ def split_holdout(table: ImageTable, fraction: float = 0.2, seed: int = 0) -> tu
     if not 0 < fraction < 1:
         raise DataError(f"expected a fraction between 0 and 1 to hold out, found {fraction}.")
     stream = random.Random(f"daptune hold-out {seed}")
+    if table.multi_label:
+        return _split_several(table, fraction, stream)
     held: list[int] = []
     for label in range(len(table.class_names)):
         members = np.flatnonzero(table.labels == label).tolist()
@@ -83,6 +91,22 @@ def split_holdout(table: ImageTable, fraction: float = 0.2, seed: int = 0) -> tu
         return table, None
     inside = np.isin(np.arange(len(table)), held)
     return table.subset(np.flatnonzero(~inside)), table.subset(np.flatnonzero(inside))
+
+
+def _split_several(table: ImageTable, fraction: float, stream: random.Random) -> tuple[ImageTable, ImageTable | None]:
+    """`split_holdout` of images with any number of labels; those of a small class all stay for training."""
+    counts = [*table.counts().tolist(), int((~table.labels.any(axis=1)).sum())]
+    split = [count >= FEWEST_TO_SPLIT for count in counts]
+    wanted = [
+        min(max(round(count * fraction), 1), count - 1) if enough else 0
+        for count, enough in zip(counts, split, strict=True)
+    ]
+    held = draw_rows(
+        table, wanted, [1 if enough else count for count, enough in zip(counts, split, strict=True)], stream
+    )
+    if not len(held):
+        return table, None
+    return table.subset(np.setdiff1d(np.arange(len(table)), held)), table.subset(held)
 
 
 def stratified_folds(table: ImageTable, folds: int, seed: int) -> list[tuple[Indices, Indices]]:

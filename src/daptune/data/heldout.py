@@ -29,13 +29,14 @@ def read_images(
     label_names: Sequence[str] | None = None,
     training: bool = True,
     own_ids: bool = False,
+    multi_label: bool = False,
     decoder: Decoder | None = None,
 ) -> Splits:
     """Read a source as `read_source` does and leave out images that cannot be decoded, with one list in the log.
 
     Raises DataError as `read_source` does, and for a class that is left without training images.
     """
-    splits = read_source(source, label_names=label_names, training=training, own_ids=own_ids)
+    splits = read_source(source, label_names=label_names, training=training, own_ids=own_ids, multi_label=multi_label)
     where = str(source) if isinstance(source, str | Path) else "the source"
     splits = without_missing(splits, where, every_class=label_names is not None)
     for line in left_out(splits.ignored):
@@ -80,6 +81,7 @@ def draw_support(
     *,
     label_names: Sequence[str] | None = None,
     own_ids: bool = False,
+    multi_label: bool = False,
     val: ImageTable | None = None,
     holdout: float | None = None,
     decoder: Decoder,
@@ -92,9 +94,9 @@ def draw_support(
     """
     name = "test split"
     if holdout is None:
-        splits = read_source(source, label_names=label_names, own_ids=own_ids)
+        splits = read_source(source, label_names=label_names, own_ids=own_ids, multi_label=multi_label)
     else:
-        splits = read_images(source, label_names=label_names, own_ids=own_ids, decoder=decoder)
+        splits = read_images(source, label_names=label_names, own_ids=own_ids, multi_label=multi_label, decoder=decoder)
         splits, name = hold_out(splits, holdout, seed, decoder)
     drawn = draw_readable(splits.train, shots, seed, splits.val if val is None else val, decoder)
     warn_identical({"train": drawn.train, "val": drawn.val, "test": splits.test}, decoder.digest)

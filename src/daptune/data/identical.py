@@ -83,7 +83,7 @@ class Identical:
 
     def _name(self, place: Place, base: Path | None) -> str:
         table = self.tables[place.table]
-        source, label = table.images[place.row], table.class_names[table.labels[place.row]]
+        source, label = table.images[place.row], table.label_text(place.row)
         inside = isinstance(source, Path) and base is not None and source.absolute().is_relative_to(base)
         name = source.absolute().relative_to(base).as_posix() if inside else describe(source)  # type: ignore[union-attr, arg-type]
         return f"{name} ({label})"
@@ -96,12 +96,13 @@ def _are(pairs: Sequence[Pair]) -> str:
 def find_identical(tables: Mapping[str, ImageTable], digest: Callable[[ImageSource], bytes | None]) -> Identical:
     """Compare the images of tables that share a class list, by `Decoder.digest`; those without one are left out."""
     contradictions, leaks, repeats = list[Pair](), list[Pair](), list[Pair]()
-    trained: dict[bytes, dict[int, Place]] = {}
+    trained: dict[bytes, dict[str, Place]] = {}
     for name in sorted(tables, key=lambda name: name != "train"):
-        table, before = tables[name], dict[bytes, dict[int, Place]]()  # digest -> label -> the first image
-        for row, (source, label) in enumerate(zip(table.images, table.labels.tolist(), strict=True)):
+        table, before = tables[name], dict[bytes, dict[str, Place]]()  # digest -> label -> the first image
+        for row, source in enumerate(table.images):
             if (own := digest(source)) is None:
                 continue
+            label = table.label_text(row)
             here, same = Place(name, row), before.setdefault(own, {})
             if known := trained.get(own):
                 leaks.append((here, known.get(label, next(iter(known.values())))))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,8 +103,10 @@ def _from_names(texts: Sequence[str], names: tuple[str, ...], where: str) -> Lab
     return np.array([distinct[text] for text in texts], dtype=np.int64)
 
 
-def integer_labels(labels: Sequence[object] | None, class_names: Sequence[str] | None) -> Labels | None:
-    """Integer labels in the order of the classes, (C,); None if the labels are not integers."""
+def integer_labels(labels: Any, class_names: Sequence[str] | None) -> Labels | None:
+    """Integer labels in the order of the classes, (C,), as an indicator matrix has; None if the labels are names."""
+    if isinstance(labels, np.ndarray) and labels.ndim == 2:
+        return np.arange(labels.shape[1])
     if labels is None or not all(map(is_whole, labels)):
         return None
     return np.unique(np.asarray(labels, dtype=np.int64)) if class_names is None else np.arange(len(class_names))
@@ -120,12 +123,18 @@ def check_single(labels: Sequence[object], where: str) -> None:
     joined = sorted(text for text in texts if "|" in text)
     for text in joined:
         if any(part.strip() in texts for part in text.split("|")):
+            rows = sum(label in joined for label in labels)
             raise DataError(
-                f"{where}: the label {text!r} names several classes; an image has one class here: keep one of them, or "
-                "leave the row out."
+                f"{where}: the label {text!r} names several classes; an image has one class here. Found {rows:,} rows "
+                f"with several labels and {len(labels) - rows:,} with one: type --multi-label to learn several; if '|' "
+                "belongs to the name, write another sign in its place."
             )
     if joined:
-        _log.warning("%s: %r is read as the name of one class; an image has one class here", where, joined[0])
+        _log.warning(
+            "%s: %r is read as the name of one class; an image has one class here, and several with --multi-label",
+            where,
+            joined[0],
+        )
 
 
 def is_whole(value: object) -> bool:

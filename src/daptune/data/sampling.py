@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daptune.data.augment import DRAW, epoch_order, generator
+from daptune.errors import DataError
 
 SAMPLINGS = ("shuffled", "balanced", "views")
 
@@ -30,15 +31,18 @@ class Sampler:
 
     @classmethod
     def of(cls, labels: Indices, sampling: str, shots: int | None, seed: int) -> Self:
-        """A sampler of images with labels (n,); `shots` limits the images of a class in an epoch, None does not.
+        """A sampler of images with labels (n,) or (n, C); `shots` limits the images of a class in an epoch.
 
         balanced: every class has as many draws as the largest, at most `shots`; small classes repeat their images.
         shuffled: all images are one group, and an epoch is as long as one with at most `shots` images of each class.
         """
-        counts = np.bincount(labels)
+        counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels)
         most = int(counts.max()) if shots is None else min(int(counts.max()), shots)
         if sampling == "shuffled":
-            return cls((np.arange(len(labels)),), (int(np.minimum(counts, most).sum()),), seed)
+            drawn = min(int(np.minimum(counts, most).sum()), len(labels))
+            return cls((np.arange(len(labels)),), (drawn,), seed)
+        if labels.ndim == 2:
+            raise DataError(f"sampling={sampling!r} draws by class, and images have several labels; use 'shuffled'.")
         by_class = np.argsort(labels, kind="stable")
         groups = tuple(np.split(by_class, np.cumsum(counts[counts > 0])[:-1]))
         return cls(groups, (most,) * len(groups), seed)

@@ -26,6 +26,7 @@ from daptune.data.benchmarks.reading import read_benchmark
 from daptune.data.folders import read_folder
 from daptune.data.hub_data import is_dataset, read_dataset
 from daptune.data.labels import check_single, index_labels, is_blank
+from daptune.data.multi_label import cell_text, in_several, index_rows, names_in, read_indicator
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.data.tabular import TABLE_SUFFIXES, read_table_file
 from daptune.data.zhou import find_split_file, read_zhou
@@ -41,6 +42,7 @@ def read_source(
     image_root: str | Path | None = None,
     training: bool = True,
     own_ids: bool = False,
+    multi_label: bool = False,
 ) -> Splits:
     """Read any source of labelled images; nothing is decoded, and tables are passed through.
 
@@ -49,9 +51,13 @@ def read_source(
     image_root: folder of the images named in a split JSON, if it is not beside the file.
     training: require training images; False accepts a source of test images alone.
     own_ids: class folders called by ids or numbers stay so, even with a list of names beside them.
+    multi_label: images have any number of labels: `a|b` in a table or split JSON, or lists of them.
     Raises DataError in one line for anything missing or ambiguous.
     """
-    splits = _read(source, label_names, image_root, own_ids)
+    if multi_label:
+        splits = _read_several(source, label_names, image_root, own_ids)
+    else:
+        splits = _read(source, label_names, image_root, own_ids)
     if training and not len(splits.train) and (others := splits.present()):
         where = f"{source}" if isinstance(source, str | Path) else "the source"
         root = next(iter(others.values())).root
@@ -80,13 +86,32 @@ def _read(source: object, label_names: Sequence[str] | None, image_root: str | P
     )
 
 
+def _read_several(
+    source: object, label_names: Sequence[str] | None, image_root: str | Path | None, own_ids: bool
+) -> Splits:
+    path = Path(os.path.expanduser(source)) if isinstance(source, str | Path) else None
+    if path is not None and path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return read_table_file(path, label_names, multi_label=True)
+    if path is not None and path.is_file() and path.suffix.lower() == ".json":
+        return in_several(read_zhou(path, image_root, multi_label=True), label_names, path.name)
+    if isinstance(source, tuple) and len(source) == 2:
+        return Splits(table_from_lists(source[0], source[1], label_names=label_names, multi_label=True))
+    return in_several(
+        _read(source, None, image_root, own_ids), label_names, "the source" if path is None else str(path)
+    )
+
+
 def table_from_lists(
     images: Sequence[Any] | npt.NDArray[Any],
     labels: Sequence[Any] | npt.NDArray[Any],
     *,
     label_names: Sequence[str] | None = None,
+    multi_label: bool = False,
 ) -> ImageTable:
-    """A table from n images (paths, PIL images, uint8 arrays, bytes) and n labels (names or integers)."""
+    """A table from n images (paths, PIL images, uint8 arrays, bytes) and n labels (names or integers).
+
+    multi_label: n lists of labels, texts `a|b`, or an indicator matrix (n, C) as a 2-D array.
+    """
     if isinstance(images, str | bytes | Path | Image.Image):
         raise DataError(f"expected a list of images, found one {type(images).__name__}; pass it as a list.")
     sources = tuple(image_cell(image) for image in images)
@@ -95,6 +120,15 @@ def table_from_lists(
         raise DataError(f"expected one label an image, found {len(sources)} images and {len(values)} labels.")
     if not sources:
         raise DataError("expected images with labels, found an empty list.")
+    if multi_label:
+        if (found := read_indicator(labels, "the labels")) is not None:
+            names = tuple(map(str, range(found.shape[1]))) if label_names is None else tuple(label_names)
+        else:
+            rows = [value if isinstance(value, list | tuple | set) else names_in(cell_text(value)) for value in values]
+            found, names = index_rows([list(row) for row in rows], label_names, "the labels")
+        table = ImageTable(sources, found, names, _common_folder(sources))
+        refuse_two_labels(sources, [table.label_text(row) for row in range(len(table))])
+        return table
     if (blank := next((place for place, value in enumerate(values) if is_blank(value)), None)) is not None:
         raise DataError(f"image {blank} has no label, found {values[blank]!r}; give it one, or leave it out.")
     check_single(values, "the labels")
@@ -103,16 +137,23 @@ def table_from_lists(
     return ImageTable(sources, indices, names, _common_folder(sources))
 
 
-def labelled(images: Any, labels: Any, class_names: Sequence[str], numbers: Sequence[int] | None = None) -> ImageTable:
+def labelled(
+    images: Any,
+    labels: Any,
+    class_names: Sequence[str],
+    numbers: Sequence[int] | None = None,
+    *,
+    multi_label: bool = False,
+) -> ImageTable:
     """Images to measure on, of known classes: with `labels`, or the test images of a source, or all of it.
 
     `numbers` are the integer labels of the classes, if these were learned from integers. Raises DataError for another.
     """
     if labels is None:
-        splits = read_source(images, label_names=class_names, training=False)
+        splits = read_source(images, label_names=class_names, training=False, multi_label=multi_label)
         return splits.test or splits.whole()
-    if numbers is None:
-        return table_from_lists(images, labels, label_names=class_names)
+    if numbers is None or multi_label:
+        return table_from_lists(images, labels, label_names=class_names, multi_label=multi_label)
     columns = {number: column for column, number in enumerate(numbers)}
     if strange := [label for label in labels if label not in columns]:
         raise DataError(f"label {strange[0]} is not among the {len(columns)} classes; measure on the others.")

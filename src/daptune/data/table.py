@@ -63,13 +63,13 @@ class ImageTable:
     """n images with their labels.
 
     images: n sources, decoded by `images.decode`.
-    labels: (n,) int64, each below len(class_names).
+    labels: (n,) int64, each below len(class_names); or (n, C) bool, for images with any number of labels.
     class_names: one name per class, as written by the user; '_' becomes ' ' only in prompts.
     root: folder for relative paths in the fingerprint; None keeps paths unchanged.
     """
 
     images: tuple[ImageSource, ...]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
     class_names: tuple[str, ...]
     root: Path | None = None
 
@@ -78,6 +78,13 @@ class ImageTable:
             raise DataError(
                 f"expected one label per image, found {len(self.images)} images and {len(self.labels)} labels."
             )
+        if self.multi_label:
+            if self.labels.shape[1] != len(self.class_names):
+                raise DataError(
+                    f"expected an indicator matrix with a column for each of {len(self.class_names)} classes, found "
+                    f"{self.labels.shape[1]}."
+                )
+            return
         outside = (self.labels < 0) | (self.labels >= len(self.class_names))
         if outside.any():
             raise DataError(
@@ -87,6 +94,25 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have any number of labels."""
+        return self.labels.ndim == 2
+
+    def shows(self, label: int) -> npt.NDArray[np.bool_]:
+        """Whether each image has this class, (n,)."""
+        found: npt.NDArray[np.bool_] = self.labels[:, label] if self.multi_label else self.labels == label
+        return found
+
+    def label_text(self, row: int) -> str:
+        """The class of an image by name, or its classes as `a|b`."""
+        label = self.labels[row]
+        return (
+            "|".join(self.class_names[c] for c in np.flatnonzero(label))
+            if self.multi_label
+            else self.class_names[label]
+        )
 
     def __add__(self, other: "ImageTable") -> "ImageTable":
         if self.class_names != other.class_names:
@@ -102,13 +128,18 @@ class ImageTable:
 
     def of_classes(self, chosen: npt.NDArray[np.int64]) -> "ImageTable":
         """The rows of the chosen classes, which become 0, 1, ... in their order."""
+        names = tuple(self.class_names[label] for label in chosen)
+        if self.multi_label:
+            return replace(self, labels=self.labels[:, chosen], class_names=names)
         numbers = np.full(len(self.class_names), -1, np.int64)
         numbers[chosen] = np.arange(len(chosen))
         kept = self.subset(np.flatnonzero(numbers[self.labels] >= 0))
-        names = tuple(self.class_names[label] for label in chosen)
         return replace(kept, labels=numbers[kept.labels], class_names=names)
 
     def counts(self) -> npt.NDArray[np.int64]:
+        """Images of each class, (C,)."""
+        if self.multi_label:
+            return self.labels.sum(axis=0).astype(np.int64)
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)
 
     def spread(self) -> list[int]:
@@ -122,8 +153,9 @@ class ImageTable:
         Paths are NFC with forward slashes, so that the hash is the same on every system.
         """
         digest = hashlib.sha256()
-        for source, label in zip(self.images, self.labels, strict=True):
-            row = (_identity(source, self.root), str(label), self.class_names[label])
+        for place, (source, label) in enumerate(zip(self.images, self.labels, strict=True)):
+            number = "|".join(map(str, np.flatnonzero(label))) if self.multi_label else str(label)
+            row = (_identity(source, self.root), number, self.label_text(place))
             digest.update("\0".join(row).encode("utf-8", "surrogateescape") + b"\n")
         return digest.hexdigest()
 

@@ -9,8 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from daptune.data.backslashes import CAUSE, has_backslashes, with_slashes
 from daptune.data.labels import check_single, index_splits, is_blank
+from daptune.data.multi_label import cell_text, in_several
 from daptune.data.table import ImageSource, ImageTable, Splits, image_cell, split_kind
 from daptune.errors import DataError, extra, foreign
 from daptune.files import told
@@ -34,8 +37,11 @@ _PROBES = 1_000  # images that are looked for: a table without any of them is of
 _log = logging.getLogger("daptune")
 
 
-def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Splits:
-    """Read a table; relative paths start from its folder. Without a split column every row is train."""
+def read_table_file(path: Path, label_names: Sequence[str] | None = None, *, multi_label: bool = False) -> Splits:
+    """Read a table; relative paths start from its folder. Without a split column every row is train.
+
+    multi_label: a cell of the label column holds any number of labels, `a|b`.
+    """
     columns, names = _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else (_read_csv(path), None)
     image, label, split = (find_column(columns, wanted) for wanted in (IMAGE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS))
     if image is None or label is None:
@@ -44,9 +50,17 @@ def read_table_file(path: Path, label_names: Sequence[str] | None = None) -> Spl
             f"({', '.join(LABEL_COLUMNS[:3])}), found {', '.join(columns) or 'no columns'}; rename them in "
             "the header."
         )
-    parts = _group(path, columns[image], columns[label], columns[split] if split is not None else None)
+    cells = [cell_text(cell) for cell in columns[label]] if multi_label else columns[label]
+    parts = _group(path, columns[image], cells, columns[split] if split is not None else None, blank=multi_label)
     if not parts:
         raise DataError(f"{path.name}: expected rows below the header, found none.")
+    if multi_label:
+        known = {str(text): place for place, text in enumerate(dict.fromkeys(cells))}
+        tables = {
+            kind: ImageTable(tuple(images), np.array([known[str(text)] for text in own]), tuple(known), path.parent)
+            for kind, (images, own) in parts.items()
+        }
+        return in_several(Splits.of(tables), names if label_names is None else label_names, path.name)
     check_single([label for _, labels in parts.values() for label in labels], path.name)
     given = {kind: labels for kind, (_, labels) in parts.items()}
     labels, classes = index_splits(given, names if label_names is None else label_names, where=path.name)
@@ -169,15 +183,18 @@ def _label_names(metadata: Mapping[bytes, bytes], label: str) -> Sequence[str] |
 
 
 def _group(
-    path: Path, images: Sequence[object], labels: Sequence[object], splits: Sequence[object] | None
+    path: Path, images: Sequence[object], labels: Sequence[object], splits: Sequence[object] | None, *, blank: bool
 ) -> dict[str, tuple[list[ImageSource], list[object]]]:
-    """Rows by split; a path may stand in the table again with the same label, and counts once a split."""
+    """Rows by split; a path may stand in the table again with the same label, and counts once a split.
+
+    blank: labels may be.
+    """
     parts: dict[str, tuple[list[ImageSource], list[object]]] = {}
     seen: dict[Path, tuple[int, set[str]]] = {}
     repeated = 0
     for i, (cell, label) in enumerate(zip(images, labels, strict=True)):
         where = f"{path.name}, row {i + 1}"
-        if cell in (None, "") or is_blank(label):
+        if cell in (None, "") or (is_blank(label) and not blank):
             raise DataError(f"{where}: expected an image and a label, found a blank; fill it in or drop the row.")
         kind = "train" if splits is None else split_kind(str(splits[i]))
         if kind is None:

@@ -40,13 +40,23 @@ def find_split_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Sequence[str] | None = None) -> Splits:
-    """Read a split file; image_root defaults to the usual folder beside it that holds the images."""
+def read_zhou(
+    path: Path,
+    image_root: str | Path | None = None,
+    label_names: Sequence[str] | None = None,
+    *,
+    multi_label: bool = False,
+) -> Splits:
+    """Read a split file; image_root defaults to the usual folder beside it that holds the images.
+
+    multi_label: a class name may be blank or `a|b`; `in_several` then checks it.
+    """
     parts = {part: rows for part, rows in load_rows(path).items() if rows}
     if not parts:
         raise DataError(f"{path.name}: its lists are empty; expected [relative path, label, class name] rows.")
     names = class_names_of(parts, f"{path.name}: ")
-    check_class_names(list(names.values()), fewest=1)  # report faults of the lists before those of the images
+    if not multi_label:
+        check_class_names(list(names.values()), fewest=1)  # report faults of the lists before those of the images
     given = Path(os.path.expanduser(image_root)) if image_root is not None else None
     root = _image_root(path, parts, given)
     if root is None and has_backslashes(row[0] for rows in parts.values() for row in rows):
@@ -58,6 +68,8 @@ def read_zhou(path: Path, image_root: str | Path | None = None, label_names: Seq
             _log.warning("%s: paths with backslashes are read with slashes", path.name)
     if root is None:
         raise _without_images(path, parts, given)
+    if multi_label:
+        return splits_of(parts, {label: place for place, label in enumerate(names)}, tuple(names.values()), root)
     return read_parts(parts, root, label_names, str(path))
 
 

@@ -30,7 +30,7 @@ class Agreement:
     images: int
     source: str
     max_logit_difference: float
-    top1: float  # share of images with the same predicted class
+    top1: float  # share of images with the same predicted class, or the same classes
     batches: tuple[int, ...] = BATCHES
     predict_precision: str = "fp32"
     """Precision in which `daptune predict` runs the adapter on this machine."""
@@ -82,15 +82,23 @@ def measure(
         parts = np.split(pixels, np.cumsum(BATCHES)[:-1])
         found = np.concatenate([exported.logits(part) for part in parts])
         seen += len(found)
-        equal += int((found.argmax(1) == expected.argmax(1)).sum())
+        equal += _agree(found, expected, exported)
         largest = max(largest, float(np.abs(found - expected).max()))
         if beside is not None:
-            same += int((found.argmax(1) == _logits(beside, pixels).argmax(1)).sum())
+            same += _agree(found, _logits(beside, pixels), exported)
     if not seen:
         raise DataError(f"none of the {len(images)} images can be read; name a folder with images")
     if beside is None:
         return Agreement(seen, source, largest, equal / seen)
     return Agreement(seen, source, largest, equal / seen, BATCHES, beside.backbone_.precision, same / seen)
+
+
+def _agree(found: NDArray[np.float32], expected: NDArray[np.float32], exported: OnnxClassifier) -> int:
+    """How many images have the same prediction by two arrays of logits, (n, C)."""
+    if (levels := exported.thresholds) is None:
+        return int((found.argmax(1) == expected.argmax(1)).sum())
+    a, b = (1 / (1 + np.exp(-logits / exported.metadata.temperature)) >= levels for logits in (found, expected))
+    return int((a == b).all(axis=1).sum())
 
 
 def _logits(classifier: FewShotClassifier, pixels: NDArray[np.float32]) -> NDArray[np.float32]:

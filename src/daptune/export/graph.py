@@ -41,7 +41,7 @@ class _NoTextTower(nn.Module):
 
 
 class Graph(nn.Module):
-    """The traced module: images (B, 3, R, R) -> logits (B, C) and softmax(logits / temperature) (B, C).
+    """The traced module: images (B, 3, R, R) -> logits (B, C) and their `Method.probabilities` (B, C).
 
     With statistics of known images also the similarity to the nearest class mean, (B,).
     """
@@ -56,7 +56,7 @@ class Graph(nn.Module):
         ensemble = self.method.ensemble
         seen = images if ensemble is None else self.method.encode(images)
         logits = self.method.answer(seen).float()
-        found = logits, (logits / self.temperature).softmax(-1)
+        found = logits, self.method.probabilities(logits, self.temperature)
         if ensemble is None or not ensemble.mix.similarity:
             return found
         return *found, ensemble.similarity(seen)

@@ -85,7 +85,8 @@ def onnx_bytes(
         version=metadata.version("daptune"),
         similarity=mix.similarity if mix else (),
         truth=mix.truth if mix else (),
-        format_version=2 if mix and mix.similarity else 1,
+        thresholds=None if record.thresholds is None else tuple(record.thresholds),
+        format_version=3 if record.multi_label else 2 if mix and mix.similarity else 1,
     )
     agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called, beside)
     about = replace(about, agreement=asdict(agreement))

@@ -41,6 +41,7 @@ def export_weights(classifier: FewShotClassifier, out: str | Path) -> Weights:
 
     Raises MethodError for a method without text features, DataError for a bad `out`.
     """
+    classifier.check_single_label("--to text-weights")
     target = check_out(Path(out), ".npy")
     method = classifier.method_
     weights = method.logit_weights()

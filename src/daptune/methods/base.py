@@ -22,7 +22,7 @@ Shape letters are those of `daptune.clip.model`.
 """
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -32,13 +32,13 @@ from torch import Tensor, nn
 
 from ..clip.backbone import Backbone
 from ..clip.model import CLIP
-from ..clip.transfer import Transfer
-from ..data.loader import Batch, ImageLoader
+from ..data.loader import ImageLoader
 from ..errors import MethodError
 from ..names import ClassNames, names_by_class
 from .ensemble import Ensemble
 from .losses import cross_entropy
 from .options import MethodConfig
+from .sigmoids import Sigmoids
 
 SupportSet = ImageLoader
 """The labelled images that a method is fitted on; methods use `evaluation` and `augmented_view`."""
@@ -87,12 +87,16 @@ class Method(nn.Module, ABC):
     """What the towers of its backbone must have, of the constants of `daptune.clip.towers`."""
     weighs_classes: ClassVar[bool] = False
     """Whether `before_fit` heeds `class_weight`; gradient steps always do, in `cross_entropy`."""
+    multi_label: ClassVar[bool] = True
+    """Whether the loss takes indicator matrices (B, C); False by default with own `losses` or `before_fit`."""
 
     config: MethodConfig
     names: dict[str, tuple[str, ...]]
     """Class -> the names that its prompt says; another method of the same classes is built with it."""
     ensemble: Ensemble | None
     """What `answer` adds to `logits`; None: nothing. Not part of `state_dict`."""
+    sigmoids: Sigmoids | None
+    """What judges each class by itself; None: an image has one class."""
     class_weight: Tensor | None = None
     """Weights of the classes in the loss, (C,), on the method's device; None: 1. Set it before the fit; not saved."""
     started_from: str | None = None
@@ -123,6 +127,7 @@ class Method(nn.Module, ABC):
             raise MethodError(f"`{self.name}` needs {lacking[0]}; {backbone.name} has none: use coop or tip_adapter_f.")
         self.seed = seed
         self.register_module("ensemble", None)
+        self.register_module("sigmoids", None)
         self._cached: tuple[list[Tensor], Tensor] | None = None
         self._shared: list[Tensor] | None = None
         self.build(torch.Generator().manual_seed(seed))
@@ -137,6 +142,8 @@ class Method(nn.Module, ABC):
                 cls.sees = "features"
             elif own.keys() & {"encode_images", "encode", "image_features", "logits"}:
                 cls.sees = "images"
+        if own.keys() & {"losses", "before_fit"} and "multi_label" not in own:
+            cls.multi_label = False
         if "trains_on_features" not in own:
             cls.trains_on_features = cls.sees == "fixed features"
         if "shares_image_tower" not in own:
@@ -148,9 +155,7 @@ class Method(nn.Module, ABC):
 
     def text_features(self) -> Tensor:
         """Unit text features of the classes, w: (C, D). Raises `MethodError` if the method has none."""
-        raise MethodError(
-            f"{self.name} has no text features: use a method with a text tower, such as dapt or tip_adapter."
-        )
+        raise MethodError(f"{self.name} has no text features: use one with a text tower, such as dapt or tip_adapter.")
 
     def image_prompts(self) -> Tensor | None:
         """Visual tokens added to those of an image after ln_pre, for each layer: (J, P, W). None: zero-shot CLIP."""
@@ -178,8 +183,12 @@ class Method(nn.Module, ABC):
         return self.clip.encode_image(images, self.image_prompts(), pool_prompts=self.pools_prompts)
 
     def logits(self, images: Tensor) -> Tensor:
-        """exp(logit_scale) z w^T, plus the backbone's logit_bias if it has one: (B, 3, R, R) -> (B, C)."""
-        logits = self.scale * self.image_features(images) @ self.class_text_features().mT
+        """`scaled` cosines of `image_features` and `class_text_features`: (B, 3, R, R) -> (B, C)."""
+        return self.scaled(self.image_features(images), self.class_text_features())
+
+    def scaled(self, z: Tensor, w: Tensor) -> Tensor:
+        """exp(logit_scale) z w^T, plus the backbone's logit_bias if it has one: (B, D), (C, D) -> (B, C)."""
+        logits = self.scale * z @ w.mT
         return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias
 
     def match_probabilities(self, images: Tensor) -> Tensor:
@@ -187,20 +196,22 @@ class Method(nn.Module, ABC):
 
         Raises MethodError for a backbone that was not trained by sigmoids.
         """
-        if (bias := self.clip.logit_bias) is None:
+        if self.clip.logit_bias is None:
             why = "has no logit_bias, so its scores do not say whether a text fits an image by itself"
             raise MethodError(f"{self.backbone.name} {why}: take a SigLIP such as ViT-B-16-SigLIP2/webli.")
-        return (self.scale * self.image_features(images) @ self.text_features().mT + bias).sigmoid()
+        return self.scaled(self.image_features(images), self.text_features()).sigmoid()
 
     def answer(self, images: Tensor) -> Tensor:
-        """Class scores for predictions, `logits` or those of `ensemble`: (B, 3, R, R) or features -> (B, C).
-
-        One pass of the image tower. Training never uses it.
-        """
+        """Scores for predictions, of `logits`, `ensemble` or `sigmoids`: (B, 3, R, R) or features -> (B, C)."""
         if self.ensemble is None:
-            return self.logits(images)
+            return self.logits(images) if self.sigmoids is None else self.sigmoids(self.logits(images).float())
         features = self.encode(images)
         return self.ensemble(F.normalize(features.float(), dim=-1), self.logits(features).float())
+
+    def probabilities(self, scores: Tensor, temperature: float = 1.0) -> Tensor:
+        """Of the scores of `answer`, softmax(scores / temperature), or each class's sigmoid: (B, C) -> (B, C)."""
+        scores = scores.float() / temperature
+        return scores.softmax(dim=-1) if self.sigmoids is None else scores.sigmoid()
 
     def answer_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`answer` (B, C) and `image_features` (B, D) of images, in one pass of the image tower if `sees` allows it."""
@@ -213,12 +224,14 @@ class Method(nn.Module, ABC):
         return self.trainable and self.sees != "images" and self.encoded_size == self.clip.config.embed_dim
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Raw terms and their weighted "total", scalars: images (B, 3, R, R), labels (B,)."""
+        """Raw terms and their weighted "total", scalars: images (B, 3, R, R), labels (B,), or (B, C) with sigmoids."""
         loss = self.cross_entropy(self.logits(images), labels)
         return {"cross_entropy": loss, "total": loss}
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy, weighted by class: logits (B, C), labels (B,). Stores `batch_accuracy`."""
+        """Mean cross-entropy, weighted by class; stores `batch_accuracy`. With `sigmoids`, the binary one of (B, C)."""
+        if self.sigmoids is not None:
+            return self.sigmoids.loss(logits, labels, self.class_weight)
         self.batch_accuracy = (logits.detach().argmax(-1) == labels).float().mean()
         return cross_entropy(logits, labels, self.class_weight)
 
@@ -342,7 +355,7 @@ class Method(nn.Module, ABC):
         Raises `MethodError` if the learned tensors are specific to the classes (`takes_new_classes`), or if
         `check_class_names` refuses the names.
         """
-        if not self.takes_new_classes(self.config):
+        if not self.takes_new_classes(self.config) or self.sigmoids is not None:
             raise MethodError(
                 f"{self.name} learned a tensor for each of its {len(self.class_names)} classes and cannot take "
                 "new class names: fit it again on images of the new classes."
@@ -385,16 +398,3 @@ class Method(nn.Module, ABC):
         self._cached = None
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return moved
-
-
-@torch.no_grad()
-def encode_batches(
-    encode: Callable[[Tensor], Tensor], batches: Iterable[Batch], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Features (n, D) and labels (n,) of all batches, on `device`."""
-    transfer = Transfer(device)
-    parts = [(encode(images), labels) for images, labels in (transfer(*batch) for batch in batches)]
-    if not parts:
-        raise MethodError("expected labelled training images, found none: give at least one for each class.")
-    features, labels = zip(*parts, strict=True)
-    return torch.cat(features), torch.cat(labels)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import MethodError
 from .base import SupportSet
 from .coop_vpt import CoOpVPT, CoOpVPTConfig
-from .losses import inter_dispersion, intra_dispersion
+from .losses import inter_dispersion, intra_dispersion, intra_dispersion_of_several
 from .options import Positive, Views, Weight
 from .support import class_means
 
@@ -38,13 +38,16 @@ class DAPTConfig(CoOpVPTConfig):
 class DAPT(CoOpVPT):
     """L = L_CE + inter_weight L_inter + intra_weight L_intra.
 
-    L_inter trains only the text prompt, L_intra only the visual prompt, L_CE both.
+    L_inter trains only the text prompt, L_intra only the visual prompt, L_CE both. Of images with any number of labels,
+    L_CE is the binary cross-entropy, and L_intra draws an image to the prototype of each of its labels
+    (`losses.intra_dispersion_of_several`).
     """
 
     name = "dapt"
     title = "Distribution-Aware Prompt Tuning (DAPT)"
     year = 2023
     config_class = DAPTConfig
+    multi_label = True
     config: DAPTConfig
     prototypes: Tensor | None
     """s_c (C, D), set by `before_fit`; not saved, since only training uses it."""
@@ -60,21 +63,22 @@ class DAPT(CoOpVPT):
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         z = self.image_features(images)  # (B, D)
         w = self.class_text_features()  # (C, D)
-        s = self._prototypes_of(labels, z)  # (B, D)
         terms = {
-            "cross_entropy": self.cross_entropy(self.scale * z @ w.mT, labels),
+            "cross_entropy": self.cross_entropy(self.scaled(z, w), labels),
             "inter": inter_dispersion(w, self.config.t),
-            "intra": intra_dispersion(z, s),
+            "intra": self._intra(z, labels),
         }
         weighted = self.config.inter_weight * terms["inter"] + self.config.intra_weight * terms["intra"]
         return {**terms, "total": terms["cross_entropy"] + weighted}
 
-    def _prototypes_of(self, labels: Tensor, z: Tensor) -> Tensor:
+    def _intra(self, z: Tensor, labels: Tensor) -> Tensor:
         expected = (len(self.class_names), z.shape[1])
         if self.prototypes is None:
             if self.config.intra_weight:
                 raise MethodError(f"dapt has no prototypes: call before_fit(train), or set `prototypes` {expected}.")
-            return z.detach()  # the term is 0
+            return z.new_zeros(())
         if tuple(self.prototypes.shape) != expected:
             raise MethodError(f"dapt expected prototypes of shape {expected}, found {tuple(self.prototypes.shape)}.")
-        return self.prototypes[labels]
+        if self.sigmoids is not None:
+            return intra_dispersion_of_several(z, self.prototypes, labels)
+        return intra_dispersion(z, self.prototypes[labels])

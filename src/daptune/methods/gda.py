@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ..data.fewshot import stratified_folds
-from .base import SupportSet, encode_batches
+from .base import SupportSet
 from .discriminant import Floats, Labels
 from .gaussian import NO_SCATTER, Trial, best_alpha, fit_gaussian, rows_for, rows_of
 from .linear_probe import GRID
 from .options import Positive, Views
-from .support import check_labels, double, stacked_views
+from .support import check_labels, double, encode_batches, stacked_views
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 FOLDS = 5

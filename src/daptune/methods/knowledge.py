@@ -29,6 +29,7 @@ class KnowledgeConfig(ZeroShotConfig):
 class KnowledgeGuided(Method):
     """L = L_CE + knowledge_weight L_kg, L_kg = mean_c (1 - w_c . w_c^zs), w^zs from hand-written prompts."""
 
+    multi_label = True
     config: KnowledgeConfig
     frozen_features: Tensor | None
     """w^zs (C, D), computed when first needed; not saved."""
@@ -40,7 +41,7 @@ class KnowledgeGuided(Method):
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         w = self.class_text_features()  # (C, D)
         terms = {
-            "cross_entropy": self.cross_entropy(self.scale * self.image_features(images) @ w.mT, labels),
+            "cross_entropy": self.cross_entropy(self.scaled(self.image_features(images), w), labels),
             "knowledge": 1 - F.cosine_similarity(w, self.knowledge(), dim=-1).mean(),
         }
         return {**terms, "total": terms["cross_entropy"] + self.config.knowledge_weight * terms["knowledge"]}

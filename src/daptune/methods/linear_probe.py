@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MethodError
-from .base import Method, SupportSet, encode_batches
+from .base import Method, SupportSet
 from .logistic import Arrays, fit_logistic, search_c
 from .options import Fits, MethodConfig, at_least, one_of
-from .support import double
+from .support import double, encode_batches
 
 GRID = Fits(lambda values: min(values, default=0) > 0, "one or more numbers above 0")
 

@@ -55,3 +55,14 @@ def intra_dispersion(image_features: Tensor, prototypes: Tensor) -> Tensor:
     weights by D.
     """
     return F.mse_loss(image_features.float(), prototypes.float())
+
+
+def intra_dispersion_of_several(image_features: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
+    """Each image is drawn to the prototypes of all its labels: (B, D), (C, D), indicator matrix (B, C) -> scalar.
+
+    Mean over B and D of the mean over the labels y of an image of (z - s_y)^2; an image without labels counts 0. With
+    one label for each image it is `intra_dispersion`.
+    """
+    z, s, shown = image_features.float(), prototypes.float(), labels.float()
+    squared = z.square().sum(-1, keepdim=True) + s.square().sum(-1) - 2 * z @ s.mT  # (B, C)
+    return ((squared * shown).sum(-1) / shown.sum(-1).clamp(min=1)).mean() / z.shape[1]

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import SupportSet, encode_batches
+from .base import SupportSet
 from .options import Fits, Views, at_least
-from .support import check_labels, class_sums, one_hot, view_features
+from .support import check_labels, class_sums, encode_batches, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 ALPHA_EVERY = 10  # steps on V and b per step on alpha

@@ -66,6 +66,7 @@ class MMRL(Method):
     needs = frozenset({VISUAL_PROJECTION, JOINING_VISUAL_TOKENS, JOINING_TEXT_TOKENS})
     default_lr = 0.001
     joins_ensemble = False  # it would read `encode` as CLIP's features, which hidden states are not
+    multi_label = True
     config: MMRLConfig
 
     def build(self, generator: torch.Generator) -> None:

@@ -46,6 +46,7 @@ class ProLIP(ZeroShot):
     sees = "fixed features"
     needs = frozenset({VISUAL_PROJECTION})
     default_lr = 0.1
+    multi_label = True
     config: ProLIPConfig
     residual: nn.Parameter
     strength: float

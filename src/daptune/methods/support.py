@@ -1,6 +1,6 @@
 """Frozen features of a support set: of each view or averaged over views, and sums and means over classes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,9 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..clip.model import CLIP
+from ..clip.transfer import Transfer
 from ..data.loader import Batch
 from ..errors import MethodError
-from .base import Method, SupportSet, encode_batches
+from .base import Method, SupportSet
+
+
+@torch.no_grad()
+def encode_batches(
+    encode: Callable[[Tensor], Tensor], batches: Iterable[Batch], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Features (n, D) and labels (n,) of all batches, on `device`."""
+    transfer = Transfer(device)
+    parts = [(encode(images), labels) for images, labels in (transfer(*batch) for batch in batches)]
+    if not parts:
+        raise MethodError("expected labelled training images, found none: give at least one for each class.")
+    features, labels = zip(*parts, strict=True)
+    return torch.cat(features), torch.cat(labels)
 
 
 def each_view(
@@ -54,9 +68,9 @@ def view_features(clip: CLIP, images: SupportSet, views: int, *, unit: bool) -> 
 
 
 def check_labels(method: str, labels: Tensor, class_names: Sequence[str], *, all_classes: bool = True) -> Tensor:
-    """Images per class: labels (n,) -> (C,). Raises `MethodError` for a label >= C, or a class without images."""
+    """Images per class: labels (n,) or (n, C) -> (C,). Raises `MethodError` for a label >= C, or an empty class."""
     classes = len(class_names)
-    counts = labels.bincount(minlength=classes)
+    counts = labels.sum(0) if labels.dim() == 2 else labels.bincount(minlength=classes)
     if len(counts) > classes:
         raise MethodError(f"{method} expected labels below {classes}, found {int(labels.max())}: correct the labels.")
     if all_classes and not counts.all():
@@ -78,7 +92,9 @@ def class_means(method: Method, images: SupportSet, views: int, *, unit: bool) -
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(n,) of any type -> float32 (n, C)."""
+    """(n,) of any type -> float32 (n, C); labels that are an indicator matrix (n, C) already stay so."""
+    if labels.dim() == 2:
+        return labels.float()
     # not F.one_hot, which synchronises on some devices
     return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).float()
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import SupportSet, encode_batches
+from .base import SupportSet
 from .options import Fits, Views, Weight
-from .support import check_labels, one_hot, view_features
+from .support import check_labels, encode_batches, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 MOST_AFFINITIES = 1 << 25  # of validation images and keys at once in the search

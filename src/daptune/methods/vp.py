@@ -44,6 +44,7 @@ class VP(ZeroShot):
     year = 2022
     config_class = VPConfig
     default_lr = 0.05  # the scale of pixels is larger than that of tokens
+    multi_label = True
     config: VPConfig
 
     def build(self, generator: torch.Generator) -> None:
@@ -79,5 +80,5 @@ class VP(ZeroShot):
         last = self.clip.config.image_size - self.pixels
         top, left = torch.randint(last + 1, (2,)).tolist()
         z = super().image_features(images + self.pixel_prompt(top, left))
-        loss = self.cross_entropy(self.scale * z @ self.text_features().mT, labels)
+        loss = self.cross_entropy(self.scaled(z, self.text_features()), labels)
         return {"cross_entropy": loss, "total": loss}

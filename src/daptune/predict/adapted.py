@@ -50,13 +50,18 @@ class AdapterPredictor(Predictor):
         return self.backbone_.preprocess
 
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C)."""
+        """Those of `Method.probabilities`: preprocessed images (B, 3, R, R) -> (B, C)."""
         return self.answers(images).probabilities
 
     @property
     def truth(self) -> tuple[float, ...]:
         self.check_fitted()
         return self.method_.ensemble.mix.truth if self.method_.ensemble is not None else ()
+
+    @property
+    def thresholds(self) -> NDArray[np.float32] | None:
+        self.check_fitted()
+        return None if self.method_.sigmoids is None else self.method_.sigmoids.thresholds.cpu().numpy()
 
     def answers(self, images: NDArray[np.float32]) -> Answers:
         return self._answers_to(images)
@@ -83,6 +88,7 @@ class AdapterPredictor(Predictor):
         """
         from daptune.predict.as_set import SetPredictor, config_of
 
+        self.check_single_label("--transductive")
         return SetPredictor(self, config_of(options), reject)
 
     def _answers_to(self, images: NDArray[np.float32], *, with_features: bool = False) -> Answers:
@@ -92,7 +98,7 @@ class AdapterPredictor(Predictor):
             (seen,), ensemble = transfer(torch.from_numpy(images)), method.ensemble
             if ensemble is not None or (with_features and method.sees != "images"):
                 seen = method.encode(seen)
-            logits = method.answer(seen).float()
-            found: NDArray[np.float32] = (logits / self.record_.temperature).softmax(dim=-1).cpu().numpy()
+            scores = method.answer(seen).float()
+            found: NDArray[np.float32] = method.probabilities(scores, self.record_.temperature).cpu().numpy()
             known = None if ensemble is None else ensemble.known(seen)
             return Answers(found, known, method.image_features(seen).float().cpu().numpy() if with_features else None)

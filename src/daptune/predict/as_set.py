@@ -19,7 +19,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.stream import Decoded, Item
 from daptune.data.table import ImageSource, ImageTable, MadeImage
 from daptune.errors import DataError
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.methods.options import parse_options
 from daptune.predict.predictor import Answers, Predictor
 from daptune.transductive import Labelled, Transduced, TransductiveConfig, transduce

@@ -22,8 +22,8 @@ from daptune.names import MOST_CLASSES, fault_of_name
 from daptune.predict.predictor import Answers, Predictor
 
 KEY = "daptune"
-FORMAT_VERSION = 2
-"""2: with the output SIMILARITY, which version 1 does not know."""
+FORMAT_VERSION = 3
+"""2: with the output SIMILARITY, which version 1 does not know; 3: with `thresholds`."""
 BYTES, VALUES = 16_000_000, 1_000_000
 """Limits of that object."""
 MEMORY, GROWTH, SECONDS = 1_500_000_000, 8, 120
@@ -53,6 +53,8 @@ class Metadata:
     layout: str = "NCHW"
     similarity: tuple[float, ...] = ()  # of known images, ascending, to compare SIMILARITY with
     truth: tuple[float, ...] = ()  # probabilities of the true classes of known images, ascending, for prediction sets
+    thresholds: tuple[float, ...] | None = None
+    """An image shows each class from this probability on, (C,); `probabilities` are then sigmoids."""
     format_version: int = 1
 
     def to_json(self) -> str:
@@ -93,6 +95,11 @@ class OnnxClassifier(Predictor):
     @property
     def truth(self) -> tuple[float, ...]:
         return self.metadata.truth
+
+    @property
+    def thresholds(self) -> NDArray[np.float32] | None:
+        levels = self.metadata.thresholds
+        return None if levels is None else np.array(levels, dtype=np.float32)
 
     def answers(self, images: NDArray[np.float32]) -> Answers:
         if not self.metadata.similarity:
@@ -184,6 +191,10 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
         if not names or (found.labels is not None and len(found.labels) != len(names)):
             raise ValueError("class names and labels differ in number")
         _check_types(found)
+        if (levels := found.thresholds) is not None and (
+            len(levels) != len(names) or not all(type(level) in (int, float) and 0 <= level <= 1 for level in levels)
+        ):
+            raise ValueError("thresholds is no list of a probability for every class")
         try:
             preprocess = Preprocess.from_dict(found.preprocess)
         except BackboneError as error:  # of this file's metadata, and not of a backbone

@@ -48,12 +48,17 @@ class Predictor(ABC):
 
     @abstractmethod
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """softmax(logits / temperature): preprocessed images (B, 3, R, R) -> (B, C), for B >= 1."""
+        """Of the classes, with `thresholds` each by itself: preprocessed images (B, 3, R, R) -> (B, C), B >= 1."""
 
     @property
     def truth(self) -> tuple[float, ...]:
         """Probabilities of the true classes of known images, ascending, to make prediction sets; empty without any."""
         return ()
+
+    @property
+    def thresholds(self) -> NDArray[np.float32] | None:
+        """The probability from which an image shows a class, (C,); None: every image has one class."""
+        return None
 
     def answers(self, images: NDArray[np.float32]) -> Answers:
         """`probabilities`, and how well the images are known: (B, 3, R, R), for B >= 1."""
@@ -64,9 +69,20 @@ class Predictor(ABC):
         for name, share in (("reject", reject), ("sets", error)):
             if share is not None and not 0 < share < 1:
                 raise DataError(f"--{name} must be a share between 0 and 1, such as 0.05; found {share:g}")
-        if (reject is not None or error is not None) and not self.truth:
+        if reject is not None or error is not None:
             option = "--sets" if reject is None else "--reject"
+            self.check_single_label(option)
+            if self.truth:
+                return
             raise DataError(without_statistics(option))
+
+    def check_single_label(self, option: str) -> None:
+        """Raise DataError for an option of images with one class where they have any number."""
+        if self.thresholds is not None:
+            raise DataError(
+                f"{option} is for images with one class, and this adapter judges each class by itself: an "
+                "image of none has no labels; use predict or eval without it"
+            )
 
     def predict_known(self, images: Any) -> NDArray[np.float64]:
         """How well each image is known, (n,): below 0.05 for 5 % of images like the training images, more of others.
@@ -90,8 +106,17 @@ class Predictor(ABC):
             )
         ]
 
-    def predict(self, images: Any) -> NDArray[Any]:
-        """The most likely class of each image, (n,): names, or integers if the training labels were."""
+    def predict(self, images: Any) -> Any:
+        """The most likely class of each image, (n,): names, or integers if the training labels were.
+
+        With `thresholds`, a list of the classes of each image, most likely first; or an indicator matrix (n, C) if the
+        training labels were one.
+        """
+        if (levels := self.thresholds) is not None:
+            rows = self.predict_proba(images)
+            if self.classes_.dtype.kind == "i":
+                return (rows >= levels).astype(np.int64)
+            return [of_set(self.classes_.tolist(), row, row >= levels) for row in rows]
         likeliest = self.predict_proba(images).argmax(axis=1)
         found: NDArray[Any] = self.classes_[likeliest]
         return found
@@ -142,5 +167,5 @@ def without_statistics(option: str) -> str:
 
 
 def of_set(classes: Sequence[Any], probabilities: NDArray[np.float32], within: NDArray[np.bool_]) -> list[Any]:
-    """The classes of a prediction set `within` (C,), most likely first."""
+    """The classes `within` (C,), most likely first."""
     return [classes[place] for place in np.argsort(-probabilities, kind="stable") if within[place]]

@@ -51,6 +51,9 @@ class Wanted:
     sets     the share of images whose prediction set may miss the truth; None: no sets
     paths    the absolute path of the image file, which other tools ask for
     boxes    images are parts of pictures, and rows have their boxes
+
+    A predictor with thresholds gives `labels` in place of `label` and `probability`: the classes from their threshold
+    on. As columns, both are joined by "|".
     """
 
     top_k: int = 1
@@ -74,7 +77,9 @@ def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -
     Raises DataError if the predictor cannot say what is wanted.
     """
     predictor.check_judging(wanted.reject, wanted.sets)
-    classes = predictor.classes_.tolist()
+    classes, levels = predictor.classes_.tolist(), predictor.thresholds
+    if wanted.paths:
+        predictor.check_single_label("the format of another tool")
     if wanted.reject is not None and UNKNOWN in classes:
         raise DataError(f"a class is called {UNKNOWN!r}, which --reject says of images of no class; rename the class")
     for batch, answers in predictor.stream(images):
@@ -83,7 +88,10 @@ def predict_rows(predictor: Predictor, images: Iterable[Item], wanted: Wanted) -
             for bad in batch.failed
         }
         for place, (index, name, source) in enumerate(zip(batch.indices, batch.names, batch.sources, strict=True)):
-            said = _said(classes, answers, place, predictor.truth, wanted)
+            if levels is None:
+                said = _said(classes, answers, place, predictor.truth, wanted)
+            else:
+                said = _said_of_several(classes, answers.probabilities[place], levels, wanted)
             rows[index] = {**_found(name, source, wanted), **said}
         yield [rows[index] for index in sorted(rows)]
 
@@ -116,6 +124,18 @@ def _said(classes: Sequence[Any], answers: Answers, place: int, truth: Sequence[
     if wanted.sets is not None:
         row["set"] = of_set(classes, values, prediction_sets(truth, values[None], wanted.sets)[0])
     return row
+
+
+def _said_of_several(
+    classes: Sequence[Any], probabilities: NDArray[np.float32], levels: NDArray[np.float32], wanted: Wanted
+) -> Row:
+    """The classes from their threshold on, and the `top_k` most likely ones if more than one is asked for."""
+    ranked = [
+        {"label": label, "probability": share} for label, share in likeliest(classes, probabilities, len(classes))
+    ]
+    present = set(of_set(classes, probabilities, probabilities >= levels))
+    top = {"top": ranked[: wanted.top_k]} if wanted.top_k > 1 else {}
+    return {"labels": [each for each in ranked if each["label"] in present], **top}
 
 
 def likeliest(
@@ -162,8 +182,10 @@ def _line_writer(form: Format, stream: IO[str], wanted: Wanted) -> Callable[[Row
 
 
 def _flat(row: Row) -> Row:
-    """The columns of a row; a set is its classes separated by "|"."""
-    found: Row = {name: value for name, value in row.items() if name not in ("top", "set", "box", "size")}
+    """The columns of a row; sets and several labels are separated by "|"."""
+    found: Row = {name: value for name, value in row.items() if name not in ("top", "set", "box", "size", "labels")}
+    if "labels" in row:
+        found |= {name: "|".join(str(each[name]) for each in row["labels"]) for name in ("label", "probability")}
     found |= zip(SIDES, row.get("box", ()), strict=False)
     if "set" in row:
         found["set"] = "|".join(map(str, row["set"]))
@@ -196,9 +218,12 @@ def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], wanted: Wanted
     import pyarrow
     from pyarrow import parquet
 
-    label = next((row.get("likeliest", row["label"]) for row in rows() if "label" in row), "")
+    first: Row = next((row for row in rows() if "error" not in row), {})
+    label, several = first.get("likeliest", first.get("label", "")), "labels" in first
     own = pyarrow.int64() if isinstance(label, int) else pyarrow.string()
     kinds = {"label": own if wanted.reject is None else pyarrow.string(), "probability": pyarrow.float64()}
+    if several:
+        kinds["probability"] = pyarrow.string()
     kinds |= {"unknown": pyarrow.bool_(), "known": pyarrow.float64(), "likeliest": own}
     kinds |= dict.fromkeys(SIDES, pyarrow.float64())
     columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in wanted.columns]

@@ -17,7 +17,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import MethodError
 from daptune.methods import Method
-from daptune.methods.base import encode_batches
+from daptune.methods.support import encode_batches
 from daptune.report.svg import INK, RULE, SERIES, SMALLEST, SOFT, UNITS, Figure, finished, look, panel
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from daptune.data.cache import Decoder
 from daptune.data.fewshot import sample_fewshot
 from daptune.data.heldout import CHECK_ALL, choose_split, draw_readable, hold_out, read_images
 from daptune.data.table import ImageTable
-from daptune.evaluate import BATCH, Measured, measure_beside
+from daptune.evaluate import BATCH, measure_beside
+from daptune.measured import Measured
 from daptune.methods import Method
 from daptune.methods.mislabelled import LabelCheck, judge_labels
 from daptune.report.board import MEANING, verdict

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune import metrics
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.report.svg import FACE, INK, RULE, SERIES, SMALLEST, SOFT, WIDTH, Figure, finished, panel
 from daptune.train import EpochRow
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from daptune.data.images import decode
 from daptune.data.table import ImageTable
 from daptune.errors import DataError
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.methods import Method
 from daptune.report.fit_labels import file_of
 from daptune.report.html import Html

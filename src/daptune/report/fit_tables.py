@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from daptune import metrics
 from daptune.adapter.record import AdapterRecord
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.report.table import Cell, Table, mark_best, number, points, share, text_row
 
 MOST_PAIRS = 15

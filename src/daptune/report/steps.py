@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune import metrics
-from daptune.evaluate import Measured
+from daptune.measured import Measured
 from daptune.methods.mislabelled import LabelCheck
 from daptune.report.step import Step
 

@@ -164,8 +164,7 @@ class AdapterPool:
                 try:
                     own, ensemble = seen[places], each.method.ensemble
                     own = own if ensemble is None else each.method.encode(own)
-                    logits = each.method.answer(own).float()
-                    found = (logits / each.temperature).softmax(dim=-1).cpu().numpy()
+                    found = each.method.probabilities(each.method.answer(own), each.temperature).cpu().numpy()
                     if not np.isfinite(found).all():
                         raise AdapterError("the adapter's probabilities are not numbers; its tensors are damaged")
                     known = None if ensemble is None else ensemble.known(own)

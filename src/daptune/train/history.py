@@ -29,7 +29,7 @@ class Progress:
     steps: int
     losses: Mapping[str, float]
     accuracy: float | None  # of this epoch's training batches so far; None if the method does not measure it
-    val_accuracy: float | None  # of the last validated epoch
+    val_accuracy: float | None  # of the last validated epoch; mAP, of images with any number of labels
     lr: float
     seconds_left: float
 
@@ -47,6 +47,12 @@ class EpochRow:
     val_macro_f1: float | None
     val_nll: float | None
     seconds: float  # wall clock, validation included
+    val_map: float | None = None  # in place of val_accuracy, of images with any number of labels
+
+    @property
+    def val_headline(self) -> float | None:
+        """What the validation images say of the epoch: accuracy, or mAP."""
+        return self.val_accuracy if self.val_map is None else self.val_map
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def _row(content: Any) -> EpochRow:
         raise content
     row = EpochRow(**content)
     numbers = (row.epoch, row.step, row.lr, row.seconds, *row.losses.values())
-    measured = (row.accuracy, row.val_accuracy, row.val_macro_f1, row.val_nll)
+    measured = (row.accuracy, row.val_accuracy, row.val_macro_f1, row.val_nll, row.val_map)
     if not all(isinstance(value, int | float) for value in (*numbers, *filter(None, measured))):
         raise ValueError("a figure is no number")
     return row

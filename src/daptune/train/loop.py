@@ -21,7 +21,7 @@ from daptune.clip.frozen import packs_made_anew
 from daptune.clip.transfer import Transfer
 from daptune.data.loader import Batch, ImageLoader
 from daptune.errors import TrainingError
-from daptune.evaluate import evaluate
+from daptune.evaluate import evaluate, start_sigmoids
 from daptune.methods.base import Method
 from daptune.train.checkpoint import Checkpoint
 from daptune.train.compiling import check_compiler, compiled_blocks
@@ -81,6 +81,7 @@ def fit_method(
         feed, held_out = encoded_once(method, train, config.epochs), None if val is None else encoded_once(method, val)
         with seeded(config.seed, 0, method.device):
             method.before_fit(feed, held_out)  # also when resuming: it may prepare more than the checkpoint holds
+            start_sigmoids(method, feed)
         ranks.begin_alike((*method.parameters(), *method.buffers()))
         if not method.trainable:
             method.eval()

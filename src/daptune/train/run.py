@@ -20,8 +20,8 @@ from torch import Tensor
 
 from daptune.data.loader import ImageLoader
 from daptune.errors import Interrupted, TrainingError
-from daptune.evaluate import Measured
 from daptune.files import difference, json_line, write
+from daptune.measured import Measured
 from daptune.methods.base import Method
 from daptune.names import own_names
 from daptune.train.checkpoint import Checkpoint, pack_optimizer, read_checkpoint, saving, unpack_optimizer
@@ -36,6 +36,7 @@ ACCURACY = "accuracy"  # stored with the loss terms under this name
 LOOK_EVERY = 10  # steps between copies of the losses to the host: each copy synchronises the device
 VALIDATIONS = 50  # per run, about: with few images an epoch has one or two steps, and validation would dominate
 LEAST_VALIDATIONS = 5
+UNMEASURED: dict[str, Any] = {"val_accuracy": None, "val_macro_f1": None, "val_nll": None}
 
 
 @dataclass
@@ -47,7 +48,7 @@ class State:
     images: int = 0  # training images seen in that epoch
     sums: dict[str, float] = field(default_factory=dict)  # of loss terms over those images
     seconds: float = 0.0  # spent in that epoch
-    best: list[float] | None = None  # validation [accuracy, -nll] of the best epoch
+    best: list[float] | None = None  # validation [accuracy or mAP, -nll] of the best epoch
     best_epoch: int | None = None  # from 1
     settled: bool = False  # the method's after_epoch was called for the current epoch
     finished: bool = False  # all epochs are done, or patience has run out
@@ -80,6 +81,8 @@ def identity_of(method: Method, train: ImageLoader, val: ImageLoader | None, con
     }
     if train.sampler is not None:
         identity["images"] |= {"groups": len(train.sampler.groups), "draws": len(train.sampler)}
+    if method.sigmoids is not None:
+        identity["multi_label"] = True
     if method.class_weight is not None:
         identity["class_weight"] = method.class_weight.tolist()
     plain: dict[str, Any] = json.loads(json.dumps(identity))
@@ -226,16 +229,16 @@ class Run:
             lr=self._rate(self.total_steps - 1),
             accuracy=means.pop(ACCURACY, None),
             losses=means,
-            val_accuracy=None if measured is None else measured.accuracy,
-            val_macro_f1=None if measured is None else measured.macro_f1,
-            val_nll=None if measured is None else measured.nll,
             seconds=round(self._epoch_seconds(), 3),
+            **UNMEASURED | ({} if measured is None else measured.validation),
         )
         state.rows.append(asdict(row))
+        if row.val_map is None:  # earlier versions know no such field
+            del state.rows[-1]["val_map"]
         state.images, state.sums, state.seconds, self._epoch_began = 0, {}, 0.0, time.monotonic()
         if measured is not None:
             # ties in accuracy are common with few images: the lower loss decides
-            score = [measured.accuracy, -measured.nll]
+            score = [measured.headline, -measured.nll]
             if state.best is None or score > state.best:
                 state.best, state.best_epoch = score, state.epoch
                 self._best = Checkpoint.copied(self.method.state_dict())
@@ -282,7 +285,9 @@ class Run:
             steps=self._all_steps,
             losses=losses,
             accuracy=state.sums[ACCURACY] / state.images if ACCURACY in state.sums else None,
-            val_accuracy=next((v for row in reversed(state.rows) if (v := row["val_accuracy"]) is not None), None),
+            val_accuracy=next(
+                (v for row in reversed(state.rows) if (v := EpochRow(**row).val_headline) is not None), None
+            ),
             lr=self._rate(self.total_steps - 1),
             seconds_left=spent / self._steps_here * (self._all_steps - self.total_steps),
         )
