@@ -10,7 +10,6 @@ split. Classes are unbalanced: the k-th of the shuffled classes is drawn with we
 
 import argparse
 import csv
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +29,8 @@ from daptune.data.cache import Decoder
 from daptune.data.demo import ARCHIVE, PHOTO_ARCHIVE
 from daptune.data.sources import read_source
 from daptune.data.table import Splits
-from daptune.evaluate import evaluate, measure, start_sigmoids, set_thresholds, zero_shot
-from daptune.methods.sigmoids import Sigmoids, judge_by_itself
+from daptune.evaluate import measure
+from daptune.methods.sigmoids import Sigmoids
 
 CLASSES, SIZE = 12, 144
 SPLITS = {"train": 600, "val": 200, "test": 400}

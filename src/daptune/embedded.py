@@ -9,13 +9,21 @@ from daptune.clip.backbone import Backbone
 from daptune.clip.hub import EMBEDDED
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
-from daptune.evaluate import measure, zero_shot
+from daptune.evaluate import judge_by_images, measure, zero_shot
 from daptune.names import ClassNames
 
 DEFAULT = "photo"
 """Chosen where no embedded backbone is better than a guess."""
 LOOKED_AT = 256
 """Images are enough to tell photographs from icons."""
+
+
+def _guess(images: ImageTable) -> float:
+    """The loss of probabilities that say nothing: equal ones, or the shares of the classes where each is by itself."""
+    if not images.multi_label:
+        return math.log(len(images.class_names))
+    p = np.clip(images.counts() / len(images), 1e-6, 1 - 1e-6)
+    return float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
 
 
 def choose_backbone(
@@ -33,11 +41,13 @@ def choose_backbone(
     rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), LOOKED_AT)).round().astype(int))
     images = table.subset(rows)
     backbones = {name: load(name) for name in EMBEDDED}
-    loss = {
-        name: measure(zero_shot(backbone, class_names, templates), images, decoder=decoder).nll
-        for name, backbone in backbones.items()
-    }
-    best, guess = min(loss, key=lambda name: loss[name]), math.log(len(table.class_names))
+    loss = {}
+    for name, backbone in backbones.items():
+        plain = zero_shot(backbone, class_names, templates)
+        if table.multi_label:
+            judge_by_images(plain, images, None, decoder)
+        loss[name] = measure(plain, images, decoder=decoder).nll
+    best, guess = min(loss, key=lambda name: loss[name]), _guess(images)
     figures = ", ".join(f"{name} {value:.2f}" for name, value in loss.items())
     if loss[best] < guess:
         return backbones[best], f"best zero-shot likelihood on the training images ({figures} nats; lower is better)"

@@ -6,6 +6,7 @@ n images, C classes.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from daptune.errors import DataError, MethodError
 from daptune.measured import Measured, Presence
 from daptune.methods import Method, get_method, make_config
 from daptune.methods.ensemble import Seen, fit_ensemble
-from daptune.methods.sigmoids import THRESHOLD
+from daptune.methods.sigmoids import THRESHOLD, judge_by_itself
 from daptune.methods.templates import check_length, choose_templates, fill
 from daptune.metrics import best_thresholds
 from daptune.names import ClassNames
@@ -219,6 +220,16 @@ def set_thresholds(method: Method, val: ImageLoader | None, temperature: float =
         seen = evaluate(method, val, temperature=temperature)
         found = best_thresholds(seen.labels, seen.probabilities, THRESHOLD)
         method.sigmoids.thresholds.copy_(torch.from_numpy(found))
+
+
+def judge_by_images(method: Method, train: ImageTable, val: ImageTable | None, decoder: Decoder) -> None:
+    """Let zero-shot CLIP judge each class by itself, with a bias by training and thresholds by validation images."""
+    judge_by_itself(method)
+    loader = partial(
+        ImageLoader, preprocess=method.backbone.preprocess, batch_size=BATCH, drop_last=False, decoder=decoder
+    )
+    start_sigmoids(method, loader(train))
+    set_thresholds(method, None if val is None else loader(val))
 
 
 def nearest_words(method: Method, count: int) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def unsuited_for(
     """`unsuited` for images that zero-shot was not measured on: `MOST` of them, and none if the answer is good."""
     encode = method.backbone.tokenizer.spelling
     good = answer is not None and answer >= _on_the_way(GOOD, len(method.names))
-    if good or not len(table) or not _readable(method.names, encode):
+    if table.multi_label or good or not len(table) or not _readable(method.names, encode):
         return None
     rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), MOST)).astype(int))
     plain = measure(zero_shot(method.backbone, method.names, templates, dataset), table.subset(rows), decoder=decoder)

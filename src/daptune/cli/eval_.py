@@ -63,7 +63,10 @@ def evaluate(
     classifier, decoder = load_with(adapter, options), Decoder()
     with warnings_shown():
         known = None if new_classes else classifier.method_.class_names
-        table, name = _images(folder, split, known, own_ids=spoken is not None, decoder=decoder)
+        how: dict[str, Any] = {"own_ids": spoken is not None, "multi_label": classifier.record_.multi_label, "decoder": decoder}
+        if new_classes:
+            classifier.check_single_label("--new-classes")
+        table, name = _images(folder, split, known, **how)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
@@ -106,13 +109,13 @@ def _advice(classifier: "FewShotClassifier", table: "ImageTable", found: "Measur
 
 
 def _images(
-    folder: Path, split: str | None, known: Sequence[str] | None, *, own_ids: bool, decoder: "Decoder"
+    folder: Path, split: str | None, known: Sequence[str] | None, *, decoder: "Decoder", **how: bool
 ) -> tuple["ImageTable", str]:
     """The images to measure on, compared with each other and with training images beside them; and their name."""
     from daptune.data.heldout import choose_split, read_images
     from daptune.data.identical import warn_identical
 
-    splits = read_images(folder, label_names=known, training=False, own_ids=own_ids, decoder=decoder)
+    splits = read_images(folder, label_names=known, training=False, decoder=decoder, **how)
     table, name = choose_split(splits, split, folder, decoder)
     beside = {"train": splits.train} if name in ("val", "test") else {}
     warn_identical({**beside, name: table}, decoder.digest)
@@ -138,7 +141,7 @@ def _print(
     reject: float | None,
     sets: float | None,
 ) -> None:
-    figures = [("accuracy", percent(found.accuracy)), ("macro-F1", percent(found.macro_f1))]
+    figures = [(name, percent(value)) for name, value in found.shown.items()]
     if as_set is not None:
         figures.insert(0, ("accuracy as one set", f"{percent(as_set.accuracy)} ({percent(found.accuracy)} alone)"))
     figures.append(("negative log-likelihood", f"{found.nll:.3f}"))
@@ -151,4 +154,4 @@ def _print(
     counts = table.counts()
     order = [int(place) for place in found.per_class.argsort(kind="stable") if counts[place]]
     cells = [(table.class_names[place], counts[place], percent(float(found.per_class[place]))) for place in order]
-    print_table("by class, worst first", ("class", "images", "accuracy"), cells)
+    print_table("by class, worst first", ("class", "images", found.by_class), cells)

@@ -36,7 +36,7 @@ from daptune.data.name_lists import read_names
 from daptune.data.table import ImageTable
 from daptune.data.weights import AUTO, read_class_weights
 from daptune.errors import DataError, MethodError, TrainingError
-from daptune.evaluate import measure_beside, zero_shot
+from daptune.evaluate import judge_by_images, measure_beside, zero_shot
 from daptune.measured import Measured
 from daptune.methods import get_method
 from daptune.methods.options import parse_options
@@ -110,9 +110,10 @@ def _run(folder: Path, options: FitOptions) -> int:
     if (table := classifier.test_table_) is None:
         note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
     else:
-        cells = [(name, percent(row.accuracy), percent(row.macro_f1)) for name, row in rows.items()]
+        headings = next(iter(rows.values())).shown
+        cells = [(name, *map(percent, row.shown.values())) for name, row in rows.items()]
         title = f"on {len(table)} held-out images ({classifier.test_name_})"
-        print_table(title, ("method", "accuracy", "macro-F1"), cells)
+        print_table(title, ("method", *headings), cells)
         _print_extremes(table, rows)
     for text in filter(None, (warning, advice)):
         note(f"daptune: warning: {text}")
@@ -170,6 +171,7 @@ def make_classifier(options: FitOptions) -> FewShotClassifier:
         templates=options.template,
         class_weight=_class_weight(options.class_weight),
         calibrate=options.calibrate,
+        multi_label=options.multi_label,
         start_from=options.start_from,
         preset=options.preset,
         dataset=None if options.dataset is None else canonical(options.dataset),
@@ -198,16 +200,16 @@ def _train_options(options: FitOptions) -> dict[str, Any]:
 def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured]) -> str | None:
     """The warning for a method that is less accurate than zero-shot CLIP; None if it is not."""
     method = classifier.method_
-    if "zero_shot" not in rows or rows[method.name].accuracy >= rows["zero_shot"].accuracy:
+    if "zero_shot" not in rows or rows[method.name].headline >= rows["zero_shot"].headline:
         return None
-    tuned, plain = (percent(rows[name].accuracy) for name in (method.name, "zero_shot"))
+    tuned, plain = (percent(rows[name].headline) for name in (method.name, "zero_shot"))
     advice = ["more images of each class"]
     alone = method.ensemble is None
-    if alone and method.joins_ensemble:
+    if alone and method.joins_ensemble and not classifier.multi_label:
         advice.append("--ensemble auto" if classifier.preset != "paper" else "no --preset paper")
     elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
-    advice.append("--method zero_shot" if classifier.method == CHOOSE else "--method auto")
+    advice.append("--method zero_shot" if classifier.method == CHOOSE or classifier.multi_label else "--method auto")
     if alone and getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (
@@ -221,6 +223,8 @@ def _other_backbone(
 ) -> str | None:
     """The line on a backbone that does badly, by the held-out images; without them, by the training images."""
     method, more = classifier.method_, shlex.join(["daptune", "report", str(options.out), "--images", str(folder)])
+    if classifier.multi_label:
+        return None
     if "zero_shot" not in rows:
         table = classifier.train_table_
         templates, dataset = options.template, options.dataset
@@ -257,7 +261,8 @@ def _print_extremes(table: ImageTable, rows: Mapping[str, Measured]) -> None:
         )
         for place, word in chosen
     ]
-    print_table("by class", ("class", "", "images", *rows), cells, left=2)
+    title = "by class" if not table.multi_label else f"{rows[next(iter(rows))].by_class} by class"
+    print_table(title, ("class", "", "images", *rows), cells, left=2)
 
 
 def _measure(
@@ -272,6 +277,8 @@ def _measure(
         note(f"daptune: zero-shot CLIP is left out of the comparison: {error}")
         baseline = method
     if table is not None:
+        if classifier.multi_label and baseline is not method:
+            judge_by_images(baseline, classifier.train_table_, classifier.val_table_, decoder)
         with measuring(method.name, len(table)) as tick:
             measured = partial(measure_beside, temperature=classifier.record_.temperature, decoder=decoder)
             rows = measured(baseline, method, table, after_batch=tick)

@@ -118,6 +118,8 @@ class FitOptions(_SampleOptions):
     """With `--method auto`: time limit of the choice, 2 by default; the training of the chosen method comes on top."""
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
+    multi_label: bool = False
+    """Images have any number of labels, `a|b` in a table: each class is judged by itself."""
     class_weight: Annotated[str | None, Parameter(metavar="auto|FILE")] = None
     """Weights of the classes in the loss: `auto` by inverse frequency, or a CSV `class,weight` or JSON file."""
     accumulate: int | None = None
@@ -310,6 +312,8 @@ class PredictOptions:
     """Share of known images that may be called `unknown`, e.g. 0.05, so that images of no class are."""
     sets: float | None = None
     """List the classes that may be true, so that the truth is missing for this share of images, e.g. 0.1."""
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    """`sigmoid`, of an adapter on a SigLIP: judge each class by itself; an image may show several, or none."""
     transductive: bool = False
     """Answer to all images as one set, each helped by those like it; rows come once all are read."""
     format: Literal["jsonl", "csv", "parquet", "fiftyone", "labelstudio"] | None = None

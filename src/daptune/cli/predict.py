@@ -81,6 +81,8 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
     if adapter.suffix.lower() == ".onnx":
         from daptune.predict.onnx import OnnxClassifier
 
+        if predict.scores == "sigmoid":
+            raise DataError(f"{adapter} holds the scores that it was exported with; leave out --scores")
         if options.backbone or options.precision:
             raise DataError(f"{adapter} holds its backbone in its own precision; leave out --backbone and --precision")
         size = {} if options.batch_size is None else {"batch_size": options.batch_size}
@@ -90,6 +92,8 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
 
         held = predictor_with(adapter, options)
         held.scaled_decoding = predict.scaled_decoding
+        if predict.scores == "sigmoid":
+            held.judge_each_class()
         predictor = held.transductive(predict.reject) if predict.transductive else held
     predictor.scaled_decoding = predict.scaled_decoding
     return predictor
@@ -206,6 +210,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "top-k": predict.top_k,
         "reject": predict.reject,
         "sets": predict.sets,
+        "scores": None if predict.scores == "softmax" else predict.scores,
         "transductive": predict.transductive or None,  # as in runs of earlier versions
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,

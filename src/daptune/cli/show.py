@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from daptune.adapter.record import AdapterRecord
 
 
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+_SEVERAL = {"mean_average_precision": "mAP", "macro_f1": "macro-F1", "micro_f1": "micro-F1"}
+
+
 @command
 def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload = False, json: Json = False) -> int:
     """Show what an adapter holds: method, classes, figures, size, and the words nearest to its learned context.
@@ -53,12 +57,13 @@ def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload =
         rows = [(label, ", ".join(record.names[label])) for label in record.class_names]
         print_table("names in the prompts", ("class", "names"), rows, left=2)
     held_out = record.metrics.get("held_out", {})
+    shown = _SEVERAL if record.multi_label else _FIGURES
     if figures := [
-        (name, percent(row["accuracy"]), percent(row["macro_f1"]))
+        (name, *(percent(row[figure]) for figure in shown))
         for name, row in held_out.items()
-        if isinstance(row, dict) and "accuracy" in row
+        if isinstance(row, dict) and shown.keys() <= row.keys()
     ]:
-        print_table(f"on {held_out.get('images')} held-out images", ("method", "accuracy", "macro-F1"), figures)
+        print_table(f"on {held_out.get('images')} held-out images", ("method", *shown.values()), figures)
     if nearest:
         cells = [
             (row["token"], ", ".join(f"{word['word']} ({word['distance']:.2f})" for word in row["words"]))
@@ -66,6 +71,13 @@ def show(adapter: Adapter, /, *, words: int = 3, allow_download: AllowDownload =
         ]
         print_table("words nearest to each learned text token (distance)", ("token", "words"), cells, left=2)
     return 0
+
+
+def _thresholds(record: "AdapterRecord") -> str:
+    """The probability from which an image shows each class."""
+    pairs = list(zip(record.class_names, record.thresholds or (), strict=True))
+    few = ", ".join(f"{printable(name, 60)} {level:.2f}" for name, level in pairs[:10])
+    return few + (", ..." if len(pairs) > 10 else "")
 
 
 def _list(folder: Path, listed: "list[Listed]", json: bool) -> int:
@@ -117,6 +129,7 @@ def _about(record: "AdapterRecord", files: dict[str, int]) -> dict[str, str]:
         "classes": f"{len(record.class_names)}: {names}",
         "ensemble": record.ensemble_text,
         "temperature": f"{record.temperature:g}",
+        **({} if record.thresholds is None else {"thresholds": _thresholds(record)}),
         "learned": shapes_text(learned) or "nothing",
         **origin,
         "files": ", ".join(f"{name} {size_text(size)}" for name, size in files.items()),

@@ -3,6 +3,7 @@
 `daptune.FewShotClassifier` is one that can be fitted. Its import brings scikit-learn, which takes as long as torch's.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,7 +15,9 @@ from daptune.adapter.store import Adapter
 from daptune.clip.backbone import Backbone
 from daptune.clip.preprocess import Preprocess
 from daptune.clip.transfer import Transfer
+from daptune.errors import MethodError
 from daptune.methods import Method
+from daptune.methods.sigmoids import Sigmoids
 from daptune.predict.predictor import Answers, Predictor
 
 if TYPE_CHECKING:
@@ -76,6 +79,26 @@ class AdapterPredictor(Predictor):
         self.check_fitted()
         held = self.method_.support_features()
         return None if held is None else (held[0].float().cpu().numpy(), held[1].long().cpu().numpy())
+
+    def judge_each_class(self) -> Self:
+        """Answer by SigLIP's sigmoids from now on, at temperature 1 and thresholds of 0.5; return self.
+
+        Each class is judged by itself, so that an image may show several or none; an ensemble no longer answers. Raises
+        MethodError for another backbone, and for a method with other scores than of texts and images.
+        """
+        self.check_fitted()
+        method = self.method_
+        if method.sigmoids is not None:
+            return self
+        if method.clip.logit_bias is None or type(method).logits is not Method.logits:
+            raise MethodError(
+                f"sigmoid scores are those of texts and images of a SigLIP, and this is {method.name} on "
+                f"{method.backbone.name}; leave out --scores, or fit coop or dapt on a SigLIP."
+            )
+        classes = len(method.class_names)
+        method.ensemble, method.sigmoids = None, Sigmoids(classes, learned=False, device=method.device)
+        self.record_ = replace(self.record_, temperature=1.0)
+        return self
 
     def transductive(self, reject: float | None = None, **options: Any) -> "SetPredictor":
         """The same adapter for sets: it answers to all images of a call at once, each helped by the others.

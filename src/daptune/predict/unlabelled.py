@@ -51,6 +51,8 @@ def unlabelled_sources(method: Method, images: Any) -> list[ImageSource] | None:
     """
     if images is None:
         return None
+    if method.sigmoids is not None:
+        raise MethodError("unlabelled images are of one class each; leave them out, or leave out --multi-label.")
     if method.sees == "images" or method.encoded_size != method.clip.config.embed_dim:
         raise MethodError(
             f"{method.name} cannot learn from unlabelled images, because it answers by more than CLIP's image features;"

@@ -26,6 +26,7 @@ from daptune.report.fit_charts import confusion_figure, loss_figures, reliabilit
 from daptune.report.fit_command import recorded_command
 from daptune.report.fit_labels import labels_finding, labels_section
 from daptune.report.fit_mistakes import mistakes_section
+from daptune.report.fit_presence import presence_says, presence_sections
 from daptune.report.fit_tables import (
     class_table,
     confused_table,
@@ -75,7 +76,8 @@ def held_out_images(record: AdapterRecord, folder: Path, decoder: Decoder | None
 
     If the training images have another fingerprint, the test images are those of the folder, or all.
     """
-    splits = read_images(folder, label_names=record.class_names, training=False, decoder=decoder)
+    several = record.multi_label
+    splits = read_images(folder, label_names=record.class_names, training=False, multi_label=several, decoder=decoder)
     called = folder.resolve().name
     if len(splits.train):
         seed, part = record.seed or 0, record.data.get("holdout") or 0
@@ -121,19 +123,23 @@ def fit_page(
         note("measuring")
         scored = _score(method, baseline or method, images.test, record.temperature, batch_size, decoder)
     sections, check = [], None
-    if scored is not None:
+    several = record.multi_label  # sections on one class per image are left out
+    if scored is not None and several:
+        sections += presence_sections(scored.table, scored.found)
+    elif scored is not None:
         sections.append(Section("scores", "Scores", tables=[scores_table(scored.found)]))
     if history is not None and history.rows:
         caption = "Means over the augmented training images of an epoch, measured during training."
         sections.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
-    sections += _classes(record, scored)
-    if scored is not None:
+    if scored is None or not several:
+        sections += _classes(record, scored)
+    if scored is not None and not several:
         sections.append(_calibration(scored, record))
         sections += _sure(scored)
         if method is not None:
             note("looking at mistakes")
             sections.append(mistakes_section(method, scored.table, scored.learned))
-    if method is not None and images is not None and baseline is not None:
+    if method is not None and images is not None and baseline is not None and not several:
         if images.train is not None:
             note("looking for wrong labels")
             check = _check_labels(baseline, images.train, batch_size)
@@ -149,7 +155,8 @@ def fit_page(
     if check is not None and check.checked:
         says.append(labels_finding(check))
     found, other = None if scored is None else scored.found, _other_backbone(record, method, scored)
-    steps = next_steps(record.class_names, places, found=found, check=check, backbone=other, shots=record.shots)
+    judged = None if several else found
+    steps = next_steps(record.class_names, places, found=judged, check=check, backbone=other, shots=record.shots)
     title = f"{record.method} on {len(record.class_names)} classes"
     return Page(title, f"Report of {name}", says, sections, _facts(record), steps=steps)
 
@@ -168,6 +175,8 @@ def _score(
     method: Method, baseline: Method, table: ImageTable, temperature: float, batch_size: int, decoder: Decoder | None
 ) -> Scored:
     found = measure_beside(baseline, method, table, temperature=temperature, batch_size=batch_size, decoder=decoder)
+    if table.multi_label:
+        return Scored(table, found)
     exact = {name: row.probabilities.astype(np.float64) for name, row in found.items()}
     rows = {
         name: replace(found[name], probabilities=p / p.sum(axis=1, keepdims=True), labels=table.labels)
@@ -178,6 +187,8 @@ def _score(
 
 def _other_backbone(record: AdapterRecord, method: Method | None, scored: Scored | None) -> str | None:
     """The line on a backbone that does badly, by the measured images or, without, by those that `fit` measured."""
+    if record.multi_label:
+        return None
     names = record.names or {name: [name] for name in record.class_names}
     figures: dict[str, float | None]
     if scored is not None:
@@ -274,15 +285,21 @@ def _says(record: AdapterRecord, scored: Scored | None, images: HeldOut | None) 
     lines = [images.remark] if images is not None and images.remark else []
     if scored is None:
         held_out = record.metrics.get("held_out", {})
-        own, plain = (held_out.get(name, {}).get("accuracy") for name in (record.method, "zero_shot"))
+        figure = "mean_average_precision" if record.multi_label else "accuracy"
+        own, plain = (held_out.get(name, {}).get(figure) for name in (record.method, "zero_shot"))
+        if own is not None and record.multi_label:
+            where = f"{held_out.get('images')} held-out images (measured by `daptune fit`)"
+            return [f"{record.method} has a mean average precision (mAP) of {100 * own:.1f} % on {where}.", *lines]
         if own is None:
             return [f"{record.method} learned {len(record.class_names)} classes; nothing was measured.", *lines]
         first = f"{record.method} classifies {100 * own:.1f} % of {held_out.get('images')} held-out images correctly"
         beside = f", zero-shot CLIP {100 * plain:.1f} %" if plain is not None and record.method != "zero_shot" else ""
         return [f"{first}{beside} (measured by `daptune fit`).", *lines]
+    where = f"{len(scored.table)} images" + ("" if images is None else f" ({images.name})")
+    if record.multi_label:
+        return [*presence_says(record, scored.found, where), *lines]
     hits = {name: row.correct.astype(float) for name, row in scored.found.items()}
     own = hits[record.method]
-    where = f"{len(own)} images ({images.name})" if images is not None else f"{len(own)} images"
     first = f"{record.method} classifies {100 * own.mean():.1f} % of {where} correctly"
     if "zero_shot" in hits and record.method != "zero_shot":
         d = metrics.paired_bootstrap([(hits["zero_shot"], own)])

@@ -29,16 +29,17 @@ def loss_figures(rows: Sequence[EpochRow]) -> list[Figure]:
             verb = "rises" if values[-1] >= values[0] else "falls"
             words = f"{name} {verb} from {values[0]:.3g} to {values[-1]:.3g} over {len(rows)} epochs"
             figures.append(finished(drawing, f"loss-{name.replace('_', '-')}", words))
-    every = {"training batches": [row.accuracy for row in rows], "validation": [row.val_accuracy for row in rows]}
+    every = {"training batches": [row.accuracy for row in rows], "validation": [row.val_headline for row in rows]}
     lines = {name: found for name, found in every.items() if any(value is not None for value in found)}
     if lines:
         with panel(height=2.9) as (drawing, axes):
             for (name, found), colour in zip(lines.items(), SERIES, strict=False):
                 x, y = zip(*((e, v) for e, v in zip(epochs, found, strict=True) if v is not None), strict=True)
                 axes.plot(x, 100 * np.array(y, dtype=float), color=colour, label=name)
-            axes.set(title="accuracy, %", xlabel="epoch", ylim=(0, 100))
+            figure = "accuracy" if rows[-1].val_map is None else "mAP"
+            axes.set(title=f"{figure}, %", xlabel="epoch", ylim=(0, 100))
             axes.legend(loc="best")
-            figures.append(finished(drawing, "accuracy", f"accuracy by epoch of {' and '.join(lines)}"))
+            figures.append(finished(drawing, "accuracy", f"{figure} by epoch of {' and '.join(lines)}"))
     return figures
 
 

@@ -91,7 +91,8 @@ def recorded_class_table(record: AdapterRecord) -> Table | None:
         beside = (share(plain.get(name)), points(value - plain.get(name, math.nan))) if plain else ()
         rows.append(text_row(name, share(value), *beside))
     columns = ("class", f"{record.method}, %", *(("zero_shot, %", "difference") if plain else ()))
-    caption = f"Recall on {held_out.get('images')} held-out images, lowest first"
+    figure = "Average precision" if record.multi_label else "Recall"
+    caption = f"{figure} on {held_out.get('images')} held-out images, lowest first"
     return Table("classes", caption, columns, tuple(rows))
 
 

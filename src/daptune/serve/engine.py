@@ -43,6 +43,8 @@ class AdapterInfo:
     """Whether it shares batches with other adapters."""
     loaded: bool
     """Whether it is in memory."""
+    multi_label: bool = False
+    """Whether an image may show any number of its classes."""
     known_images: int = 0
     """Images that new ones are compared with for `reject`, 255 at most; 0: `reject` is refused."""
     taught: bool = False
@@ -84,6 +86,8 @@ class Served:
     """Images of classifiers with equal keys can share a call of the engine's `run`."""
     judges: bool
     """Whether `Answer.known` is a number."""
+    thresholds: NDArray[np.float32] | None
+    """The probability from which an image shows each class, (C,); None: it shows one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +108,9 @@ class OnnxEngine:
         for name, path in files.items():
             model = OnnxClassifier(path)
             judges = bool(model.metadata.similarity)
-            self._models[name] = ServedModel(model.classes_.tolist(), model.preprocess, ("model", name), judges, model)
+            self._models[name] = ServedModel(
+                model.classes_.tolist(), model.preprocess, ("model", name), judges, model.thresholds, model
+            )
 
     def adapters(self) -> list[AdapterInfo]:
         return [
@@ -114,6 +120,7 @@ class OnnxEngine:
                 classes=list(each.classes),
                 shared=False,
                 loaded=True,
+                multi_label=each.thresholds is not None,
                 known_images=len(each.model.metadata.similarity),
             )
             for name, each in sorted(self._models.items())

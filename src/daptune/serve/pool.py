@@ -185,13 +185,15 @@ class AdapterPool:
         """Raises DaptuneError for whatever the files of an adapter can bring about."""
         try:
             return self._load(name, folder, record, zero_shot)
-        except DaptuneError:
+        except (DaptuneError, Refused):
             raise
         except (Exception, MemoryError) as error:  # foreign numbers can fail anywhere in a method
             reason = " ".join(str(error).split())[:200]
             raise AdapterError(f"{folder} cannot be served ({type(error).__name__}: {reason}); fit again") from error
 
     def _load(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
+        if zero_shot and record.multi_label:
+            raise Refused(422, f"{name!r} judges each class by itself, and zero_shot is of one class; leave it out.")
         if zero_shot:
             method: Method = METHODS["zero_shot"](self.backbone, record.prompt_names).requires_grad_(False).eval()
         else:
@@ -205,7 +207,8 @@ class AdapterPool:
         joins = None if prompts is None else (*prompts.shape[:2], method.pools_prompts)
         key = ("shared", joins) if shares else ("alone", name)
         judges = method.ensemble is not None and bool(method.ensemble.mix.similarity)
-        return Loaded(_classes(record), self.backbone.preprocess, key, judges, method, temperature, prompts)
+        levels = None if method.sigmoids is None else method.sigmoids.thresholds.cpu().numpy()
+        return Loaded(_classes(record), self.backbone.preprocess, key, judges, levels, method, temperature, prompts)
 
     def _recall(self, key: tuple[str, bool]) -> Loaded | None:
         with self._lock:
@@ -238,6 +241,7 @@ def _info(name: str, folder: Path, record: AdapterRecord, *, loaded: bool) -> Ad
         classes=_classes(record),
         shared=METHODS[record.method].shares_image_tower,
         loaded=loaded,
+        multi_label=record.multi_label,
         known_images=len(record.ensemble.get("similarity", ())),
         taught=_is_taught(folder),
         shots=record.shots,

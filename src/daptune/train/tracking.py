@@ -51,7 +51,7 @@ class TensorBoard:
         for row in history.rows:
             self._add("epoch", row.losses, row.step)
             self._add("epoch", {"lr": row.lr, "accuracy": row.accuracy, "seconds": row.seconds}, row.step)
-            found = {"accuracy": row.val_accuracy, "macro_f1": row.val_macro_f1, "nll": row.val_nll}
+            found = {"accuracy": row.val_accuracy, "map": row.val_map, "macro_f1": row.val_macro_f1, "nll": row.val_nll}
             self._add("validation", found, row.step)
 
     def __enter__(self) -> Self:

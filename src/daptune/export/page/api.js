@@ -37,7 +37,8 @@ export async function information() {
 
 export async function get() {
   const known = about.similarity.length;
-  return [{ name: about.name, status: "ready", method: about.method, classes: about.class_names, known_images: known }];
+  const several = Boolean(about.thresholds);
+  return [{ name: about.name, status: "ready", method: about.method, classes: about.class_names, known_images: known, multi_label: several }];
 }
 
 // As the server's: calls done({ predictions }, files) with the classes of each file, the likeliest first.
@@ -47,8 +48,10 @@ export async function upload(path, files, done) {
     const { error, probabilities, similarity } = await ask(file);
     const row = { file: file.name || "pasted.png", error };
     if (!error) {
-      row.top = probabilities.map((probability, n) => ({ label: labels[n], probability }))
-        .sort((a, b) => b.probability - a.probability).slice(0, SHOWN);
+      const all = probabilities.map((probability, n) => ({ label: labels[n], probability, level: about.thresholds?.[n] }))
+        .sort((a, b) => b.probability - a.probability);
+      row.top = all.slice(0, SHOWN);
+      if (about.thresholds) row.labels = all.filter(({ probability, level }) => probability >= level);
       row.unknown = similarity !== undefined && share(about.similarity, similarity) <= reject;
     }
     await done({ predictions: [row] }, [file]);

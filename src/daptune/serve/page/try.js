@@ -37,9 +37,10 @@ function about() {
 export async function classify(name, files, zeroShot, draw) {
   const adapter = adapters.find((each) => each.name === name);
   const share = adapter?.known_images ? `&reject=${reject}` : "";
-  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${zeroShot}${share}`;
+  const plain = zeroShot && !adapter?.multi_label; // zero-shot CLIP says one class
+  const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${plain}${share}`;
   await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => {
-    row.close = Boolean(adapter?.taught && row.top && row.top[0].probability < SURE);
+    row.close = Boolean(adapter?.taught && row.top && !row.labels && row.top[0].probability < SURE);
     draw(row, portion[place]);
   }));
 }
@@ -52,11 +53,20 @@ export function resultCard(row, file, ...more) {
   view.onerror = () => view.replaceWith(el("div.no-view", { ariaHidden: "true" }, t("no preview")));
   const body = row.error
     ? el("p.wrong", {}, said(row.error))
-    : isUnsure(row) ? unsure(row) : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
-  const found = row.error ? t("not read") : isUnsure(row) ? t("Not sure") : String(row.top[0].label);
+    : row.labels ? several(row) : isUnsure(row) ? unsure(row) : el("div", {}, bars(row.top, row.zero_shot), row.zero_shot ? legend() : null);
+  const found = row.error ? t("not read") : row.labels ? shownIn(row) : isUnsure(row) ? t("Not sure") : String(row.top[0].label);
   const card = el("li.card.result", {}, view, el("div.result-body", {}, el("h3.visually-hidden", {}, found), el("p.file", { title: row.file }, row.file), body, ...more));
   card.forget = () => { URL.revokeObjectURL(address); card.remove(); };
   return card;
+}
+
+const shownIn = ({ labels }) => labels.map(({ label }) => label).join(", ") || t("None of the classes");
+
+// All classes from their threshold on, each with its own probability, and the likeliest others.
+function several(row) {
+  const found = row.labels.length, shown = new Set(row.labels.map(({ label }) => label));
+  const others = row.top.filter(({ label }) => !shown.has(label));
+  return el("div", {}, el("p", {}, shownIn(row)), bars([...row.labels, ...others], null, Math.max(5, found), found));
 }
 
 // In place of a class that the picture likely does not show, or of one among others that are nearly as likely.

@@ -89,8 +89,8 @@ export function onPaste(take) {
 
 export const percent = (value) => `${(100 * value).toFixed(value > 0.9995 || value < 0.0005 ? 0 : 1)} %`;
 
-// The most likely classes as bars; with zero-shot, a second thin bar under each.
-export function bars(top, zeroShot, most = 5) {
+// The most likely classes as bars, the first `found` of them as the answer; with zero-shot, a second thin bar under each.
+export function bars(top, zeroShot, most = 5, found = 1) {
   const plain = new Map((zeroShot ?? []).map((guess) => [guess.label, guess.probability]));
   const shown = top.slice(0, most);
   const first = zeroShot?.[0];
@@ -101,7 +101,7 @@ export function bars(top, zeroShot, most = 5) {
   return el("ul.bars", {}, ...shown.map(({ label, probability }, rank) => {
     const bar = el("span.bar"), beside = el("span.bar.beside");
     bar.style.setProperty("--share", probability);
-    const row = el("li", { className: rank ? "" : "first" },
+    const row = el("li", { className: rank < found ? "first" : "" },
       el("span.label", { title: String(label) }, String(label)),
       el("span.value", {}, percent(probability)),
       el("span.track", { ariaHidden: "true" }, bar));

@@ -70,6 +70,7 @@ export const zh = {
   "not read": "未读取",
   "no preview": "无法预览",
   "Not sure": "不确定",
+  "None of the classes": "不属于任何类别",
   "Unlike the training pictures. Likeliest: {first}": "与训练图片不相似。最可能：{first}",
   "Likeliest: {first}; then {second}. More pictures of each class help.": "最可能：{first}；其次：{second}。每个类别多加几张图片会有帮助。",
   "{read} of {count} pictures classified with {name}": "已用 {name} 分类 {count} 张图片中的 {read} 张",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from daptune.predict.predictor import without_statistics
+from daptune.predict.predictor import of_set, without_statistics
 from daptune.predict.rows import likeliest
 from daptune.serve.answers import UPLOAD, refusals
 from daptune.serve.context import Shared
@@ -47,11 +47,13 @@ class Prediction:
 
     unknown    whether it is unlike the known images: `top` then names classes that it likely does not show
     known      share of known images that are as strange
+    labels     of an adapter for several labels: the classes from their threshold on; probabilities have no sum of 1
     """
 
     file: str
     unknown: bool | None = None
     known: float | None = None
+    labels: list[Guess] | None = None
     top: list[Guess] | None = None
     zero_shot: list[Guess] | None = None
     error: str | None = None
@@ -118,7 +120,8 @@ async def predict(
             known = said[0].known if share else None
             unknown = None if known is None else known <= share
             kept = None if known is None else round(known, 4)
-            predictions.append(Prediction(name_of(file), unknown, kept, tops[0], tops[1] if zero_shot else None))
+            plain = tops[1] if zero_shot else None
+            predictions.append(Prediction(name_of(file), unknown, kept, _labels(served[0], said[0]), tops[0], plain))
     return Predictions(name, predictions)
 
 
@@ -129,6 +132,13 @@ def _share(asked: float | None, default: float, served: Served) -> float:
     if asked:
         raise Refused(422, without_statistics("reject"))
     return 0
+
+
+def _labels(served: Served, answer: Answer) -> list[Guess] | None:
+    if served.thresholds is None:
+        return None
+    present = set(of_set(served.classes, answer.probabilities, answer.probabilities >= served.thresholds))
+    return [guess for guess in _guesses(served, answer, len(served.classes)) if guess.label in present]
 
 
 def _guesses(served: Served, answer: Answer, count: int) -> list[Guess]:
