@@ -4,8 +4,9 @@
     python -m studies.multi_label run composites              the table of docs/multi-label.md
     python -m studies.multi_label losses composites           losses compared on validation images
 
-A composite has one to three pictures of the demo on a white square, or, one in ten, none; each picture stays within its
-split. Classes are unbalanced: the k-th of the shuffled classes is drawn with weight 1 / k^0.7.
+A composite has one to three pictures of the demo in the corners of a white square, which overlap, or, one in ten, none;
+each picture stays within its split. Classes are unbalanced: the k-th of the shuffled ones is drawn with weight
+1 / k^0.7.
 """
 
 import argparse
@@ -70,8 +71,9 @@ def compose(kind: str, folder: Path, *, seed: int = 1, sizes: dict[str, int] | N
         for number in range(count):
             wanted = 0 if stream.random() < 0.1 else stream.randint(1, 3)
             shown = list(dict.fromkeys(stream.choices(names, weights, k=wanted)))
-            canvas, side = Image.new("RGB", (SIZE, SIZE), "white"), SIZE // 2
-            places = stream.sample([(0, 0), (side, 0), (0, side), (side, side)], len(shown))
+            canvas, side = Image.new("RGB", (SIZE, SIZE), "white"), SIZE * 2 // 3
+            end = SIZE - side
+            places = stream.sample([(0, 0), (end, 0), (0, end), (end, end)], len(shown))
             for name, place in zip(shown, places, strict=True):
                 with Image.open(BytesIO(stream.choice(found[split][name]))) as picture:
                     tile = picture.convert("RGBA").resize((side, side))
@@ -120,12 +122,12 @@ def fitted(splits: Splits, method: str, shots: int, seed: int, backbone: Any, de
     return classifier.fit(splits, decoder=decoder)
 
 
-def run(folder: Path, backbones: list[str], seeds: int) -> None:
+def run(folder: Path, backbones: list[str], seeds: int, methods: list[str]) -> None:
     """mAP, macro-F1 and micro-F1 on the test images: mean and standard deviation over the seeds."""
     splits, decoder = read_source(folder / "labels.csv", multi_label=True), Decoder()
     for name in backbones:
         backbone = load_backbone(name)
-        for method in ("zero_shot", "coop", "dapt"):
+        for method in methods:
             for shots in (4, 16):
                 rows = []
                 for seed in range(1, seeds + 1):
@@ -137,10 +139,10 @@ def run(folder: Path, backbones: list[str], seeds: int) -> None:
                 print(f"| {name} | {method} | {shots} | {cells} |", flush=True)
 
 
-def losses(folder: Path, name: str, seeds: int) -> None:
+def losses(folder: Path, name: str, seeds: int, methods: list[str]) -> None:
     """mAP and binary cross-entropy on all validation images, which no fit saw."""
     whole, decoder, backbone = read_source(folder / "labels.csv", multi_label=True), Decoder(), load_backbone(name)
-    for method in ("coop", "dapt"):
+    for method in methods:
         for shots in (4, 16):
             for loss, function in LOSSES.items():
                 rows = []
@@ -164,15 +166,16 @@ def main() -> None:
     for verb in ("run", "losses"):
         own = verbs.add_parser(verb)
         own.add_argument("folder", type=Path)
-        own.add_argument("--backbone", default="photo")
+        own.add_argument("--backbone", default="tiny")
+        own.add_argument("--methods", default="zero_shot,coop,dapt" if verb == "run" else "coop")
         own.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     if given.verb == "make":
         print(compose(given.kind, given.folder, seed=given.seed))
     elif given.verb == "run":
-        run(given.folder, given.backbone.split(","), given.seeds)
+        run(given.folder, given.backbone.split(","), given.seeds, given.methods.split(","))
     else:
-        losses(given.folder, given.backbone, given.seeds)
+        losses(given.folder, given.backbone, given.seeds, given.methods.split(","))
 
 
 if __name__ == "__main__":

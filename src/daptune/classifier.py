@@ -130,15 +130,15 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
     ) -> Self:
         """Train on `images` (paths, PIL images, uint8 arrays) with `labels` (names or integers).
 
-        Without labels, `images` is any source of `daptune.read_source`: a folder, a table, a data set. With
-        `multi_label`, labels are lists of names or an indicator matrix (n, C), and a table has cells `a|b`.
-        `val` is used to select the epoch with train_options={"select": "best_val"}; run_dir, resume and progress are
-        those of `daptune.train.fit_method`; `before` is called with the classifier right before training, `tell` with
-        a line on each step of the choice. `holdout` is the share of images that becomes `test_table_` if the source has
-        no test split; all images are then checked first (`daptune.data.heldout`), and none that is held out is trained
-        on. `decoder` shares decoded images. `unlabelled` images of the same classes, a list or a folder, improve the
-        answers to later ones (docs/transductive.md); not for methods with `sees` "images". Unreadable images are logged
-        and left out. Raises DaptuneError for bad input.
+        With `multi_label`, labels are lists of names or an indicator matrix (n, C). Without labels, `images` is any
+        source of `daptune.read_source`: a folder, a table, a data set. `val` is used to select the epoch with
+        train_options={"select": "best_val"}; run_dir, resume and progress are those of `daptune.train.fit_method`;
+        `before` is called with the classifier right before training, `tell` with a line on each step of the choice.
+        `holdout` is the share of images that becomes `test_table_` if the source has no test split; all images are then
+        checked first (`daptune.data.heldout`), and none that is held out is trained on. `decoder` shares decoded
+        images. `unlabelled` images of the same classes, a list or a folder, improve the answers to later ones
+        (docs/transductive.md); not for methods with `sees` "images". Unreadable images are logged and left out.
+        Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)

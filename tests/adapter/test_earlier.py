@@ -57,7 +57,7 @@ def test_a_classifier_of_the_same_settings() -> None:
     assert (options["text_tokens"], options["vision_tokens"]) == (2, 2)
     assert settings == {
         "method": "dapt", "backbone": "tiny", "shots": 16, "seed": 1, "ensemble": "none", "templates": (),
-        "class_weight": None, "calibrate": "none",
+        "class_weight": None, "calibrate": "none", "multi_label": False,
     }  # fmt: skip
     assert read_record(DATA / "tip_adapter").settings["train_options"] is None
 

@@ -39,9 +39,15 @@ def test_joined_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert not caplog.messages
     check_single(["c|d", "e"], "t.csv")
     (line,) = caplog.messages
-    assert line == "t.csv: 'c|d' is read as the name of one class; an image has one class here"
+    assert (
+        line
+        == "t.csv: 'c|d' is read as the name of one class; an image has one class here, and several with --multi-label"
+    )
     for label in ("a|b", "a | x", "x|a"):
-        with pytest.raises(DataError, match="names several classes; an image has one class here: keep one") as raised:
+        with pytest.raises(
+            DataError,
+            match="names several classes; an image has one class here. Rows with several labels: 1, with one: 2. ",
+        ) as raised:
             check_single(["a", "b", label], "t.csv")
         assert repr(label) in str(raised.value)
     for name in ("a", "b"):

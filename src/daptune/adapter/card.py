@@ -112,6 +112,7 @@ def shots_text(record: AdapterRecord) -> str:
             + (f": {used} per class" if used else "")
         )
     if used:
-        return f"{used} per class{total}" + ("" if used == str(shots) else f"; at most {shots} were asked for")
+        bound = "at least" if record.multi_label else "at most"  # an image counts for each of its labels
+        return f"{used} per class{total}" + ("" if used == str(shots) else f"; {bound} {shots} were asked for")
     whole = isinstance(images, int) and images == len(record.class_names) * shots
     return f"{shots} per class{total}" if whole else f"at most {shots} per class{total}"

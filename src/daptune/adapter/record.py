@@ -134,7 +134,7 @@ def _record(folder: Path, path: Path, content: Any) -> AdapterRecord:
         raise damaged(path, fault)
     content["class_names"] = tuple(content["class_names"])
     known = {item.name for item in fields(AdapterRecord)}
-    return AdapterRecord(**{name: value for name, value in content.items() if name in known})
+    return AdapterRecord(format_version=version, **{name: value for name, value in content.items() if name in known})
 
 
 def read_tensor_file(folder: Path, record: AdapterRecord) -> bytes:

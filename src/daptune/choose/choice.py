@@ -84,7 +84,8 @@ def check_settings(shots: Any, seed: Any, switches: Mapping[str, str], templates
 def check_auto(minutes: float, method_options: object, start_from: object, preset: object, multi_label: bool) -> None:
     """Raise DaptuneError for settings that a choice among methods cannot have."""
     own = {"method_options (--set)": method_options, "start_from (--from)": start_from, "preset": preset}
-    own["multi_label (--multi-label)"] = multi_label
+    if multi_label:
+        raise MethodError("auto compares methods on images with one class; with multi_label, name dapt or coop")
     if given := [name for name, value in own.items() if value]:
         raise MethodError(f"{given[0]} belongs to one method; leave it out with method='auto', or name the method")
     if Ranks().size > 1:

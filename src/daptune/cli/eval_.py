@@ -63,7 +63,11 @@ def evaluate(
     classifier, decoder = load_with(adapter, options), Decoder()
     with warnings_shown():
         known = None if new_classes else classifier.method_.class_names
-        how: dict[str, Any] = {"own_ids": spoken is not None, "multi_label": classifier.record_.multi_label, "decoder": decoder}
+        how: dict[str, Any] = {
+            "own_ids": spoken is not None,
+            "multi_label": classifier.multi_label,
+            "decoder": decoder,
+        }
         if new_classes:
             classifier.check_single_label("--new-classes")
         table, name = _images(folder, split, known, **how)

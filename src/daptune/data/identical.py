@@ -86,7 +86,7 @@ class Identical:
         source, label = table.images[place.row], table.label_text(place.row)
         inside = isinstance(source, Path) and base is not None and source.absolute().is_relative_to(base)
         name = source.absolute().relative_to(base).as_posix() if inside else describe(source)  # type: ignore[union-attr, arg-type]
-        return f"{name} ({label})"
+        return f"{name} ({label or 'no label'})"
 
 
 def _are(pairs: Sequence[Pair]) -> str:

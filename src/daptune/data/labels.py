@@ -125,9 +125,9 @@ def check_single(labels: Sequence[object], where: str) -> None:
         if any(part.strip() in texts for part in text.split("|")):
             rows = sum(label in joined for label in labels)
             raise DataError(
-                f"{where}: the label {text!r} names several classes; an image has one class here. Found {rows:,} rows "
-                f"with several labels and {len(labels) - rows:,} with one: type --multi-label to learn several; if '|' "
-                "belongs to the name, write another sign in its place."
+                f"{where}: the label {text!r} names several classes; an image has one class here. Rows "
+                f"with several labels: {rows:,}, with one: {len(labels) - rows:,}. Type --multi-label to learn "
+                "several; if '|' belongs to the name, write another sign in its place."
             )
     if joined:
         _log.warning(

@@ -195,7 +195,8 @@ def _group(
     for i, (cell, label) in enumerate(zip(images, labels, strict=True)):
         where = f"{path.name}, row {i + 1}"
         if cell in (None, "") or (is_blank(label) and not blank):
-            raise DataError(f"{where}: expected an image and a label, found a blank; fill it in or drop the row.")
+            hint = "" if cell in (None, "") else ", or type --multi-label for images without a label"
+            raise DataError(f"{where}: expected an image and a label, found a blank; fill it in or drop the row{hint}.")
         kind = "train" if splits is None else split_kind(str(splits[i]))
         if kind is None:
             raise DataError(f"{where}: expected the split train, val or test, found {splits and splits[i]!r}.")
