@@ -36,7 +36,7 @@ from daptune.evaluate import calibrated, can_join, join_ensemble, measure, set_t
 from daptune.measured import Measured
 from daptune.methods import get_method, make_config, say_unreadable
 from daptune.methods.options import parse_options
-from daptune.methods.sigmoids import check_multi_label, judge_by_itself
+from daptune.methods.sigmoids import check_multi_label
 from daptune.names import ClassNames, match_names
 from daptune.predict.adapted import AdapterPredictor
 from daptune.predict.unlabelled import Unlabelled, learn_unlabelled, unlabelled_sources
@@ -136,9 +136,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         `before` is called with the classifier right before training, `tell` with a line on each step of the choice.
         `holdout` is the share of images that becomes `test_table_` if the source has no test split; all images are then
         checked first (`daptune.data.heldout`), and none that is held out is trained on. `decoder` shares decoded
-        images. `unlabelled` images of the same classes, a list or a folder, improve the answers to later ones
-        (docs/transductive.md); not for methods with `sees` "images". Unreadable images are logged and left out.
-        Raises DaptuneError for bad input.
+        images. `unlabelled` images of these classes, a list or a folder, improve the answers to later ones
+        (docs/transductive.md). Unreadable images are logged and left out. Raises DaptuneError for bad input.
         """
         for name in [name for name in vars(self) if name.endswith("_")]:  # of an earlier fit
             delattr(self, name)
@@ -157,13 +156,11 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         chosen, method_config, train_config = recipes[self.choice_["method"] if self.choice_ else self.method]
         method = chosen(backbone, names, method_config, seed=self.seed)
         say_unreadable(method)
-        others = unlabelled_sources(method, unlabelled)
         if self.start_from is not None:
             start_from(method, self.start_from)
-        if self.multi_label:
-            judge_by_itself(method)
         self.backbone_, self.method_ = backbone, method
         weigh_classes(method, self.class_weight, drawn.train)
+        others = unlabelled_sources(method, unlabelled)
         train = self._loader(drawn.train, train_config, decoder, training=True)
         steps = -(-train.batches_per_epoch // train_config.accumulate)
         self.train_config_ = train_config.resolved(steps, method.default_lr, text_first=method.text_first)

@@ -63,22 +63,15 @@ def evaluate(
     classifier, decoder = load_with(adapter, options), Decoder()
     with warnings_shown():
         known = None if new_classes else classifier.method_.class_names
-        how: dict[str, Any] = {
-            "own_ids": spoken is not None,
-            "multi_label": classifier.multi_label,
-            "decoder": decoder,
-        }
-        if new_classes:
-            classifier.check_single_label("--new-classes")
-        table, name = _images(folder, split, known, **how)
+        how = {"own_ids": spoken is not None, "multi_label": classifier.multi_label}
+        table, name = _images(folder, split, known, decoder=decoder, **how)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
         classifier.check_judging(reject, sets)
         with measuring(classifier.method, len(table), classifier.batch_size) as tick:
             found, as_set = _measured(classifier, table, reject, transductive, decoder=decoder, after_batch=tick)
-        more = shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
-        advice = _advice(classifier, table, found, decoder=decoder, more=more)
+        advice = _advice(classifier, table, found, ("report", str(adapter), "--images", str(folder)), decoder)
     judged = _judged(found, reject, sets)
     if json:
         own = found.to_json(table.class_names) | judged | _together(as_set, table)
@@ -103,13 +96,17 @@ def _together(as_set: "Measured | None", table: "ImageTable") -> dict[str, Any]:
     return {} if as_set is None else {"transductive": as_set.to_json(table.class_names)}
 
 
-def _advice(classifier: "FewShotClassifier", table: "ImageTable", found: "Measured", **how: Any) -> str | None:
+def _advice(
+    classifier: "FewShotClassifier", table: "ImageTable", found: "Measured", more: Sequence[str], decoder: "Decoder"
+) -> str | None:
     """A line for a backbone that does badly on these images, or None."""
     from daptune.suitability import unsuited_for
 
     data = classifier.record_.data
     prompts: dict[str, Any] = {"templates": tuple(data.get("templates", ())), "dataset": data.get("dataset")}
-    return unsuited_for(classifier.method_, table, found.accuracy, **prompts, **how)
+    return unsuited_for(
+        classifier.method_, table, found.accuracy, **prompts, decoder=decoder, more=shlex.join(["daptune", *more])
+    )
 
 
 def _images(

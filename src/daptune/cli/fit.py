@@ -110,10 +110,9 @@ def _run(folder: Path, options: FitOptions) -> int:
     if (table := classifier.test_table_) is None:
         note("daptune: no hold-out set, so nothing was evaluated; add a test/ folder or more images")
     else:
-        headings = next(iter(rows.values())).shown
         cells = [(name, *map(percent, row.shown.values())) for name, row in rows.items()]
         title = f"on {len(table)} held-out images ({classifier.test_name_})"
-        print_table(title, ("method", *headings), cells)
+        print_table(title, ("method", *next(iter(rows.values())).shown), cells)
         _print_extremes(table, rows)
     for text in filter(None, (warning, advice)):
         note(f"daptune: warning: {text}")

@@ -122,23 +122,8 @@ def fit_page(
     if method is not None and images is not None and images.test is not None:
         note("measuring")
         scored = _score(method, baseline or method, images.test, record.temperature, batch_size, decoder)
-    sections, check = [], None
-    several = record.multi_label  # sections on one class per image are left out
-    if scored is not None and several:
-        sections += presence_sections(scored.table, scored.found)
-    elif scored is not None:
-        sections.append(Section("scores", "Scores", tables=[scores_table(scored.found)]))
-    if history is not None and history.rows:
-        caption = "Means over the augmented training images of an epoch, measured during training."
-        sections.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
-    if scored is None or not several:
-        sections += _classes(record, scored)
-    if scored is not None and not several:
-        sections.append(_calibration(scored, record))
-        sections += _sure(scored)
-        if method is not None:
-            note("looking at mistakes")
-            sections.append(mistakes_section(method, scored.table, scored.learned))
+    several = record.multi_label
+    sections, check = _measured(record, scored, method, history, note), None
     if method is not None and images is not None and baseline is not None and not several:
         if images.train is not None:
             note("looking for wrong labels")
@@ -159,6 +144,28 @@ def fit_page(
     steps = next_steps(record.class_names, places, found=judged, check=check, backbone=other, shots=record.shots)
     title = f"{record.method} on {len(record.class_names)} classes"
     return Page(title, f"Report of {name}", says, sections, _facts(record), steps=steps)
+
+
+def _measured(
+    record: AdapterRecord, scored: Scored | None, method: Method | None, history: History | None, note: Note
+) -> list[Section]:
+    """Scores, training, classes, calibration and mistakes, as far as they are known."""
+    training = []
+    if history is not None and history.rows:
+        caption = "Means over the augmented training images of an epoch, measured during training."
+        training.append(Section("training", "Training", figures=loss_figures(history.rows), caption=caption))
+    if scored is None:
+        return training + _classes(record, scored)
+    if record.multi_label:
+        note("looking at mistakes")
+        scores, *others = presence_sections(scored.table, scored.found)
+        return [scores, *training, *others]
+    scores = Section("scores", "Scores", tables=[scores_table(scored.found)])
+    sections = [scores, *training, *_classes(record, scored), _calibration(scored, record), *_sure(scored)]
+    if method is not None:
+        note("looking at mistakes")
+        sections.append(mistakes_section(method, scored.table, scored.learned))
+    return sections
 
 
 def _facts(record: AdapterRecord) -> list[tuple[str, str]]:

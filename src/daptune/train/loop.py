@@ -48,9 +48,8 @@ def fit_method(
 ) -> History:
     """Train `method` in place, on its device, and leave it in evaluation mode.
 
-    Methods without trainable parameters (zero_shot, linear_probe) are fitted by `before_fit`. Otherwise `after_epoch`
-    is called before each validation and `after_fit` after the last step. In distributed training (parallel.py), all
-    processes call this function; only rank 0 writes and reports.
+    Methods without trainable parameters are fitted by `before_fit`. Otherwise `after_epoch` is called before each
+    validation, `after_fit` after the last step. Distributed (parallel.py), all processes call it; rank 0 writes.
 
     val       evaluated after every epoch (about 50 times in long runs, fewer if it is large); config.select "best_val"
               chooses the epoch by it. Never the test images.
