@@ -21,6 +21,7 @@ from daptune.clip.hub import resolve
 from daptune.clip.suffixes import Suffixes
 from daptune.errors import AdapterError, BackboneError, MethodError
 from daptune.methods import METHODS, make_config, say_unreadable
+from daptune.predict.adapted import AdapterPredictor
 
 from .made_up_siglip import (
     SIGLIP,
@@ -346,3 +347,23 @@ def test_a_causal_tower_may_leave_its_table_too(
     assert isinstance(same.clip.text.token_embedding, rows.EmbeddingRows)
     first, second = (METHODS["coop"](backbone, ["cat", "dog"]).text_features() for backbone in (whole, same))
     assert torch.equal(first, second)
+
+
+def test_sigmoid_scores_of_an_adapter_say_none_of_these(siglip: Backbone, tmp_path: Path) -> None:
+    method = METHODS["coop"](siglip, ["cat", "dog"], make_config("coop", {"text_tokens": 2})).eval()
+    saved = save_adapter(tmp_path / "a", method, make_record(method, siglip, temperature=3.0))
+    images = torch.randn(3, 3, 66, 66)
+    with torch.no_grad():
+        expected = method.logits(images).double()
+    predictor = AdapterPredictor().hold(load_adapter(saved, siglip))
+    assert predictor.thresholds is None
+    found = predictor.judge_each_class().probabilities(images.numpy())
+    np.testing.assert_allclose(found, (1 / (1 + (-expected).exp())).numpy(), atol=1e-5)
+    assert predictor.thresholds is not None and predictor.thresholds.tolist() == [0.5, 0.5]
+    picture = np.zeros((70, 70, 3), np.uint8)
+    assert predictor.predict([picture]) == [[]]  # the bias of -12.5 makes every class improbable
+
+
+def test_sigmoid_scores_are_refused_without_a_bias(adapter: Path) -> None:
+    with pytest.raises(MethodError, match="sigmoid scores are those of texts and images of a SigLIP"):
+        AdapterPredictor().hold(load_adapter(adapter)).judge_each_class()

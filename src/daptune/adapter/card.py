@@ -38,6 +38,8 @@ def model_card(record: AdapterRecord, *, title: str, size: int, parameters: int)
     if record.ensemble:
         beside = " and an ensemble"
         answer = f" Its answer is an ensemble, a sum of scores with these weights: {record.ensemble_text}."
+    if record.multi_label:
+        answer = " It judges each class by itself: an image may show several, or none."
     return template.format(
         beside=beside,
         answer=answer,

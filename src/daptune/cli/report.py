@@ -14,8 +14,7 @@ from daptune.data.benchmarks.reading import data_root
 from daptune.data.cache import Decoder
 from daptune.data.table import ImageTable
 from daptune.errors import BackboneError, DaptuneError, DataError
-from daptune.evaluate import BATCH, nearest_words, zero_shot
-from daptune.methods.sigmoids import judge_by_itself
+from daptune.evaluate import BATCH, judge_by_images, nearest_words, zero_shot
 from daptune.report.bench_features import Sources
 from daptune.report.bench_page import bench_page
 from daptune.report.fit import fit_page, held_out_images
@@ -93,12 +92,12 @@ def _fit(
     if method is not None:
         templates = tuple(record.data.get("templates", ()))
         baseline = zero_shot(method.backbone, method.names, templates, record.data.get("dataset"))
-        if record.multi_label:
-            judge_by_itself(baseline)
     if chosen.images is not None:
         tell("reading images")
         found = held_out_images(record, chosen.images, decoder)
         command += ["--images", str(chosen.images)]
+        if record.multi_label and baseline is not None and (seen := found.train or found.test) is not None:
+            judge_by_images(baseline, seen, None, decoder)  # a bias by the shares of the classes
     return fit_page(
         record,
         method,

@@ -84,14 +84,17 @@ def draw_rows(
 
     Both lists have an entry for each class and a last one for the images without labels; at least `keep` of each stay
     undrawn. The classes are filled one after the other, that with the fewest images first, as in the iterative
-    stratification of Sechidis, Tsoumakas & Vlahavas (ECML PKDD 2011), by images that are not drawn yet.
+    stratification of Sechidis, Tsoumakas & Vlahavas (ECML PKDD 2011), by images that are not drawn yet, first those
+    without labels of classes that are full.
     """
     shown = np.column_stack([table.labels, ~table.labels.any(axis=1)])  # (n, C + 1)
     left, drawn = shown.sum(axis=0), np.zeros(len(table), dtype=np.bool_)
     for group in np.argsort(left, kind="stable"):
         members = np.flatnonzero(shown[:, group] & ~drawn).tolist()
         lacking = wanted[group] - int((shown[:, group] & drawn).sum())
-        for row in stream.sample(members, len(members)):
+        full = shown[drawn].sum(axis=0) >= wanted
+        full[group] = False
+        for row in sorted(stream.sample(members, len(members)), key=(shown & full).sum(axis=1).__getitem__):
             if lacking <= 0:
                 break
             if (left[shown[row]] > np.asarray(keep)[shown[row]]).all():

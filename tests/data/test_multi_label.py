@@ -1,0 +1,163 @@
+"""Images with any number of labels: read, drawn and divided."""
+
+import csv
+import json
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.data.multi_label import cell_text, draw_rows, names_in
+from daptune.data.sampling import Sampler
+from daptune.data.sources import read_source, table_from_lists
+from daptune.data.table import ImageTable
+from daptune.errors import DataError
+
+from ..conftest import save_picture
+
+ROWS = [
+    ("0.png", "cat|dog", "train"), ("1.png", "dog", "train"), ("2.png", "", "train"),
+    ("3.png", " bird | cat ", "train"), ("4.png", "cat", "train"), ("5.png", "bird|dog", "test"), ("6.png", "", "test"),
+]  # fmt: skip
+
+
+def made(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
+    for place, (name, _, _) in enumerate(rows):
+        save_picture(folder / name, (20 * place, 90, 120), place)
+    with open(folder / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    return folder / "t.csv"
+
+
+def shown(table: ImageTable) -> list[list[int]]:
+    return table.labels.astype(int).tolist()
+
+
+def test_cells() -> None:
+    assert names_in(" a| b|a||") == ["a", "b"] and names_in("") == []
+    assert [cell_text(cell) for cell in (None, float("nan"), "a|b", ["a", 3], 7)] == ["", "", "a|b", "a|3", "7"]
+
+
+def test_a_table_becomes_an_indicator_matrix(tmp_path: Path) -> None:
+    splits = read_source(made(tmp_path, ROWS), multi_label=True)
+    assert splits.train.class_names == ("bird", "cat", "dog") and splits.test is not None
+    assert shown(splits.train) == [[0, 1, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]]
+    assert shown(splits.test) == [[1, 0, 1], [0, 0, 0]]
+    assert splits.train.counts().tolist() == [1, 3, 2] and splits.train.spread() == [1, 3]
+    assert [splits.train.label_text(row) for row in range(5)] == ["cat|dog", "dog", "", "bird|cat", "cat"]
+    known = read_source(tmp_path / "t.csv", multi_label=True, label_names=["dog", "Cat", "bird", "fish"])
+    assert shown(known.train)[0] == [1, 1, 0, 0] and known.train.class_names == ("dog", "Cat", "bird", "fish")
+
+
+def test_parquet_holds_texts_or_lists(tmp_path: Path) -> None:
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    made(tmp_path, ROWS)
+    paths = [name for name, _, _ in ROWS]
+    for labels in ([label for _, label, _ in ROWS], [names_in(label) for _, label, _ in ROWS]):
+        pandas.DataFrame({"path": paths, "label": labels}).to_parquet(tmp_path / "t.parquet")
+        found = read_source(tmp_path / "t.parquet", multi_label=True).train
+        assert found.counts().tolist() == [2, 3, 3] and int((~found.labels.any(axis=1)).sum()) == 2
+
+
+def test_a_split_file_and_a_folder(tmp_path: Path) -> None:
+    made(tmp_path, ROWS)
+    rows = [[name, place, label] for place, (name, label, _) in enumerate(ROWS)]
+    (tmp_path / "split.json").write_text(json.dumps({"train": rows}))
+    assert read_source(tmp_path / "split.json", multi_label=True).train.counts().tolist() == [2, 3, 3]
+    for name in ("a", "b", "b "):
+        save_picture(tmp_path / "folder" / name.strip() / f"{len(name)}.png", (1, 2, 3), 0)
+    assert shown(read_source(tmp_path / "folder", multi_label=True).train) == [[1, 0], [0, 1], [0, 1]]
+
+
+def test_lists_and_matrices(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    found = table_from_lists(paths, [["b", "a"], [], ["b"]], multi_label=True)
+    assert found.class_names == ("a", "b") and shown(found) == [[1, 1], [0, 0], [0, 1]]
+    matrix = np.array([[1, 0], [0, 0], [1, 1]])
+    found = table_from_lists(paths, matrix, multi_label=True)
+    assert found.class_names == ("0", "1") and shown(found) == matrix.tolist()
+    for labels, fault in (
+        (matrix + 1, "expected 0 and 1"),
+        ([[], [], []], "expected labels, found none in 3 images"),
+        ([["a|b"], ["c"], []], "holds '|', which separates labels"),
+    ):
+        with pytest.raises(DataError, match=fault.replace("|", r"\|")):
+            table_from_lists(paths, labels, multi_label=True)
+    with pytest.raises(DataError, match="is labelled both"):
+        table_from_lists([paths[0], paths[0]], [["a"], ["b"]], multi_label=True)
+    with pytest.raises(DataError, match="a column for each of 3 classes, found 2"):
+        table_from_lists(paths, matrix, multi_label=True, label_names=["x", "y", "z"])
+
+
+def test_classes_without_training_images_are_refused(tmp_path: Path) -> None:
+    path = made(tmp_path, [*ROWS, ("7.png", "cat|fish", "test")])
+    with pytest.raises(DataError, match="the class 'fish' has no training images"):
+        read_source(path, multi_label=True)
+    with pytest.raises(DataError, match="'fish' is not among the 3 classes"):
+        read_source(path, multi_label=True, label_names=["bird", "cat", "dog"])
+
+
+def test_without_multi_label_one_line_says_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found a blank; .* or type --multi-label for images without a label"):
+        read_source(made(tmp_path, ROWS))
+    with pytest.raises(DataError, match=r"several labels: 3, with one: 2\. Type --multi-label .* write another sign"):
+        read_source(made(tmp_path, [row for row in ROWS if row[1]]))
+
+
+def table_of(rows: list[list[int]]) -> ImageTable:
+    names = tuple(f"c{place}" for place in range(len(rows[0])))
+    return ImageTable(tuple(Path(f"{n}.png") for n in range(len(rows))), np.array(rows, dtype=bool), names)
+
+
+def unbalanced(images: int, seed: int) -> ImageTable:
+    chances = np.array([0.6, 0.3, 0.15, 0.05])
+    return table_of((np.random.default_rng(seed).random((images, 4)) < chances).astype(int).tolist())
+
+
+@pytest.mark.parametrize("shots", [1, 4, 16])
+def test_every_class_has_its_shots_where_there_are_as_many(shots: int, caplog: pytest.LogCaptureFixture) -> None:
+    table = unbalanced(200, seed=3)
+    with caplog.at_level(logging.WARNING, "daptune"):
+        drawn = sample_fewshot(table, shots, 5, val=table)
+    wanted = np.minimum(table.counts(), shots)
+    none = min(shots, int((~table.labels.any(axis=1)).sum()))
+    assert (drawn.train.counts() >= wanted).all() and (~drawn.train.labels.any(axis=1)).sum() == none
+    assert len(drawn.train) <= wanted.sum() + none and len(set(drawn.train_indices)) == len(drawn.train)
+    assert drawn.val is not None and (drawn.val.counts() >= np.minimum(wanted, 4)).all()
+    assert any("fewer than" in line for line in caplog.messages) == bool((table.counts() < shots).any())
+    again, other = (sample_fewshot(table, shots, seed).train_indices.tolist() for seed in (5, 6))
+    assert again == drawn.train_indices.tolist() != other
+
+
+def test_a_draw_leaves_what_is_to_be_kept() -> None:
+    table = table_of([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    for seed in range(20):
+        rows = draw_rows(table, [2, 1, 1], [1, 1, 0], random.Random(seed))
+        left = table.subset(np.setdiff1d(np.arange(5), rows))
+        assert (left.counts() >= 1).all() and 4 in rows
+
+
+def test_the_hold_out_has_its_share_of_every_class() -> None:
+    table = unbalanced(300, seed=4)
+    rest, held = split_holdout(table, 0.2, seed=1)
+    assert held is not None and len(rest) + len(held) == 300
+    counts = table.counts()
+    assert (held.counts() >= np.round(0.2 * counts)).all() and (held.counts() <= np.round(0.2 * counts) + 2).all()
+    small = table_of([[1, 0]] * 10 + [[1, 1]] * 4)  # c1 has fewer than five images: all stay for training
+    rest, held = split_holdout(small, 0.5, seed=1)
+    assert held is not None and held.counts()[1] == 0 and rest.counts()[1] == 4
+
+
+def test_epochs_draw_at_most_all_images() -> None:
+    labels = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    assert len(Sampler.of(labels, "shuffled", None, 1)) == 4 and len(Sampler.of(labels, "shuffled", 1, 1)) == 3
+    with pytest.raises(DataError, match="'balanced' draws by class"):
+        Sampler.of(labels, "balanced", None, 1)
+
+
+def test_the_fingerprint_knows_every_label() -> None:
+    one, two, same = (table_of(rows) for rows in ([[1, 0]], [[1, 1]], [[1, 0]]))
+    assert one.fingerprint() == same.fingerprint() != two.fingerprint()
