@@ -110,7 +110,7 @@ def test_the_images_of_a_fit_are_found_again(tmp_path: Path) -> None:
             save_picture(folder / name / f"{number}.png", COLOURS[name], 20 * place + number)
 
     def record(shots: int | None, seed: int, **data: Any) -> Any:
-        return SimpleNamespace(class_names=CLASSES, shots=shots, seed=seed, data=data)
+        return SimpleNamespace(multi_label=False, class_names=CLASSES, shots=shots, seed=seed, data=data)
 
     splits = hold_out(read_source(folder), 0.3, 5)[0]
     drawn = draw_readable(splits.train, 3, 5, None, Decoder()).train
@@ -141,7 +141,9 @@ def test_all_images_of_a_large_source_are_found_again_without_the_unreadable_one
     whole = draw_readable(read_source(folder).train, None, 1, None, Decoder()).train
     assert len(whole) == 14
     data = {"fingerprint": whole.fingerprint()}
-    found = held_out_images(SimpleNamespace(class_names=CLASSES, shots=None, seed=1, data=data), folder)  # type: ignore[arg-type]
+    found = held_out_images(
+        SimpleNamespace(multi_label=False, class_names=CLASSES, shots=None, seed=1, data=data), folder
+    )  # type: ignore[arg-type]
     assert found.train is not None and found.train.fingerprint() == whole.fingerprint()
 
 
