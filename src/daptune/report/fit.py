@@ -26,7 +26,7 @@ from daptune.report.fit_charts import confusion_figure, loss_figures, reliabilit
 from daptune.report.fit_command import recorded_command
 from daptune.report.fit_labels import labels_finding, labels_section
 from daptune.report.fit_mistakes import mistakes_section
-from daptune.report.fit_presence import presence_says, presence_sections
+from daptune.report.fit_presence import presence_says, presence_sections, presence_steps
 from daptune.report.fit_tables import (
     class_table,
     confused_table,
@@ -140,8 +140,10 @@ def fit_page(
     if check is not None and check.checked:
         says.append(labels_finding(check))
     found, other = None if scored is None else scored.found, _other_backbone(record, method, scored)
-    judged = None if several else found
-    steps = next_steps(record.class_names, places, found=judged, check=check, backbone=other, shots=record.shots)
+    steps = presence_steps(record, found, places) if several and found else []
+    if not steps:
+        judged = None if several else found
+        steps = next_steps(record.class_names, places, found=judged, check=check, backbone=other, shots=record.shots)
     title = f"{record.method} on {len(record.class_names)} classes"
     return Page(title, f"Report of {name}", says, sections, _facts(record), steps=steps)
 

@@ -7,8 +7,11 @@ import numpy as np
 from daptune.adapter.record import AdapterRecord
 from daptune.data.table import ImageTable
 from daptune.measured import Measured, Presence
+from daptune.methods.sigmoids import THRESHOLD
 from daptune.report.fit_labels import file_of
 from daptune.report.page import Section
+from daptune.report.step import Step
+from daptune.report.steps import MOST_CLASSES, Places
 from daptune.report.table import Table, mark_best, number, share, text_row
 from daptune.report.thumbnails import gallery
 
@@ -38,6 +41,23 @@ def presence_says(record: AdapterRecord, found: Mapping[str, Measured], where: s
     worst = "; ".join(f"{record.class_names[c]} ({100 * learned.per_class[c]:.1f} %)" for c in order[:3])
     exact = f"Exactly the right classes are predicted for {100 * learned.accuracy:.1f} % of the images."
     return [first, f"Classes with the lowest average precision: {worst}.", exact]
+
+
+def presence_steps(record: AdapterRecord, found: Mapping[str, Measured], places: Places) -> list[Step]:
+    """What to do next, the step that likely helps most first; the last of `found` is the method."""
+    learned, steps, images = list(found.values())[-1], list[Step](), places.images or "IMAGES"
+    if "zero_shot" in found and learned.headline < found["zero_shot"].headline:
+        text = "Zero-shot CLIP ranks better on these images than what was learned: take it, or more training images."
+        again = ("--multi-label", "--method", "zero_shot", "--out", places.adapter)
+        steps.append(Step(text, places.command("fit", images, *again)))
+    if all(level == THRESHOLD for level in record.thresholds or ()):
+        text = "All thresholds are 0.5: give rows of the table the split val, and fit again, to fit thresholds to them."
+        steps.append(Step(text))
+    order = [c for c in np.argsort(learned.per_class, kind="stable").tolist() if learned.per_class[c] < 1]
+    if order:
+        listed = ", ".join(record.class_names[c] for c in order[:MOST_CLASSES])
+        steps.append(Step(f"Add training images of {listed}: their average precision is the lowest."))
+    return steps
 
 
 def _scores(found: Mapping[str, Presence]) -> Table:

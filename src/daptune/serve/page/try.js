@@ -7,6 +7,7 @@ import { said, t } from "./words.js";
 const MOST = 50; // classes asked for, so that the zero-shot bar of each shown class is among them
 const SURE = 0.7; // of an adapter taught here: below this probability it is right about as often as a coin
 let adapters = [];
+let compares = false; // whether the server can answer by zero-shot CLIP
 let reject = 0.05; // share of known pictures that may be "not sure", unless the server has its own
 
 export async function refreshAdapters(choose) {
@@ -26,6 +27,7 @@ export async function refreshAdapters(choose) {
 function about() {
   const chosen = adapters.find((each) => each.name === byId("adapter").value);
   const names = chosen?.classes.slice(0, 6).join(", ") + (chosen?.classes.length > 6 ? ", …" : "");
+  byId("zero-shot-label").hidden = !compares || Boolean(chosen?.multi_label); // zero-shot CLIP says one class
   byId("adapter-about").textContent = chosen?.status === "broken"
     ? t("This adapter is broken: {why}", { why: said(chosen.error) })
     : chosen
@@ -37,7 +39,7 @@ function about() {
 export async function classify(name, files, zeroShot, draw) {
   const adapter = adapters.find((each) => each.name === name);
   const share = adapter?.known_images ? `&reject=${reject}` : "";
-  const plain = zeroShot && !adapter?.multi_label; // zero-shot CLIP says one class
+  const plain = zeroShot && !adapter?.multi_label;
   const path = `/v1/adapters/${part(name)}/predict?top_k=${MOST}&zero_shot=${plain}${share}`;
   await upload(path, files, ({ predictions }, portion) => predictions.forEach((row, place) => {
     row.close = Boolean(adapter?.taught && row.top && !row.labels && row.top[0].probability < SURE);
@@ -66,7 +68,7 @@ const shownIn = ({ labels }) => labels.map(({ label }) => label).join(", ") || t
 function several(row) {
   const found = row.labels.length, shown = new Set(row.labels.map(({ label }) => label));
   const others = row.top.filter(({ label }) => !shown.has(label));
-  return el("div", {}, el("p", {}, shownIn(row)), bars([...row.labels, ...others], null, Math.max(5, found), found));
+  return el("div", {}, found ? null : el("p", {}, shownIn(row)), bars([...row.labels, ...others], null, Math.max(5, found), found));
 }
 
 // In place of a class that the picture likely does not show, or of one among others that are nearly as likely.
@@ -91,7 +93,7 @@ export function inFront(list, most = 40) {
 
 export async function startTry(server) {
   reject = server.reject || reject;
-  byId("zero-shot-label").hidden = !server.zero_shot;
+  compares = server.zero_shot;
   byId("adapter").onchange = about;
   const place = byId("try-drop");
 
