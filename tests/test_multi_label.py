@@ -310,3 +310,26 @@ def test_the_commands(table: Path, made_up_backbone: str, tmp_path: Path, capsys
     ):
         assert words in page
     assert "Calibration" not in page and "recall" not in page.lower()
+
+
+def test_the_command_of_a_record_says_so(several: FewShotClassifier) -> None:
+    from daptune.report.fit_command import recorded_command
+
+    words = recorded_command(several.record_)
+    assert "--multi-label" in words and "--ensemble" not in words
+
+
+def test_a_repeated_composite_task(tmp_path: Path) -> None:
+    """The task of docs/multi-label.md is the same for a seed, and its pictures stay within their split."""
+    from daptune.data.sources import read_source
+    from studies.multi_label import compose, pictures
+
+    sizes = {"train": 150, "val": 5, "test": 10}
+    first, again = (compose("icons", tmp_path / name, sizes=sizes) for name in "ab")
+    assert first.read_text() == again.read_text()
+    assert (tmp_path / "a" / "train-0003.png").read_bytes() == (tmp_path / "b" / "train-0003.png").read_bytes()
+    splits = read_source(first, multi_label=True)
+    assert len(splits.train) == 150 and splits.train.spread()[0] < splits.train.spread()[1]
+    assert 0 < (~splits.train.labels.any(axis=1)).sum() < 40 and splits.train.labels.sum(axis=1).max() > 1
+    parts = pictures("icons")
+    assert not {p for own in parts["train"].values() for p in own} & {p for own in parts["test"].values() for p in own}

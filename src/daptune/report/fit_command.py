@@ -21,7 +21,9 @@ def recorded_command(record: AdapterRecord, images: str = "IMAGES", out: str = "
     if method is not None:
         words += _changed("--set", record.method_config, method.config_class)
     words += _changed("--train", {k: v for k, v in record.train_config.items() if k != "seed"}, TrainConfig)
-    if not record.ensemble:
+    if record.multi_label:
+        words.append("--multi-label")
+    elif not record.ensemble:
         words += ["--ensemble", "none"]
     return [*words, "--out", out]
 
