@@ -71,7 +71,7 @@ def test_a_share_says_what_it_stands_on() -> None:
 
 def test_the_command_of_a_record_has_what_is_not_the_default() -> None:
     record: Any = SimpleNamespace(
-        method="dapt", backbone={"name": "tiny"}, shots=4, seed=7, ensemble={},
+        method="dapt", backbone={"name": "tiny"}, shots=4, seed=7, ensemble={}, multi_label=False,
         method_config={"inter_weight": 3.5, "intra_weight": 0.1},
         train_config={"optimizer": "sgd", "epochs": 5, "seed": 7, "momentum": 0.9, "views": None},
     )  # fmt: skip

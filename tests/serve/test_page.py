@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -9,8 +10,10 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
@@ -271,3 +274,33 @@ def test_taught_in_the_browser(url: str, tmp_path: Path) -> None:
         playwright.expect(page.locator(".thumb img")).to_have_count(13)
         assert fits(page) and page.locator("#step-keep").is_visible()
         assert not wrong and all(each.startswith((url, f"blob:{url}")) for each in asked)
+
+
+def test_several_labels_and_none(url: str, tmp_path: Path) -> None:
+    """Every class from its threshold on is an answer; where none is, the page says so, and compares with nothing."""
+    from daptune.classifier import FewShotClassifier
+
+    images = [Image.new("RGB", (48, 48), colour) for colour in ("red", "blue", "green")]
+    labels = [["red", "square"], ["blue"], []]
+    wrong: list[str] = []
+    for name, level in (("all", 0.0), ("none", 1.0)):
+        made = FewShotClassifier("zero_shot", "tiny", precision="fp32", multi_label=True).fit(images, labels)
+        made.record_ = replace(made.record_, thresholds=[level] * 3)
+        made.save(tmp_path / "served" / name)
+        asked = Request(
+            f"{url.rstrip('/')}/v1/adapters", json.dumps({"name": name}).encode(), {"Content-Type": "application/json"}
+        )
+        with urlopen(asked) as answer:
+            assert json.load(answer)[0]["multi_label"] is True
+    with opened(wrong) as page:
+        for name, expected in (("all", ["blue", "red", "square"]), ("none", [])):
+            page.goto(url)
+            page.select_option("#adapter", name)
+            playwright.expect(page.locator("#zero-shot-label")).to_be_hidden()
+            page.evaluate(DROP, ["#try-drop", pictures(tmp_path, "red", range(1))])
+            card = page.locator("#results .result").first
+            playwright.expect(card).to_be_visible()
+            assert sorted(card.locator(".first .label").all_inner_texts()) == expected
+            assert ("None of the classes" in card.locator("p").all_inner_texts()) == (not expected)
+            assert card.locator(".bars li").count() == 3
+    assert not wrong
