@@ -236,6 +236,17 @@ def test_rows_of_predictions(several: FewShotClassifier, table: Path, tmp_path: 
     write_rows(tmp_path / "rows.csv", lambda: rows, "csv", Wanted(top_k=2))
     with open(tmp_path / "rows.csv", newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == ["|".join(own) for own in labels]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_rows(tmp_path / "rows.parquet", lambda: rows, "parquet", Wanted(top_k=2))
+    stored = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [row["label"] for row in stored] == ["|".join(own) for own in labels]
+    assert [row["probability"].count("|") + 1 if row["label"] else 0 for row in stored] == list(map(len, labels))
+    numbers = [
+        {**row, "labels": [{**e, "label": place} for place, e in enumerate(row["labels"])],
+         "top": [{**e, "label": place} for place, e in enumerate(row["top"])]} for row in rows
+    ]  # fmt: skip
+    write_rows(tmp_path / "numbers.parquet", lambda: numbers, "parquet", Wanted(top_k=2))
+    assert parquet.read_table(tmp_path / "numbers.parquet").to_pylist()[0]["label_2"] == 1
     with pytest.raises(DataError, match="the format of another tool is for images with one class"):
         next(predict_rows(several, [], Wanted(paths=True)))
 
@@ -310,6 +321,13 @@ def test_the_commands(table: Path, made_up_backbone: str, tmp_path: Path, capsys
     ):
         assert words in page
     assert "Calibration" not in page and "recall" not in page.lower()
+    rows = [line.rsplit(",", 1)[0] for line in table.read_text("utf-8").splitlines()]
+    (table.parent / "whole.csv").write_text("\n".join(rows) + "\n")  # without a split column: a part is held out
+    told = said("fit", table.parent / "whole.csv", "--multi-label", "--method", "coop", *short, "--out", tmp_path / "b")
+    assert "validation images (split val) would set that of each class" in told and "20% of the images" in told
+    assert read_record(tmp_path / "b").thresholds == [0.5] * 3
+    told = said("report", tmp_path / "b", "--images", table.parent / "whole.csv", "--out", tmp_path / "b.html")
+    assert "held out of training" in told and "split val" in told
 
 
 def test_the_command_of_a_record_says_so(several: FewShotClassifier) -> None:

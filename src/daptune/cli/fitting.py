@@ -76,6 +76,8 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         none = int((~table.labels.any(axis=1)).sum())
         card["labels"] = f"{int(counts.sum())} on {len(table)} images, {none} of them without any; each class by itself"
         card["ensemble"] = "none, since it is of images with one class"
+        if classifier.val_table_ is None:
+            card["thresholds"] = "0.5; validation images (split val) would set that of each class, for a better F1"
     if classifier.left_out_:
         whole = len(table) + classifier.left_out_
         card["left out"] = f"{classifier.left_out_:,} of {whole:,} training images; --shots all learns from them too"

@@ -219,14 +219,17 @@ def _write_parquet(path: Path, rows: Callable[[], Iterable[Row]], wanted: Wanted
     from pyarrow import parquet
 
     first: Row = next((row for row in rows() if "error" not in row), {})
-    label, several = first.get("likeliest", first.get("label", "")), "labels" in first
+    several, ranked = "labels" in first, first.get("top", [first])[0]
+    label = first.get("likeliest", ranked.get("label", ""))
     own = pyarrow.int64() if isinstance(label, int) else pyarrow.string()
     kinds = {"label": own if wanted.reject is None else pyarrow.string(), "probability": pyarrow.float64()}
-    if several:
-        kinds["probability"] = pyarrow.string()
     kinds |= {"unknown": pyarrow.bool_(), "known": pyarrow.float64(), "likeliest": own}
     kinds |= dict.fromkeys(SIDES, pyarrow.float64())
-    columns = [(name, kinds.get(name.partition("_")[0], pyarrow.string())) for name in wanted.columns]
+    joined = {"label", "probability"} if several else set()
+    columns = [
+        (name, pyarrow.string() if name in joined else kinds.get(name.partition("_")[0], pyarrow.string()))
+        for name in wanted.columns
+    ]
     schema = pyarrow.schema([*columns, ("error", pyarrow.string())])
     with parquet.ParquetWriter(path, schema) as writer:
         for group in batched(map(_flat, rows()), _GROUP):
