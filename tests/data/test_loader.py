@@ -124,6 +124,20 @@ def test_evaluation_is_every_image_in_order(table):
     assert all(torch.equal(images[i], Preprocess()(Image.fromarray(picture(i)))) for i in range(23))
 
 
+@pytest.mark.parametrize(("limit", "made"), [(23 * 3 * 8 * 8 * 4, 23), (23 * 3 * 8 * 8 * 4 - 1, 46)])
+def test_the_evaluation_transform_is_kept_if_all_images_fit(table, monkeypatch, limit, made):
+    monkeypatch.setattr("daptune.data.loader.EVALUATED_BYTES", limit)
+    calls, plain = [], Preprocess.__call__
+    monkeypatch.setattr(Preprocess, "__call__", lambda self, image: (calls.append(1), plain(self, image))[1])
+    loader = make(table)
+    first = [(images.clone(), labels) for images, labels in loader.evaluation()]
+    for images, _ in loader.evaluation():
+        images.zero_()  # a batch is the reader's own
+    assert same(first, make(table).evaluation()) and len(calls) == made + 23
+    calls.clear()
+    assert same(first, loader.evaluation()) and len(calls) == made - 23
+
+
 def test_without_augmentation_an_epoch_shows_the_evaluation_transform(table):
     loader = make(table, augment=False, shuffle=False, drop_last=False)
     assert same(loader.epoch(4), loader.evaluation())

@@ -22,6 +22,9 @@ from daptune.data.stream import PREFETCH, Decoded, decoded_batches
 from daptune.data.table import ImageSource, ImageTable
 from daptune.errors import DataError
 
+EVALUATED_BYTES = 1 << 26
+"""Memory up to which a loader keeps the images of its table after the evaluation transform, which are asked for more
+than once: for prototypes and the ensemble, and validation images after each epoch."""
 Batch = tuple[Tensor, Tensor]
 """Images float32 (B, 3, R, R), labels int64 (B,)."""
 
@@ -74,6 +77,7 @@ class ImageLoader:
         if self.drop_last == "auto":
             self.drop_last = self.images_per_epoch >= self.batch_size
         self._decode = Decoder(cache_bytes, cache_dir) if decoder is None else decoder
+        self._evaluated: dict[int, Tensor] = {}
         if self.batches_per_epoch == 0:
             raise DataError(f"{self.images_per_epoch} images fill no batch of {self.batch_size}; lower the batch size.")
 
@@ -124,9 +128,14 @@ class ImageLoader:
     def _made(self, purpose: int | None, place: tuple[int, int]) -> Tensor | Cut:
         """An image (row, view), augmented for a purpose, or None: with the evaluation transform."""
         row, view = place
+        if purpose is None and row in self._evaluated:
+            return self._evaluated[row]
         image = self._decode(self.table.images[row])
         if purpose is None:
-            return self.preprocess(image)
+            made = self.preprocess(image)
+            if made.nbytes * len(self.table) <= EVALUATED_BYTES:
+                self._evaluated[row] = made
+            return made
         rng = generator(self.seed, purpose, view, row)
         if self.augment_on is not None:
             return Cut.draw(image, rng, self.augmentation, torch.device(self.augment_on))
