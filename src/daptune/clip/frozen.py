@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 ALL = slice(None)
 QUICK = 1.702
-_packs = WeakIdKeyDictionary()  # matrix -> {(rows, transposed, factor): (address and version of the matrix, its copy)}
+_packs = WeakIdKeyDictionary()  # matrix -> {(rows, transposed): (address and version of the matrix, its copy)}
 _kept: ContextVar[bool] = ContextVar("kept", default=True)
 
 
@@ -51,15 +51,15 @@ def packs_made_anew() -> Iterator[None]:
         _kept.reset(token)
 
 
-def _pack(matrix: Tensor, rows: slice, transposed: bool, factor: float) -> Tensor:
+def _pack(matrix: Tensor, rows: slice, transposed: bool) -> Tensor:
     own = _packs.setdefault(matrix, {})
-    key, state = (rows.start, rows.stop, transposed, factor), (matrix.data_ptr(), matrix._version)
+    key, state = (rows.start, rows.stop, transposed), (matrix.data_ptr(), matrix._version)
     if key in own and own[key][0] == state:
         found: Tensor = own[key][1]
         return found
     with torch.inference_mode(False), torch.no_grad():
         part = matrix[rows].mT if transposed else matrix[rows]
-        found = torch.ops.mkldnn._reorder_linear_weight((part if factor == 1 else part * factor).contiguous())
+        found = torch.ops.mkldnn._reorder_linear_weight(part.contiguous())
     if _kept.get():
         own[key] = state, found
     return found
@@ -72,12 +72,11 @@ def _product(
     rows: slice = ALL,
     *,
     transposed: bool = False,
-    factor: float = 1.0,
     activation: str = "none",
     kind: str = "",
 ) -> Tensor:
-    """activation(factor (x (.., I) matrix[rows]T) + bias) for a packable matrix; `transposed`: x matrix[rows]."""
-    pack = _pack(matrix, rows, transposed, factor)
+    """activation(x (.., I) matrix[rows]T + bias) for a packable matrix; `transposed`: x matrix[rows]."""
+    pack = _pack(matrix, rows, transposed)
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, pack, bias, activation, [], kind)
     return found
 
@@ -128,17 +127,20 @@ class QuickGELUMLP(torch.autograd.Function):
     """x -> W2 quick_gelu(W1 x + b1) + b2 for frozen weights; saves one tensor for the backward pass.
 
     quick_gelu(h) = h sigmoid(1.702 h) = silu(1.702 h) / 1.702. The factors cancel in the backward pass. In the forward
-    pass packed weights have the first one, or `addmm` applies it, and the narrow result is divided by it. Without a
-    gradient, silu is computed within the product.
+    pass `addmm` applies them at no cost, or the narrow input is multiplied and the narrow result divided; without a
+    gradient, silu is then computed within the product.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         if packable(w1):
             learns = ctx.needs_input_grad[0]
-            scaled = _product(x, w1, QUICK * b1, factor=QUICK, activation="none" if learns else "swish")
-            hidden = F.silu(scaled) if learns else scaled
-            found = _product(hidden, w2, QUICK * b2).mul_(1 / QUICK)
+            if learns and x.dtype == torch.float32:  # gradients are as exact as those of plain operations
+                scaled = _product(x, w1, b1).mul_(QUICK)
+                found = _product(F.silu(scaled).mul_(1 / QUICK), w2, b2)
+            else:
+                scaled = _product(x * QUICK, w1, QUICK * b1, activation="none" if learns else "swish")
+                found = _product(F.silu(scaled) if learns else scaled, w2, QUICK * b2).mul_(1 / QUICK)
         else:
             scaled = torch.addmm(b1, x.flatten(0, -2), w1.mT, beta=QUICK, alpha=QUICK).view(*x.shape[:-1], -1)
             found = torch.addmm(b2, F.silu(scaled).flatten(0, -2), w2.mT, alpha=1 / QUICK).view(x.shape)
