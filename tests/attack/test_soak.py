@@ -111,7 +111,8 @@ def test_clients_that_go_away_are_no_fault(
             if rng.random() < 0.5:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     deadline = time.monotonic() + 60
-    while (server.descriptors > before + 5 or metric(server, "daptune_queue_images ")) and time.monotonic() < deadline:
+    # the metrics come first: once they are answered, the server has accepted all connections before
+    while (metric(server, "daptune_queue_images ") or server.descriptors > before + 5) and time.monotonic() < deadline:
         time.sleep(0.1)
     tally(inputs=count, failures=sum("Traceback" in line for line in server.lines), peak=server.memory)
     left = [os.readlink(path) for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]
