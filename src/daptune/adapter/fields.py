@@ -107,12 +107,7 @@ def fault_in(content: Mapping[str, Any], kind: type) -> str | None:
 def _types(kind: type) -> dict[str, tuple[type, ...]]:
     """JSON types of the fields that must be there."""
     types = {name: json_types(hint) for name, hint in get_type_hints(kind).items()}
-    for name in (
-        "format_version",
-        "labels",
-        "names",
-        "thresholds",
-    ):  # checked by themselves; the last may be missing
+    for name in ("format_version", "labels", "names", "thresholds"):  # checked by themselves; three may be missing
         del types[name]
     return types
 
