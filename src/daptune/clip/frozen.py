@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 ALL = slice(None)
 QUICK = 1.702
+"""Of quick_gelu(h) = h sigmoid(1.702 h) (openai/CLIP clip/model.py)."""
 _packs = WeakIdKeyDictionary()  # matrix -> {(rows, transposed): (address and version of the matrix, its copy)}
 _kept: ContextVar[bool] = ContextVar("kept", default=True)
 
