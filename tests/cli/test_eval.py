@@ -1,5 +1,6 @@
 """`daptune eval`."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,25 @@ def test_eval_of_test_images_alone(fit: Command, daptune: Command, adapter: Path
     done = fit(style)
     assert done.code == 2 and len(done.err.splitlines()) == 1
     assert f"found test images alone; add a train split, or give {style / 'test'} itself" in done.err
+
+
+def test_images_that_the_adapter_was_trained_on_are_counted(fit: Command, daptune: Command, pictures: Path) -> None:
+    assert fit(pictures, "--out", "a", "--holdout", "0.4").code == 0
+    done = daptune("eval", "a", pictures)
+    assert (
+        done.code == 0 and "trained on 6 of these 30 images, so the figures are optimistic" in done.err
+    )  # 3 x 2 shots
+    assert f"`daptune report a --images {pictures}` measures those that were held out" in done.err
+    assert daptune("eval", "a", pictures, "--json").json["trained_on"] == 6
+    (style := pictures.parent / "style").mkdir()
+    pictures.rename(style / "train")
+    shutil.copytree(style / "train", style / "test")
+    assert fit(style, "--out", "b").code == 0
+    for split, seen in (("test", 0), ("train", 6), ("all", 6)):
+        done = daptune("eval", "b", style, "--split", split, "--json")
+        assert done.json["trained_on"] == seen and ("so the figures are optimistic" in done.err) is False
+    assert "trained on 6 of these 60 images" in daptune("eval", "b", style, "--split", "all").err
+    assert "trained on" not in daptune("eval", "b", style).err
 
 
 def test_the_styles_of_the_demo_can_be_measured_on(daptune: Command, tmp_path: Path) -> None:

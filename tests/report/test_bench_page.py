@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from daptune.adapter.drawn import held_out_images
 from daptune.classifier import load
 from daptune.errors import DataError
 from daptune.report.bench_features import Sources
 from daptune.report.bench_page import bench_page
 from daptune.report.board import harmonic
-from daptune.report.fit import held_out_images
 from daptune.report.runs import read_runs
 
 from .made_up import SHOTS, line, write_run

@@ -16,6 +16,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 import daptune
+from daptune.adapter import drawn as drawn_module
+from daptune.adapter.drawn import held_out_images
 from daptune.adapter.record import read_record
 from daptune.cli import run
 from daptune.cli.report import find_fit
@@ -25,8 +27,6 @@ from daptune.data.heldout import draw_readable, hold_out
 from daptune.data.sources import read_source
 from daptune.errors import DataError
 from daptune.metrics import expected_calibration_error
-from daptune.report import fit as fit_module
-from daptune.report.fit import held_out_images
 from daptune.report.fit_charts import confusion_figure, loss_figures
 from daptune.report.svg import span_of_accuracies
 from daptune.train.history import EpochRow
@@ -136,7 +136,7 @@ def test_all_images_of_a_large_source_are_found_again_without_the_unreadable_one
         for number in range(4 + place):
             save_picture(folder / name / f"{number}.png", COLOURS[name], 20 * place + number)
     (folder / CLASSES[0] / "1.png").write_bytes(b"no image")
-    for module in (heldout, fit_module):
+    for module in (heldout, drawn_module):
         monkeypatch.setattr(module, "CHECK_ALL", 5)
     whole = draw_readable(read_source(folder).train, None, 1, None, Decoder()).train
     assert len(whole) == 14

@@ -12,6 +12,7 @@ from daptune.cli.options import Adapter, Json, NamesFile, RunOptions
 from daptune.errors import DataError
 
 if TYPE_CHECKING:
+    from daptune.adapter.record import AdapterRecord
     from daptune.classifier import FewShotClassifier
     from daptune.data.cache import Decoder
     from daptune.data.table import ImageTable
@@ -64,7 +65,7 @@ def evaluate(
     with warnings_shown():
         known = None if new_classes else classifier.method_.class_names
         how = {"own_ids": spoken is not None, "multi_label": classifier.multi_label}
-        table, name = _images(folder, split, known, decoder=decoder, **how)
+        table, name, seen = _images(folder, split, known, record=classifier.record_, decoder=decoder, **how)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
@@ -74,13 +75,22 @@ def evaluate(
         advice = _advice(classifier, table, found, ("report", str(adapter), "--images", str(folder)), decoder)
     judged = _judged(found, reject, sets)
     if json:
-        own = found.to_json(table.class_names) | judged | _together(as_set, table)
-        emit_json({"adapter": str(adapter), "split": name, "images": len(table), **own, "advice": advice})
+        about = {"adapter": str(adapter), "split": name, "images": len(table), "trained_on": seen, "advice": advice}
+        emit_json(about | found.to_json(table.class_names) | judged | _together(as_set, table))
         return 0
     _print(f"{adapter} on {len(table)} images ({name})", table, found, as_set, judged, reject, sets)
-    if advice is not None:
-        note(f"daptune: warning: {advice}")
+    for line in filter(None, (_optimistic(seen, len(table), adapter, folder), advice)):
+        note(f"daptune: warning: {line}")
     return 0
+
+
+def _optimistic(seen: int, images: int, adapter: Path, folder: Path) -> str | None:
+    """A line for figures that count training images, or None."""
+    if not seen:
+        return None
+    again = shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
+    better = f"`{again}` measures those that were held out" if seen < images else "measure it on images it has not seen"
+    return f"the adapter was trained on {seen} of these {images} images, so the figures are optimistic; {better}"
 
 
 def _measured(
@@ -110,9 +120,19 @@ def _advice(
 
 
 def _images(
-    folder: Path, split: str | None, known: Sequence[str] | None, *, decoder: "Decoder", **how: bool
-) -> tuple["ImageTable", str]:
-    """The images to measure on, compared with each other and with training images beside them; and their name."""
+    folder: Path,
+    split: str | None,
+    known: Sequence[str] | None,
+    *,
+    record: "AdapterRecord",
+    decoder: "Decoder",
+    **how: bool,
+) -> tuple["ImageTable", str, int]:
+    """The images to measure on, their name, and how many of them the adapter was trained on.
+
+    They are compared with each other and with training images beside them.
+    """
+    from daptune.adapter.drawn import draw_again
     from daptune.data.heldout import choose_split, read_images
     from daptune.data.identical import warn_identical
 
@@ -120,7 +140,9 @@ def _images(
     table, name = choose_split(splits, split, folder, decoder)
     beside = {"train": splits.train} if name in ("val", "test") else {}
     warn_identical({**beside, name: table}, decoder.digest)
-    return table, name
+    again = draw_again(record, splits, decoder)
+    trained = set() if again is None else set(map(id, again.train.images))  # the same objects as in the table
+    return table, name, sum(id(image) in trained for image in table.images)
 
 
 def _judged(found: "Measured", reject: float | None, sets: float | None) -> dict[str, float]:

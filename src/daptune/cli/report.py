@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from daptune.adapter.drawn import held_out_images
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.bench.datasets import read_dataset
 from daptune.bench.results import RESULTS, Result
@@ -17,7 +18,7 @@ from daptune.errors import BackboneError, DaptuneError, DataError
 from daptune.evaluate import BATCH, judge_by_images, nearest_words, zero_shot
 from daptune.report.bench_features import Sources
 from daptune.report.bench_page import bench_page
-from daptune.report.fit import fit_page, held_out_images
+from daptune.report.fit import fit_page
 from daptune.report.page import Page, check_out, write_page
 from daptune.report.runs import is_bench_run, read_runs
 from daptune.report.steps import Places

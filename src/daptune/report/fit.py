@@ -3,18 +3,16 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from daptune import metrics
+from daptune.adapter.drawn import HeldOut
 from daptune.adapter.record import AdapterRecord
 from daptune.bench.measure import evenly
 from daptune.calibration import scaled
 from daptune.data.cache import Decoder
-from daptune.data.fewshot import sample_fewshot
-from daptune.data.heldout import CHECK_ALL, choose_split, draw_readable, hold_out, read_images
 from daptune.data.table import ImageTable
 from daptune.evaluate import BATCH, measure_beside
 from daptune.measured import Measured
@@ -50,16 +48,6 @@ Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Images to measure on, and the training images if they are known to be the same."""
-
-    test: ImageTable | None
-    name: str
-    train: ImageTable | None
-    remark: str = ""
-
-
-@dataclass(frozen=True)
 class Scored:
     """Predictions of the method and of zero-shot CLIP on test images."""
 
@@ -69,31 +57,6 @@ class Scored:
     @property
     def learned(self) -> Measured:
         return list(self.found.values())[-1]
-
-
-def held_out_images(record: AdapterRecord, folder: Path, decoder: Decoder | None = None) -> HeldOut:
-    """The held-out and the training images of the recorded fit, sampled again from a folder.
-
-    If the training images have another fingerprint, the test images are those of the folder, or all.
-    """
-    several = record.multi_label
-    splits = read_images(folder, label_names=record.class_names, training=False, multi_label=several, decoder=decoder)
-    called = folder.resolve().name
-    if len(splits.train):
-        seed, part = record.seed or 0, record.data.get("holdout") or 0
-        own, name = hold_out(splits, part, seed, decoder)
-        drawn = sample_fewshot(own.train, record.shots, seed, val=own.val).train
-        if drawn.fingerprint() != record.data.get("fingerprint") and len(splits.whole()) > CHECK_ALL:
-            # of a large source, `fit` has read the drawn images alone and left out those that it could not read
-            drawn = draw_readable(own.train, record.shots, seed, own.val, decoder or Decoder(0)).train
-        if drawn.fingerprint() == record.data.get("fingerprint"):
-            if part and splits.test is None:
-                name = f"{100 * part:.0f} % of {called}, held out of training"
-            remark = "" if own.test is not None else "No images were held out, so nothing could be measured."
-            return HeldOut(own.test, name, drawn, remark)
-    test, name = choose_split(splits, None, folder, decoder)
-    remark = f"The images of {called} are not those that the adapter was trained on, but may include some of them."
-    return HeldOut(test, f"{name} of {called}", None, remark)
 
 
 def fit_page(
