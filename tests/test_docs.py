@@ -6,10 +6,14 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+from PIL import Image
 
+import daptune
 from daptune import load_backbone
 from daptune.adapter.record import read_record
+from daptune.adapter.store import make_record, save_adapter
 from daptune.data.demo import ARCHIVE, demo_styles
+from daptune.methods import METHODS
 from tests.test_readme import folders  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +54,27 @@ def test_python_runs(page: Path, tasks: Path, capsys: pytest.CaptureFixture[str]
         assert start.method_config["tasks"] == [3, 2] and len(start.class_names) == 5
         assert target.data["started_from"] == start.tensors_sha256
         assert not set(target.class_names) & set(start.class_names)
+
+
+def test_the_ten_lines_for_a_webcam_label_what_it_sees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A made picture of FFmpeg at the pace of a camera: red for 1.2 seconds, then blue."""
+    pytest.importorskip("av")
+    backbone = load_backbone("tiny")
+    save_adapter(
+        tmp_path / "a", zero_shot := METHODS["zero_shot"](backbone, ["red", "blue"]), make_record(zero_shot, backbone)
+    )
+    (code,) = re.findall(r"```py\n(import time.*?)```", (ROOT / "docs/tools.md").read_text("utf-8"), flags=re.DOTALL)
+    stream = (
+        "color=red:size=64x64:rate=5:duration=1.2[a];color=blue:size=64x64:rate=5:duration=1[b];[a][b]concat,realtime"
+    )
+    for written, here in (("/dev/video0", stream), ("v4l2", "lavfi"), ("ADAPTER", str(tmp_path / "a"))):
+        assert code.count(f'"{written}"') == 1
+        code = code.replace(f'"{written}"', repr(here))
+    exec(code, {"__name__": "docs"})
+    expected = daptune.load(tmp_path / "a").predict([Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")])
+    said = capsys.readouterr().out.split()
+    assert expected[0] != expected[1]
+    assert said[0] == expected[0] and said[-1] == expected[1] and len(said) in (2, 3)
 
 
 def test_the_example_method_works() -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ import daptune
 from tests.test_docs import PAGES, ROOT
 from tools.docs.columns import tabled
 from tools.docs.command_line import reference
-from tools.docs.hooks import API, PAGE, filled, in_language, shown
+from tools.docs.hooks import API, PAGE, filled, in_language, on_page_context, shown
 from tools.docs.links import Site, for_site
 
 DOCS = ROOT / "docs"
@@ -159,6 +160,12 @@ def test_chinese_pages_say_their_language() -> None:
     assert in_language(head, "zh/start.md") == head.replace('lang="en"', 'lang="zh-Hans"', 1)
     assert in_language(head, "start.md") == head
     assert shown()["README.zh-CN.md"] == "zh/start.md"
+    theme: dict[str, str] = {}
+    for page, language in (("zh/start.md", "zh"), ("start.md", "en")):  # the theme's own words
+        on_page_context(
+            {}, page=SimpleNamespace(file=SimpleNamespace(src_uri=page)), config=SimpleNamespace(theme=theme), nav=None
+        )
+        assert theme == {"language": language}
 
 
 def test_two_columns_become_a_table() -> None:

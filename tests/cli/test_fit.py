@@ -435,6 +435,28 @@ def test_wrong_weights_of_classes(
     assert not Path("adapter").exists()
 
 
+def test_unlabelled_images_teach_as_in_python(
+    fit: Command, daptune: Command, pictures: Path, tmp_path: Path, made_up_backbone: str
+) -> None:
+    more = tmp_path / "more"
+    for number, name in enumerate([*CLASSES, *CLASSES[:2]] * 2):
+        save_picture(more / f"{number}.png", COLOURS[name], 300 + number)
+    options = ("--method", "coop", "--holdout", "0")
+    done = fit(pictures, *options, "--unlabelled", more, "--out", "a")
+    assert done.code == 0 and "learned from 10 images without labels" in done.out
+    assert "10 images, with gamma 0.02" in daptune("show", "a").out
+    how: dict[str, Any] = {"method_options": {"text_tokens": 2}, "train_options": {"epochs": 2}}
+    learned = FewShotClassifier("coop", made_up_backbone, shots=2, **how).fit(pictures, unlabelled=more, holdout=0)
+    rows = daptune("predict", "a", more, "--top-k", "3").rows
+    for row, probabilities in zip(rows, learned.predict_proba([row["file"] for row in rows]), strict=True):
+        found = {top["label"]: top["probability"] for top in row["top"]}
+        assert list(found.values()) == pytest.approx(sorted(probabilities, reverse=True), abs=2e-3)  # fp16 in the file
+    assert "without labels" not in fit(pictures, *options, "--out", "b").out
+    for wrong, message in (("nowhere", "there is no such folder"), (pictures / "red" / "0.png", "pass one file as a")):
+        done = fit(pictures, *options, "--unlabelled", wrong, "--out", "c")
+        assert done.code == 2 and message in done.err and not Path("c").exists()
+
+
 def test_names_for_the_prompts(fit: Command, daptune: Command, pictures: Path, tmp_path: Path) -> None:
     for number, path in enumerate(sorted(pictures.iterdir()), 1):
         path.rename(pictures / str(number))

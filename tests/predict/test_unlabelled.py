@@ -129,8 +129,11 @@ def test_bad_input_is_told_before_training_where_it_can_be(
     with pytest.raises(DataError, match="expected a list of images or a folder"):
         prototype.fit(train, labels, unlabelled=str(train[0]))
     (bad := tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="expected 8 or more unlabelled images that can be read, found 3"):
+    with pytest.raises(DataError, match="expected 8 or more unlabelled images, found 4"):
         prototype.fit(train, labels, unlabelled=[*folders["unlabelled"][:3], bad])
+    assert not hasattr(prototype, "history_")  # nothing was trained for it
+    with pytest.raises(DataError, match="expected 8 or more unlabelled images that can be read, found 7"):
+        prototype.fit(train, labels, unlabelled=[*folders["unlabelled"][:7], bad])
     caplog.clear()
     with caplog.at_level(logging.WARNING, "daptune"):
         prototype.fit(train, labels, unlabelled=[bad, *folders["unlabelled"]])

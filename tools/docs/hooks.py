@@ -60,6 +60,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     return filled(markdown, page.file.src_uri, Site(shown(), titles(), config["repo_url"]))
 
 
+def on_page_context(context: Any, *, page: Any, config: Any, nav: Any) -> None:
+    """Called by mkdocs right before it renders a page: the theme's own words follow the language of the page."""
+    config.theme["language"] = "zh" if page.file.src_uri.startswith(CHINESE) else "en"
+
+
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
     """Called by mkdocs with the HTML of each page."""
     return in_language(output, page.file.src_uri)

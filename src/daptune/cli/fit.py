@@ -70,9 +70,8 @@ def _run(folder: Path, options: FitOptions) -> int:
     run_dir = run_dir_of(options, out := check_target(options.out))
     check_share(options.holdout)
     classifier, decoder = make_classifier(options), Decoder(cache_dir=options.cache_dir)
-    fit = partial(
-        classifier.fit, folder, holdout=options.holdout, run_dir=run_dir, resume=options.resume, decoder=decoder
-    )
+    how: dict[str, Any] = {"run_dir": run_dir, "resume": options.resume, "decoder": decoder}
+    fit = partial(classifier.fit, folder, unlabelled=options.unlabelled, holdout=options.holdout, **how)
     if not Ranks().first:  # other ranks only train
         fit()
         return 0
@@ -116,10 +115,8 @@ def _run(folder: Path, options: FitOptions) -> int:
         _print_extremes(table, rows)
     for text in filter(None, (warning, advice)):
         note(f"daptune: warning: {text}")
-    mixed = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
-    if (calibration := classifier.calibration_) is not None:
-        mixed["temperature"] = calibration.text
-    print_pairs(mixed | {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"})
+    last = {"time to learn": f"{seconds:.1f} s", "adapter": f"{options.out} ({size_text(size)})"}
+    print_pairs(_after_training(classifier) | last)
     shown = shlex.quote(str(options.out))
     say("\nNext:")
     say(f"  daptune predict {shown} PICTURES...   label images")
@@ -232,6 +229,16 @@ def _other_backbone(
     own = rows[method.name].accuracy
     images = len(plain.labels)
     return unsuited(method.backbone.name, method.names, images, plain.accuracy, own, encode=encode, more=more)
+
+
+def _after_training(classifier: FewShotClassifier) -> dict[str, str]:
+    """What was added to the learned prompts, in words."""
+    added = {"ensemble": _ensemble_text(classifier)} if classifier.record_.ensemble else {}
+    if (others := classifier.unlabelled_) is not None:
+        added["unlabelled"] = f"learned from {others.images:,} images without labels"
+    if (calibration := classifier.calibration_) is not None:
+        added["temperature"] = calibration.text
+    return added
 
 
 def _ensemble_text(classifier: FewShotClassifier) -> str:

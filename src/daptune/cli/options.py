@@ -120,6 +120,8 @@ class FitOptions(_SampleOptions):
     """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
     multi_label: bool = False
     """Images have any number of labels, `a|b` in a table: each class is judged by itself."""
+    unlabelled: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
+    """Images of these classes without labels: their answers teach the adapter too, if there are 8 or more."""
     class_weight: Annotated[str | None, Parameter(metavar="auto|FILE")] = None
     """Weights of the classes in the loss: `auto` by inverse frequency, or a CSV `class,weight` or JSON file."""
     accumulate: int | None = None

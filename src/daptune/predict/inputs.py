@@ -99,7 +99,8 @@ def image_sources(images: Any) -> list[ImageSource]:
     if isinstance(images, str | Path):
         folder = Path(images).expanduser()
         if not folder.is_dir():
-            raise DataError(f"expected a list of images or a folder, found {str(images)!r}; pass one file as a list.")
+            found = "pass one file as a list" if folder.exists() else "there is no such folder"
+            raise DataError(f"expected a list of images or a folder, found {str(images)!r}; {found}.")
         return list(image_files(folder, unread=True))
     if isinstance(images, bytes | Image.Image) or not isinstance(images, Iterable):
         raise DataError(f"expected a list of images, found one {type(images).__name__}; pass it as a list.")

@@ -47,7 +47,8 @@ class Unlabelled:
 def unlabelled_sources(method: Method, images: Any) -> list[ImageSource] | None:
     """A list of unlabelled images or those of a folder, None for None; called before the training.
 
-    Raises MethodError for a method whose answers a rule on its image features cannot be added to.
+    Raises MethodError for a method whose answers a rule on its image features cannot be added to, and DataError for
+    fewer than `LEAST` images.
     """
     if images is None:
         return None
@@ -58,7 +59,9 @@ def unlabelled_sources(method: Method, images: Any) -> list[ImageSource] | None:
             f"{method.name} cannot learn from unlabelled images, because it answers by more than CLIP's image features;"
             " fit without them and answer to sets: `daptune predict --transductive`."
         )
-    return image_sources(images)
+    if len(sources := image_sources(images)) < LEAST:
+        raise DataError(f"expected {LEAST} or more unlabelled images, found {len(sources)}; give more.")
+    return sources
 
 
 def learn_unlabelled(
