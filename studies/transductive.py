@@ -94,6 +94,8 @@ def measure(classifier: FewShotClassifier, features: Features, test: ImageTable,
     )
     taken = set(classifier.train_table_.images)
     others = pool.subset([row for row, image in enumerate(pool.images) if image not in taken])
+    if not len(others):  # all were drawn
+        return found
     learned = transduce(unit(features(others)), answers(classifier, features(others)), labelled, val)
     weights, bias = learned.rule
     found["later images"] = right(learned.prior_weight * np.log(np.maximum(p, 1e-30)) + z @ weights.T + bias)
@@ -134,7 +136,8 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
     for task, method, shots in product(TASKS, METHODS, SHOTS):
         own = [row["accuracy"] for row in rows if (row["task"], row["method"], row["shots"]) == (task, method, shots)]
         if own:
-            cells = [mean_and_deviation([row[way] for row in own]) for way in WAYS]
+            there = [way for way in WAYS if way in own[0]]
+            cells = [mean_and_deviation([row[way] for row in own]) if way in there else "–" for way in WAYS]
             lines.append(f"| {task} | {method} | {shots} | " + " | ".join(cells) + " |")
             for way in own[0]:
                 changes[way].append(float(np.mean([row[way] - row["alone"] for row in own])))
