@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.data.fewshot import can_be_held, sample_fewshot, split_holdout, stratified_folds
 from daptune.data.join import join_tables
 from daptune.data.multi_label import cell_text, draw_rows, names_in
 from daptune.data.sampling import Sampler
@@ -227,6 +227,32 @@ def test_the_hold_out_has_its_share_of_every_class() -> None:
     small = table_of([[1, 0]] * 10 + [[1, 1]] * 4)  # c1 has fewer than five images: all stay for training
     rest, held = split_holdout(small, 0.5, seed=1)
     assert held is not None and held.counts()[1] == 0 and rest.counts()[1] == 4
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_hold_every_image_out_once_and_share_the_classes(folds: int) -> None:
+    table = unbalanced(120, seed=folds)
+    parts = stratified_folds(table, folds, seed=1)
+    assert sorted(row for _, held in parts for row in held) == list(range(120)) and len(parts) == folds
+    for train, held in parts:
+        assert sorted([*train, *held]) == list(range(120))
+        counts, share = table.subset(held).counts(), table.counts() / folds
+        assert (counts >= np.floor(share) - 2).all() and (counts <= np.ceil(share) + 3).all()
+        assert (~table.labels[held].any(axis=1)).sum() >= (~table.labels.any(axis=1)).sum() // folds
+    again, other = ([held.tolist() for _, held in stratified_folds(table, folds, seed)] for seed in (1, 2))
+    assert again == [held.tolist() for _, held in parts] != other
+
+
+def test_folds_leave_every_class_an_image_to_train_on() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        table = table_of((rng.random((9, 5)) < 0.3).astype(int).tolist())
+        there = table.counts() > 0
+        for train, held in stratified_folds(table, 4, seed):
+            assert (table.subset(train).counts()[there] > 0).all() and len(held)
+            assert can_be_held(table)[held].all()
+    table = table_of([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0]])  # the last class is alone on an image
+    assert can_be_held(table).tolist() == [True, True, True, False, True]
 
 
 def test_epochs_draw_at_most_all_images() -> None:
