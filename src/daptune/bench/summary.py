@@ -30,7 +30,7 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def over_seeds(rows: Iterable[Result], datasets: Sequence[str], place: str) -> Summary | None:
-    """`Result.scores` on the split `place` over seeds, averaged over data sets; seeds without all of them do not count."""
+    """`Result.scores` on the split `place` over seeds, averaged over data sets; only seeds with all of them count."""
     by_seed: dict[int, dict[str, float]] = {}
     for row in rows:
         if place in row.scores:

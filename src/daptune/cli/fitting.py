@@ -123,6 +123,8 @@ def names_text(names: Mapping[str, Sequence[str]]) -> str:
 
 def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
     """The table of a `Comparison` or of its choice, as JSON values; with `intervals` of 95 % and more figures."""
+    if left_out := found.get("left_out"):
+        say(f"Left out, since they learn one class per image: {', '.join(left_out)}.")
     notes = {row.get("note") for row in found["rows"]}
     if len(notes) == 1 and found["best"] is None:
         say(f"[bold]nothing was compared[/bold]  {escape(notes.pop())}")
@@ -145,8 +147,6 @@ def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
         cells.append([row["method"], _verdict(row, found), *figures, f"{row['seconds']:.1f}"])
     spread = "a 95 % interval" if intervals else "a standard error"
     print_table(f"{found['measured']}; ± is {spread}", columns, cells, left=2)
-    if left_out := found.get("left_out"):
-        say(f"Left out, since they learn one class per image: {', '.join(left_out)}.")
 
 
 def _verdict(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
