@@ -1,11 +1,13 @@
 """Held-out predictions become rows: mAP and the jackknife's standard error, by hand and by drawing images again."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from daptune.choose.comparison import RankedRow
+from daptune.choose.comparison import Comparison, RankedRow
 from daptune.choose.held_out import Rankings
 from daptune.measured import Presence
 
@@ -66,6 +68,17 @@ def test_the_standard_error_is_how_far_new_images_move_the_map() -> None:
     figure, error, gap, of_gap = np.array(found).T
     assert 0.75 < error.mean() / figure.std() < 1.25
     assert 0.75 < of_gap.mean() / gap.std() < 1.25 and of_gap.mean() < 0.9 * 2**0.5 * error.mean()
+
+
+def test_a_single_image_with_a_class_says_nothing_of_the_error() -> None:
+    labels = np.array([[False], [True], [False]])
+    rows = []
+    for scores in ([[0.1], [0.9], [0.2]], [[0.9], [0.5], [0.6]]):
+        rankings = Rankings(labels)
+        rankings.add(np.arange(3), told(np.array(scores), labels))
+        rows.append(rankings.row("m", 0.0))
+    assert [row.headline for row in rows] == pytest.approx([1, 1 / 3]) and rows[0].error == math.inf
+    assert Comparison((rows[1], rows[0]), "").chosen is rows[1]  # nothing tells them apart
 
 
 def test_a_class_without_images_says_nothing() -> None:

@@ -174,5 +174,6 @@ def first_near(accuracies: Sequence[float], best: float, error: float) -> int:
 
 
 def standard_error(values: Floats) -> float:
-    """Of the mean of values (n,); infinite for a single one."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    """Of the mean of values (n,); infinite for a single one, and if one is NaN."""
+    found = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    return math.inf if math.isnan(found) else found

@@ -21,12 +21,14 @@ class Hits:
         self._right, self._likely, self._times = np.zeros(images), np.zeros(images), np.zeros(images)
 
     def add(self, held: Rows, found: Measured) -> None:
+        """Predictions on the rows `held`."""
         chance = found.probabilities[np.arange(len(held)), found.labels].astype(np.float64)
         self._right[held] += found.correct
         self._likely[held] += np.log(np.maximum(chance, _TINY))
         self._times[held] += 1
 
     def row(self, method: str, seconds: float) -> Row:
+        """Of the images that were held out at all."""
         rows = self._times > 0
         return Row(method, self._right[rows] / self._times[rows], self._likely[rows] / self._times[rows], seconds)
 
@@ -43,6 +45,7 @@ class Rankings:
         self._repeats: list[NDArray[np.float32]] = []  # probabilities (n, C)
 
     def add(self, held: Rows, found: Measured) -> None:
+        """Predictions on the rows `held`, each of them the next of its image."""
         if self._times[held].max(initial=0) == len(self._repeats):
             self._repeats.append(np.zeros(self._labels.shape, np.float32))
         for repeat, probabilities in enumerate(self._repeats):
@@ -51,6 +54,7 @@ class Rankings:
         self._times[held] += 1
 
     def row(self, method: str, seconds: float) -> RankedRow:
+        """Of the images that were held out at all. The jackknife's error is infinite if one image alone has a class."""
         values, likely, precisions = np.zeros(len(self._labels)), np.zeros(len(self._labels)), []
         for repeat, probabilities in enumerate(self._repeats):
             seen = self._times > repeat
