@@ -1,5 +1,6 @@
 """A made-up backbone, made-up pictures and a fitted adapter, shared by the tests of the outer rooms."""
 
+import csv
 import os
 import signal
 from pathlib import Path
@@ -18,6 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
 
 CLASSES = ("blue_thing", "green thing", "red")
 COLOURS = {"blue_thing": (40, 60, 200), "green thing": (50, 190, 70), "red": (200, 40, 40)}
+SHARES = {"blue_thing": 0.7, "green thing": 0.4, "red": 0.25}
+"""Of the images with several labels, in `stripes_table`."""
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +93,29 @@ def paths_and_labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str
             paths.append(os.fspath(path))
             labels.append(name)
     return paths, labels
+
+
+@pytest.fixture(scope="session")
+def stripes_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 pictures with several labels in a CSV: 36 to train on, 12 to validate and 12 to test on."""
+    folder = tmp_path_factory.mktemp("stripes")
+    rng, rows = np.random.default_rng(7), []
+    for number in range(60):
+        names = [name for name, share in SHARES.items() if rng.random() < share]
+        _stripes(folder / f"{number}.png", names, number)
+        split = "train" if number < 36 else "val" if number < 48 else "test"
+        rows.append((f"{number}.png", "|".join(names), split))
+    with open(folder / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    return folder / "labels.csv"
+
+
+def _stripes(path: Path, names: list[str], seed: int) -> None:
+    """A picture with a stripe for each class, grey without any."""
+    noise = np.random.default_rng(seed).normal(0, 20, (36, 36, 3))
+    colours = [COLOURS[name] for name in names] or [(128, 128, 128)]
+    whole = np.concatenate([np.tile(np.array(part, float), (36 // len(colours), 36, 1)) for part in colours])
+    Image.fromarray((whole + noise[: len(whole)]).clip(0, 255).astype(np.uint8)).save(path)
 
 
 def scores_by_hand(method: Any, images: torch.Tensor) -> np.ndarray:

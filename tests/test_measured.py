@@ -30,6 +30,21 @@ def test_average_precision_is_that_of_scikit_learn(images: int, ties: bool) -> N
             assert np.isnan(found[place])
 
 
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("images", [2, 7, 40])
+def test_average_precision_without_an_image_is_that_of_the_others(images: int, ties: bool) -> None:
+    y, p = made(images, seed=images, ties=ties)
+    found, every = metrics.average_precision_without(y, p), np.arange(images)
+    for image in range(images):
+        others = every != image
+        for place in range(5):
+            if y[others, place].any():
+                expected = sk.average_precision_score(y[others, place], p[others, place])
+                assert found[image, place] == pytest.approx(expected)
+            else:
+                assert np.isnan(found[image, place])
+
+
 def test_the_figures_are_those_of_scikit_learn() -> None:
     y, p = made(120, seed=2)
     levels = np.array([0.6, 0.5, 0.4, 0.7, 0.5])

@@ -1,6 +1,7 @@
 """Images with several labels from a fit to every place that meets the adapter.
 
-The pictures are stripes of the three colours: which of them are there are the labels, of unbalanced classes.
+The pictures are stripes of the three colours: which of them are there are the labels, of unbalanced classes. What
+`compare` and `tune` say of them is tested with these.
 """
 
 import csv
@@ -24,34 +25,15 @@ from daptune.errors import AdapterError, DataError, MethodError
 from daptune.evaluate import measure
 from daptune.measured import Presence
 
-from .conftest import COLOURS
+from .conftest import SHARES
 
 SHORT = {"epochs": 6, "batch_size": 6, "lr": 0.02}
 OPTIONS = {"text_tokens": 4, "vision_tokens": 4}
-SHARES = {"blue_thing": 0.7, "green thing": 0.4, "red": 0.25}
-
-
-def stripes(path: Path, names: list[str], seed: int) -> None:
-    """A picture with a stripe for each class, grey without any."""
-    noise = np.random.default_rng(seed).normal(0, 20, (36, 36, 3))
-    colours = [COLOURS[name] for name in names] or [(128, 128, 128)]
-    whole = np.concatenate([np.tile(np.array(part, float), (36 // len(colours), 36, 1)) for part in colours])
-    Image.fromarray((whole + noise[: len(whole)]).clip(0, 255).astype(np.uint8)).save(path)
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 pictures in a CSV: 36 to train on, 12 to validate and 12 to test on."""
-    folder = tmp_path_factory.mktemp("stripes")
-    rng, rows = np.random.default_rng(7), []
-    for number in range(60):
-        names = [name for name, share in SHARES.items() if rng.random() < share]
-        stripes(folder / f"{number}.png", names, number)
-        split = "train" if number < 36 else "val" if number < 48 else "test"
-        rows.append((f"{number}.png", "|".join(names), split))
-    with open(folder / "labels.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "split"), *rows])
-    return folder / "labels.csv"
+def table(stripes_table: Path) -> Path:
+    return stripes_table
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +187,6 @@ def test_what_cannot_come_with_several_labels(
     with pytest.raises(MethodError, match="cannot take new class names"):
         several.with_classes(["a", "b"])
     for changes, fault in (
-        ({"method": "auto"}, "auto compares methods on images with one class"),
         ({"method": "tip_adapter"}, "tip_adapter learns one class per image"),
         ({"start_from": folder, "method": "dapt"}, "specific to its classes"),
         ({"train_options": {"sampling": "balanced"}}, "'balanced' draws by class"),

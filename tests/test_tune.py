@@ -5,7 +5,9 @@ import shlex
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from daptune.classifier import FewShotClassifier
 from daptune.cli import run as cli
@@ -120,6 +122,58 @@ def test_the_command_line(
     assert command[:3] == ["daptune", "fit", str(pictures)] and " ".join(command[3:]).startswith("--method dapt")
     assert {"text_tokens=2", "inter_weight=0.1", "vision_tokens=16"} <= set(command) and "--epochs" in command
     assert {"schedule=constant", "clip_norm=none", "--accumulate"} <= set(command)
+    assert cli([*command[1:], "--out", str(tmp_path / "adapter"), "--json"]) == 0
+
+
+def test_several_labels_are_scored_by_the_map(made_up_backbone: str, stripes_table: Path, tmp_path: Path) -> None:
+    splits = read_source(stripes_table, multi_label=True)
+    classifier = unfitted(made_up_backbone, lr=0.02).set_params(multi_label=True)
+    for val, how in ((splits.val, "12 validation images"), (None, "2-fold cross-validation of 36 images")):
+        search = prepare(classifier, splits.train, val, folds=2)
+        assert search.how == how
+        (row,) = run_search(search, tmp_path / how, trials=1)
+        total = 0.0
+        for train, held in search.parts:
+            fitted = unfitted(made_up_backbone, lr=0.02).set_params(multi_label=True, shots="all", calibrate="none")
+            p = fitted.fit(train).predict_proba(list(held.images))
+            there = held.labels.any(axis=0)
+            total += len(held) * average_precision_score(held.labels[:, there], p[:, there], average="macro")
+        assert row.accuracy == pytest.approx(total / (12 if val is not None else 36))
+        best = json.loads((tmp_path / how / BEST).read_text())
+        assert best["mean_average_precision"] == best["default_mean_average_precision"] == row.accuracy
+        assert "accuracy" not in best
+    none = splits.train.subset(np.flatnonzero(~splits.train.labels.any(axis=1)))
+    assert len(none)
+    with pytest.raises(DataError, match="no class is there on the images to validate on"):
+        prepare(classifier, splits.train, none)
+    with pytest.raises(MethodError, match="tip_adapter_f learns one class per image"):
+        prepare(unfitted(made_up_backbone, "tip_adapter_f").set_params(multi_label=True), splits.train, None)
+
+
+def test_a_search_by_map_is_another_than_one_by_accuracy(made_up_backbone: str, pictures: Path, tmp_path: Path) -> None:
+    """Also where every image happens to have one label."""
+    one, several = (read_source(pictures, multi_label=several).train for several in (False, True))
+    assert one.fingerprint() == several.fingerprint()
+    run_search(prepare(unfitted(made_up_backbone), one, None, folds=2), tmp_path, trials=1)
+    by_map = prepare(unfitted(made_up_backbone).set_params(multi_label=True), several, None, folds=2)
+    with pytest.raises(TrainingError, match="holds another search"):
+        run_search(by_map, tmp_path, trials=1)
+
+
+def test_the_command_line_of_several_labels(
+    made_up_backbone: str, stripes_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tune", str(stripes_table), "--backbone", made_up_backbone, "--out", str(tmp_path / "run"), "--method"]
+    words += ["coop", "--epochs", "2", "--batch-size", "8", "--trials", "2", "--multi-label"]
+    assert cli([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["measured"] == "12 validation images" and 0 < found["best"]["mean_average_precision"] <= 1
+    assert found["best"]["mean_average_precision"] >= found["default_mean_average_precision"]
+    assert cli(words) == 0
+    shown = capsys.readouterr().out
+    assert "mAP" in shown and "accuracy" not in shown
+    command = shlex.split(found["command"])
+    assert "--multi-label" in command
     assert cli([*command[1:], "--out", str(tmp_path / "adapter"), "--json"]) == 0
 
 

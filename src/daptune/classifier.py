@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daptune.adapter.record import AdapterRecord
 from daptune.adapter.store import check_start, load_adapter, make_record, save_adapter, start_from
-from daptune.choose.choice import AUTO, CANDIDATES, check_auto, check_settings, choose
+from daptune.choose.choice import AUTO, CANDIDATES, check_auto, check_settings, choose, learners
 from daptune.choose.trials import Settings, Trials
 from daptune.clip.backbone import Backbone, load_backbone
 from daptune.clip.hub import resolve as resolve_name
@@ -258,8 +258,8 @@ class FewShotClassifier(ClassifierMixin, AdapterPredictor, BaseEstimator):  # ty
         """The settings of the method by its name, or of those that "auto" tries."""
         if self.method != AUTO:
             return {self.method: self.settings()}
-        check_auto(self.minutes, self.method_options, self.start_from, self.preset, self.multi_label)
-        return {name: self.settings(name) for name in CANDIDATES}
+        check_auto(self.minutes, self.method_options, self.start_from, self.preset)
+        return {name: self.settings(name) for name in learners(CANDIDATES, self.multi_label)}
 
     def draw(
         self,

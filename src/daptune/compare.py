@@ -1,9 +1,10 @@
 """Compare methods of one's choice on labelled images by cross-validation: `daptune.choose` without the choice."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from daptune.choose.choice import AUTO, CANDIDATES
+from daptune.choose.choice import AUTO, CANDIDATES, learners
 from daptune.choose.comparison import Comparison
 from daptune.choose.trials import check_limits
 from daptune.classifier import FewShotClassifier
@@ -28,12 +29,15 @@ def compare_methods(
 ) -> Comparison:
     """Cross-validate methods on the images that `classifier.fit` would learn from; it is used for its settings alone.
 
+    With `multi_label` they are compared by mAP, and those that cannot learn several labels are `left_out`.
+
     `method`, `method_options`, `preset` and `start_from` of the classifier do not count. The other arguments are those
-    of `FewShotClassifier.fit` and of `daptune.choose.Trials`. Raises MethodError for an unknown name, and DataError
-    for one image a class, where none can be held out.
+    of `FewShotClassifier.fit` and of `daptune.choose.Trials`. Raises MethodError for an unknown name and where all are
+    left out, and DataError for one image a class, where none can be held out.
     """
     check_limits(minutes, folds)
-    recipes = {name: classifier.settings(name) for name in method_list(methods)}
+    named = method_list(methods)
+    recipes = {name: classifier.settings(name) for name in learners(named, classifier.multi_label)}
     decoder = Decoder(cache_dir=classifier.cache_dir) if decoder is None else decoder
     drawn = classifier.draw(images, labels, val=val, holdout=holdout, decoder=decoder)
     backbone, _ = classifier.loaded_backbone(drawn.train, decoder)
@@ -43,7 +47,7 @@ def compare_methods(
         raise DataError(
             "comparing holds images out and needs 2 of a class, found 1 of each; give more images, or more --shots"
         )
-    return trials.run()
+    return replace(trials.run(), left_out=tuple(name for name in named if name not in recipes))
 
 
 def method_list(names: Sequence[str]) -> list[str]:

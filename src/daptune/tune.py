@@ -2,7 +2,8 @@
 
 A trial is measured on the validation split if there is one, else by cross-validation of the training images. The
 first trial is the defaults, so the result is at least as good there. Trials below the median of the others are pruned
-(MedianPruner). The run's folder is updated after every trial:
+(MedianPruner). The score is the accuracy, or of images with any number of labels the mAP; of several folds it is the
+mean by images. The run's folder is updated after every trial:
 
     RUN/study.journal    Optuna's own record; the same call resumes from it
     RUN/best.json        the best so far, and what it was chosen on
@@ -68,7 +69,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """Result of a trial; numbers start at 1. accuracy is None if it was pruned."""
+    """Result of a trial; numbers start at 1. accuracy is None if it was pruned, and mAP with `multi_label`."""
 
     number: int
     params: dict[str, Any]
@@ -88,6 +89,11 @@ class Search:
     fingerprint: str
 
     @property
+    def figure(self) -> str:
+        """What the score of a trial is, in JSON."""
+        return "mean_average_precision" if self.classifier.multi_label else "accuracy"
+
+    @property
     def training(self) -> TrainConfig:
         """Settings of the training that are not searched."""
         return self.classifier.settings()[2]
@@ -103,13 +109,16 @@ def prepare(classifier: FewShotClassifier, table: ImageTable, val: ImageTable | 
 
     table  the training images, already drawn        val  if given, measured on instead of cross-validation
 
-    Raises MethodError for a method without gradient steps, DataError for too few images.
+    Raises MethodError for a method without gradient steps, DataError for too few images, and for images to validate on
+    without any label.
     """
     if val is None:
         parts = tuple(_folds(table, folds, classifier.seed))
         how = f"{len(parts)}-fold cross-validation of {len(table)} images"
     else:
         parts, how = ((table, val),), f"{len(val)} validation images"
+    if table.multi_label and not all(held.labels.any() for _, held in parts):
+        raise DataError(f"no class is there on the images to validate on ({how}); add images of every class to them")
     fingerprint = (table if val is None else table + val).fingerprint()
     return Search(classifier, parts, tuple(_settings(classifier, parts[0][0])), how, fingerprint)
 
@@ -205,7 +214,7 @@ def split_params(search: Search, params: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _measure(search: Search, trial: Any, until: float) -> float:
-    """Validation accuracy after the last epoch, over all parts. Raises TrialPruned to stop early."""
+    """Validation accuracy or mAP after the last epoch, over all parts. Raises TrialPruned to stop early."""
     optuna = _optuna()
     params = {setting.name: setting.suggest(trial) for setting in search.settings}
     method, train = split_params(search, params)
@@ -237,7 +246,7 @@ def _measure(search: Search, trial: Any, until: float) -> float:
             raise
         except TrainingError as error:  # a learning rate too high
             raise optuna.TrialPruned(str(error)) from error
-        right += (last.val_accuracy or 0.0) * len(val)
+        right += (last.val_headline or 0.0) * len(val)
         nll += (last.val_nll or 0.0) * len(val)
     trial.set_user_attr("nll", nll / total)
     return right / total
@@ -300,6 +309,8 @@ def _check(study: Any, search: Search, run: Path) -> None:
     }  # fmt: skip
     if classifier.class_names is not None:
         identity["names"] = classifier.class_names
+    if classifier.multi_label:
+        identity["multi_label"] = True
     now = json.loads(json.dumps(identity, default=str))
     if (there := study.user_attrs.get("identity")) is None:
         study.set_user_attr("identity", now)
@@ -333,7 +344,7 @@ def _write_best(search: Search, run: Path, rows: list[TrialRow]) -> None:
     default = next((row.accuracy for row in rows if row.is_default), None)
     content = {
         "method": search.classifier.method, "method_options": method, "train_options": train,
-        "accuracy": best.accuracy, "default_accuracy": default, "measured": search.how, "trial": best.number,
+        search.figure: best.accuracy, f"default_{search.figure}": default, "measured": search.how, "trial": best.number,
         "trials": len(rows),
     }  # fmt: skip
     with saving(run / BEST):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from daptune.adapter.store import load_adapter
 from daptune.bench import datasets
@@ -15,6 +16,7 @@ from daptune.bench.plan import Job
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
 from daptune.data.fewshot import sample_fewshot
+from daptune.data.sources import read_source
 from daptune.data.table import ImageTable, Splits
 from daptune.evaluate import measure
 
@@ -155,6 +157,39 @@ def test_base_images_are_those_of_the_draw_from_all_classes(
     again = sample_fewshot(learned.train, shots, seed, val=learned.val)  # as `fit` will
     assert {*again.train.images} == {*learned.train.images} and again.val is not None and learned.val is not None
     assert {*again.val.images} == {*learned.val.images}
+
+
+def test_several_labels_are_measured_by_map(made_up_backbone: str, stripes_table: Path, tmp_path: Path) -> None:
+    job = Job(
+        "mine", "fewshot", "dapt", "dapt", str(stripes_table), 4, 1, made_up_backbone, "fp32", None, OPTIONS, TRAIN,
+        multi_label=True,
+    )  # fmt: skip
+    row = run_jobs([job], tmp_path)[0].result.to_json()
+    assert row["status"] == "done", row
+    splits = read_source(stripes_table, multi_label=True)
+    fitted = FewShotClassifier(
+        "dapt", made_up_backbone, shots=4, seed=1, method_options=OPTIONS, train_options=TRAIN, calibrate="none",
+        multi_label=True, precision="fp32",
+    ).fit(splits)  # fmt: skip
+    for name, table in (("test", splits.test), ("val", splits.val)):
+        assert table is not None
+        p, there = fitted.predict_proba(list(table.images)), table.labels.any(axis=0)
+        expected = average_precision_score(table.labels[:, there], p[:, there], average="macro")
+        assert row["mean_average_precision"][name] == pytest.approx(expected)
+        assert row["nll"][name] == pytest.approx(-np.log(np.where(table.labels, p, 1 - p)).mean(), rel=1e-4)
+    assert row["accuracy"] == row["correct"] == {} and row["dispersion"] is None and "ece" not in row
+    assert set(row["selected"]) == {"epoch", "test", "val"} and 0 < row["selected"]["test"] <= 1
+    assert row["images"] == len(fitted.train_table_) and row["class_names"] == list(splits.train.class_names)
+    stepped = run_jobs([replace(job, method="coop", options={}, train={"steps": 6, "batch_size": 4})], tmp_path)
+    images, epochs = stepped[0].result.images, stepped[0].result.epochs
+    assert images is not None and epochs == max(1, round(6 / (images // 4)))
+    none = tmp_path / "none.csv"
+    lines = stripes_table.read_text("utf-8").splitlines()
+    kept = [lines[0]] + [f"{stripes_table.parent}/{line}" for line in lines[1:] if not line.endswith("test")]
+    bare = [f"{stripes_table.parent}/{line.split(',')[0]},,test" for line in lines if line.endswith("test")]
+    none.write_text("\n".join(kept + bare))
+    failed = run_jobs([replace(job, dataset=str(none))], tmp_path)[0].result
+    assert failed.status == "failed" and "no class is there on the test images" in failed.error
 
 
 def _only(splits: Splits, classes: list[int]) -> Splits:

@@ -71,6 +71,17 @@ targets = ["demo/fxemoji"]
     assert replace(parse_plan(text, "small").jobs()[0], score="val").key not in jobs
 
 
+SEVERAL = 'methods = ["zero_shot", "dapt"]\ndatasets = ["."]\nmulti_label = true\n'
+
+
+def test_several_labels_are_for_a_plan_or_an_experiment() -> None:
+    for text in (SEVERAL, SEVERAL.replace("multi_label", "[[experiments]]\nmulti_label")):
+        assert all(job.multi_label for job in parse_plan(text, "mine").jobs())
+    several, one = (parse_plan(SEVERAL.replace("true", value), "mine").jobs()[1] for value in ("true", "false"))
+    assert several.key != one.key and several.training != one.training
+    assert one.key == parse_plan(SEVERAL.replace("multi_label = true", ""), "mine").jobs()[1].key
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -94,6 +105,15 @@ targets = ["demo/fxemoji"]
         (GOOD + 'precision = "fp8"', "precision 'fp8' is not known"),
         (GOOD + 'score = "vall"', "score 'vall' is not known. Did you mean 'val'?"),
         (GOOD + 'score = "val"\ntargets = ["demo/fxemoji"]', "leave out targets and base2new"),
+        (GOOD + "multi_label = 1", "multi_label: expected true or false, found 1"),
+        (GOOD + "multi_label = true", "tables of your own, such as ./labels.csv; demo has one label"),
+        (SEVERAL + 'kind = "base2new"', "measures the classes that were learned; leave out targets"),
+        (SEVERAL + 'targets = ["demo/fxemoji"]', "measures the classes that were learned; leave out targets"),
+        (SEVERAL.replace("dapt", "gda"), "gda cannot learn several labels; leave it out, or multi_label"),
+        (
+            SEVERAL.replace('"dapt"', '{ method = "coop", ensemble = "auto" }'),
+            "no ensemble with multi_label; leave it out of coop",
+        ),
         (GOOD + "experiments = 3", "expected experiments as tables"),
         ('methods = ["dapt", "dapt"]\ndatasets = ["demo"]', "two methods have the label 'dapt'"),
         ('datasets = ["demo"]', "names no methods"),

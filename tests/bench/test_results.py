@@ -8,7 +8,7 @@ import pytest
 
 from daptune.bench.plan import Plan, parse_plan
 from daptune.bench.results import RESULTS, Result, open_results, parse_results, read_results
-from daptune.errors import PlanError
+from daptune.errors import DataError, PlanError
 
 PLAN = parse_plan('name = "mine"\nmethods = ["zero_shot"]\ndatasets = ["demo"]\nseeds = [1, 2]', "mine")
 
@@ -78,6 +78,18 @@ def test_no_results(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match="cannot be written"):
         write(tmp_path / "file")
+
+
+def test_map_is_stored_and_read_again() -> None:
+    job = PLAN.jobs()[0]
+    names = {name: getattr(job, name) for name in ("key", "plan", "experiment", "method", "label", "dataset", "shots")}
+    result = Result(**names, seed=1, mean_average_precision={"test": 0.25})
+    line = result.to_json()
+    assert line["mean_average_precision"] == {"test": 0.25} and line["accuracy"] == {}
+    again = Result.from_json(line, "here")
+    assert again == result and (again.figure, again.scores) == ("mAP", {"test": 0.25})
+    with pytest.raises(DataError, match="here: mean_average_precision of 'test' is 'high'; expected a number"):
+        Result.from_json(line | {"mean_average_precision": {"test": "high"}}, "here")
 
 
 def test_lines_that_version_0_1_wrote_are_read_and_written_alike(caplog: pytest.LogCaptureFixture) -> None:

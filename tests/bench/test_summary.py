@@ -20,6 +20,13 @@ def test_methods_by_shots_with_mean_and_deviation_over_seeds() -> None:
     assert table.cells == (("x", "55.0 ± 7.1", "70.0"), ("y", "", "10.0"))
 
 
+def test_accuracies_and_map_are_in_tables_of_their_own() -> None:
+    several = replace(row("x", 1, 1), mean_average_precision={"test": 0.25, "val": 0.5})
+    first, second = tables([row("x", 1, 1, test=0.5), several])
+    assert (first.figure, first.cells) == ("accuracy", (("x", "50.0"),))
+    assert (second.figure, second.cells) == ("mAP", (("x", "25.0"),)) and "test images" in second.title
+
+
 def test_validation_images_where_test_images_were_left_alone() -> None:
     (table,) = tables([row("x", 1, 1, val=0.5)])
     assert table.title == "fewshot: a, validation images" and table.cells == (("x", "50.0"),)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from daptune.choose.comparison import Comparison, Row, first_near
+from daptune.choose.comparison import Comparison, RankedRow, Row, first_near
 
 
 def comparison(**correct: list[float]) -> Comparison:
@@ -62,6 +62,26 @@ def test_of_equally_accurate_ones_the_likelier_is_the_best() -> None:
     rows = [Row(name, np.ones(3), np.full(3, of)) for name, of in (("a", -2.0), ("b", -1.0))]
     found = Comparison((*rows, Row("c", note="slow")), "")
     assert found.best is rows[1] and found.chosen is rows[0]
+
+
+def test_of_several_labels_the_map_stands_for_the_accuracy() -> None:
+    # pseudo-values of mean 0.5 and 0.4, where the mAPs themselves are 0.52 and 0.41
+    first, second = np.array([0.9, 0.1, 0.7, 0.3]), np.array([0.5, 0.2, 0.8, 0.1])
+    best = RankedRow("best", first, np.full(4, -0.5), 2.0, precision=0.52)
+    other = RankedRow("other", second, np.full(4, -0.6), 1.0, precision=0.41)
+    found = Comparison((other, best, Row("slow", note="not tried")), "by hand", ("gda",)).choice()
+    error = math.sqrt(sum((value - 0.5) ** 2 for value in first) / 3 / 4)
+    gaps = first - second
+    of_gap = math.sqrt(sum((gap - 0.1) ** 2 for gap in gaps) / 3 / 4)
+    row, own, untried = found["rows"]
+    assert "accuracy" not in row and (row["mean_average_precision"], own["mean_average_precision"]) == (0.41, 0.52)
+    assert own["standard_error"] == pytest.approx(error) and row["near"] and own["nll"] == 0.5
+    assert row["difference"] == pytest.approx(-0.11)
+    assert row["interval"] == pytest.approx([-0.11 - 1.96 * of_gap, -0.11 + 1.96 * of_gap])
+    assert untried == {"method": "slow", "note": "not tried"} and found["left_out"] == ["gda"]
+    assert (found["best"], found["method"]) == ("best", "other")
+    assert Comparison((best, other), "").why == "best, the highest mAP, and the first in the order of preference"
+    assert "left_out" not in Comparison((best, other), "").to_json()
 
 
 def test_what_was_not_tried_is_not_chosen() -> None:

@@ -36,6 +36,27 @@ def test_a_table_at_the_end_and_failures_told(plan: tuple[Path, Path], capsys: p
     assert states == {"zero_shot": (1, 0, 0), "wild": (0, 1, 0), "coop_vpt": (1, 0, 0)}
 
 
+def test_map_of_several_labels_is_named(
+    made_up_backbone: str,
+    stripes_table: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, run = tmp_path / "several.toml", tmp_path / "run"
+    text = TEXT.format(backbone=made_up_backbone, pictures=stripes_table).replace("[1, 2]", "[2]")
+    file.write_text("multi_label = true\n" + text)
+    monkeypatch.setattr("daptune.cli.bench.LocalProcesses", lambda processes: InThisProcess())
+    assert cli(["bench", str(file), "--out", str(run)]) == 0
+    done = capsys.readouterr()
+    assert "test images: mAP in %" in done.out and "test mAP " in done.err and "accuracy" not in done.out + done.err
+    assert cli(["bench", str(file), "--out", str(run), "--json"]) == 0
+    assert [table["figure"] for table in json.loads(capsys.readouterr().out)["tables"]] == ["mAP"]
+    assert cli(["report", str(run), "--out", str(tmp_path / "report.html")]) == 2
+    refused = capsys.readouterr().err
+    assert refused.count("\n") == 1 and "was measured by mAP" in refused and "prints a table of mAP" in refused
+
+
 def test_stopped_by_hand_it_says_how_to_go_on(
     plan: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

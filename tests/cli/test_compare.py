@@ -65,6 +65,39 @@ def test_fit_with_one_image_a_class(daptune: Command, pictures: Path, made_up_ba
     assert "nothing was compared" in done.out
 
 
+def test_several_labels(daptune: Command, stripes_table: Path, made_up_backbone: str) -> None:
+    words = ("compare", stripes_table, "--backbone", made_up_backbone, *QUICK, "--multi-label", "--folds", "2")
+    done = daptune(*words, "--methods", "taskres,gda,zero_shot,lp_pp")
+    assert done.code == 0, done.err
+    assert "mAP" in done.out and "accuracy" not in done.out
+    assert "Left out, since they learn one class per image: gda, lp_pp." in done.out
+    assert "daptune fit FOLDER --method NAME --multi-label" in done.out
+    found = daptune(*words, "--methods", "taskres,gda,zero_shot", "--json").json
+    assert found["left_out"] == ["gda"] and [row["method"] for row in found["rows"]] == ["taskres", "zero_shot"]
+    row = next(row for row in found["rows"] if row["method"] != found["best"])
+    low, high = row["interval"]
+    assert low < row["difference"] < high and 0 < row["mean_average_precision"] < 1 and "accuracy" not in row
+    assert f"{100 * row['mean_average_precision']:.1f} % ± {196 * row['standard_error']:.1f}" in done.out
+    refused = daptune(*words, "--methods", "gda")
+    assert refused.code == 2 and "gda cannot learn several labels; name taskres" in refused.err
+
+
+def test_fit_chooses_among_those_that_learn_several_labels(
+    daptune: Command, stripes_table: Path, made_up_backbone: str
+) -> None:
+    words = ("fit", stripes_table, "--backbone", made_up_backbone, "--method", "auto", *QUICK, "--multi-label")
+    done = daptune(*words, "--minutes", "0.3", "--out", "mine")
+    assert done.code == 0, done.err
+    record = json.loads(Path("mine/adapter.json").read_text())
+    chosen = record["data"]["chosen"]
+    left_out = ["tip_adapter", "prototype", "linear_probe", "lp_pp"]
+    assert chosen["left_out"] == left_out and record["method"] == chosen["method"] and record["format_version"] == 3
+    assert {*left_out, *(row["method"] for row in chosen["rows"])} == set(CANDIDATES)
+    assert f"Left out, since they learn one class per image: {', '.join(left_out)}." in done.out
+    assert f"chosen  {chosen['method']}, " in done.out
+    assert f"by cross-validation: {chosen['method']}, " in daptune("show", "mine").out
+
+
 def test_bad_input_is_one_line(daptune: Command, pictures: Path, made_up_backbone: str) -> None:
     cases = {
         ("compare", "--methods", "zero_shot,prototipe"): "There is no method 'prototipe'. Did you mean 'prototype'?",

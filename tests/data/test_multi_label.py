@@ -4,12 +4,14 @@ import csv
 import json
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from daptune.data.fewshot import sample_fewshot, split_holdout
+from daptune.data.fewshot import can_be_held, sample_fewshot, split_holdout, stratified_folds
+from daptune.data.join import join_tables
 from daptune.data.multi_label import cell_text, draw_rows, names_in
 from daptune.data.sampling import Sampler
 from daptune.data.sources import read_source, table_from_lists
@@ -17,6 +19,7 @@ from daptune.data.table import ImageTable
 from daptune.errors import DataError
 
 from ..conftest import save_picture
+from .test_sources import ClassLabel, Rows, pictures
 
 ROWS = [
     ("0.png", "cat|dog", "train"), ("1.png", "dog", "train"), ("2.png", "", "train"),
@@ -107,6 +110,81 @@ def test_without_multi_label_one_line_says_what_to_type(tmp_path: Path) -> None:
         read_source(made(tmp_path, [row for row in ROWS if row[1]]))
 
 
+class List:
+    """A column of lists, as `datasets.List` and `datasets.Sequence` describe it."""
+
+    def __init__(self, feature: object) -> None:
+        self.feature = feature
+
+
+ANIMALS = ClassLabel("dog", "cat", "bird", "fish")  # not sorted, and no image shows the last
+LISTS = [[1, 0], [0], [], [2, 1], [1]]
+SHOWN = [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("feature", [List(ANIMALS), [ANIMALS]])
+@pytest.mark.parametrize("name", ["labels", "label", "what"])
+def test_a_data_set_with_a_column_of_lists(feature: object, name: str) -> None:
+    rows = Rows({"image": object(), name: feature}, **{"image": pictures(5), name: LISTS})
+    table = read_source(rows, multi_label=True).train
+    assert rows.decoded == 0 and table.class_names == tuple(ANIMALS.names) and shown(table) == SHOWN
+    known = read_source(rows, multi_label=True, label_names=["Bird", "dog", "cat"]).train
+    assert shown(known) == [[0, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]]
+    with pytest.raises(
+        DataError, match=r"data set: expected one label .* several labels: 2, with one: 2, with none: 1\."
+    ):
+        read_source(rows)
+    with pytest.raises(DataError, match="'cat' is not among the 3 classes"):
+        read_source(rows, multi_label=True, label_names=["bird", "dog", "fish"])
+
+
+def test_a_data_set_with_both_kinds_of_columns() -> None:
+    features = {"image": object(), "main": ANIMALS, "every": List(ANIMALS)}
+    rows = Rows(features, image=pictures(5), main=[1, 0, 3, 2, 1], every=LISTS)
+    assert read_source(rows).train.labels.tolist() == [1, 0, 3, 2, 1]
+    assert shown(read_source(rows, multi_label=True).train) == SHOWN
+    rows.features = {"image": object(), "main": ANIMALS, "every": object()}
+    assert shown(read_source(rows, multi_label=True).train) == [
+        [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0],
+    ]  # fmt: skip
+    two = {"fine": List(ANIMALS), "coarse": List(ClassLabel("a", "b"))}
+    with pytest.raises(DataError, match="one label column in the data set, found image, fine, coarse; rename"):
+        read_source(Rows(two, image=pictures(5), fine=LISTS, coarse=[[0]] * 5), multi_label=True)
+
+
+def test_a_data_set_with_lists_of_words_or_integers(caplog: pytest.LogCaptureFixture) -> None:
+    words: list[object] = [["dog", "cat"], "dog", None, "bird|cat", []]
+    with pytest.raises(DataError, match="several labels: 1, with one: 2, with none: 2"):
+        read_source(Rows({}, image=pictures(5), label=words))
+    splits = {"train": Rows({}, image=pictures(5), labels=words), "test": Rows({}, image=pictures(1), labels=[["cat"]])}
+    found = read_source(splits, multi_label=True)
+    assert found.train.class_names == ("bird", "cat", "dog") and found.test is not None
+    assert shown(found.train) == [[0, 1, 1], [0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert shown(found.test) == [[0, 1, 0]]
+    numbers = Rows({}, image=pictures(3), label=[np.array([10, 9]), np.array([], int), np.array([9])])
+    table = read_source(numbers, multi_label=True).train
+    assert table.class_names == ("9", "10") and shown(table) == [[1, 1], [0, 0], [1, 0]]
+    with pytest.raises(DataError, match="the class 'fish' has no training images"):
+        read_source(splits | {"val": Rows({}, image=pictures(1), label=[["fish"]])}, multi_label=True)
+    with pytest.raises(DataError, match=r"with one: 1, with none: 1.*--multi-label"):
+        read_source(numbers)
+    empty = {"train": splits["train"], "test": Rows({}, image=pictures(2), label=[[], [-1]])}
+    assert read_source(empty, multi_label=True).test is None and "the test split of the data set has" in caplog.text
+    with pytest.raises(DataError, match="has no labels"):
+        read_source(empty["test"], multi_label=True)
+    unknown = Rows({"label": List(ANIMALS)}, image=pictures(2), label=[[0], [7]])
+    with pytest.raises(DataError, match=r"the data set, train: expected integers 0 to 3 .* found 7"):
+        read_source(unknown, multi_label=True)
+
+
+def test_lists_are_refused_where_an_image_has_one_label(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    with pytest.raises(DataError, match=r"several labels: 1, with one: 1, with none: 1.*--multi-label"):
+        table_from_lists(paths, [["b", "a"], [], ["b"]])
+    with pytest.raises(DataError, match="the images of b have several labels"):
+        join_tables({"a": replace(table_of([[1, 0]]), labels=np.array([0])), "b": table_of([[1, 0]])})
+
+
 def table_of(rows: list[list[int]]) -> ImageTable:
     names = tuple(f"c{place}" for place in range(len(rows[0])))
     return ImageTable(tuple(Path(f"{n}.png") for n in range(len(rows))), np.array(rows, dtype=bool), names)
@@ -149,6 +227,32 @@ def test_the_hold_out_has_its_share_of_every_class() -> None:
     small = table_of([[1, 0]] * 10 + [[1, 1]] * 4)  # c1 has fewer than five images: all stay for training
     rest, held = split_holdout(small, 0.5, seed=1)
     assert held is not None and held.counts()[1] == 0 and rest.counts()[1] == 4
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_hold_every_image_out_once_and_share_the_classes(folds: int) -> None:
+    table = unbalanced(120, seed=folds)
+    parts = stratified_folds(table, folds, seed=1)
+    assert sorted(row for _, held in parts for row in held) == list(range(120)) and len(parts) == folds
+    for train, held in parts:
+        assert sorted([*train, *held]) == list(range(120))
+        counts, share = table.subset(held).counts(), table.counts() / folds
+        assert (counts >= np.floor(share) - 2).all() and (counts <= np.ceil(share) + 3).all()
+        assert (~table.labels[held].any(axis=1)).sum() >= (~table.labels.any(axis=1)).sum() // folds
+    again, other = ([held.tolist() for _, held in stratified_folds(table, folds, seed)] for seed in (1, 2))
+    assert again == [held.tolist() for _, held in parts] != other
+
+
+def test_folds_leave_every_class_an_image_to_train_on() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        table = table_of((rng.random((9, 5)) < 0.3).astype(int).tolist())
+        there = table.counts() > 0
+        for train, held in stratified_folds(table, 4, seed):
+            assert (table.subset(train).counts()[there] > 0).all() and len(held)
+            assert can_be_held(table)[held].all()
+    table = table_of([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0]])  # the last class is alone on an image
+    assert can_be_held(table).tolist() == [True, True, True, False, True]
 
 
 def test_epochs_draw_at_most_all_images() -> None:

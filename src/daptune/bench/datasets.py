@@ -50,7 +50,18 @@ def read_dataset(name: str, root: Path) -> Splits:
     if not is_path(name):
         kind, _, style = name.partition("/")
         return _demo(style or demo_styles()[0]) if kind == DEMO else read_benchmark(name, root)
-    splits = without_missing(read_source(Path(name).expanduser(), training=False), name)
+    return _read_path(name, multi_label=False)
+
+
+@lru_cache(maxsize=16)
+def read_several(path: str) -> Splits:
+    """The images of a table or folder, with any number of labels. Raises DataError."""
+    return _read_path(path, multi_label=True)
+
+
+def _read_path(name: str, *, multi_label: bool) -> Splits:
+    source = read_source(Path(name).expanduser(), training=False, multi_label=multi_label)
+    splits = without_missing(source, name)
     if splits.test is None and len(splits.train):
         train, test = split_holdout(splits.train, HOLDOUT, 1)
         return Splits(train, splits.val, test, splits.ignored)

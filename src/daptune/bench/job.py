@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daptune.adapter.store import adapter_files
-from daptune.bench.datasets import read_dataset
+from daptune.bench.datasets import read_dataset, read_several
 from daptune.bench.measure import dispersion, right_on_target
 from daptune.bench.memory import forget_peak, peak_bytes
 from daptune.bench.plan import Job
@@ -24,6 +24,7 @@ from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DaptuneError, DataError, Interrupted, MethodError
 from daptune.evaluate import BATCH, measure
+from daptune.measured import Measured
 from daptune.presets import EXPERIMENTS, dataset_names, method_names
 from daptune.train import TrainConfig, take_best
 
@@ -82,7 +83,8 @@ def _run(jobs: Sequence[Job], root: Path, device: str) -> list[Outcome]:
         "images": len(train),
         "epochs": len(classifier.history_.rows),
         "seconds": round(seconds, 3),
-        "dispersion": dispersion(method, train, tests.test) if tests.test is not None else None,
+        # of features by class, so of images with one
+        "dispersion": dispersion(method, train, tests.test) if tests.test is not None and not job.multi_label else None,
         "selected": _selected(classifier, tests),  # last, because it changes the method
         "peak_bytes": peak_bytes(device),
     }
@@ -96,13 +98,16 @@ def _answer(
     measured = {name: measure(classifier.method_, table) for name, table in _measured(tests).items()}
     if not measured:
         raise DataError(f"{jobs[0].dataset} has no images to measure on; add a test split")
+    adapter = _adapter(classifier)
+    if jobs[0].multi_label:
+        several = _of_several(jobs[0], measured)
+        return lambda job, same: Outcome(Result(**head(job), **same, **several), adapter)
     hits: Hits = {name: found.correct for name, found in measured.items()}
     figures: dict[str, Any] = {
         "nll": {name: found.nll for name, found in measured.items()},
         "ece": {name: found.calibration_error for name, found in measured.items()},
     }
     targets, skipped = _targets(jobs, classifier, root, hits)
-    adapter = _adapter(classifier)
     return lambda job, same: Outcome(
         Result(**head(job), **same, **figures, **_scores(job, hits | targets, skipped)), adapter
     )
@@ -132,13 +137,23 @@ def _scores(job: Job, hits: Hits, skipped: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _of_several(job: Job, measured: dict[str, Measured]) -> dict[str, Any]:
+    """mAP and negative log-likelihood of images with any number of labels. Raises DataError for images without any."""
+    if bare := [name for name, found in measured.items() if not found.labels.any()]:
+        raise DataError(f"{job.dataset}: no class is there on the {bare[0]} images; add images of every class to them")
+    return {
+        "mean_average_precision": {name: found.headline for name, found in measured.items()},
+        "nll": {name: found.nll for name, found in measured.items()},
+    }
+
+
 def _measured(tests: Splits) -> dict[str, ImageTable]:
     return {name: table for name, table in tests.present().items() if name != "train"}
 
 
 def _images(job: Job, root: Path) -> tuple[Splits, Splits]:
     """Splits to train on, before few-shot sampling, and splits to measure on; base-to-new: the base classes."""
-    splits = read_dataset(job.dataset, root)
+    splits = read_several(job.dataset) if job.multi_label else read_dataset(job.dataset, root)
     if not len(splits.train):
         raise DataError(f"{job.dataset} has no training images; use it as one of the targets")
     if job.score == "val":
@@ -155,6 +170,8 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone, ensemble: str) -> 
     options, training = dict(job.options), dict(job.train)
     if (steps := training.pop("steps", None)) is not None:
         images = int(np.minimum(splits.train.counts(), job.shots).sum())
+        if job.multi_label:  # an image counts for each of its labels
+            images = len(sample_fewshot(splits.train, job.shots, job.seed).train)
         batches = max(1, images // int(training.get("batch_size", TrainConfig().batch_size)))
         training["epochs"] = max(1, round(steps / batches))
     preset = job.preset if job.preset is not None and job.method in method_names(job.preset) else None
@@ -170,6 +187,7 @@ def _classifier(job: Job, splits: Splits, backbone: Backbone, ensemble: str) -> 
         train_options=training,
         ensemble=ensemble,
         calibrate="none",
+        multi_label=job.multi_label,
         preset=preset,
         dataset=None if preset is None else benchmark,
         experiment=EXPERIMENTS[0] if preset is None else job.settings,
@@ -198,13 +216,13 @@ def _targets(jobs: Sequence[Job], classifier: FewShotClassifier, root: Path, hit
 
 
 def _selected(classifier: FewShotClassifier, tests: Splits) -> dict[str, Any] | None:
-    """Accuracy of the epoch that was best on the validation images; None without such images or epochs."""
+    """Accuracy, or mAP, of the epoch that was best on the validation images; None without such images or epochs."""
     history, method, val = classifier.history_, classifier.method_, classifier.val_table_
     if not history.best or val is None:
         return None
     train = ImageLoader(classifier.train_table_, method.backbone.preprocess, BATCH)
     take_best(method, history, train, ImageLoader(val, method.backbone.preprocess, BATCH))
-    found = {name: measure(method, table).accuracy for name, table in _measured(tests).items()}
+    found = {name: measure(method, table).headline for name, table in _measured(tests).items()}
     return {"epoch": history.best_epoch} | found
 
 

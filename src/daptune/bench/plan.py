@@ -6,7 +6,8 @@
     datasets = ["demo", "./pictures"]
     shots = [1, 4, 16]
 
-A plan may have several `[[experiments]]`; keys above them are defaults for each.
+A plan may have several `[[experiments]]`; keys above them are defaults for each. `multi_label = true` reads tables of
+images with any number of labels, and measures mAP.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from daptune.bench.datasets import check_name
+from daptune.bench.datasets import check_name, is_path
 from daptune.clip.precision import PRECISIONS
 from daptune.errors import DaptuneError, PlanError, foreign, suggest
 from daptune.foreign import TOML_BYTES, parse_toml, read_bytes
@@ -27,6 +28,8 @@ from daptune.presets import PRESETS
 from daptune.train import TrainConfig
 
 KINDS = ("fewshot", "comparison", "domain", "ablation", "base2new", "crossdataset")
+OTHER_CLASSES = ("domain", "base2new", "crossdataset")
+"""Kinds that measure other images or classes than those of the data set that is learned."""
 SCORES = ("test", "val")
 AMONG = ("target", "all")
 MOST_JOBS = 100_000
@@ -43,6 +46,7 @@ class Job:
     ensemble "auto" adds hand-written prompts and training images to the answers (`daptune.methods.ensemble`)
     among    predictions on a target whose classes are all learned ones: "target", only its classes, or "all", any
              learned class
+    multi_label  images have any number of labels, and mAP is measured
     """
 
     plan: str
@@ -61,6 +65,7 @@ class Job:
     score: str = "test"
     among: str = "target"
     ensemble: str = "none"
+    multi_label: bool = False
 
     @property
     def key(self) -> str:
@@ -82,7 +87,7 @@ class Job:
 
     def _content(self) -> dict[str, Any]:
         # older results lack these fields: keep their keys
-        first = {"score": SCORES[0], "among": AMONG[0], "ensemble": "none"}
+        first = {"score": SCORES[0], "among": AMONG[0], "ensemble": "none", "multi_label": False}
         return {name: value for name, value in asdict(self).items() if name not in first or value != first[name]}
 
 
@@ -105,6 +110,7 @@ class Experiment:
     targets: tuple[str, ...] = ()
     score: str = "test"
     among: str = "target"
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Plan:
             Job(
                 self.name, part.kind, row.method, row.label, dataset, shots, seed, self.backbone, self.precision,
                 self.preset, row.options, row.train, tuple(name for name in part.targets if name != dataset),
-                part.score, part.among, row.ensemble,
+                part.score, part.among, row.ensemble, part.multi_label,
             )
             for part in self.experiments
             for shots, dataset, row, seed in product(sorted(part.shots), part.datasets, part.methods, part.seeds)
@@ -214,10 +220,33 @@ def _experiment(content: Mapping[str, Any], where: str) -> Experiment:
         found[key] = _one_of(content.get(key, known[0]), known, f"{where}: {key}")
     if found["score"] == "val" and (found["targets"] or found["kind"] == "base2new"):
         raise PlanError(f'{where}: score = "val" measures validation images only; leave out targets and base2new')
+    found["multi_label"] = content.get("multi_label", False)
+    _check_several(found, where)
     for key, low, usual in (("shots", 1, 16), ("seeds", 0, 1)):
         numbers = _of(list, content.get(key, [usual]), f"{where}: {key}")
         found[key] = tuple(_whole(number, low, f"{where}: {key}") for number in numbers)
     return Experiment(**found)
+
+
+def _check_several(found: Mapping[str, Any], where: str) -> None:
+    """Raise PlanError for a `multi_label` that is no truth value, and for what cannot come with several labels."""
+    if not isinstance(several := found["multi_label"], bool):
+        raise PlanError(f"{where}: multi_label: expected true or false, found {several!r}")
+    if not several:
+        return
+    if found["targets"] or found["kind"] in OTHER_CLASSES:
+        raise PlanError(
+            f"{where}: multi_label measures the classes that were learned; leave out targets and their kind"
+        )
+    if named := [name for name in found["datasets"] if not is_path(name)]:
+        raise PlanError(
+            f"{where}: multi_label needs tables of your own, such as ./labels.csv; {named[0]} has one label"
+        )
+    for row in found["methods"]:
+        if not get_method(row.method).multi_label:
+            raise PlanError(f"{where}: {row.method} cannot learn several labels; leave it out, or multi_label")
+        if row.ensemble != "none":
+            raise PlanError(f"{where}: there is no ensemble with multi_label; leave it out of {row.label}")
 
 
 def _row(item: object, train: dict[str, Any], where: str) -> MethodRow:

@@ -30,7 +30,7 @@ _log = logging.getLogger("daptune")
 
 @dataclass(frozen=True)
 class Result:
-    """A finished or failed job. Accuracies are shares, 0 to 1."""
+    """A finished or failed job. Accuracies and mAP are shares, 0 to 1."""
 
     key: str
     plan: str
@@ -61,6 +61,8 @@ class Result:
     peak_bytes: float | None = None
     accuracy: dict[str, float] = field(default_factory=dict)
     """After the last step: "test", "val", and the names of target data sets, or "base" and "new"."""
+    mean_average_precision: dict[str, float] = field(default_factory=dict)
+    """mAP of "test" and "val" of images with any number of labels, which have neither `accuracy` nor `correct`."""
     nll: dict[str, float] = field(default_factory=dict)
     """Negative log-likelihood of "test" and "val", in nats; `ece` their expected calibration error, 0 to 1."""
     ece: dict[str, float] = field(default_factory=dict)
@@ -75,6 +77,16 @@ class Result:
     @property
     def done(self) -> bool:
         return self.status == "done"
+
+    @property
+    def figure(self) -> str:
+        """What `scores` are, as tables call it."""
+        return "mAP" if self.mean_average_precision else "accuracy"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The figure by split."""
+        return self.mean_average_precision or self.accuracy
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -120,7 +132,9 @@ class Result:
 
 _KINDS = {item.name: json_types(item.type) for item in fields(Result) if item.name != "run"}
 _HEAD = list(_KINDS)[: list(_KINDS).index("error") + 1]
-_ABSENT: dict[str, Any] = {"error": "", "skipped": {}, "curve": None, "ensemble": "none", "nll": {}, "ece": {}}
+_ABSENT: dict[str, Any] = {
+    "error": "", "skipped": {}, "curve": None, "ensemble": "none", "nll": {}, "ece": {}, "mean_average_precision": {},
+}  # fmt: skip
 """Fields that are left out of a line if they have these values."""
 _NAMES, _MEASURED = {*_HEAD[:8]}, {"accuracy", "backbone", "class_names"}
 """Required fields of every line, and of a finished job."""
@@ -138,11 +152,12 @@ def _checked_format(row: object, where: str) -> dict[str, Any]:
 
 
 def _check_numbers(found: dict[str, Any], where: str) -> None:
-    for name in ("accuracy", "dispersion"):
+    for name in ("accuracy", "mean_average_precision", "dispersion"):
         for key, value in (found.get(name) or {}).items():
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 raise DataError(f"{where}: {name} of {key!r} is {value!r}; expected a number")
-    found["accuracy"] = {key: value for key, value in found.get("accuracy", {}).items() if value is not None}
+    for name in ("accuracy", "mean_average_precision"):
+        found[name] = {key: value for key, value in found.get(name, {}).items() if value is not None}
     for name, bits in found.get("correct", {}).items():
         if not isinstance(bits, str) or set(bits) - {"0", "1"}:
             raise DataError(f"{where}: 'correct' of {name!r} must be a text of 0 and 1")

@@ -30,11 +30,11 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def over_seeds(rows: Iterable[Result], datasets: Sequence[str], place: str) -> Summary | None:
-    """Accuracy on the split `place` over seeds, averaged over data sets; seeds without all data sets are left out."""
+    """`Result.scores` on the split `place` over seeds, averaged over data sets; only seeds with all of them count."""
     by_seed: dict[int, dict[str, float]] = {}
     for row in rows:
-        if place in row.accuracy:
-            by_seed.setdefault(row.seed, {})[row.dataset] = row.accuracy[place]
+        if place in row.scores:
+            by_seed.setdefault(row.seed, {})[row.dataset] = row.scores[place]
     whole = [list(found.values()) for _, found in sorted(by_seed.items()) if len(found) == len(datasets)]
     return summarise(float(np.mean(values)) for values in whole)
 
@@ -59,26 +59,30 @@ class Table:
     title: str
     columns: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
+    figure: str = "accuracy"
 
 
 def tables(rows: Sequence[Result]) -> list[Table]:
-    """A table for each experiment with means over data sets; a cell is empty if a data set has no result."""
-    kinds: dict[str, list[Result]] = {}
+    """A table for each experiment with means over data sets; a cell is empty if a data set has no result.
+
+    Accuracies and mAP are in tables of their own.
+    """
+    kinds: dict[tuple[str, str], list[Result]] = {}
     for row in rows:
         if row.done:
-            kinds.setdefault(row.experiment, []).append(row)
-    return [table for kind, own in kinds.items() for table in _of_kind(kind, own)]
+            kinds.setdefault((row.experiment, row.figure), []).append(row)
+    return [table for (kind, figure), own in kinds.items() for table in _of_kind(kind, own, figure)]
 
 
-def _of_kind(kind: str, rows: Sequence[Result]) -> list[Table]:
+def _of_kind(kind: str, rows: Sequence[Result], figure: str) -> list[Table]:
     shots = sorted({row.shots for row in rows})
     sets = list(dict.fromkeys(row.dataset for row in rows))
     where = sets_text(sets, "mean over ")
     if kind not in BY_PLACE:
-        split, images = ("test", "test") if any("test" in row.accuracy for row in rows) else ("val", "validation")
+        split, images = ("test", "test") if any("test" in row.scores for row in rows) else ("val", "validation")
         cells = _cells(rows, sets, [(count, split) for count in shots])
         columns = ("method", *(counted(count, "shot") for count in shots))
-        return [Table(f"{kind}: {where}, {images} images", columns, cells)]
+        return [Table(f"{kind}: {where}, {images} images", columns, cells, figure)]
     left_out = ("val", "test") if kind == "base2new" else ("val",)
     places = list(dict.fromkeys(place for row in rows for place in row.accuracy if place not in left_out))
     found = []

@@ -15,7 +15,8 @@ with one image a class, none can be held out.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from daptune.data.labels import is_whole
 from daptune.errors import DataError, MethodError, TrainingError, foreign
 from daptune.files import write
 from daptune.foreign import read_json
-from daptune.methods import make_config
+from daptune.methods import get_method, make_config
 from daptune.train.checkpoint import saving
 from daptune.train.folder import CHOICE, check_unused, run_folder
 from daptune.train.parallel import Ranks
@@ -51,7 +52,9 @@ def choose(trials: Callable[[], Trials], run_dir: Path | None = None, *, resume:
         return _read(run_dir / CHOICE)
     check_unused(run_dir, resume=resume)
     with run_folder(run_dir):
-        choice = trials().run().choice()
+        made = trials()
+        left_out = tuple(name for name in CANDIDATES if name not in made.recipes)
+        choice = replace(made.run(), left_out=left_out).choice()
         if run_dir is not None:
             with saving(run_dir):
                 write(run_dir / CHOICE, (json.dumps(choice, indent=2) + "\n").encode())
@@ -81,11 +84,20 @@ def check_settings(shots: Any, seed: Any, switches: Mapping[str, str], templates
         raise DataError(f"seed must be a whole number of at least 0; found {seed!r}")
 
 
-def check_auto(minutes: float, method_options: object, start_from: object, preset: object, multi_label: bool) -> None:
+def learners(methods: Sequence[str], multi_label: bool) -> list[str]:
+    """The methods that can learn several labels, or all. Raises MethodError if none of them can."""
+    found = [name for name in methods if not multi_label or get_method(name).multi_label]
+    if not found:
+        raise MethodError(
+            f"{', '.join(methods)} cannot learn several labels; name {', '.join(learners(CANDIDATES, True))}, or leave "
+            "out --multi-label"
+        )
+    return found
+
+
+def check_auto(minutes: float, method_options: object, start_from: object, preset: object) -> None:
     """Raise DaptuneError for settings that a choice among methods cannot have."""
     own = {"method_options (--set)": method_options, "start_from (--from)": start_from, "preset": preset}
-    if multi_label:
-        raise MethodError("auto compares methods on images with one class; with multi_label, name dapt or coop")
     if given := [name for name, value in own.items() if value]:
         raise MethodError(f"{given[0]} belongs to one method; leave it out with method='auto', or name the method")
     if Ranks().size > 1:

@@ -5,13 +5,18 @@ of the methods whose accuracy is within one standard error of the best one's, th
 that of the rows. The standard error is that of the best accuracy over images. That of paired differences would be
 smaller, and zero or nearly so for methods that differ on one or two images; but the folds share training images, so
 that both are too small already.
+
+Of images with any number of labels, mAP takes the place of the accuracy. It is no mean over images; its standard error,
+and that of a difference, is the jackknife's (Efron & Stein, The Annals of Statistics 9, 1981): with theta_i the mAP
+without image i, the pseudo-values n theta - (n - 1) theta_i take the place of the images that are right or wrong, of
+which they would be the pseudo-values.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +35,10 @@ class Row:
     seconds         of all fits and measurements, without the pass over the images that methods share
     """
 
+    figure: ClassVar[str] = "accuracy"
+    """What `headline` is, in JSON."""
+    superlative: ClassVar[str] = "the most accurate"
+
     method: str
     correct: Floats | None = None
     log_likelihood: Floats | None = None
@@ -45,9 +54,14 @@ class Row:
         """Share of held-out images that are classified right; NaN if it was not tried."""
         return math.nan if self.correct is None else float(self.correct.mean())
 
+    @property
+    def headline(self) -> float:
+        """The figure that methods are compared by."""
+        return self.accuracy
+
     @cached_property
     def error(self) -> float:
-        """Standard error of the accuracy over images."""
+        """Standard error of `headline` over images."""
         return math.nan if self.correct is None else standard_error(self.correct)
 
     @cached_property
@@ -64,24 +78,50 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
+class RankedRow(Row):
+    """Held-out figures of a method on images with any number of labels.
+
+    correct         (n,) the jackknife's pseudo-values of the mAP, mean over the repeats
+    log_likelihood  (n,) mean over classes and repeats of log p(class is there, or not), in nats
+    precision       mAP of the held-out images of all folds together, mean over the repeats
+    """
+
+    figure: ClassVar[str] = "mean_average_precision"
+    superlative: ClassVar[str] = "the highest mAP"
+
+    precision: float = math.nan
+
+    @property
+    def headline(self) -> float:
+        """mAP."""
+        return self.precision
+
+    def behind(self, best: Row) -> tuple[float, float]:
+        """How much lower its mAP is than another's, and the standard error."""
+        return best.headline - self.headline, super().behind(best)[1]
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """The rows in the order of preference, and how they were measured."""
 
     rows: tuple[Row, ...]
     how: str
+    left_out: tuple[str, ...] = ()
+    """Methods that cannot learn from these images."""
 
     @cached_property
     def best(self) -> Row | None:
-        """The most accurate; of equals, the one with the higher likelihood. None if nothing was tried."""
+        """The one with the highest headline; of equals, the likelier one. None if nothing was tried."""
         tried = [row for row in self.rows if row.tried]
-        return max(tried, key=lambda row: (row.accuracy, -row.nll)) if tried else None
+        return max(tried, key=lambda row: (row.headline, -row.nll)) if tried else None
 
     @cached_property
     def chosen(self) -> Row:
         """By the rule of the module; the first of all if nothing was tried."""
         if self.best is None:
             return self.rows[0]
-        return self.rows[first_near([row.accuracy for row in self.rows], self.best.accuracy, self.best.error)]
+        return self.rows[first_near([row.headline for row in self.rows], self.best.headline, self.best.error)]
 
     @property
     def why(self) -> str:
@@ -92,30 +132,31 @@ class Comparison:
         if self.chosen is not best:
             return (
                 f"{name}, the first in the order of preference within one standard error of the best ({best.method}, "
-                f"{100 * best.accuracy:.1f} ± {100 * best.error:.1f} %)"
+                f"{100 * best.headline:.1f} ± {100 * best.error:.1f} %)"
             )
         if self.rows[0] is best:
-            return f"{name}, the most accurate, and the first in the order of preference"
-        return f"{name}, the most accurate; none before it in the order of preference is within one standard error"
+            return f"{name}, {best.superlative}, and the first in the order of preference"
+        return f"{name}, {best.superlative}; none before it in the order of preference is within one standard error"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, shares from 0 to 1.
 
         `difference` is to the best, image by image, and `interval` its 95 % one. `near` says whether a method is within
-        one standard error of the best.
+        one standard error of the best. Of images with several labels, `mean_average_precision` stands for `accuracy`.
         """
         rows = []
         for row in self.rows:
             about: dict[str, Any] = {"method": row.method}
             if row.tried and self.best is not None:
                 gap, error = row.behind(self.best)
-                about |= {"accuracy": row.accuracy, "standard_error": row.error, "nll": row.nll}
+                about |= {row.figure: row.headline, "standard_error": row.error, "nll": row.nll}
                 about |= {"difference": -gap, "interval": [-gap - NORMAL * error, -gap + NORMAL * error]}
-                about |= {"near": is_near(row.accuracy, self.best.accuracy, self.best.error)}
+                about |= {"near": is_near(row.headline, self.best.headline, self.best.error)}
                 about["seconds"] = round(row.seconds, 2)
             rows.append(about | ({"note": row.note} if row.note else {}))
         best = None if self.best is None else self.best.method
-        return {"measured": self.how, "best": best, "rows": rows}
+        found = {"measured": self.how, "best": best, "rows": rows}
+        return found | ({"left_out": list(self.left_out)} if self.left_out else {})
 
     def choice(self) -> dict[str, Any]:
         """`to_json` with the chosen `method` and `why`."""
@@ -133,5 +174,6 @@ def first_near(accuracies: Sequence[float], best: float, error: float) -> int:
 
 
 def standard_error(values: Floats) -> float:
-    """Of the mean of values (n,); infinite for a single one."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    """Of the mean of values (n,); infinite for a single one, and if one is NaN."""
+    found = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    return math.inf if math.isnan(found) else found

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from daptune.choose.comparison import Comparison, Row
+from daptune.choose.held_out import Hits, Rankings, Rows
 from daptune.clip.backbone import Backbone
 from daptune.data.cache import Decoder
-from daptune.data.fewshot import stratified_folds
+from daptune.data.fewshot import can_be_held, stratified_folds
 from daptune.data.loader import ImageLoader
 from daptune.data.table import ImageTable
 from daptune.errors import DaptuneError, DataError, Interrupted
@@ -41,7 +39,6 @@ SHARE = 0.25
 FIRST_LOOK = 5
 """Progress reports of the first fit after which its time is estimated, by the fastest step."""
 
-Rows = NDArray[np.int64]
 Settings = tuple[type[Method], MethodConfig, TrainConfig]
 
 
@@ -87,8 +84,9 @@ class Trials:
 
     @property
     def possible(self) -> bool:
-        """Whether any image can be held out: one alone in its class cannot."""
-        return self._most > 1
+        """Whether any image of a class can be held out: one alone in its class cannot."""
+        held = can_be_held(self.table)
+        return bool(self.table.labels[held].any() if self.table.multi_label else held.any())
 
     def run(self) -> Comparison:
         """Try the methods in turn. Raises Interrupted when stopped; another error of a method is noted in its row."""
@@ -98,7 +96,7 @@ class Trials:
         began = time.monotonic()
         self._until = math.inf if self.minutes is None else began + 60 * self.minutes
         count = min(FOLDS, self._most) if self.folds is None else self.folds
-        judged = int((self.table.counts()[self.table.labels] > 1).sum())
+        judged = sum(len(held) for _, held in self.folds_of(count, 1))
         repeats = max(1, min(math.ceil(JUDGED / judged), MOST_FITS // count))
         self._splits = self.folds_of(count, repeats)
         self._encode()
@@ -136,16 +134,12 @@ class Trials:
         began = time.monotonic()
         if began >= self._until:
             return Row(name, note="not tried: no time left")
-        size = len(self.table)
-        right, likely, times = np.zeros(size), np.zeros(size), np.zeros(size)
+        table = self.table
+        seen: Hits | Rankings = Rankings(table.labels) if table.multi_label else Hits(len(table))
         try:
             for number, (train, held) in enumerate(self._splits):
                 self._say(f"{name}, fit {number + 1} of {len(self._splits)}")
-                found = self._fit(recipe, train, held, first=number == 0)
-                chance = found.probabilities[np.arange(len(held)), found.labels].astype(np.float64)
-                right[held] += found.correct
-                likely[held] += np.log(np.maximum(chance, np.finfo(np.float32).tiny))
-                times[held] += 1
+                seen.add(held, self._fit(recipe, train, held, first=number == 0))
                 if number == 0:
                     self._check((time.monotonic() - began) * (len(self._splits) - 1))
         except _TooSlow as slow:
@@ -154,8 +148,7 @@ class Trials:
             raise
         except DaptuneError as error:
             return Row(name, note=f"failed: {error}", seconds=time.monotonic() - began)
-        rows = times > 0
-        return Row(name, right[rows] / times[rows], likely[rows] / times[rows], time.monotonic() - began)
+        return seen.row(name, time.monotonic() - began)
 
     def _fit(self, recipe: Settings, rows: Rows, held: Rows, *, first: bool) -> Measured:
         """Train on some rows and measure on others. Raises _TooSlow if all fits would take longer than is left."""
@@ -185,7 +178,7 @@ class Trials:
                 self._check(fastest * (state.steps * len(self._splits) - state.step))
 
         fit_method(method, here, train, val=val, progress=look if first else None)
-        if self.ensemble and method.joins_ensemble:
+        if self.ensemble and method.joins_ensemble and method.sigmoids is None:
             join_ensemble(method, here, val, self.templates)
         return evaluate(method, there)
 

@@ -172,7 +172,7 @@ def report(
 def bench(plan: str | None = None, /, *, options: BenchOptions = _BENCH) -> int:
     """Run a plan of experiments: methods x data sets x shots x seeds.
 
-    Stop at any time; the same command resumes.
+    Stop at any time; the same command resumes. With `multi_label = true` a plan measures mAP.
 
     Parameters
     ----------
@@ -188,7 +188,8 @@ def bench(plan: str | None = None, /, *, options: BenchOptions = _BENCH) -> int:
 def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
     """Search learning rate, epochs, loss weights and numbers of tokens for a folder of images; never on test images.
 
-    Measured on the `val/` images if there are any, else by cross-validation of the training images.
+    Measured on the `val/` images if there are any, else by cross-validation of the training images; with
+    `--multi-label` by mAP.
     Stop at any time; the same command resumes.
 
     Parameters
@@ -207,6 +208,7 @@ def tune(folder: Path, /, *, options: TuneOptions = _TUNE) -> int:
 def compare(folder: Path, /, *, options: CompareOptions = _COMPARE) -> int:
     """Compare methods on a folder of images by cross-validation; never on test images. Saves nothing.
 
+    With `--multi-label` by mAP; methods that cannot learn several labels are left out, and named.
     `daptune fit FOLDER --method auto` makes the same comparison, chooses a method and trains it.
 
     Parameters

@@ -50,11 +50,11 @@ def run(name: str | None, options: BenchOptions) -> int:
     done, found = len(rows) - len(failures), tables(rows)
     if options.json:
         failed = [{"job": _where(row), "error": row.error} for row in failures]
-        shown = [{"title": table.title, "columns": table.columns, "cells": table.cells} for table in found]
+        shown = [{name: getattr(table, name) for name in ("title", "figure", "columns", "cells")} for table in found]
         emit_json({"plan": plan.name, "run": str(run_dir), "done": done, "failed": failed, "tables": shown})
     else:
         for table in found:
-            print_table(f"{table.title}: accuracy in %, mean ± deviation over seeds", table.columns, table.cells)
+            print_table(f"{table.title}: {table.figure} in %, mean ± deviation over seeds", table.columns, table.cells)
         say(f"{done} results in {run_dir / RESULTS}")
     if failures:
         again = shlex.join(["daptune", "bench", name, *(("--out", str(options.out)) if options.out else ()), "--retry"])
@@ -91,7 +91,8 @@ def _list_jobs(plan: Plan, run_dir: Path, as_json: bool) -> int:
 
 def _line(step: Step) -> str:
     row = step.result
-    scores = ", ".join(f"{name} {percent(value)}" for name, value in row.accuracy.items())
+    kind = " mAP" if row.mean_average_precision else ""
+    scores = ", ".join(f"{name}{kind} {percent(value)}" for name, value in row.scores.items())
     what = f"{scores} ({row.seconds:.0f} s)" if row.done else f"failed: {row.error}"
     return f"{step.done}/{step.total} {_where(row)}: {what}; {_time(step.seconds_left)} left"
 

@@ -31,6 +31,7 @@ def run(folder: Path, options: CompareOptions) -> int:
         emit_json(found)
         return 0
     print_trials(found, intervals=True)
-    say("Differences are image by image. Near the best: within one standard error of its accuracy.")
-    say("Test images were not used. Train one of the methods with: daptune fit FOLDER --method NAME")
+    several, figure = (" --multi-label", "mAP") if options.multi_label else ("", "accuracy")
+    say(f"Differences are image by image. Near the best: within one standard error of its {figure}.")
+    say(f"Test images were not used. Train one of the methods with: daptune fit FOLDER --method NAME{several}")
     return 0

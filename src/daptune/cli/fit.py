@@ -205,7 +205,7 @@ def below_zero_shot(classifier: FewShotClassifier, rows: Mapping[str, Measured])
         advice.append("--ensemble auto" if classifier.preset != "paper" else "no --preset paper")
     elif alone and classifier.preset is None and method.name in method_names():
         advice.append("--preset paper")
-    advice.append("--method zero_shot" if classifier.method == CHOOSE or classifier.multi_label else "--method auto")
+    advice.append("--method zero_shot" if classifier.method == CHOOSE else "--method auto")
     if alone and getattr(method.config, "context_init", None) == "":
         advice.append(GENTLER)
     return (

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from daptune.choose.comparison import NORMAL
+from daptune.choose.comparison import NORMAL, RankedRow, Row
 from daptune.classifier import FewShotClassifier
 from daptune.cli.console import percent, print_table, progress, say, shapes_text
 from daptune.evaluate import BATCH
@@ -123,20 +123,23 @@ def names_text(names: Mapping[str, Sequence[str]]) -> str:
 
 def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
     """The table of a `Comparison` or of its choice, as JSON values; with `intervals` of 95 % and more figures."""
+    if left_out := found.get("left_out"):
+        say(f"Left out, since they learn one class per image: {', '.join(left_out)}.")
     notes = {row.get("note") for row in found["rows"]}
     if len(notes) == 1 and found["best"] is None:
         say(f"[bold]nothing was compared[/bold]  {escape(notes.pop())}")
         return
-    columns = ["method", "", "accuracy", "seconds"]
+    ranked = any(RankedRow.figure in row for row in found["rows"])
+    columns = ["method", "", "mAP" if ranked else "accuracy", "seconds"]
     if intervals:
         columns[3:3] = ["difference to the best", "nll"]
     cells = []
     for row in found["rows"]:
-        if "accuracy" not in row:
+        if "near" not in row:
             cells.append([row["method"], _verdict(row, found)] + [""] * (len(columns) - 2))
             continue
         error = (NORMAL if intervals else 1) * row["standard_error"]
-        figures = [f"{percent(row['accuracy'])} ± {100 * error:.1f}"]
+        figures = [f"{percent(row[(RankedRow if ranked else Row).figure])} ± {100 * error:.1f}"]
         if intervals:
             low, high = (100 * end for end in row["interval"])
             own = row["method"] == found["best"]
@@ -148,7 +151,7 @@ def print_trials(found: Mapping[str, Any], *, intervals: bool = False) -> None:
 
 def _verdict(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """What a row of `print_trials` is in the comparison: a word for the second column."""
-    if "accuracy" not in row:
+    if "near" not in row:
         return str(row["note"])
     words = ["chosen"] if row["method"] == found.get("method") else []
     if row["method"] == found["best"]:

@@ -29,6 +29,9 @@ AllowDownload = Annotated[
     Parameter(help="Fetch the backbone that the adapter names if it is not on this machine; its maker chose the name."),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
+MultiLabel = Annotated[
+    bool, Parameter(help="Images have any number of labels, `a|b` in a table: each class is judged by itself, by mAP.")
+]
 NamesFile = Annotated[
     Path | None,
     Parameter(
@@ -106,6 +109,7 @@ class _SampleOptions:
     device: Device = "cpu"
     holdout: float = 0.2
     """Share of images held out for testing if the folder has no `test/`."""
+    multi_label: MultiLabel = False
     json: Json = False
 
 
@@ -118,8 +122,6 @@ class FitOptions(_SampleOptions):
     """With `--method auto`: time limit of the choice, 2 by default; the training of the chosen method comes on top."""
     start_from: Annotated[Path | None, Parameter(name="--from", metavar="ADAPTER")] = None
     """Initialise from this adapter's learned tensors (same method and backbone; classes may differ)."""
-    multi_label: bool = False
-    """Images have any number of labels, `a|b` in a table: each class is judged by itself."""
     unlabelled: Annotated[Path | None, Parameter(metavar="FOLDER")] = None
     """Images of these classes without labels: their answers teach the adapter too, if there are 8 or more."""
     class_weight: Annotated[str | None, Parameter(metavar="auto|FILE")] = None
@@ -229,6 +231,7 @@ class CompareOptions:
     """Share of images that `daptune fit` holds out for testing if the folder has no `test/`; not used here."""
     cache_dir: Path | None = None
     """Folder that keeps decoded images for later runs, 20 GB at most."""
+    multi_label: MultiLabel = False
     json: Json = False
 
     def for_fit(self) -> FitOptions:

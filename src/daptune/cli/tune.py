@@ -47,8 +47,8 @@ def run(folder: Path, limits: TuneOptions) -> int:
     if options.json:
         emit_json(
             {
-                "best": {"accuracy": rows[0].accuracy, "params": rows[0].params},
-                "default_accuracy": next((row.accuracy for row in rows if row.is_default), None),
+                "best": {search.figure: rows[0].accuracy, "params": rows[0].params},
+                f"default_{search.figure}": next((row.accuracy for row in rows if row.is_default), None),
                 "measured": search.how,
                 "trials": len(rows),
                 "command": command,
@@ -56,11 +56,12 @@ def run(folder: Path, limits: TuneOptions) -> int:
         )
         return 0
     names = [setting.name for setting in search.settings]
+    score = "mAP" if options.multi_label else "accuracy"
     cells = [
         (row.number, _score(row), *(f"{row.params[name]:.3g}" for name in names), "defaults" * row.is_default)
         for row in (*rows[:SHOWN], *(row for row in rows[SHOWN:] if row.is_default))
     ]
-    print_table(f"{len(rows)} trials, the best first, on {search.how}", ("trial", "accuracy", *names, ""), cells)
+    print_table(f"{len(rows)} trials, the best first, on {search.how}", ("trial", score, *names, ""), cells)
     say(f"The best is in {limits.out / BEST}.")
     say("The best of many trials looks better than it is: evaluate it once on new images, with")
     say(f"  {command}")
@@ -71,7 +72,7 @@ def images(folder: Path, options: FitOptions) -> tuple[ImageTable, ImageTable | 
     """The training sample of `daptune fit` and the validation split: never test images, nor those that `fit` would
     hold out."""
     check_share(options.holdout)
-    splits = read_source(folder, own_ids=options.names is not None)
+    splits = read_source(folder, own_ids=options.names is not None, multi_label=options.multi_label)
     train = splits.train
     if splits.test is None and options.holdout:
         train, _ = split_holdout(train, options.holdout, options.seed)
@@ -85,6 +86,8 @@ def fit_command(folder: Path, options: FitOptions, search: Search, row: TrialRow
     name = backbone.name if isinstance(backbone, Backbone) else backbone
     words = ["daptune", "fit", str(folder), "--method", search.classifier.method, "--backbone", name]
     words += ["--shots", str(options.shots or "all"), "--seed", str(options.seed)]
+    if options.multi_label:
+        words.append("--multi-label")
     if options.names is not None:
         words += ["--names", str(options.names)]
     if options.holdout != FitOptions.holdout:

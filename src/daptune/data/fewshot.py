@@ -112,14 +112,41 @@ def _split_several(table: ImageTable, fraction: float, stream: random.Random) ->
 def stratified_folds(table: ImageTable, folds: int, seed: int) -> list[tuple[Indices, Indices]]:
     """Rows to train on and rows held out, `folds` times: scikit-learn's StratifiedKFold of the shuffled rows.
 
-    An image that is alone in its class is never held out, so that every class has images to train on.
+    An image that is alone in its class is never held out, so that every class has images to train on. Images with any
+    number of labels are divided class by class, the smallest first (`multi_label.draw_rows`).
     """
+    if table.multi_label:
+        return _folds_of_several(table, folds, random.Random(f"daptune folds {seed}"))
     from sklearn.model_selection import StratifiedKFold
 
-    held_once = np.flatnonzero(table.counts()[table.labels] > 1)
+    held_once = np.flatnonzero(can_be_held(table))
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     every = np.arange(len(table))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # not in every fold: no harm
         parts = [held_once[held] for _, held in splitter.split(held_once, table.labels[held_once])]
     return [(np.setdiff1d(every, held), held) for held in parts]
+
+
+def can_be_held(table: ImageTable) -> npt.NDArray[np.bool_]:
+    """Whether each image can be left out of a training, (n,): none of its classes is without another image."""
+    enough = table.counts() > 1
+    if not table.multi_label:
+        return enough[table.labels]
+    return ~np.asarray((table.labels & ~enough).any(axis=1))
+
+
+def _folds_of_several(table: ImageTable, folds: int, stream: random.Random) -> list[tuple[Indices, Indices]]:
+    """`stratified_folds` of images with any number of labels; there are fewer folds if there are fewer images."""
+    left, parts, counts = np.flatnonzero(can_be_held(table)), [], table.counts()
+    for ahead in range(folds, 0, -1):
+        part = table.subset(left)
+        groups = [*part.counts().tolist(), int((~part.labels.any(axis=1)).sum())]
+        held = left[draw_rows(part, [round(count / ahead) for count in groups], [0] * len(groups), stream)]
+        left = np.setdiff1d(left, held)
+        for label in np.flatnonzero(counts):  # labels that come together may leave a class none to train on
+            own = np.flatnonzero(table.labels[held, label])
+            held = np.delete(held, own[:1]) if len(own) == counts[label] else held
+        if len(held):
+            parts.append(held)
+    return [(np.setdiff1d(np.arange(len(table)), held), held) for held in parts]

@@ -21,11 +21,14 @@ class JoinedTables:
 def join_tables(tables: Mapping[str, ImageTable], *, qualify: bool = False) -> JoinedTables:
     """Join tables, given by task name, in order: labels of a task follow those of the tasks before.
 
-    Raises DataError if two tasks share a class name (ignoring case, "_" and Unicode form). With `qualify` such a class
+    Raises DataError for images with several labels, and if two tasks share a class name (ignoring case, "_" and Unicode
+    form). With `qualify` such a class
     is named with its task instead, "panda (animals)", also in prompts.
     """
     if not tables:
         raise DataError("expected tables to join, found none; give a dict of task name and table.")
+    if several := [task for task, table in tables.items() if table.multi_label]:
+        raise DataError(f"the images of {several[0]} have several labels; join tables with one label an image.")
     owner: dict[str, tuple[str, str]] = {}
     shared: dict[str, str] = {}
     for task, table in tables.items():

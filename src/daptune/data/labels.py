@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -117,8 +117,24 @@ def is_blank(label: object) -> bool:
     return label is None or label == "" or label != label
 
 
+def is_list(label: object) -> TypeGuard[Sequence[object]]:
+    """Whether it is a list of labels, as a cell of a table or a data set may be."""
+    return isinstance(label, list | tuple | set | np.ndarray)
+
+
 def check_single(labels: Sequence[object], where: str) -> None:
-    """A label with "|" is one class, which a line in the log says. Raises DataError if it joins other classes."""
+    """A label with "|" is one class, which a line in the log says. Raises DataError if it joins other classes.
+
+    Raises DataError for lists of labels too.
+    """
+    if any(map(is_list, labels)):
+        sizes = [len(label) if is_list(label) else int(not is_blank(label)) for label in labels]
+        none, one = sizes.count(0), sizes.count(1)
+        raise DataError(
+            f"{where}: expected one label an image, found lists of them. Rows with several labels: "
+            f"{len(sizes) - none - one:,}, with one: {one:,}, with none: {none:,}. Type --multi-label (in Python "
+            "multi_label=True) to learn several."
+        )
     texts = {label for label in labels if isinstance(label, str)}
     joined = sorted(text for text in texts if "|" in text)
     for text in joined:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daptune.data.labels import index_labels, is_blank, refuse_untrained
+from daptune.data.labels import index_labels, is_blank, is_list, refuse_untrained
 from daptune.data.table import ImageTable, Splits
 from daptune.errors import DataError
 
@@ -23,7 +23,7 @@ Indicator = NDArray[np.bool_]
 
 def cell_text(cell: object) -> str:
     """A cell of a table as text, `a|b` for a list of labels, "" for none."""
-    if isinstance(cell, list | tuple | np.ndarray):
+    if is_list(cell):
         return JOIN.join(map(str, cell))
     return "" if is_blank(cell) else str(cell)
 
@@ -48,6 +48,18 @@ def index_rows(
     return found, names
 
 
+def learned_names(
+    trained: Sequence[Sequence[object]], given: Sequence[Sequence[object]], where: str, lead: str
+) -> tuple[str, ...]:
+    """The class names in the lists of labels of the `lead` images, which define the classes.
+
+    Raises DataError, prefixed by `where`, for a class in `given`, all lists, that they do not have.
+    """
+    _, names = index_rows(trained, None, f"{where}, {lead}")
+    refuse_untrained([str(label) for row in given for label in row], names, where, lead)
+    return names
+
+
 def read_indicator(labels: Any, where: str) -> Indicator | None:
     """An indicator matrix (n, C) of 0 and 1, given as a 2-D array; None for other labels."""
     if not isinstance(labels, np.ndarray) or labels.ndim != 2:
@@ -70,9 +82,7 @@ def in_several(splits: Splits, label_names: Sequence[str] | None, where: str) ->
     lead, first = next(iter(present.items()))
     rows = [names_in(name) for name in joined]
     if label_names is None:
-        named = [name for place in np.unique(first.labels) for name in rows[place]]
-        _, label_names = index_rows([named], None, f"{where}, {lead}")
-        refuse_untrained([name for row in rows for name in row], label_names, where, lead)
+        label_names = learned_names([rows[place] for place in np.unique(first.labels)], rows, where, lead)
     matrix, names = index_rows(rows, label_names, where)
     return splits.each(lambda table: replace(table, labels=matrix[table.labels], class_names=names))
 

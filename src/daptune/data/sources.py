@@ -96,6 +96,8 @@ def _read_several(
         return in_several(read_zhou(path, image_root, multi_label=True), label_names, path.name)
     if isinstance(source, tuple) and len(source) == 2:
         return Splits(table_from_lists(source[0], source[1], label_names=label_names, multi_label=True))
+    if isinstance(source, Mapping) or is_dataset(source):
+        return read_dataset(source, label_names, multi_label=True)
     return in_several(
         _read(source, None, image_root, own_ids), label_names, "the source" if path is None else str(path)
     )

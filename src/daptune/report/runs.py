@@ -26,7 +26,7 @@ def is_bench_run(folder: Path) -> bool:
 def read_runs(folders: Sequence[Path]) -> Runs:
     """All finished results; of several lines for a job, the last finished one counts.
 
-    Raises DataError for a damaged line, with file and line number, and without any finished result.
+    Raises DataError for a damaged line, with file and line number, without any finished result, and for mAP.
     """
     done: dict[tuple[str, str, str], Result] = {}
     failed: dict[tuple[str, str, str], Result] = {}
@@ -53,6 +53,11 @@ def read_runs(folders: Sequence[Path]) -> Runs:
         names = ", ".join(str(folder) for folder in folders)
         jobs = f"; {len(failed)} jobs failed, such as: {next(iter(failed.values())).error}" if failed else ""
         raise DataError(f"{names}: no finished result to report on{jobs}; run `daptune bench` again to continue")
+    if several := next((result for result in done.values() if result.mean_average_precision), None):
+        what = f"{several.label} on {several.dataset} was measured by mAP, of images with several labels"
+        raise DataError(
+            f"{folders[0]}: {what}, and a report compares accuracies; `daptune bench` prints a table of mAP"
+        )
     if not any(set(result.accuracy) - {"val"} for result in done.values()):
         what = "only validation images were measured, but a report needs test images"
         raise DataError(f"{folders[0]}: {what}; `daptune bench` prints a table of these results")
