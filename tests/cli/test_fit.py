@@ -510,7 +510,8 @@ def test_identical_images_in_two_classes_and_in_train_and_test_are_named(
     done = daptune("eval", "adapter", folder)
     assert done.code == 0 and "2 of " in done.err and "optimistic" in done.err
     done = daptune("eval", "adapter", folder, "--split", "all")
-    assert "images is identical to one of another class" in done.err and "optimistic" not in done.err
+    assert "images is identical to one of another class" in done.err and "identical to training" not in done.err
+    assert "the adapter was trained on 13 of these 24 images" in done.err
 
 
 def test_curves_for_tensorboard_are_those_of_the_history(fit: Command, pictures: Path) -> None:
