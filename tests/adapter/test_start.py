@@ -68,6 +68,8 @@ def test_every_method_starts_or_says_why_not(name: str, fitted: FewShotClassifie
     state, takes = source.state_dict(), source.takes_new_classes(source.config)
     if takes and state:
         start_from(target, folder)
+        if name == "two_sfs":  # a row for each class, of these two none
+            state["residual"] = torch.zeros(2, backbone.clip.config.embed_dim)
         assert all(torch.equal(value, target.state_dict()[key]) for key, value in state.items())
         assert all(parameter.requires_grad for parameter in target.parameters())
         return

@@ -197,9 +197,13 @@ def test_visual_tokens_are_refused_by_the_tower(resnet: Backbone) -> None:
             call()
 
 
-def test_lora_of_the_text_alone_runs(resnet: Backbone) -> None:
-    lora = METHODS["clip_lora"](resnet, ["cat", "dog"], make_config("clip_lora", {"encoder": "text"}))
+def test_lora_and_norms_of_the_text_alone_run(resnet: Backbone) -> None:
+    lora, norms = (
+        METHODS[name](resnet, ["cat", "dog"], make_config(name, {"encoder": "text"}))
+        for name in ("clip_lora", "two_sfs")
+    )
     assert lora.vision_lora is None and lora.text_lora is not None and lora.logits(IMAGES).shape == (3, 2)
+    assert norms.vision_norms is None and norms.text_norms is not None and norms.logits(IMAGES).shape == (3, 2)
 
 
 def test_plot_takes_each_place_as_a_query(resnet: Backbone, tensors: dict[str, Tensor]) -> None:

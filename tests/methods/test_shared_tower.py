@@ -12,7 +12,7 @@ from daptune.methods.zero_shot import ZeroShot
 from .conftest import NAMES, make_pictures
 from .test_matrix import VARIANTS, build, fitted, label
 
-ALONE = {"clip_lora", "cocoop", "linear_probe", "mmrl", "plot", "plot_pp", "prolip", "vp"}
+ALONE = {"clip_lora", "cocoop", "linear_probe", "mmrl", "plot", "plot_pp", "prolip", "two_sfs", "vp"}
 SHARING = sorted(set(METHODS) - ALONE)
 
 

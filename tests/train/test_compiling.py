@@ -26,8 +26,9 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("dapt", {"class_specific": True}, ["causal", "whole", "read"]),
     ("maple", {"memory": "low"}, ["_continue", "_keep", "whole", "read"]),
     ("clip_lora", {"dropout": 0.0}, ["_continue", "_keep", "whole", "read"]),  # compiled, it would draw other numbers
+    ("two_sfs", {}, ["_continue", "_keep", "whole", "read"]),
 ]
-"""Shallow and deep prompts and low-rank matrices, recomputation, accumulation; and the parts that are compiled."""
+"""Shallow and deep prompts, matrices and norms, recomputation, accumulation; and the parts that are compiled."""
 
 
 @pytest.fixture(scope="module")

@@ -226,8 +226,9 @@ def start_from(method: Method, folder: str | Path) -> None:
     tensors = {name: value for name, value in learned.items() if name not in _ENSEMBLE}
     if not tensors:
         raise AdapterError(f"{folder} holds nothing learned to start from; fit without it")
+    names = [(name,) if record.names is None else record.names[name] for name in record.class_names]
     try:
-        method.load_state_dict(tensors)
+        method.load_state_dict(method.for_own_classes(tensors, names))
     except MethodError as error:
         raise AdapterError(f"{folder} does not fit: {error} Options: {other or 'the same'}.") from error
     if other:

@@ -11,7 +11,7 @@ A method overrides some of these functions. Defaults are in brackets.
     image_features        unit image features, (B, D)                                       (those of encode)
     logits                class scores, (B, C)                                              (scaled cosines)
     joins_ensemble        whether `answer` may add other sources to `logits`                (if trained on features)
-    losses                loss terms of a batch and their total                             (cross-entropy)
+    losses                loss terms of a batch and their total, in the current `stage`     (cross-entropy)
     before_fit            called before the first step                                      (nothing)
     after_epoch           called after each epoch; running_state is its state               (nothing)
     after_fit             called after the last step                                        (nothing)
@@ -22,7 +22,7 @@ Shape letters are those of `daptune.clip.model`.
 """
 
 from abc import ABC
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -68,8 +68,7 @@ class Method(nn.Module, ABC):
     features         only through `encode`: the images of several methods may share one pass of CLIP's tower, each with
                      its `image_prompts`; `logits` accepts the resulting features (B, D)
     fixed features   `losses` too; nothing in `encode` is learned, so that each view is encoded once
-    images           in another way; the default of a class that overrides `encode_images`, `encode`,
-                     `image_features` or `logits`
+    images           in another way; the default where `encode(_images)`, `image_features` or `logits` are overridden
     """
     trains_on_features: ClassVar[bool] = False
     """Whether training may pass the features of `encode` instead of images; follows from `sees`."""
@@ -81,6 +80,10 @@ class Method(nn.Module, ABC):
     """Whether `losses` couples the images of a batch, so that distributed training must not split it."""
     default_lr: ClassVar[float | None] = None
     """Default learning rate with AdamW; None: that of `TrainConfig`."""
+    stages: tuple[float, ...] = ()
+    """Shares of the steps after which another stage of training begins, where parts of a method learn in turn."""
+    stage: int = 0
+    """The stage of the next step, from 0. Training sets it from the step, so that it is in no file."""
     uses_validation: ClassVar[bool] = False
     """Whether `before_fit` or `after_fit` uses validation images, if present."""
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -105,12 +108,7 @@ class Method(nn.Module, ABC):
     """Accuracy on the last training batch, a scalar, for progress reports."""
 
     def __init__(
-        self,
-        backbone: Backbone,
-        class_names: ClassNames,
-        config: MethodConfig | None = None,
-        *,
-        seed: int = 1,
+        self, backbone: Backbone, class_names: ClassNames, config: MethodConfig | None = None, *, seed: int = 1
     ) -> None:
         super().__init__()
         config = self.config_class() if config is None else config
@@ -251,6 +249,10 @@ class Method(nn.Module, ABC):
     def after_fit(self, train: SupportSet, val: SupportSet | None = None) -> None:
         """Called after the last step, in evaluation mode, e.g. for a final search."""
 
+    def for_own_classes(self, learned: Mapping[str, Tensor], names: Sequence[Sequence[str]]) -> Mapping[str, Tensor]:
+        """What a method learned whose `prompt_names` were `names`, as it is for the classes of this one."""
+        return learned
+
     def make_room(self, state_dict: Mapping[str, Tensor]) -> None:
         """Called before loading: resize learned tensors whose size depends on the images to those of `state_dict`."""
 
@@ -318,8 +320,7 @@ class Method(nn.Module, ABC):
     def text_features_once(self) -> Iterator[None]:
         """Inside, the losses of several batches share one forward and one backward pass of the text tower.
 
-        Exact: each batch adds to the gradient of the class features, and their sum is propagated through the tower
-        once at the end.
+        Exact: the gradients of the class features are added up, and their sum goes through the tower at the end.
         """
         self._shared = []
         try:
@@ -352,8 +353,7 @@ class Method(nn.Module, ABC):
     def with_classes(self, class_names: ClassNames) -> Self:
         """A new method with the same learned tensors and other class names, or {label: name or names}.
 
-        Raises `MethodError` if the learned tensors are specific to the classes (`takes_new_classes`), or if
-        `check_class_names` refuses the names.
+        Raises `MethodError` if they are specific to the classes (`takes_new_classes`), and for names that do not fit.
         """
         if not self.takes_new_classes(self.config) or self.sigmoids is not None:
             raise MethodError(
@@ -362,7 +362,7 @@ class Method(nn.Module, ABC):
             )
         names = names_by_class(class_names, alike="marked", error=MethodError)
         other = type(self)(self.backbone, names, self.config.for_new_classes(), seed=self.seed)
-        other.load_state_dict(self.state_dict())
+        other.load_state_dict(other.for_own_classes(self.state_dict(), self.prompt_names))
         if self.ensemble is not None:
             other.ensemble = self.ensemble.with_classes(self.backbone, other.prompt_names)
         return other.train(self.training)

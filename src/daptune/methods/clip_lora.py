@@ -9,19 +9,14 @@ of layers work for any tower.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ..clip.lora import MATRICES, LowRank
-from ..clip.pooling import pool_names
-from ..clip.suffixes import Suffixes
-from ..clip.towers import IMAGE_ATTENTION, LEARNED_CONTEXT, TextTower, VisionTower
-from .base import Method
-from .options import ONE_NAME, Count, Fits, MethodConfig, Positive, one_of
-from .templates import PLAIN, fill, template_features
+from ..clip.towers import TextTower, VisionTower
+from .adapted import AdaptedConfig, AdaptedTowers
+from .options import Count, Fits, Positive, one_of
 
 LAYERS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
 """Ranges of layers, in sixths of the tower; there is also top3."""
@@ -31,7 +26,9 @@ ONCE_EACH = Fits(
 
 
 @dataclass(frozen=True)
-class CLIPLoRAConfig(MethodConfig):
+class CLIPLoRAConfig(AdaptedConfig):
+    """Options of CLIP-LoRA: those of the adapted towers, and of the matrices."""
+
     rank: Count = 2
     """Rank of the added matrices, r."""
     alpha: Positive = 1.0
@@ -40,12 +37,8 @@ class CLIPLoRAConfig(MethodConfig):
     """Dropout on the input of the added matrices in training."""
     matrices: Annotated[tuple[str, ...], ONCE_EACH] = ("q", "k", "v")
     """Adapted projections of attention: q (query), k (key), v (value), o (output)."""
-    encoder: Annotated[str, one_of(("both", "text", "vision"))] = "both"
-    """Adapted towers: both, text or vision."""
     layers: Annotated[str, one_of((*LAYERS, "top3"))] = "all"
     """Adapted layers: all; bottom, mid or up (a third); half-bottom or half-up; top3."""
-    template: Annotated[str, ONE_NAME] = PLAIN
-    """Prompt, with one {} for the class name."""
 
     def chosen(self, count: int) -> range:
         """Indices of the adapted layers in a tower of `count` layers."""
@@ -55,7 +48,7 @@ class CLIPLoRAConfig(MethodConfig):
         return range(first, last)
 
 
-class CLIPLoRA(Method):
+class CLIPLoRA(AdaptedTowers):
     """W x becomes W x + alpha / sqrt(r) B A dropout(x) in both towers, W frozen, A and B learned."""
 
     name = "clip_lora"
@@ -63,30 +56,17 @@ class CLIPLoRA(Method):
     year = 2024
     config_class = CLIPLoRAConfig
     default_lr = 0.002  # the 0.01 of prompts overfits
-    needs = frozenset({IMAGE_ATTENTION, LEARNED_CONTEXT})
     config: CLIPLoRAConfig
-    prefix: Tensor
-    frozen_features: Tensor | None
-    """Text features (C, D) of a frozen text tower; not saved."""
-
-    @classmethod
-    def needs_with(cls, config: MethodConfig) -> frozenset[str]:
-        spared = {"text": IMAGE_ATTENTION, "vision": LEARNED_CONTEXT}
-        return cls.needs - {spared.get(cast(CLIPLoRAConfig, config).encoder)}
 
     def build(self, generator: torch.Generator) -> None:
         """A (J, n, r, W) and B (J, n, W, r) of each tower, and the texts of the classes."""
-        names, pool = pool_names(self.prompt_names)
-        texts = fill(self.config.template, names)
-        prefix, self.suffixes = Suffixes.of_texts(self.backbone.tokenizer, texts, pool)
-        self.register_buffer("prefix", prefix.to(self.clip.device), persistent=False)
+        super().build(generator)
         self.text_lora = self._low_rank("text", self.clip.text, generator)
         self.vision_lora = self._low_rank("vision", self.clip.visual, generator)
-        self.register_buffer("frozen_features", None, persistent=False)
 
     def _low_rank(self, side: str, tower: VisionTower | TextTower, generator: torch.Generator) -> LowRank | None:
         config = self.config
-        if config.encoder not in ("both", side):
+        if not config.adapts(side):
             return None
         count = len(tower.transformer.blocks)
         layers = config.chosen(count)
@@ -96,15 +76,5 @@ class CLIPLoRA(Method):
             generator=generator,
         )  # fmt: skip
 
-    def text_features(self) -> Tensor:
-        if self.text_lora is not None:
-            context = self.clip.text.embed(self.prefix).unsqueeze(0)  # (1, M, W)
-            through = self.text_lora.blocks(self.clip.text.transformer)
-            return F.normalize(self.clip.text.features(context, self.suffixes, through=through)[0], dim=-1)
-        if self.frozen_features is None:
-            self.frozen_features = template_features(self.backbone, self.prompt_names, [self.config.template])
-        return self.frozen_features
-
-    def image_features(self, images: Tensor) -> Tensor:
-        through = None if self.vision_lora is None else self.vision_lora.blocks(self.clip.visual.transformer)
-        return F.normalize(self.clip.encode_image(images, through=through), dim=-1)
+    def adaptation(self, side: str) -> LowRank | None:
+        return self.text_lora if side == "text" else self.vision_lora

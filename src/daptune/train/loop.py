@@ -5,7 +5,8 @@
 
 An interrupted and resumed run gives the same bits as an uninterrupted one (on the same machine with the same number of
 threads). No random generator carries state between steps: order and augmentation depend on (seed, epoch, index),
-dropout on (seed, step), the learning rate on the step. All other state is in the checkpoint (run.py).
+dropout on (seed, step), the learning rate and the method's stage on the step. All other state is in the checkpoint
+(run.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -155,6 +156,7 @@ class Descent:
     def step(self, batches: list[Batch]) -> None:
         """One step with the mean gradient of `batches`."""
         method, run, ranks = self.method, self.run, self.ranks
+        method.stage = run.stage
         for group in self.optimizer.param_groups:
             group["lr"] = run.lr
         self.optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,7 @@ from daptune.names import own_names
 from daptune.train.checkpoint import Checkpoint, pack_optimizer, read_checkpoint, saving, unpack_optimizer
 from daptune.train.folder import FINISHED, anew, check_unused
 from daptune.train.history import HISTORY_NAME, EpochRow, History, Progress
-from daptune.train.schedule import TrainConfig, learning_rate
+from daptune.train.schedule import TrainConfig, learning_rate, stage_of
 from daptune.train.stopping import StopSignals
 
 log = logging.getLogger("daptune")
@@ -179,6 +179,11 @@ class Run:
         return self._rate(self.total_steps)
 
     @property
+    def stage(self) -> int:
+        """The method's stage of the next step."""
+        return stage_of(self.total_steps, self._all_steps, self.method.stages)[0]
+
+    @property
     def validates(self) -> bool:
         """Whether the current epoch is validated: about `validations` epochs are, and the last."""
         number = self.state.epoch + 1
@@ -293,7 +298,8 @@ class Run:
         )
 
     def _rate(self, step: int) -> float:
-        return learning_rate(self.config, step, self.steps_per_epoch)
+        own = stage_of(step, self._all_steps, self.method.stages)[1]
+        return learning_rate(self.config, step, self.steps_per_epoch, len(own), own.start)
 
     def _epoch_seconds(self) -> float:
         return self.state.seconds + time.monotonic() - self._epoch_began

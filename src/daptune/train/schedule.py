@@ -4,6 +4,7 @@ Schedules are functions of the step number, without state, so that a resumed run
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -62,7 +63,8 @@ class TrainConfig:
     weight_decay       also of prompts, as in CoOp and DAPT; None: DEFAULT_WEIGHT_DECAY of the optimizer
     momentum           of SGD
     eps                of Adam and AdamW: added to the root of the second moment
-    schedule           "cosine": by step, after a linear warm-up; "cosine_per_epoch": as CoOp and DAPT; "constant"
+    schedule           "cosine": by step, after a linear warm-up, anew in each of a method's `stages`;
+                       "cosine_per_epoch": as CoOp and DAPT, over the whole run; "constant"
     warmup_epochs      epochs of warm-up; an integer with "cosine_per_epoch"
     warmup_lr          learning rate at the start of the warm-up
     clip_norm          maximum norm of the gradient; None: no clipping
@@ -207,8 +209,19 @@ def _require(name: str, value: Any, kind: type, low: float, inclusive: bool) -> 
         raise TrainingError(f"{name} must be {word} {bound}, not {value!r}.")
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, total: int | None = None) -> float:
+def stage_of(step: int, total: int, shares: Sequence[float]) -> tuple[int, range]:
+    """The stage of a step, from 0, and the steps of that stage, where others begin after `shares` of the `total`."""
+    bounds = [0, *(int(share * total) for share in shares), total]
+    stage = sum(step >= bound for bound in bounds[1:-1])
+    return stage, range(bounds[stage], bounds[stage + 1])
+
+
+def learning_rate(
+    config: TrainConfig, step: int, steps_per_epoch: int, total: int | None = None, first: int = 0
+) -> float:
     """Learning rate of a step, counted from 0 over the whole run, with peak config.lr. `config` is resolved.
+
+    `total` and `first` are of its stage: the number of steps and the first; by default, those of the run.
 
     "cosine_per_epoch", with w warm-up epochs and T epochs, in epoch e: warmup_lr while e < w, then
     peak (1 + cos(pi (e - w) / T)) / 2. The period is T, not T - w, so that it never reaches 0, as in Dassl's
@@ -225,7 +238,7 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, total: i
         if epoch < warmup:
             return config.warmup_lr
         return top * (1 + math.cos(math.pi * (epoch - warmup) / epochs)) / 2
-    total = epochs * steps_per_epoch if total is None else total
+    total, step = epochs * steps_per_epoch if total is None else total, step - first
     # at most a tenth of the run: a run hardly longer than its warm-up would not learn
     rise = min(round(config.warmup_epochs * steps_per_epoch), total // 10)
     if step < rise:
