@@ -93,9 +93,12 @@ def test_methods_without_steps_encode_each_view_once_too(name: str, table, backb
         fit_method(method, images, TrainConfig(), val=plain)
         assert sum(counts) == len(table) * (CLOSED[name] + method.uses_validation)
         found.append(method.state_dict())
-    for key, value in found[0].items():  # relative to the largest entry: those of gda are up to 60
+    # Relative to the largest entry. The inverse of gda's covariance multiplies the last bits of the features, which
+    # differ between products of one row and of four: to 1.3e-5 on an EPYC.
+    atol = 1e-4 if name == "gda" else 1e-5
+    for key, value in found[0].items():
         largest = value.abs().max().clamp(min=1)
-        torch.testing.assert_close(value / largest, found[1][key] / largest, rtol=0, atol=1e-5)
+        torch.testing.assert_close(value / largest, found[1][key] / largest, rtol=0, atol=atol)
 
 
 def test_what_is_settled_at_the_end_takes_the_features_that_are_there(table, backbone: Backbone, monkeypatch) -> None:
