@@ -2,7 +2,7 @@
 
     python -m studies.corrupted caltech101 --data-root data --out data/caltech-101-c
 
-writes OUT/<corruption>/<class>/<number>.png. The corruptions are those of Hendrycks & Dietterich, Benchmarking Neural
+writes OUT/<corruption>/test/<class>/<number>.png. The corruptions are those of Hendrycks & Dietterich, Benchmarking Neural
 Network Robustness to Common Corruptions and Perturbations (ICLR 2019), at the third of five strengths, on a central
 square of 224 pixels. Blur is another one than theirs: Gaussian, with a deviation of 3 pixels.
 """
@@ -78,7 +78,7 @@ def main() -> None:
     for number, (source, label) in enumerate(zip(table.images, table.labels, strict=True)):
         image = ImageOps.fit(decode(source), (SIDE, SIDE), Image.Resampling.BICUBIC)
         for name, corrupt in CORRUPTIONS.items():
-            folder = options.out / name / table.class_names[label]
+            folder = options.out / name / "test" / table.class_names[label]
             folder.mkdir(parents=True, exist_ok=True)
             corrupt(image, np.random.default_rng(number)).save(folder / f"{number:05d}.png")
     print(f"{len(table.labels)} images x {len(CORRUPTIONS)} corruptions in {options.out}")
