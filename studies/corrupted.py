@@ -2,9 +2,9 @@
 
     python -m studies.corrupted caltech101 --data-root data --out data/caltech-101-c
 
-writes OUT/<corruption>/test/<class>/<number>.png. The corruptions are those of Hendrycks & Dietterich, Benchmarking Neural
-Network Robustness to Common Corruptions and Perturbations (ICLR 2019), at the third of five strengths, on a central
-square of 224 pixels. Blur is another one than theirs: Gaussian, with a deviation of 3 pixels.
+writes OUT/<corruption>/test/<class>/<number>.png. The corruptions are those of Hendrycks & Dietterich, Benchmarking
+Neural Network Robustness to Common Corruptions and Perturbations (ICLR 2019), at the third of five strengths, on a
+central square of 224 pixels. Blur is another one than theirs: Gaussian, with a deviation of 3 pixels.
 """
 
 import argparse

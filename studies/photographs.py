@@ -92,8 +92,8 @@ def report(rows: Sequence[Result]) -> str:
 
 
 def draw(rows: Sequence[Result]) -> None:
-    """Figure 4: accuracy over images per class, a panel a set."""
-    tasks = tasks_of(rows)
+    """Figure 4: accuracy over images per class, a panel a set that has a curve of DAPT."""
+    tasks = [task for task in tasks_of(rows) if sum(hits(rows, OURS, task, shots) is not None for shots in SHOTS) > 1]
     figure, panels = plt.subplots(2, -(-len(tasks) // 2), figsize=(10, 5.8), layout="constrained", squeeze=False)
     for panel in panels.flat[len(tasks) :]:
         panel.set_visible(False)
@@ -110,12 +110,14 @@ def draw(rows: Sequence[Result]) -> None:
                 )
         panel.set_xscale("log", base=2)
         panel.set_xticks(SHOTS, labels=[str(shots) for shots in SHOTS])
+        panel.set_xlim(SHOTS[0] / 1.2, SHOTS[-1] * 1.2)
         panel.set_title(TITLES[task], fontsize=10)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[:, 0]:
         panel.set_ylabel("accuracy, %", fontsize=9)
-    figure.supxlabel("training images per class", fontsize=9)
+    for panel in panels[-1]:
+        panel.set_xlabel("training images per class", fontsize=9)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=9, frameon=False, loc="outside lower center", ncols=4)
     figure.savefig(ROOT / "docs/photographs.svg", metadata={"Date": None})
