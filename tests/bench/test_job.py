@@ -103,6 +103,21 @@ def test_jobs_of_one_training_have_a_row_each(job: Job, tmp_path: Path, monkeypa
     assert row["dispersion"] is None and row["selected"] is None and row["epochs"] == 0
 
 
+def test_each_adapter_of_one_training_answers_as_its_row_says(job: Job, tmp_path: Path) -> None:
+    """With and without the ensemble, the record describes the tensors beside it."""
+    test = datasets.read_dataset(job.dataset, tmp_path).test
+    assert test is not None
+    jobs = [job, replace(job, label="with", ensemble="auto")]
+    for number, outcome in enumerate(run_jobs(jobs, tmp_path)):
+        (folder := tmp_path / str(number)).mkdir()
+        for name, content in outcome.adapter.items():
+            (folder / name).write_bytes(content)
+        adapter = load_adapter(folder)
+        assert bool(adapter.record.ensemble) == (adapter.method.ensemble is not None) == (number == 1)
+        found = measure(adapter.method, test).correct
+        assert "".join("01"[int(hit)] for hit in found) == outcome.result.correct["test"]
+
+
 def test_base_to_new_learns_half_of_the_classes(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def base_and_new(splits: Splits) -> tuple[Splits, Splits]:
         """The first two classes and the third; as `daptune.data.benchmarks` does."""

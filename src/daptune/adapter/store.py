@@ -99,6 +99,7 @@ def adapter_files(method: Method, record: AdapterRecord) -> dict[str, bytes]:
     blob = safetensors.torch.save(tensors, {"format": "pt"})  # one key: the order of several is not fixed
     record = replace(
         record,
+        ensemble=_plain(method.ensemble and method.ensemble.mix),  # may have been set aside since the record was made
         tensors=_shapes(tensors),
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
     )
