@@ -35,7 +35,7 @@ def draw_again(record: AdapterRecord, splits: Splits, decoder: Decoder | None = 
         return None
     seed, part = record.seed or 0, record.data.get("holdout") or 0
     own, name = hold_out(splits, part, seed, decoder)
-    drawn = sample_fewshot(own.train, record.shots, seed, val=own.val).train
+    drawn = sample_fewshot(own.train, record.shots, seed, val=own.val, logged=False).train  # the fit has told
     if drawn.fingerprint() != record.data.get("fingerprint") and len(splits.whole()) > CHECK_ALL:
         # of a large source, `fit` has read the drawn images alone and left out those that it could not read
         drawn = draw_readable(own.train, record.shots, seed, own.val, decoder or Decoder(0)).train

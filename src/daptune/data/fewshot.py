@@ -29,7 +29,9 @@ class FewShot:
     val_indices: Indices | None
 
 
-def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val: ImageTable | None = None) -> FewShot:
+def sample_fewshot(
+    table: ImageTable, shots: int | str | None, seed: int, *, val: ImageTable | None = None, logged: bool = True
+) -> FewShot:
     """Sample `shots` images per class from table and min(shots, 4) from val; None, "all" or below 1: all images.
 
     The images are those of CoOp's code for the same lists and seed: `DatasetBase.generate_fewshot_dataset` of
@@ -39,6 +41,7 @@ def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val
     generator, with the same numbers as Python's global one after random.seed(seed).
 
     Of images with any number of labels, at least `shots` show each class, and as many none (`multi_label.draw_rows`).
+    Classes with fewer images are listed in the log, if `logged`.
     """
     if isinstance(shots, str) and shots != "all":
         raise DataError(f"expected shots as a whole number or 'all', found {shots!r}.")
@@ -48,7 +51,7 @@ def sample_fewshot(table: ImageTable, shots: int | str | None, seed: int, *, val
     stream = random.Random(int(seed))  # numpy integers are not accepted
     chosen = _draw(table, shots, stream)
     short = {name: int(count) for name, count in zip(table.class_names, table.counts(), strict=True) if count < shots}
-    if short:
+    if short and logged:
         listed = ", ".join(f"{name} ({count})" for name, count in list(short.items())[:5])
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         _log.warning("fewer than %d images, all used: %s%s", shots, listed, more)
