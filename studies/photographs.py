@@ -35,7 +35,7 @@ DRAWN = {  # label -> colour, marker; Okabe and Ito's colours, for colour-blind 
 
 
 def hits(rows: Sequence[Result], label: str, task: str, shots: int, kind: str = "fewshot") -> np.ndarray | None:
-    """Which images are right, a mean over seeds: test images, or validation images where there are no others."""
+    """Which of n images are right, (n,), a mean over seeds: test images, or validation images without others."""
     found = [
         r.correct.get("test", r.correct["val"])
         for r in rows

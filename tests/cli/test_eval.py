@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from daptune.adapter import drawn
 from daptune.adapter.store import make_record, save_adapter
 from daptune.classifier import FewShotClassifier
 from daptune.clip.backbone import load_backbone
@@ -42,7 +43,9 @@ def test_eval_of_test_images_alone(fit: Command, daptune: Command, adapter: Path
     assert f"found test images alone; add a train split, or give {style / 'test'} itself" in done.err
 
 
-def test_images_that_the_adapter_was_trained_on_are_counted(fit: Command, daptune: Command, pictures: Path) -> None:
+def test_images_that_the_adapter_was_trained_on_are_counted(
+    fit: Command, daptune: Command, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert fit(pictures, "--out", "a", "--holdout", "0.4").code == 0
     done = daptune("eval", "a", pictures)
     assert (
@@ -50,6 +53,9 @@ def test_images_that_the_adapter_was_trained_on_are_counted(fit: Command, daptun
     )  # 3 x 2 shots
     assert f"`daptune report a --images {pictures}` measures those that were held out" in done.err
     assert daptune("eval", "a", pictures, "--json").json["trained_on"] == 6
+    assert fit(pictures, "--out", "all", "--holdout", "0").code == 0
+    told = daptune("eval", "all", pictures).err
+    assert "trained on 6 of these 30 images" in told and "measure it on images it has not seen" in told
     (style := pictures.parent / "style").mkdir()
     pictures.rename(style / "train")
     shutil.copytree(style / "train", style / "test")
@@ -59,6 +65,8 @@ def test_images_that_the_adapter_was_trained_on_are_counted(fit: Command, daptun
         assert done.json["trained_on"] == seen and ("so the figures are optimistic" in done.err) is False
     assert "trained on 6 of these 60 images" in daptune("eval", "b", style, "--split", "all").err
     assert "trained on" not in daptune("eval", "b", style).err
+    monkeypatch.setattr(drawn, "draw_again", None)  # test images hold none: nothing is drawn, which may be a long time
+    assert daptune("eval", "b", style).code == 0
 
 
 def test_the_styles_of_the_demo_can_be_measured_on(daptune: Command, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def evaluate(
     with warnings_shown():
         known = None if new_classes else classifier.method_.class_names
         how = {"own_ids": spoken is not None, "multi_label": classifier.multi_label}
-        table, name, seen = _images(folder, split, known, record=classifier.record_, decoder=decoder, **how)
+        table, name, (seen, held_out) = _images(folder, split, known, record=classifier.record_, decoder=decoder, **how)
         if new_classes:
             labels = table.class_names
             classifier = classifier.with_classes(labels if spoken is None else match_names(labels, spoken))
@@ -79,17 +79,17 @@ def evaluate(
         emit_json(about | found.to_json(table.class_names) | judged | _together(as_set, table))
         return 0
     _print(f"{adapter} on {len(table)} images ({name})", table, found, as_set, judged, reject, sets)
-    for line in filter(None, (_optimistic(seen, len(table), adapter, folder), advice)):
+    for line in filter(None, (_optimistic(seen, len(table), held_out, adapter, folder), advice)):
         note(f"daptune: warning: {line}")
     return 0
 
 
-def _optimistic(seen: int, images: int, adapter: Path, folder: Path) -> str | None:
+def _optimistic(seen: int, images: int, held_out: bool, adapter: Path, folder: Path) -> str | None:
     """A line for figures that count training images, or None."""
     if not seen:
         return None
     again = shlex.join(["daptune", "report", str(adapter), "--images", str(folder)])
-    better = f"`{again}` measures those that were held out" if seen < images else "measure it on images it has not seen"
+    better = f"`{again}` measures those that were held out" if held_out else "measure it on images it has not seen"
     return f"the adapter was trained on {seen} of these {images} images, so the figures are optimistic; {better}"
 
 
@@ -127,8 +127,8 @@ def _images(
     record: "AdapterRecord",
     decoder: "Decoder",
     **how: bool,
-) -> tuple["ImageTable", str, int]:
-    """The images to measure on, their name, and how many of them the adapter was trained on.
+) -> tuple["ImageTable", str, tuple[int, bool]]:
+    """The images to measure on, their name, how many of them were trained on, and whether that fit held out others.
 
     They are compared with each other and with training images beside them.
     """
@@ -140,9 +140,10 @@ def _images(
     table, name = choose_split(splits, split, folder, decoder)
     beside = {"train": splits.train} if name in ("val", "test") else {}
     warn_identical({**beside, name: table}, decoder.digest)
-    again = draw_again(record, splits, decoder)
+    again = draw_again(record, splits, decoder) if name in ("train", "all") else None  # the others hold none of them
     trained = set() if again is None else set(map(id, again.train.images))  # the same objects as in the table
-    return table, name, sum(id(image) in trained for image in table.images)
+    seen = sum(id(image) in trained for image in table.images)
+    return table, name, (seen, again is not None and again.splits.test is not None)
 
 
 def _judged(found: "Measured", reject: float | None, sets: float | None) -> dict[str, float]:

@@ -22,8 +22,7 @@ def join_tables(tables: Mapping[str, ImageTable], *, qualify: bool = False) -> J
     """Join tables, given by task name, in order: labels of a task follow those of the tasks before.
 
     Raises DataError for images with several labels, and if two tasks share a class name (ignoring case, "_" and Unicode
-    form). With `qualify` such a class
-    is named with its task instead, "panda (animals)", also in prompts.
+    form). With `qualify` such a class is named with its task instead, "panda (animals)", also in prompts.
     """
     if not tables:
         raise DataError("expected tables to join, found none; give a dict of task name and table.")
