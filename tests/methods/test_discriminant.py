@@ -25,11 +25,12 @@ def test_balanced_classes_as_in_scikit_learn(size: int) -> None:
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=[0.25] * 4).fit(z, labels)
     # scikit-learn divides the scatter by n and adds the log of the prior
     expected = (theirs.decision_function(new) - np.log(0.25)) * free / 24
-    np.testing.assert_allclose(Discriminant.fit(z, labels, 4)(new), expected, rtol=1e-9, atol=1e-9)
+    found = Discriminant.fit(z, labels, 4)(new)  # the length of means of equally many images is corrected alike
+    np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-9, atol=1e-9)
 
 
-def covariance(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """The shrunk covariance by a loop over images, and an image's share in it."""
+def covariance(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The shrunk covariance by a loop over images, an image's share in it, and the mean length of deviations by it."""
     size = z.shape[1]
     scatter = np.zeros((size, size))
     for c in set(labels.tolist()):
@@ -38,21 +39,25 @@ def covariance(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
             scatter += np.outer(r, r)
     free = len(z) - len(set(labels.tolist()))
     share = 1 / (free + SHRINKAGE * size)
-    return share * (scatter + SHRINKAGE * np.trace(scatter) / free * np.eye(size)), share
+    found = share * (scatter + SHRINKAGE * np.trace(scatter) / free * np.eye(size))
+    return found, share, float(np.trace(np.linalg.inv(found) @ scatter)) / free
 
 
 def test_each_class_has_its_own_mean_and_all_share_the_covariance() -> None:
     z, new = pictures(UNEVEN, 6), rng.normal(size=(5, 6))
-    inverse = np.linalg.inv(covariance(z, UNEVEN)[0])
+    whole, _, noise = covariance(z, UNEVEN)
+    inverse = np.linalg.inv(whole)
     found = Discriminant.fit(z, UNEVEN, 4)(new)
     for c in range(4):
-        mu = z[c == UNEVEN].mean(axis=0)
-        np.testing.assert_allclose(found[:, c], new @ inverse @ mu - mu @ inverse @ mu / 2, rtol=1e-9)
+        own = z[c == UNEVEN]
+        mu = own.mean(axis=0)
+        length = mu @ inverse @ mu - noise / len(own)
+        np.testing.assert_allclose(found[:, c], new @ inverse @ mu - length / 2, rtol=1e-9)
 
 
 def test_leaving_an_image_out_removes_it_from_its_mean_and_from_the_covariance() -> None:
     z = pictures(UNEVEN, 6)
-    whole, share = covariance(z, UNEVEN)
+    whole, share, noise = covariance(z, UNEVEN)
     found = Discriminant.fit(z, UNEVEN, 4).left_out(z, UNEVEN)
     for i, label in enumerate(UNEVEN):
         n = int((label == UNEVEN).sum())
@@ -62,8 +67,36 @@ def test_leaving_an_image_out_removes_it_from_its_mean_and_from_the_covariance()
         r = z[i] - z[label == UNEVEN].mean(axis=0)
         inverse = np.linalg.inv(whole - share * n / (n - 1) * np.outer(r, r))
         for c in range(4):
-            mu = z[(c == UNEVEN) & (np.arange(len(z)) != i)].mean(axis=0)
-            assert found[i, c] == pytest.approx(z[i] @ inverse @ mu - mu @ inverse @ mu / 2, rel=1e-8)
+            own = z[(c == UNEVEN) & (np.arange(len(z)) != i)]
+            mu = own.mean(axis=0)
+            length = mu @ inverse @ mu - noise / len(own)
+            assert found[i, c] == pytest.approx(z[i] @ inverse @ mu - length / 2, rel=1e-8)
+
+
+def test_the_number_of_its_images_neither_helps_nor_harms_a_class() -> None:
+    """Where classes do not differ, the mean of two images scores as that of sixteen on average over draws."""
+    labels, draws, found, noise = np.repeat(np.arange(4), [2, 16, 3, 8]), np.random.default_rng(11), [], []
+    for _ in range(500):
+        fitted = Discriminant.fit(draws.normal(size=(len(labels), 4)), labels, 4)
+        found.append(fitted(draws.normal(size=(50, 4))).mean(axis=0))
+        noise.append(fitted.noise)
+    few, many = np.mean(found, axis=0)[:2]
+    uncorrected = np.mean(noise) * (1 / 2 - 1 / 16) / 2
+    assert abs(few - many) < 0.2 * uncorrected
+
+
+def test_an_image_that_is_left_out_scores_in_its_class_as_in_others() -> None:
+    """Where classes do not differ: with two images a class, its own mean is of one, the others' of two."""
+    labels, draws, margins, noise = np.repeat(np.arange(20), 2), np.random.default_rng(5), [], []
+    for _ in range(300):
+        z = draws.normal(size=(40, 4))
+        fitted = Discriminant.fit(z, labels, 20)
+        found = fitted.left_out(z, labels)
+        own = found[np.arange(40), labels]
+        margins.append((own - (found.sum(axis=1) - own) / 19).mean())
+        noise.append(fitted.noise)
+    uncorrected = np.mean(noise) * (1 - 1 / 2) / 2
+    assert abs(np.mean(margins)) < 0.3 * uncorrected
 
 
 def test_leaving_out_almost_equals_a_new_fit_where_images_are_many() -> None:
