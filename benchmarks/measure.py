@@ -141,7 +141,7 @@ def method_step(side: str, precision: str, method: str, classes: int, batch: int
         step = reference_step(method, tensors, names, images, labels)
     else:
         ours = daptune_method(method, precision, names, **workload.OPTIONS.get(method, {}))
-        ours.load_state_dict(tensors)
+        ours.load_state_dict({**ours.state_dict(), **tensors})  # 2SFS also has the classifier of its second stage
         tensors = dict(ours.named_parameters())
 
         def step() -> Tensor:
@@ -155,7 +155,8 @@ def method_step(side: str, precision: str, method: str, classes: int, batch: int
         optimizer.zero_grad()
         found = {"total": step()}
         optimizer.step()
-        gradients = {name: tensor.grad.flatten() for name, tensor in tensors.items() if tensor.grad is not None}
+        learned = sorted(tensors.items())  # the same order on both sides
+        gradients = {name: tensor.grad.flatten() for name, tensor in learned if tensor.grad is not None}
         if "text_prompt" in gradients:  # VPT learns none, and PLOT's warm-up has none
             found["context"] = gradients.pop("text_prompt")
         return found | ({"network": torch.cat(list(gradients.values()))} if gradients else {})
@@ -198,7 +199,7 @@ def reference_step(
         return loss.detach()
 
     def as_it_is() -> Tensor:
-        whole = {"coop": reference.coop_loss, "maple": reference.maple_loss}[method]
+        whole = {"coop": reference.coop_loss, "maple": reference.maple_loss, "two_sfs": reference.two_sfs_loss}[method]
         loss = whole(clip, tensors, names, images, labels)
         loss.backward()
         return loss.detach()

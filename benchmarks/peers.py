@@ -10,11 +10,10 @@ same turns, and the largest distance of unit features from those of transformers
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 from benchmarks import workload
 from benchmarks.host import ROOT, about
 from benchmarks.pictures import made_up_classifier
+from benchmarks.turns import by_turns, ratio
 
 Encode = Callable[[Tensor], Tensor]
 SHAPE = workload.VIT_B16
@@ -161,12 +161,7 @@ def measured(precision: str, batch: int, threads: int, repeats: int) -> dict[str
             name: float((F.normalize(encode(images).float(), dim=-1) - exact).norm(dim=-1).max())
             for name, encode in encoders.items()  # the first run of each is not measured
         }
-        seconds: dict[str, list[float]] = {name: [] for name in encoders}
-        for _ in range(repeats):
-            for name, encode in encoders.items():
-                began = time.perf_counter()
-                encode(images)
-                seconds[name].append(time.perf_counter() - began)
+        seconds = by_turns({name: partial(encode, images) for name, encode in encoders.items()}, repeats)
     return {"precision": precision, "batch": batch, "seconds": seconds, "distance": differs}
 
 
@@ -178,8 +173,7 @@ def shown(found: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, times in seconds.items():
-        ratios = [other / own for own, other in zip(seconds["daptune"], times, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        spread = ratio(times, seconds["daptune"], digits=2)
         lines.append(f"| {name} | {found['batch'] / min(times):.1f} | {spread} | {found['distance'][name]:.0e} |")
     return "\n".join(lines)
 

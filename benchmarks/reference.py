@@ -275,3 +275,18 @@ def plot_loss(clip: ReferenceCLIP, text: Tensor, images: Tensor, labels: Tensor)
         plan = r.unsqueeze(-1) * c.unsqueeze(-2) * kernel
     score = (plan * similarity).sum((1, 2)).view(len(images), -1) + z @ F.normalize(text.mean(0), dim=-1).t()
     return F.cross_entropy(clip.logit_scale.exp() * score, labels)
+
+
+def two_sfs_loss(
+    clip: ReferenceCLIP, learned: dict[str, Tensor], names: list[list[int]], images: Tensor, labels: Tensor
+) -> Tensor:
+    """Cross-entropy of 2SFS's first stage, the layer norms of all blocks learned (fs/twostage.py)."""
+    for kind, tower in (("text", clip.transformer), ("vision", clip.visual.transformer)):
+        for place, block in enumerate(tower.resblocks):
+            for which, norm in enumerate((block.ln_1, block.ln_2)):
+                for name in ("weight", "bias"):
+                    delattr(norm, name)
+                    setattr(norm, name, learned[f"{kind}_norms.{name}"][place, which])
+    empty = torch.zeros(0, clip.positional_embedding.shape[1])
+    text = F.normalize(clip.text_features(empty, names, words=4), dim=-1)
+    return F.cross_entropy(clip.logit_scale.exp() * F.normalize(clip.visual(images), dim=-1) @ text.t(), labels)

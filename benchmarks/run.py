@@ -96,7 +96,7 @@ TABLE: dict[str, dict[str, Any]] = {
             "batch": 8,
             "precisions": ("fp32", "bf16"),
         }
-        for method in ("coop", "vpt", "maple", "tcp", "mmrl")
+        for method in ("coop", "vpt", "maple", "tcp", "mmrl", "two_sfs")
     },
     "prototypes-64": {"row": "prototypes", "batch": 64, "precisions": ("fp32", "bf16"), "reference": {"repeats": 2}},
     "zero-shot-1000": {
@@ -150,6 +150,7 @@ def useful_operations(case: dict[str, Any]) -> float:
         "cocoop": (case.get("batch", 1), 4, 0),
         "plot": (4, 16, 0),
         "maple": (1, 4, 2),
+        "two_sfs": (1, 4, 0),
         "zero_shot": (1, 4, 0),
         "prototypes": (0, 0, 0),
         "files": (0, 0, 0),
@@ -172,7 +173,7 @@ def useful_operations(case: dict[str, Any]) -> float:
     if images := case.get("batch", case.get("images")):
         patches = (size["image_size"] // size["patch_size"]) ** 2
         length = 1 + visual + patches
-        passes = 2 if visual and case.get("backward", True) else 1
+        passes = 2 if (visual or own == "two_sfs") and case.get("backward", True) else 1
         read = 1 + patches if case.get("method") == "plot" else 1
         total += passes * images * tower("vision", length, length**2, read)
         total += images * 2 * patches * 3 * size["patch_size"] ** 2 * size["vision_width"]

@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.host import ROOT, about
+from benchmarks.turns import by_turns, ratio
 from daptune.clip.checkpoints import read_checkpoint
 from daptune.clip.model import CLIP
 from daptune.clip.suffixes import Suffixes
@@ -144,18 +144,12 @@ def main() -> None:
     for precision in options.precision:
         sides = [rows(side, options.classes, options.batch) for side in made_up(precision)]
         for name, plain in sides[0].items():
-            runs, times = (plain, sides[1][name]), ([], [])
-            results = [run() for run in runs]  # the first run of each is not measured
+            runs = {"reference": plain, "daptune": sides[1][name]}
+            results = [run() for run in runs.values()]  # the first run of each is not measured
             differs = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True))
-            for _ in range(options.repeats):
-                for run, spent in zip(runs, times, strict=True):
-                    began = time.perf_counter()
-                    run()
-                    spent.append(time.perf_counter() - began)
-            ratios = sorted(a / b for a, b in zip(*times, strict=True))
+            times = list(by_turns(runs, options.repeats).values())
             found.append({"row": name, "precision": precision, "seconds": times, "difference": differs})
-            reference, ours = map(statistics.median, times)
-            spread = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+            (reference, ours), spread = map(statistics.median, times), ratio(*times)
             print(f"| {name} | {precision} | {reference:.2f} | {ours:.2f} | {spread} | {differs:.0e} |", flush=True)
     day = f"{datetime.now(UTC):%Y-%m-%d}"
     out = options.out or ROOT / "benchmarks" / "results" / f"{day}-siglip.json"

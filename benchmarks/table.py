@@ -29,6 +29,7 @@ LABELS = {
     "maple-8": "MaPLe, batch 8",
     "tcp-8": "TCP, batch 8",
     "mmrl-8": "MMRL, batch 8",
+    "two_sfs-8": "2SFS, batch 8",
     "prototypes-64": "prototypes of 64 images",
     "zero-shot-1000": "zero-shot features, 1,000 classes",
     "files-1000": "prediction of 1,000 JPEG files",

@@ -154,9 +154,17 @@ def learned(method: str, size: dict = VIT_B16, seed: int = 6) -> dict[str, Tenso
             "texts.maps.weight": (upper["text"], text, 512),
             "texts.maps.bias": (upper["text"], text),
         },
+        "two_sfs": {
+            f"{kind}_norms.{name}": (size[f"{kind}_layers"], 2, size[f"{kind}_width"])
+            for kind in ("text", "vision")
+            for name in ("weight", "bias")
+        },
     }
     random = torch.Generator().manual_seed(seed)
-    return {name: torch.empty(shape).normal_(std=0.02, generator=random) for name, shape in shapes[method].items()}
+    return {
+        name: torch.empty(shape).normal_(float(name.endswith("norms.weight")), 0.02, generator=random)
+        for name, shape in shapes[method].items()
+    }
 
 
 def batch(images: int, classes: int, seed: int = 4) -> tuple[Tensor, Tensor]:

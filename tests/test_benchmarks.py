@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import measure, reference, run, table, workload
+from benchmarks import features, measure, reference, run, table, workload
 from daptune.clip.model import CLIP, CLIPConfig
 from daptune.methods import METHODS
 
@@ -60,6 +60,7 @@ def test_reference_and_dapt_agree_on_losses_and_gradients() -> None:
         ("maple", {}),
         ("tcp", {}),
         ("mmrl", {}),
+        ("two_sfs", {}),
         ("plot", {"official_stop": True, "global_weight": 1.0}),
     ],
 )
@@ -70,7 +71,7 @@ def test_steps_of_other_methods_agree_with_the_reference(method: str, options: d
     backbone = SimpleNamespace(clip=clip, tokenizer=workload.MadeUpTokenizer(names))
     ours = METHODS[method](backbone, [str(c) for c in range(7)], METHODS[method].config_class(**options))
     tensors = {name: tensor.requires_grad_() for name, tensor in workload.learned(method, SMALL).items()}
-    ours.load_state_dict(tensors)
+    ours.train().load_state_dict({**ours.state_dict(), **tensors})
     images, labels = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(5)
     found = ours.losses(images, labels)["total"]
     found.backward()
@@ -79,10 +80,26 @@ def test_steps_of_other_methods_agree_with_the_reference(method: str, options: d
         for tensor in tensors.values():
             tensor.grad = None
         torch.testing.assert_close(found, step(), atol=1e-5, rtol=1e-5)
+    assert {name for name, parameter in ours.named_parameters() if parameter.grad is not None} == tensors.keys()
     for name, parameter in ours.named_parameters():
+        if name not in tensors:
+            continue
         expected = tensors[name].grad
         assert expected.any()
         torch.testing.assert_close(parameter.grad, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gda", *features.METHODS])
+def test_methods_on_stored_features_learn_what_the_official_formulas_give(name: str) -> None:
+    sizes = 7, 3
+    plain, ours = (
+        run() for run in (features.closed_form(*sizes) if name == "gda" else features.by_steps(name, *sizes))
+    )
+    assert plain.abs().max() > 0
+    # the reference of ProLIP adds small steps to a large matrix in float32
+    torch.testing.assert_close(
+        ours, plain, atol=(0.02 if name == "prolip" else 1e-4) * float(plain.abs().max()), rtol=0
+    )
 
 
 def test_useful_operations_of_one_image_forward() -> None:
@@ -95,13 +112,17 @@ def test_useful_operations_of_one_image_forward() -> None:
 
 
 def test_useful_operations_of_methods_count_contexts_and_what_learns() -> None:
-    """One class: PLOT has four contexts of 16 tokens and reads every patch, CoCoOp one of 4 an image, DAPT one."""
+    """One class: PLOT has four contexts of 16 tokens and reads every patch, CoCoOp one of 4 an image, DAPT one. The
+    towers of 2SFS run back as far as those of VPT."""
     text = {m: run.useful_operations({"classes": 1, "method": m, "batch": 0}) for m in ("plot", "cocoop", "maple")}
     assert text["plot"] == 4 * run.useful_operations({"classes": 1}) and text["cocoop"] == 0 < text["maple"]
     assert run.useful_operations({"classes": 1, "method": "cocoop", "batch": 8}) > 8 * text["maple"]
     width, patches = 768, 196
     images = {m: run.useful_operations({"batch": 1, "method": m}) for m in ("plot", "cocoop")}
     assert images["plot"] - images["cocoop"] == 2 * patches * 10 * width**2  # queries, output and MLP of the last block
+    both = {tokens: run.useful_operations({"batch": 1, "method": "two_sfs", "backward": tokens}) for tokens in (0, 1)}
+    embedding = 2 * patches * 3 * 16**2 * width
+    assert both[1] - embedding == 2 * (both[0] - embedding)
 
 
 def test_useful_operations_of_tokens_that_join_at_a_middle_block() -> None:
@@ -162,6 +183,9 @@ def test_the_page_has_the_figures_of_the_results_it_names() -> None:
     (name,) = re.findall(r"\[All\s+figures\]\(\.\./(benchmarks/results/\S+\.json)\)", page)
     rows = json.loads(Path(run.ROOT, name).read_text())["rows"]
     assert table.LABELS.keys() == run.TABLE.keys()
-    since = {"tcp-8", "mmrl-8"}  # rows that are newer than that run of all
+    (later,) = re.findall(r"\]\(\.\./(benchmarks/results/\S+-steps\.json)\)", page)
+    newer = json.loads(Path(run.ROOT, later).read_text())["rows"]
+    since = {row["name"] for row in newer}
     assert {row["name"] for row in rows} == {*run.TABLE, "accuracy", "import", "help"} - since
-    assert "\n".join(table.table(rows)) in page
+    for part in (rows, newer):
+        assert "\n".join(table.table(part)) in page

@@ -7,9 +7,9 @@ Guo & Gu, "MMRL: Multi-Modal Representation Learning for Vision-Language Models"
     image, blocks J ..   [CLS | patches | v_1 .. v_n]                      v = R B_j + b_j, new ones in each block j
     z = normalise(CLS P), z_r = normalise(mean of the outputs of v P_r), w = normalise(text)
 
-Differences to the official code: J is its sixth of twelve blocks, in other towers the same share; what is below them is
-computed once, for the frozen features too; text features follow every step (there, those of the first evaluation are
-kept); scores are fused if all classes are those of the fit, which is known by their names.
+Differences to the official code: J is its sixth of twelve blocks, in other towers the same share; what is below is
+computed once; text features follow every step (there, those of the first evaluation are kept); scores are fused if all
+classes are those of the fit, by their names.
 """
 
 from dataclasses import dataclass, replace
@@ -100,8 +100,7 @@ class MMRL(Method):
         return self.images(self.encode(images), self.representation)[0]
 
     def logits(self, images: Tensor) -> Tensor:
-        z, z_r = self.images(self.encode(images), self.representation)
-        fitted = set(self.config.fitted)
+        (z, z_r), fitted = self.images(self.encode(images), self.representation), set(self.config.fitted)
         if not fitted or all(fitted.issuperset(own) for own in self.prompt_names):
             z = self.config.class_share * z + (1 - self.config.class_share) * z_r
         return self.scale * z @ self.class_text_features().mT

@@ -25,6 +25,10 @@ def at_least(low: float, expected: str) -> Fits:
     return Fits(lambda value: value >= low, expected)
 
 
+def two_above(low: float) -> Fits:
+    return Fits(lambda values: len(values) == 2 and min(values) > low, f"two numbers above {low}")
+
+
 def one_of(choices: Iterable[str]) -> Fits:
     known = tuple(choices)
     return Fits(lambda value: value in known, f"one of {', '.join(known)}")

@@ -4,15 +4,14 @@ Chen, Yao, Song, Li, Rao & Zhang, "PLOT: Prompt Learning with Optimal Transport 
 arXiv 2210.01253, whose repository extends it. Official: CHENGY12/PLOT plot-pp/trainers/plotpp.py, plot-pp/clip/model.py
 (VisionTransformer). The transport and its differences: `daptune.methods.transport`.
 
-There are two stages: the first trains only the visual tokens, with the cosine of the mean features added to the score;
-the second trains visual tokens and contexts with the score alone. Here both are one resumable fit (`visual_share`).
-Officially they are two runs, each with its own optimizer and the whole learning rate: stage 1 uses only seed 1 and
-initialises stage 2 of every seed, so that seeds 2 and 3 also learn from the images of seed 1.
+The first of two stages trains only the visual tokens, with the cosine of the mean features added to the score; the
+second trains visual tokens and contexts with the score alone. Here both are one resumable fit (`visual_share`).
+Officially they are two runs, each with the whole learning rate, and stage 1 of seed 1 initialises stage 2 of every
+seed, so that seeds 2 and 3 also learn from the images of seed 1.
 
-Differences to the official code: the length of all contexts is that of the shortest phrase; officially it is that of
-the first phrase (the rest of a longer phrase stays frozen after it; with a shorter phrase, the end of the text enters
-the context and the class name loses its first tokens: `official_phrases`). It fails without phrases and fixes the
-width 768.
+Differences to the official code: the length of all contexts is that of the shortest phrase, officially of the first
+(the rest of a longer one stays frozen after it; with a shorter one, the end of the text enters the context and the
+class name loses its first tokens: `official_phrases`). It fails without phrases and fixes the width 768.
 """
 
 from dataclasses import dataclass
@@ -76,16 +75,14 @@ class PLOTPP(TransportMethod):
             members = [n for n, words in enumerate(phrases) if len(words) == length]
             frozen = torch.tensor([phrases[n][tokens:] for n in members], dtype=torch.int64)
             self.register_buffer(f"words_{length}", frozen.to(self.clip.device), persistent=False)
-            self.groups.append((members, f"words_{length}", self._names(max(lengths), max(0, tokens - length))))
+            cut = max(0, tokens - length)  # first tokens of the class names that are lost
+            names = Suffixes.build(tokenizer, self.prompt_names, max(lengths), cut=cut)
+            self.groups.append((members, f"words_{length}", names))
         padded = [[*words, tokenizer.eot, *[tokenizer.pad] * tokens][:tokens] for words in phrases]
         self.text_prompt = nn.Parameter(self.clip.text.embed(padded))
         shape = (config.vision_sets, config.vision_tokens, self.clip.config.vision_width)
         self.vision_prompt = noise(self.clip, shape, generator)
         self.visual_stage = torch.zeros((), dtype=torch.bool)  # true only in the first stage of a fit
-
-    def _names(self, tokens: int, cut: int) -> Suffixes:
-        """The class names after `tokens` words, without their first `cut` tokens."""
-        return Suffixes.build(self.backbone.tokenizer, self.prompt_names, tokens, cut=cut)
 
     def image_sets(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class tokens for each set of visual tokens (B, V, D), and their mean (B, D)."""

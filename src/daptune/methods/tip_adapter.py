@@ -16,15 +16,11 @@ import torch
 from torch import Tensor
 
 from .base import SupportSet
-from .options import Fits, Views, Weight
+from .options import Views, Weight, two_above
 from .support import check_labels, encode_batches, one_hot, view_features
 from .zero_shot import ZeroShot, ZeroShotConfig
 
 MOST_AFFINITIES = 1 << 25  # of validation images and keys at once in the search
-
-
-def two_above(low: float) -> Fits:
-    return Fits(lambda values: len(values) == 2 and min(values) > low, f"two numbers above {low}")
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,6 @@ class TipAdapter(ZeroShot):
         self.beta.fill_(self.config.beta)
         self.search(val)
 
-    def support_features(self) -> tuple[Tensor, Tensor] | None:
-        return (self.keys, self.key_labels) if len(self.keys) else None
-
     def hold(self, keys: Tensor, labels: Tensor) -> None:
         """Set the cache: K (n, D) and its labels (n,), both float32, which is exact for labels up to 2^24."""
         self.register_buffer("keys", keys)
@@ -97,11 +90,10 @@ class TipAdapter(ZeroShot):
         if val is None or not self.config.search:
             return
         z, labels = encode_batches(self.image_features, val.evaluation(), self.clip.device)
-        values = one_hot(self.key_labels, len(self.class_names))
+        values, rows = one_hot(self.key_labels, len(self.class_names)), max(1, MOST_AFFINITIES // len(self.keys))
         grids = zip(self.config.search_to, self.config.search_steps, strict=True)
         betas, alphas = ([0.1 + i * (top - 0.1) / steps for i in range(steps)] for top, steps in grids)
         right = np.zeros((len(betas), len(alphas)), np.int64)
-        rows = max(1, MOST_AFFINITIES // len(self.keys))
         for z_part, truth in zip(z.split(rows), labels.split(rows), strict=True):
             zero_shot, distance = self.scale * z_part @ self.text_features().mT, 1 - z_part @ self.keys.mT
             for b, beta in enumerate(betas):
@@ -117,6 +109,9 @@ class TipAdapter(ZeroShot):
         expected = [(len(new[0]), self.keys.shape[1]), (len(new[0]),)] if new and new[0].ndim else []
         if [tensor.shape for tensor in new] == expected and new[0].shape != self.keys.shape:
             self.hold(*(torch.zeros_like(tensor, device=self.clip.device) for tensor in new))
+
+    def support_features(self) -> tuple[Tensor, Tensor] | None:
+        return (self.keys, self.key_labels) if len(self.keys) else None
 
     @property
     def parameter_count(self) -> int:
