@@ -1,0 +1,160 @@
+"""What a person waits for: `python -m benchmarks.waiting --place build/waiting [--methods dapt,coop] [--limit 120]`.
+
+Whole processes, from typing to the result, with a made-up CLIP of ViT-B/16's shape from a file and made-up JPEG
+photographs of 640 x 480 pixels (benchmarks/pictures.py): `daptune fit` by every method at its defaults for 10 x 16 and,
+with `--classes 100`, 100 x 16 photographs; `daptune predict` of 1 and 100 files; `daptune serve` until it is ready;
+programs that encode the same files with transformers, ONNX Runtime and OpenVINO (`pip install transformers onnxruntime
+openvino`; `--peers`). A fit that takes longer than `--limit` seconds is ended, and its time is what had passed plus its
+remaining epochs at the rate of those that it did; such figures have a `~`. PLACE keeps photographs, weights and results
+(waiting.json): what is there is not run again, so that a run may be ended at any time. `--show` prints what is there.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import torch
+
+from benchmarks import workload
+from benchmarks.host import about, environment
+from benchmarks.pictures import make_pictures
+from daptune.methods import METHODS
+
+SHOTS = 16
+EPOCH = re.compile(r"^daptune: \S+ (\d+)/(\d+): ")
+PEERS = ("transformers", "onnxruntime", "openvino")
+Row = dict[str, Any]
+
+
+def prepared(place: Path, classes: int) -> tuple[Path, Path]:
+    """A checkpoint, and a folder with a folder for each class."""
+    place.mkdir(parents=True, exist_ok=True)
+    weights, photographs = place / "made-up.pt", place / f"photographs-{classes}"
+    if not weights.exists():
+        torch.save(workload.weights(), weights)
+    if not photographs.exists():
+        flat = place / f"flat-{classes}"
+        flat.mkdir(exist_ok=True)
+        for number, path in enumerate(make_pictures(flat, classes * SHOTS)):
+            own = photographs / f"thing {number % classes:03}"
+            own.mkdir(parents=True, exist_ok=True)
+            path.rename(own / path.name)
+    return weights, photographs
+
+
+def fit_seconds(command: list[str], limit: float) -> tuple[float, bool]:
+    """Wall seconds of a fit, and whether they were measured to the end."""
+    began, lines = time.perf_counter(), list[tuple[float, int, int]]()
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
+    ) as process:
+        last = ""
+        for line in process.stderr or ():
+            now, last = time.perf_counter() - began, line
+            if found := EPOCH.match(line):
+                lines.append((now, int(found[1]), int(found[2])))
+            if now > limit and len(lines) > 2:
+                process.kill()
+                (first, a, _), (now, b, total) = lines[0], lines[-1]
+                return now + (total - b) * (now - first) / (b - a), False
+        if process.wait():
+            raise SystemExit(f"{' '.join(command)}: {last}")
+    return time.perf_counter() - began, True
+
+
+def seconds(command: list[str]) -> float:
+    """Wall seconds of a process."""
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-500:]}")
+    return time.perf_counter() - began
+
+
+def until_ready(command: list[str], port: int) -> float:
+    """Wall seconds until a server says that it can answer."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment()) as process:
+        while True:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.05)
+        found = time.perf_counter() - began
+        process.terminate()
+    return found
+
+
+def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """Name of each row, and what measures it."""
+    weights, photographs = prepared(options.place, options.classes)
+    program, adapter = [sys.executable, "-m", "daptune"], options.place / "adapter"
+    size = f"{options.classes} x {SHOTS}"
+
+    def fit(method: str) -> list[str]:
+        out = options.place / "fits" / f"{method}-{options.classes}"
+        subprocess.run(["rm", "-rf", str(out), f"{out}.run"], check=True)
+        given = ["--shots", str(SHOTS), "--method", method, "--backbone", str(weights), "--out", str(out)]
+        return [*program, "fit", str(photographs), *given]
+
+    for method in options.methods:
+        yield f"fit {method}, {size}", lambda m=method: fit_seconds(fit(m), options.limit)
+    if not adapter.exists():
+        given = ["--shots", "4", "--train", "text_steps=5", "--train", "steps=5", "--backbone", str(weights)]
+        seconds([*program, "fit", str(photographs), "--out", str(adapter), *given])
+    files = sorted(map(str, photographs.rglob("*.jpg")))
+    for count in (1, 100):
+        command = [*program, "predict", str(adapter), *files[:count]]
+        yield f"predict, {count} files", lambda c=command: (seconds(c), True)
+    served = [*program, "serve", str(adapter), "--port", "8741"]
+    yield "serve, until ready", lambda: (until_ready(served, 8741), True)
+    if options.peers:
+        seconds([sys.executable, "-m", "benchmarks.encode_files", "--make", str(options.place)])
+    for name in PEERS if options.peers else ():
+        for count in (1, 100):
+            command = [sys.executable, "-m", "benchmarks.encode_files", name, str(options.place), *files[:count]]
+            yield f"{name}, {count} files", lambda c=command: (seconds(c), True)
+
+
+def shown(found: dict[str, Row]) -> str:
+    """Markdown, in the order of measurement."""
+    lines = ["| what | seconds |", "|---|---|"]
+    for name, row in found.items():
+        middle = sorted(row["seconds"])[len(row["seconds"]) // 2]
+        lines.append(f"| {name} | {'' if row['whole'] else '~ '}{middle:.{0 if middle >= 20 else 1}f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--place", type=Path, required=True)
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--limit", type=float, default=120.0)
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--show", action="store_true")
+    options = parser.parse_args()
+    kept = options.place / "waiting.json"
+    result = json.loads(kept.read_text()) if kept.exists() else {**about(), "rows": {}}
+    for name, measure in () if options.show else rows(options):
+        while len(result["rows"].get(name, {}).get("seconds", ())) < options.repeats:
+            spent, whole = measure()
+            row = result["rows"].setdefault(name, {"seconds": [], "whole": whole})
+            row["seconds"].append(round(spent, 2))
+            kept.write_text(json.dumps(result, indent=1) + "\n")
+            print(name, f"{spent:.1f} s", "" if whole else "(in part)", flush=True)
+    print(shown(result["rows"]))
+
+
+if __name__ == "__main__":
+    main()
