@@ -1,5 +1,6 @@
 """What the documentation says runs, and its links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 from zipfile import ZipFile
@@ -12,6 +13,7 @@ import daptune
 from daptune import load_backbone
 from daptune.adapter.record import read_record
 from daptune.adapter.store import make_record, save_adapter
+from daptune.bench.plan import parse_plan
 from daptune.data.demo import ARCHIVE, demo_styles
 from daptune.methods import METHODS
 from tests.test_readme import folders  # noqa: F401
@@ -54,6 +56,28 @@ def test_python_runs(page: Path, tasks: Path, capsys: pytest.CaptureFixture[str]
         assert start.method_config["tasks"] == [3, 2] and len(start.class_names) == 5
         assert target.data["started_from"] == start.tensors_sha256
         assert not set(target.class_names) & set(start.class_names)
+
+
+def test_plans_and_json_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench plan, or lines of JSON; a formatter may have joined their lines."""
+    monkeypatch.chdir(tmp_path)
+    plans = 0
+    for page in [*PAGES, ROOT / "README.md"]:
+        text = page.read_text("utf-8")
+        for code in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL):
+            for folder in re.findall(r'"((?:\./|TASKS/)[^"]+)"', code):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            assert parse_plan(code, page.stem).jobs()
+            plans += 1
+        for code in re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL):
+            parsed: list[object] = []
+            decoder, left = json.JSONDecoder(), code.strip()
+            while left:
+                found, end = decoder.raw_decode(left)
+                parsed.append(found)
+                left = left[end:].strip()
+            assert parsed
+    assert plans > 1
 
 
 def test_the_ten_lines_for_a_webcam_label_what_it_sees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
