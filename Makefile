@@ -37,9 +37,11 @@ attack: $(DEV_STAMP)  ## the attacks of tests/attack, each with all that it can 
 mutants: $(DEV_STAMP)  ## small changes of nine central files that no test notices (an hour or more; goes on where it was stopped)
 	$(BIN)/python tools/mutants.py
 
-bench: $(DEV_STAMP)  ## the speed table: daptune beside the straightforward algorithm (an hour or more; without bfloat16, float32 alone)
+bench: $(DEV_STAMP)  ## the speed tables, beside the straightforward algorithm and other programs (hours; without bfloat16, float32 alone)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.pictures
+	$(BIN)/python -m benchmarks.waiting --place build/waiting
+	$(BIN)/python -m benchmarks.over_http --place build/waiting
 
 # torch comes with the constraints; what is compared with is put beside it: torchvision's wheel fits another build of torch
 oracles: | $(BIN)/python  ## compare with open_clip, transformers and torchvision, in an environment of their own

@@ -49,6 +49,12 @@ def prepared(place: Path, classes: int) -> tuple[Path, Path]:
     return weights, photographs
 
 
+def estimate(epochs: list[tuple[float, int, int]]) -> float:
+    """Seconds of a whole fit, from (seconds, epoch, of so many) at the ends of some: the rest at the rate of these."""
+    (first, a, _), (now, b, total) = epochs[0], epochs[-1]
+    return now + (total - b) * (now - first) / (b - a)
+
+
 def fit_seconds(command: list[str], limit: float) -> tuple[float, bool]:
     """Wall seconds of a fit, and whether they were measured to the end."""
     began, lines = time.perf_counter(), list[tuple[float, int, int]]()
@@ -62,8 +68,7 @@ def fit_seconds(command: list[str], limit: float) -> tuple[float, bool]:
                 lines.append((now, int(found[1]), int(found[2])))
             if now > limit and len(lines) > 2:
                 process.kill()
-                (first, a, _), (now, b, total) = lines[0], lines[-1]
-                return now + (total - b) * (now - first) / (b - a), False
+                return estimate(lines), False
         if process.wait():
             raise SystemExit(f"{' '.join(command)}: {last}")
     return time.perf_counter() - began, True
@@ -78,25 +83,39 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
+def ready(port: int) -> None:
+    """Wait until a server says that it can answer."""
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+
+
 def until_ready(command: list[str], port: int) -> float:
-    """Wall seconds until a server says that it can answer."""
+    """Wall seconds from the start of a server."""
     began = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment()) as process:
-        while True:
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.05)
+        ready(port)
         found = time.perf_counter() - began
         process.terminate()
     return found
 
 
+def small_adapter(place: Path, weights: Path, photographs: Path) -> Path:
+    """An adapter of DAPT, trained for a moment, once."""
+    adapter = place / "adapter"
+    if not adapter.exists():
+        given = ["--shots", "4", "--train", "text_steps=5", "--train", "steps=5", "--backbone", str(weights)]
+        seconds([sys.executable, "-m", "daptune", "fit", str(photographs), "--out", str(adapter), *given])
+    return adapter
+
+
 def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Name of each row, and what measures it."""
     weights, photographs = prepared(options.place, options.classes)
-    program, adapter = [sys.executable, "-m", "daptune"], options.place / "adapter"
+    program = [sys.executable, "-m", "daptune"]
     size = f"{options.classes} x {SHOTS}"
 
     def fit(method: str) -> list[str]:
@@ -107,9 +126,7 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
     for method in options.methods:
         yield f"fit {method}, {size}", lambda m=method: fit_seconds(fit(m), options.limit)
-    if not adapter.exists():
-        given = ["--shots", "4", "--train", "text_steps=5", "--train", "steps=5", "--backbone", str(weights)]
-        seconds([*program, "fit", str(photographs), "--out", str(adapter), *given])
+    adapter = small_adapter(options.place, weights, photographs)
     files = sorted(map(str, photographs.rglob("*.jpg")))
     for count in (1, 100):
         command = [*program, "predict", str(adapter), *files[:count]]

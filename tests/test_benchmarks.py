@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import features, measure, reference, run, table, workload
+from benchmarks import features, measure, reference, run, table, waiting, workload
 from daptune.clip.model import CLIP, CLIPConfig
 from daptune.methods import METHODS
 
@@ -189,3 +189,10 @@ def test_the_page_has_the_figures_of_the_results_it_names() -> None:
     assert {row["name"] for row in rows} == {*run.TABLE, "accuracy", "import", "help"} - since
     for part in (rows, newer):
         assert "\n".join(table.table(part)) in page
+
+
+def test_a_fit_that_was_ended_counts_its_other_epochs_at_their_rate() -> None:
+    lines = ["daptune: vpt 2/20: 0:40 left, accuracy 50 %", "daptune: vpt: starting", "daptune: warning: 3/4 of them"]
+    found = [waiting.EPOCH.match(line) for line in lines]
+    assert found[0] and (found[0][1], found[0][2]) == ("2", "20") and found[1:] == [None, None]
+    assert waiting.estimate([(10.0, 1, 20), (12.0, 2, 20), (16.0, 4, 20)]) == 16 + 16 * 2
