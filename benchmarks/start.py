@@ -7,11 +7,11 @@ is what a person waits for on a quiet machine, the second is compared on one tha
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 from benchmarks.host import about, environment
 
@@ -28,11 +28,10 @@ WORDS = {
 
 def spent(command: list[str]) -> tuple[float, float]:
     """Wall and processor seconds of a process."""
-    before, start = os.times(), time.perf_counter()
+    before, start = getrusage(RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, capture_output=True, env=environment(), check=False)
-    wall, after = time.perf_counter() - start, os.times()
-    user, system = (after.children_user - before.children_user, after.children_system - before.children_system)
-    return wall, user + system
+    wall, after = time.perf_counter() - start, getrusage(RUSAGE_CHILDREN)
+    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def first_line(command: list[str]) -> tuple[float, float]:
