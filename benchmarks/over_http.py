@@ -79,14 +79,10 @@ def arriving(bodies: list[bytes], rate: float, seconds: float) -> list[float]:
     while due < seconds:
         times.append(due)
         due += rng.expovariate(rate)
-    began, free = time.perf_counter(), [Client(bodies, first) for first in range(64)]
+    began = time.perf_counter()
 
     def ask(at: float) -> float:
-        client = free.pop()
-        try:
-            client.ask()
-        finally:
-            free.append(client)
+        Client(bodies, int(at)).ask()  # a connection of its own: the server closes idle ones
         return time.perf_counter() - began - at
 
     with ThreadPoolExecutor(64) as threads:

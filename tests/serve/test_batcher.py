@@ -46,6 +46,44 @@ def run(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
+class Slow(Engine):
+    """Takes `seconds` for each image of a batch."""
+
+    def run(self, served: Sequence[Fake], images: Sequence[Any]) -> list[Any]:
+        time.sleep(self.seconds * (len(images) - 1))
+        return super().run(served, images)
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.06, 1), (0.03, 3), (0.0, 8)])
+def test_a_batch_takes_a_tenth_of_a_second_at_most_where_it_is_more_than_one_image(seconds: float, most: int) -> None:
+    async def body() -> Engine:
+        engine = Slow(seconds)
+        made = batcher(engine, max_batch=8, max_wait_ms=20)
+        for _ in range(3):  # what is known by these
+            await made.classify([Fake("one")] * 8, list(range(8)))
+        engine.batches.clear()
+        await made.classify([Fake("one")] * 8, list(range(8)))
+        await made.stop()
+        return engine
+
+    sizes = [len(batch) for batch in run(body()).batches]
+    assert sum(sizes) == 8 and max(sizes) == most
+
+
+def test_a_slow_engine_that_is_idle_lets_nothing_wait_for_others() -> None:
+    async def body() -> float:
+        made = batcher(Slow(0.06), max_batch=8, max_wait_ms=20)
+        for _ in range(3):
+            await made.classify([Fake("one")] * 8, list(range(8)))
+        made._limits = Limits(max_batch=8, max_wait_ms=10_000)
+        began = time.monotonic()
+        await made.classify([Fake("one")], [0])
+        await made.stop()
+        return time.monotonic() - began
+
+    assert run(body()) < 5
+
+
 def test_waiting_images_of_one_key_go_together_up_to_the_limit() -> None:
     async def body() -> Engine:
         engine = Engine()

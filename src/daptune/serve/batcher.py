@@ -12,6 +12,8 @@ from daptune.serve.counters import Counters
 from daptune.serve.engine import Answer, Served
 from daptune.serve.limits import Limits, Refused
 
+BATCH_SECONDS = 0.1
+"""About the longest pass of several images: where passes are slow, larger ones save little, and all their images wait."""
 Run = Callable[[Sequence[Any], Sequence[Any]], list[Answer | Exception]]
 
 
@@ -26,8 +28,9 @@ class Waiting:
 class Batcher:
     """Runs batches one after another in a separate thread; used from one event loop.
 
-    A batch has up to `max_batch` images of one `batch_key`, starting with the oldest image. It runs as soon as it is
-    full or its oldest image has waited for `max_wait_ms`. The next batch fills while one runs.
+    A batch has images of one `batch_key`, starting with the oldest image: up to `max_batch`, and no more than take
+    `BATCH_SECONDS` at the rate of the batches before. It runs as soon as it is full or its oldest image has waited for
+    `max_wait_ms`. The next batch fills while one runs.
     """
 
     def __init__(self, run: Run, limits: Limits, counters: Counters) -> None:
@@ -37,7 +40,7 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, "daptune-batch")
         self._worker: asyncio.Task[None] | None = None
         self._held = 0
-        self._seconds_per_image = 0.05  # initial guess
+        self._seconds_per_image = 0.005  # initial guess: the first batch may be a full one
         self.draining = False
 
     def start(self) -> None:
@@ -97,14 +100,18 @@ class Batcher:
                 await self._more.wait()
                 continue
             left = self._time_left(key)
-            if left > 0 and len(self._waiting[key]) < self._limits.max_batch and not self.draining:
+            if left > 0 and len(self._waiting[key]) < self._full() and not self.draining:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._more.wait()
                 continue
-            batch = self._waiting[key][: self._limits.max_batch]
-            del self._waiting[key][: self._limits.max_batch]
+            batch = self._waiting[key][: self._full()]
+            del self._waiting[key][: len(batch)]
             await self._run_batch(batch)
+
+    def _full(self) -> int:
+        """Images of a batch that is full."""
+        return max(1, min(self._limits.max_batch, int(BATCH_SECONDS / self._seconds_per_image)))
 
     def _next(self) -> Hashable | None:
         """Key of the next batch: that of the oldest image if its time is up, otherwise a full batch if there is one."""
@@ -116,7 +123,7 @@ class Batcher:
         oldest = min(self._waiting, key=lambda key: self._waiting[key][0].arrived, default=None)
         if oldest is None or self._time_left(oldest) <= 0:
             return oldest
-        full = (key for key, queue in self._waiting.items() if len(queue) >= self._limits.max_batch)
+        full = (key for key, queue in self._waiting.items() if len(queue) >= self._full())
         return next(full, oldest)
 
     def _time_left(self, key: Hashable) -> float:
@@ -131,7 +138,8 @@ class Batcher:
         except Exception as error:  # the requests of this batch fail; later batches still run
             answers = [error] * len(batch)
         seconds = time.monotonic() - began
-        self._seconds_per_image += 0.1 * (seconds / len(batch) - self._seconds_per_image)
+        share = 1 - 0.9 ** len(batch)  # of what is known: an image counts a tenth
+        self._seconds_per_image += share * (seconds / len(batch) - self._seconds_per_image)
         self._counters.images.inc(len(batch))
         self._counters.batch_images.observe(len(batch))
         self._counters.batch_adapters.observe(len({id(each) for each in served}))

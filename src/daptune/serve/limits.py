@@ -19,7 +19,7 @@ class Limits:
     """Limits of the server; each violation has its own HTTP status."""
 
     max_batch: int = 16
-    """Images per pass through the image tower."""
+    """Images per pass through the image tower; fewer where a pass would take long (`batcher.BATCH_SECONDS`)."""
     max_wait_ms: float = 5
     """Maximum time that an image waits for others to fill its batch, in milliseconds."""
     max_queue: int = 256
