@@ -127,6 +127,22 @@ def test_many_threads_read_an_adapter_once(small: Backbone, shelf: Path, reads: 
     assert len(reads) == 1 and len({id(each) for each in found}) == 1
 
 
+def test_adapters_are_read_in_threads_that_end(small: Backbone, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that torch has computed in would slow the passes of the server's own (`daptune.serve.threads`)."""
+    used: list[threading.Thread] = []
+    load = pool_module.load_adapter
+
+    def seen(*arguments: Any) -> Any:
+        used.append(threading.current_thread())
+        return load(*arguments)
+
+    monkeypatch.setattr(pool_module, "load_adapter", seen)
+    pool = pool_of(small, shelf)
+    pool.open("prompted")
+    pool.try_out(shelf / "words", "words")
+    assert len(used) == 2 and not any(thread.is_alive() for thread in used)
+
+
 def test_an_adapter_that_is_slow_to_read_keeps_no_other_waiting(
     small: Backbone, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from daptune.cli.console import note, warnings_shown
 from daptune.cli.options import AllowDownload, Precision
 from daptune.errors import DataError, extra
 from daptune.serve.limits import Limits
+from daptune.serve.threads import in_own_thread
 
 _LIMITS = Limits()
 
@@ -64,7 +65,7 @@ def serve(
     sources = server.read_sources(paths)
     with server.open_socket(host, port) as listening, warnings_shown():
         options: dict[str, Any] = {"precision": precision, "device": device, "allow_download": allow_download}
-        engine = server.make_engine(sources, limits, backbone=backbone, **options)
+        engine = in_own_thread(server.make_engine, sources, limits, backbone=backbone, **options)
         served = make_app(engine, limits, folder=sources.folder, reject=reject, token=token)
         count = sum(each.status == "ready" for each in engine.adapters())
         line = f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)"

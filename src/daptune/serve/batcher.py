@@ -12,7 +12,7 @@ from daptune.serve.counters import Counters
 from daptune.serve.engine import Answer, Served
 from daptune.serve.limits import Limits, Refused
 
-BATCH_SECONDS = 0.1
+BATCH_SECONDS = 0.2
 """About the longest pass of several images: where passes are slow, larger ones save little, and all images wait."""
 Run = Callable[[Sequence[Any], Sequence[Any]], list[Answer | Exception]]
 

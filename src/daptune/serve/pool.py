@@ -23,6 +23,7 @@ from daptune.errors import AdapterError, DaptuneError
 from daptune.methods import METHODS, Method
 from daptune.serve.engine import AdapterInfo, Answer, Pixels, Served
 from daptune.serve.limits import IMAGES_SUFFIX, Refused
+from daptune.serve.threads import in_own_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class AdapterPool:
         record = self._record(folder)
         served = self._read(name, folder, record, zero_shot=False)
         size = self.backbone.preprocess.size
-        (answer,) = self.run([served], [np.zeros((size, size, 3), np.uint8)])
+        (answer,) = in_own_thread(self.run, [served], [np.zeros((size, size, 3), np.uint8)])
         if isinstance(answer, Exception):
             raise AdapterError(f"{folder} cannot classify ({answer}); fit again") from answer
         _info(name, folder, record, loaded=True).check()
@@ -184,7 +185,7 @@ class AdapterPool:
     def _read(self, name: str, folder: Path, record: AdapterRecord, zero_shot: bool) -> Loaded:
         """Raises DaptuneError for whatever the files of an adapter can bring about."""
         try:
-            return self._load(name, folder, record, zero_shot)
+            return in_own_thread(self._load, name, folder, record, zero_shot)
         except (DaptuneError, Refused):
             raise
         except (Exception, MemoryError) as error:  # foreign numbers can fail anywhere in a method
