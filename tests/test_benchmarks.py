@@ -196,3 +196,17 @@ def test_a_fit_that_was_ended_counts_its_other_epochs_at_their_rate() -> None:
     found = [waiting.EPOCH.match(line) for line in lines]
     assert found[0] and (found[0][1], found[0][2]) == ("2", "20") and found[1:] == [None, None]
     assert waiting.estimate([(10.0, 1, 20), (12.0, 2, 20), (16.0, 4, 20)]) == 16 + 16 * 2
+
+
+def test_the_page_on_waiting_has_the_figures_of_its_results() -> None:
+    page = (run.ROOT / "docs/waiting.md").read_text()
+    (name,) = re.findall(r"\[all\s+figures\]\(\.\./(benchmarks/results/\S+\.json)\)", page)
+    rows = json.loads(Path(run.ROOT, name).read_text())["rows"]
+    fits = {re.sub(r"fit (\w+), .*", r"\1", row): found for row, found in rows.items() if row.startswith("fit ")}
+    lines = re.findall(r"^\| (.*?) \| (~?) ?([\d,]+) \|", page, flags=re.MULTILINE)
+    shown = {method: (mark, figure) for about, mark, figure in lines for method in re.findall(r"`(\w+)`", about)}
+    assert shown.keys() == fits.keys()
+    for method, (mark, figure) in shown.items():
+        seconds, whole = fits[method]["seconds"], fits[method]["whole"]
+        assert (mark == "") == whole
+        assert min(seconds) - 1 <= int(figure.replace(",", "")) <= max(seconds) + 1, method
