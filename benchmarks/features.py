@@ -9,10 +9,8 @@ difference of what was learned, relative to the largest entry of the reference's
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -20,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import workload
-from benchmarks.host import ROOT, about
+from benchmarks.host import keep
 from benchmarks.measure import daptune_method
 from benchmarks.turns import by_turns, ratio
 from daptune.methods.gaussian import best_alpha, fit_gaussian, rows_of
@@ -130,10 +128,7 @@ def main() -> None:
         found.append({"row": name, "seconds": times, "difference": differs})
         (reference, ours), spread = map(statistics.median, times), ratio(*times)
         print(f"| {name} | {reference:.2f} | {ours:.2f} | {spread} | {differs:.0e} |", flush=True)
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    out = options.out or ROOT / "benchmarks" / "results" / f"{day}-features.json"
-    about_it = about() | {"date": day, "threads": options.threads, "rows": found}
-    out.write_text(json.dumps(about_it, indent=1) + "\n")
+    keep("features", {"threads": options.threads, "rows": found}, options.out)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The machine that is measured on: its processor, the memory that a process took, and how to start one."""
 
+import json
 import os
 import platform
 import resource
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ def processor_name() -> str:
 def about() -> dict[str, Any]:
     """Processor, cores, and the version of Python."""
     return {"processor": processor_name(), "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def keep(name: str, found: dict[str, Any], out: Path | None = None) -> None:
+    """Write what was measured, with the machine and the day, to `out` or benchmarks/results/<day>-<name>.json."""
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    out = out or ROOT / "benchmarks" / "results" / f"{day}-{name}.json"
+    out.write_text(json.dumps(about() | {"date": day} | found, indent=1) + "\n")
 
 
 def gigabytes() -> float:

@@ -8,7 +8,6 @@ is that of benchmarks/waiting.py. Writes benchmarks/results/<date>-over-http.jso
 """
 
 import argparse
-import json
 import random
 import statistics
 import subprocess
@@ -16,7 +15,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.host import ROOT, about, environment
+from benchmarks.host import environment, keep
 from benchmarks.waiting import prepared, ready, small_adapter
 from daptune.clip.backbone import load_backbone
 from daptune.serve.pool import AdapterPool
@@ -138,16 +136,15 @@ def main() -> None:
         finally:
             server.terminate()
     one = 1 / statistics.median(rates["engine, 1 at a time"])
-    found: dict[str, Any] = {**about(), "threads": torch.get_num_threads(), "rates": rates, "one_image": one}
+    found: dict[str, Any] = {"threads": torch.get_num_threads(), "rates": rates, "one_image": one}
     found |= {"precision": pool.backbone.precision, "half": half, "latency_p50_p95": latencies}
-    found |= {"one_client": statistics.median(alone), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    found |= {"one_client": statistics.median(alone)}
     base = rates["engine, 32 at a time"]
     for name, each in rates.items():
         shares = [a / b for a, b in zip(each, base, strict=True)]
         print(f"| {name} | {statistics.median(each):.1f} | {statistics.median(shares):.0%} |")
     print(f"one image: {one:.3f} s; one client: {found['one_client']:.3f} s; at {half:.1f} a second: {latencies}")
-    out = options.out or ROOT / "benchmarks" / "results" / f"{found['date']}-over-http.json"
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    keep("over-http", found, options.out)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,8 @@ same turns, and the largest distance of unit features from those of transformers
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import workload
-from benchmarks.host import ROOT, about
+from benchmarks.host import keep
 from benchmarks.pictures import made_up_classifier
 from benchmarks.turns import by_turns, ratio
 
@@ -192,9 +190,7 @@ def main() -> None:
     for precision in options.precision:
         rows.append(measured(precision, options.batch, options.threads, options.repeats))
         print(shown(rows[-1]), flush=True)
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    out = options.out or ROOT / "benchmarks" / "results" / f"{day}-peers.json"
-    out.write_text(json.dumps(about() | {"date": day, "threads": options.threads, "rows": rows}, indent=1) + "\n")
+    keep("peers", {"threads": options.threads, "rows": rows}, options.out)
 
 
 if __name__ == "__main__":

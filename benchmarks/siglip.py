@@ -9,11 +9,9 @@ latter relative to the largest entry. Needs `pip install transformers`.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.host import ROOT, about
+from benchmarks.host import keep
 from benchmarks.turns import by_turns, ratio
 from daptune.clip.checkpoints import read_checkpoint
 from daptune.clip.model import CLIP
@@ -151,10 +149,7 @@ def main() -> None:
             found.append({"row": name, "precision": precision, "seconds": times, "difference": differs})
             (reference, ours), spread = map(statistics.median, times), ratio(*times)
             print(f"| {name} | {precision} | {reference:.2f} | {ours:.2f} | {spread} | {differs:.0e} |", flush=True)
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    out = options.out or ROOT / "benchmarks" / "results" / f"{day}-siglip.json"
-    about_it = about() | {"date": day, "threads": options.threads, "rows": found}
-    out.write_text(json.dumps(about_it, indent=1) + "\n")
+    keep("siglip", {"threads": options.threads, "rows": found}, options.out)
 
 
 if __name__ == "__main__":

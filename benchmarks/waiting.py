@@ -12,6 +12,7 @@ remaining epochs at the rate of those that it did; such figures have a `~`. PLAC
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -84,13 +85,15 @@ def seconds(command: list[str]) -> float:
 
 
 def ready(port: int) -> None:
-    """Wait until a server says that it can answer."""
-    while True:
+    """Wait until a server says that it can answer, for two minutes."""
+    end = time.perf_counter() + 120
+    while time.perf_counter() < end:
         try:
             with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
                 return
         except OSError:
             time.sleep(0.05)
+    raise SystemExit(f"no server at port {port}")
 
 
 def until_ready(command: list[str], port: int) -> float:
@@ -120,7 +123,8 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
     def fit(method: str) -> list[str]:
         out = options.place / "fits" / f"{method}-{options.classes}"
-        subprocess.run(["rm", "-rf", str(out), f"{out}.run"], check=True)
+        for left in (out, out.with_name(f"{out.name}.run")):
+            shutil.rmtree(left, ignore_errors=True)
         given = ["--shots", str(SHOTS), "--method", method, "--backbone", str(weights), "--out", str(out)]
         return [*program, "fit", str(photographs), *given]
 
