@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -30,6 +31,7 @@ from daptune.methods import METHODS
 
 SHOTS = 16
 EPOCH = re.compile(r"^daptune: \S+ (\d+)/(\d+): ")
+PROGRAM = (sys.executable, "-m", "daptune")
 PEERS = ("transformers", "onnxruntime", "openvino")
 Row = dict[str, Any]
 
@@ -111,14 +113,22 @@ def small_adapter(place: Path, weights: Path, photographs: Path) -> Path:
     adapter = place / "adapter"
     if not adapter.exists():
         given = ["--shots", "4", "--train", "text_steps=5", "--train", "steps=5", "--backbone", str(weights)]
-        seconds([sys.executable, "-m", "daptune", "fit", str(photographs), "--out", str(adapter), *given])
+        seconds([*PROGRAM, "fit", str(photographs), "--out", str(adapter), *given])
     return adapter
+
+
+def exported(place: Path, adapter: Path, photographs: Path) -> Path:
+    """The adapter as an ONNX file, once; its agreement is measured on few images."""
+    model = place / "model.onnx"
+    if not model.exists():
+        few = next(photographs.iterdir())
+        seconds([*PROGRAM, "export", str(adapter), "--out", str(model), "--images", str(few)])
+    return model
 
 
 def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """Name of each row, and what measures it."""
     weights, photographs = prepared(options.place, options.classes)
-    program = [sys.executable, "-m", "daptune"]
     size = f"{options.classes} x {SHOTS}"
 
     def fit(method: str) -> list[str]:
@@ -126,16 +136,20 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         for left in (out, out.with_name(f"{out.name}.run")):
             shutil.rmtree(left, ignore_errors=True)
         given = ["--shots", str(SHOTS), "--method", method, "--backbone", str(weights), "--out", str(out)]
-        return [*program, "fit", str(photographs), *given]
+        return [*PROGRAM, "fit", str(photographs), *given]
 
     for method in options.methods:
         yield f"fit {method}, {size}", lambda m=method: fit_seconds(fit(m), options.limit)
     adapter = small_adapter(options.place, weights, photographs)
     files = sorted(map(str, photographs.rglob("*.jpg")))
     for count in (1, 100):
-        command = [*program, "predict", str(adapter), *files[:count]]
+        command = [*PROGRAM, "predict", str(adapter), *files[:count]]
         yield f"predict, {count} files", lambda c=command: (seconds(c), True)
-    served = [*program, "serve", str(adapter), "--port", "8741"]
+    model = exported(options.place, adapter, photographs)
+    for engine, count in product(("onnxruntime", "openvino"), (1, 100)):
+        command = [*PROGRAM, "predict", str(model), *files[:count], "--engine", engine]
+        yield f"predict --engine {engine}, {count} files", lambda c=command: (seconds(c), True)
+    served = [*PROGRAM, "serve", str(adapter), "--port", "8741"]
     yield "serve, until ready", lambda: (until_ready(served, 8741), True)
     if options.peers:
         seconds([sys.executable, "-m", "benchmarks.encode_files", "--make", str(options.place)])

@@ -31,6 +31,7 @@ COMMANDS = [
     ("onnx", "export", "export {adapter} --out model.onnx"),
     ("onnxscript", "export", "export {adapter} --out model.onnx"),
     ("onnxruntime", "export", "predict model.onnx {pictures}"),
+    ("openvino", "openvino", "predict model.onnx {pictures} --engine openvino"),
     ("fastapi", "serve", "serve {adapter} --port 0"),
     ("starlette", "serve", "serve {adapter} --port 0"),
     ("uvicorn", "serve", "serve {adapter} --port 0"),

@@ -144,6 +144,15 @@ def export(part: Part) -> None:
     part.daptune("export", "adapter", "--to", "text-weights", "--out", "weights.npy")
 
 
+def openvino(part: Part) -> None:
+    """A file that the part before wrote."""
+    part.fit()
+    model = part.folder / "work" / "export" / "fp32.onnx"
+    if not model.is_file():
+        raise RuntimeError(f"no {model}; try the part export first, which writes it")
+    part.daptune("predict", str(model), "pictures", "--engine", "openvino")
+
+
 def serve(part: Part) -> None:
     """A picture sent to a server of its own."""
     part.fit()
@@ -228,8 +237,8 @@ def tensorboard(part: Part) -> None:
 
 
 PARTS: dict[str, Callable[[Part], None]] = {
-    "core": core, "report": report, "export": export, "serve": serve, "tune": tune, "cluster": cluster,
-    "parquet": parquet, "heic": heic, "video": video, "tensorboard": tensorboard,
+    "core": core, "report": report, "export": export, "openvino": openvino, "serve": serve, "tune": tune,
+    "cluster": cluster, "parquet": parquet, "heic": heic, "video": video, "tensorboard": tensorboard,
 }  # fmt: skip
 
 

@@ -288,9 +288,12 @@ def test_a_matlab_file_is_tried_in_a_process_of_its_own(tmp_path: Path, tally: T
     refused(lambda: matlab(tmp_path / "x.mat", "x"), "is not a MATLAB file", tally, memory=2000, seconds=30)
 
 
-def test_an_onnx_file_that_makes_20_gigabytes_is_refused(tmp_path: Path, tally: Tally) -> None:
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_onnx_file_that_makes_20_gigabytes_is_refused(engine: Any, tmp_path: Path, tally: Tally) -> None:
     onnx = pytest.importorskip("onnx")
-    from daptune.predict.onnx import KEY, OnnxClassifier
+    pytest.importorskip(engine)
+    from daptune.predict.onnx import OnnxClassifier
+    from daptune.predict.runtimes import KEY
 
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [
@@ -307,5 +310,5 @@ def test_an_onnx_file_that_makes_20_gigabytes_is_refused(tmp_path: Path, tally: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     model.metadata_props.add(key=KEY, value="{}")
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
-    refused(lambda: OnnxClassifier(tmp_path / "x.onnx"), "not an ONNX file that can be run",
+    refused(lambda: OnnxClassifier(tmp_path / "x.onnx", engine=engine), "not an ONNX file that can be run",
             tally, memory=4000, seconds=60)  # fmt: skip

@@ -19,7 +19,8 @@ from daptune.classifier import FewShotClassifier
 from daptune.cli import run
 from daptune.errors import AdapterError, DataError
 from daptune.export.onnx_file import export_onnx
-from daptune.predict.onnx import KEY, OnnxClassifier
+from daptune.predict.onnx import OnnxClassifier
+from daptune.predict.runtimes import KEY
 
 WITHOUT_TORCH = """
 import sys

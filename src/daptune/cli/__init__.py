@@ -97,6 +97,7 @@ def _explain(error: BaseException, words: Sequence[str]) -> int:
 EXTRAS = {
     "report": ("matplotlib",),
     "export": ("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
     "serve": ("fastapi", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn"),
     "tune": ("optuna",),
     "cluster": ("ray",),

@@ -79,17 +79,14 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
     """Load an adapter, or an exported ONNX file, which needs no torch. On a Ray cluster each worker calls this."""
     predictor: Predictor
     if adapter.suffix.lower() == ".onnx":
-        from daptune.predict.onnx import OnnxClassifier
-
-        if predict.scores == "sigmoid":
-            raise DataError(f"{adapter} holds the scores that it was exported with; leave out --scores")
-        if options.backbone or options.precision:
-            raise DataError(f"{adapter} holds its backbone in its own precision; leave out --backbone and --precision")
-        size = {} if options.batch_size is None else {"batch_size": options.batch_size}
-        predictor = OnnxClassifier(adapter, device=options.device, **size)
+        predictor = _exported(adapter, predict, options)
     else:
         from daptune.cli.loading import predictor_with
 
+        if predict.engine is not None:
+            raise DataError(
+                f"--engine runs exported models; write one with `daptune export {adapter}`, or leave out --engine"
+            )
         held = predictor_with(adapter, options)
         held.scaled_decoding = predict.scaled_decoding
         if predict.scores == "sigmoid":
@@ -97,6 +94,24 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
         predictor = held.transductive(predict.reject) if predict.transductive else held
     predictor.scaled_decoding = predict.scaled_decoding
     return predictor
+
+
+def _exported(model: Path, predict: PredictOptions, options: RunOptions) -> Predictor:
+    from daptune.predict.onnx import OnnxClassifier
+
+    if predict.scores == "sigmoid":
+        raise DataError(f"{model} holds the scores that it was exported with; leave out --scores")
+    if options.backbone or (options.precision and predict.engine != "openvino"):
+        raise DataError(f"{model} holds its backbone in its own precision; leave out --backbone and --precision")
+    if options.precision == "fp16-faithful":
+        raise DataError("--engine openvino computes in fp32 or bf16; found --precision fp16-faithful")
+    return OnnxClassifier(
+        model,
+        device=options.device,
+        engine=predict.engine or "onnxruntime",
+        precision=None if options.precision == "auto" else options.precision,
+        **({} if options.batch_size is None else {"batch_size": options.batch_size}),
+    )
 
 
 def _executor(
@@ -212,6 +227,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "sets": predict.sets,
         "scores": None if predict.scores == "softmax" else predict.scores,
         "transductive": predict.transductive or None,  # as in runs of earlier versions
+        "engine": predict.engine,
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
         "every": predict.every,

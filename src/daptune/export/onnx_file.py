@@ -11,7 +11,8 @@ from daptune.errors import DataError, MethodError
 from daptune.export.agreement import TARGETS, Agreement, images_for, measure
 from daptune.export.graph import folded, trace
 from daptune.export.int8 import to_int8
-from daptune.predict.onnx import KEY, Metadata, OnnxClassifier
+from daptune.predict.onnx import Metadata, OnnxClassifier
+from daptune.predict.runtimes import KEY
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,18 @@ def onnx_bytes(
         version=metadata.version("daptune"),
         similarity=mix.similarity if mix else (),
         truth=mix.truth if mix else (),
+        tower_ends=tower_ends(model, f"clip.visual.{last}"),
         thresholds=None if record.thresholds is None else tuple(record.thresholds),
         format_version=3 if record.multi_label else 2 if mix and mix.similarity else 1,
     )
     agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called, beside)
     about = replace(about, agreement=asdict(agreement))
     return _stamped(model, about), about
+
+
+def tower_ends(model: Any, last: str) -> tuple[str, ...]:
+    """Tensors that are multiplied by the parameter `last`, the tower's projection; none where it is not used."""
+    return tuple(dict.fromkeys(node.input[0] for node in model.graph.node if last in node.input))
 
 
 def _stamped(model: Any, about: Metadata) -> bytes:

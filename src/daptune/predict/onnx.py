@@ -1,36 +1,31 @@
-"""`OnnxClassifier`: an exported file as a classifier of images, with numpy, Pillow and onnxruntime but without torch.
+"""`OnnxClassifier`: an exported file as a classifier of images, with numpy, Pillow and onnxruntime, or OpenVINO in its
+place, but without torch.
 
 The ONNX metadata of the file has one JSON object under the key "daptune".
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daptune.clip.preprocess import Preprocess
-from daptune.errors import AdapterError, BackboneError, DataError, extra, foreign
+from daptune.errors import AdapterError, BackboneError, DataError, foreign
 from daptune.foreign import parse_json
-from daptune.isolated import try_first
 from daptune.metrics import tail_p_values
 from daptune.names import MOST_CLASSES, fault_of_name
 from daptune.predict.predictor import Answers, Predictor
+from daptune.predict.runtimes import KEY, RUNTIMES, Engine, open_model
 
-KEY = "daptune"
 FORMAT_VERSION = 3
 """2: with the output SIMILARITY, which version 1 does not know; 3: with `thresholds`."""
 BYTES, VALUES = 16_000_000, 1_000_000
 """Limits of that object."""
-MEMORY, GROWTH, SECONDS = 1_500_000_000, 8, 120
-"""Bytes of memory and CPU time that a file may take for one image, and how many times its size on top."""
-LARGEST_SIDE = 4096
 INPUT, LOGITS, PROBABILITIES, SIMILARITY = "images", "logits", "probabilities", "similarity"
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,7 @@ class Metadata:
     truth: tuple[float, ...] = ()  # probabilities of the true classes of known images, ascending, for prediction sets
     thresholds: tuple[float, ...] | None = None
     """An image shows each class from this probability on, (C,); `probabilities` are then sigmoids."""
+    tower_ends: tuple[str, ...] = ()  # tensors of the graph that the image tower's projection is given
     format_version: int = 1
 
     def to_json(self) -> str:
@@ -65,16 +61,30 @@ class OnnxClassifier(Predictor):
     """A file written by `daptune export --to onnx`, with the interface of a fitted `FewShotClassifier`.
 
     model       path of the file, or its bytes
-    device      "cpu" or "cuda" (with onnxruntime-gpu)
+    device      "cpu", or "cuda" with onnxruntime-gpu
     batch_size  images per batch
+    engine      "onnxruntime", or "openvino" (daptune[openvino]): faster on processors with bfloat16
+    precision   of openvino: "fp32", or "bf16", its default where the processor has it
     """
 
-    def __init__(self, model: str | Path | bytes, *, device: str = "cpu", batch_size: int = 64) -> None:
+    def __init__(
+        self,
+        model: str | Path | bytes,
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        engine: Engine = "onnxruntime",
+        precision: Literal["fp32", "bf16"] | None = None,
+    ) -> None:
         if batch_size < 1:
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
+        if engine not in RUNTIMES:
+            raise DataError(f"expected an engine of {', '.join(RUNTIMES)}, found {engine!r}.")
+        if precision is not None and (engine != "openvino" or precision not in ("fp32", "bf16")):
+            raise DataError(f"expected precision fp32 or bf16, of openvino, found {precision!r} of {engine}.")
         name = "the model" if isinstance(model, bytes) else str(model)
-        self._name, self._session = name, _open(model, name, device)
-        self.metadata, self._preprocess = _read_metadata(self._session.get_modelmeta().custom_metadata_map, name)
+        self._name, self._model = name, open_model(model, name, engine, device, precision)
+        self.metadata, self._preprocess = _read_metadata(self._model.metadata, name)
         names = self.metadata.class_names
         self.classes_ = np.array(names if self.metadata.labels is None else self.metadata.labels)
         self.batch_size = batch_size
@@ -115,59 +125,22 @@ class OnnxClassifier(Predictor):
 
     def _call(self, outputs: list[str], images: NDArray[np.float32]) -> list[Any]:
         try:
-            return list(self._session.run(outputs, {INPUT: images}))
-        except Exception as error:  # onnxruntime's errors have no narrower common class
+            return self._model.run(outputs, images)
+        except Exception as error:  # the engines' errors have no narrower common class
             reason = " ".join(str(error).split())[:160]
             raise AdapterError(f"{self._name} cannot be run ({reason}); export it again") from error
 
     def _check(self, name: str) -> None:
         """Raise AdapterError if the shapes of the graph differ from those in its metadata."""
         size = self.preprocess.size
-        inputs = {each.name: each.shape[1:] for each in self._session.get_inputs()}
-        outputs = {each.name: each.shape[1:] for each in self._session.get_outputs()}
+        inputs = {each: list(shape[1:]) for each, shape in self._model.inputs.items()}
+        outputs = {each: list(shape[1:]) for each, shape in self._model.outputs.items()}
         row = [len(self.classes_)]
         expected: dict[str, list[int]] = {LOGITS: row, PROBABILITIES: row}
         if self.metadata.similarity:
             expected[SIMILARITY] = []
         if inputs != {INPUT: [3, size, size]} or outputs != expected:
             raise AdapterError(f"{name} is damaged: its graph does not match its metadata; export it again")
-
-
-def _open(model: str | Path | bytes, name: str, device: str) -> Any:
-    with extra("export", "running an ONNX file needs onnxruntime", ", or onnxruntime alone"):
-        import onnxruntime  # type: ignore[import-untyped, unused-ignore]
-    if not isinstance(model, bytes) and not Path(model).expanduser().is_file():
-        raise AdapterError(f"no file at {name}; `daptune export ADAPTER --to onnx --out model.onnx` writes one")
-    if device not in _PROVIDERS or _PROVIDERS[device] not in onnxruntime.get_available_providers():
-        advice = "; pip install onnxruntime-gpu" if device == "cuda" else ""
-        raise AdapterError(f"onnxruntime cannot run on {device!r} here{advice}; use --device cpu")
-    source = model if isinstance(model, bytes) else str(Path(model).expanduser())
-    advice = "`daptune export` writes one"
-    with foreign(lambda why: AdapterError(f"{name} is not an ONNX file that can be run ({why}); {advice}")):
-        if isinstance(source, str):
-            memory = MEMORY + GROWTH * os.path.getsize(source)
-            try_first("daptune.predict.onnx:run_once", source, memory=memory, seconds=SECONDS)
-        return _session(source, _PROVIDERS[device])
-
-
-def _session(source: str | bytes, provider: str) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4 if isinstance(source, str) else 3  # errors are told by us, in one line
-    return onnxruntime.InferenceSession(source, options, providers=[provider])
-
-
-def run_once(path: str) -> None:
-    """Open a file and let it answer to one black image, to see what it takes; onnxruntime raises whatever it likes."""
-    session = _session(path, "CPUExecutionProvider")
-    if KEY not in session.get_modelmeta().custom_metadata_map:
-        return  # not one of ours, which is told before it runs
-    (image,) = session.get_inputs()
-    shape = [1 if place == 0 else int(size) for place, size in enumerate(image.shape)]
-    if len(shape) != 4 or max(shape) > LARGEST_SIDE:
-        raise ValueError(f"it takes an input of shape {image.shape}, and no images")
-    session.run(None, {image.name: np.zeros(shape, np.float32)})
 
 
 def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Preprocess]:
