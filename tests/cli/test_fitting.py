@@ -1,7 +1,15 @@
 """What a fit says of itself before it begins."""
 
-from daptune.cli.fitting import training_text
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daptune.cli import fitting
+from daptune.cli.fitting import sooner, training_text
 from daptune.train import TrainConfig
+
+from .conftest import Command
 
 
 def test_the_length_of_a_run_is_told_with_its_first_stage() -> None:
@@ -12,3 +20,25 @@ def test_the_length_of_a_run_is_told_with_its_first_stage() -> None:
     )
     given = TrainConfig(epochs=50, optimizer="sgd", schedule="cosine_per_epoch", batch_size=4).resolved(2)
     assert training_text(given) == "sgd, learning rate 0.002, 50 epochs, batches of 4, cosine per epoch"
+
+
+def test_fewer_views_are_advised_where_many_are_encoded() -> None:
+    def advice(**settings: Any) -> str:
+        return sooner(TrainConfig(**settings).resolved(5))
+
+    assert advice(epochs=40) == (
+        "--views 4 encodes 4 views of each image once, in place of a new one in each of 40 epochs"
+    )
+    assert advice(epochs=7) == advice(epochs=40, views=8) == advice(epochs=40, min_crop=1.0, flip=0.0) == ""
+    assert "9 epochs" in advice(epochs=9, min_crop=1.0, flip=0.5)
+
+
+def test_the_advice_is_of_large_backbones_and_methods_on_features(
+    daptune: Command, pictures: Path, made_up_backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("fit", pictures, "--backbone", made_up_backbone, "--epochs", "8", "--json")
+    assert "sooner" not in daptune(*common, "--method", "taskres").json["card"]
+    monkeypatch.setattr(fitting, "LARGE", 1)
+    assert "each of 8 epochs" in daptune(*common, "--method", "taskres").json["card"]["sooner"]
+    assert "sooner" not in daptune(*common, "--method", "linear_probe").json["card"]
+    assert "sooner" not in daptune(*common, "--method", "vpt").json["card"]

@@ -16,6 +16,8 @@ from daptune.train import Progress, TrainConfig
 
 UNEVEN = 4
 """Ratio of the largest to the smallest class from which `fit` advises weights."""
+VIEWS, LARGE = 4, 100_000_000
+"""Views that `fit` advises where a backbone of so many bytes encodes more; docs/waiting.md has what they cost."""
 
 
 @contextmanager
@@ -87,6 +89,8 @@ def method_card(classifier: FewShotClassifier, held_out: str) -> dict[str, str]:
         card["uneven"] = "large classes count more; --class-weight auto makes them count alike"
     if learned:
         card["training"] = training_text(config)
+        if method.trains_on_features and frozen >= LARGE and (advice := sooner(config)):
+            card["sooner"] = advice
     return card
 
 
@@ -96,6 +100,14 @@ def training_text(config: TrainConfig) -> str:
     length = f"{first}{config.epochs} epochs{_drawn(config)}"
     schedule = config.schedule.replace("_", " ")
     return f"{config.optimizer}, learning rate {config.lr:g}, {length}, batches of {config.batch_size}, {schedule}"
+
+
+def sooner(config: TrainConfig) -> str:
+    """Advice for a method that learns from features; "" where a run does not encode many views of each image."""
+    epochs, cropped = int(config.epochs or 0), config.min_crop < 1 or config.flip > 0
+    if config.views is not None or not cropped or epochs < 2 * VIEWS:
+        return ""
+    return f"--views {VIEWS} encodes {VIEWS} views of each image once, in place of a new one in each of {epochs} epochs"
 
 
 def weights_text(classifier: FewShotClassifier) -> str:
