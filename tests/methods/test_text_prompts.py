@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daptune.errors import MethodError
+from daptune.errors import BackboneError, MethodError
 from daptune.methods import METHODS, make_config
 from daptune.methods.coop import CoOp, CoOpConfig
 from daptune.methods.text_prompts import POSITIONS, PhraseConfig, TextPrompts, noise
@@ -221,3 +221,16 @@ def test_cross_entropy_is_the_loop(backbone: Any) -> None:
     rows = coop.logits(images).tolist()
     plain = sum(math.log(sum(map(math.exp, row))) - row[y] for row, y in zip(rows, labels.tolist(), strict=True)) / 3
     assert losses["total"].item() == pytest.approx(plain, rel=1e-5) == losses["cross_entropy"].item()
+
+
+def test_a_name_that_does_not_fit_tells_how_many_tokens_would(backbone: Any) -> None:
+    """77 tokens are a start, 16 of the context and 60 for a name with its full stop and end."""
+    names = ["cat", "dog " * 59, "dog " * 60]
+    with pytest.raises(
+        BackboneError, match="shorten the name or learn fewer context tokens, 14 at most: --set"
+    ) as told:
+        CoOp(backbone, names)
+    assert "takes 62 tokens, but 60" in str(told.value) and str(told.value).endswith("text_tokens=14.")
+    CoOp(backbone, names, replace(CoOpConfig(), text_tokens=14))
+    with pytest.raises(BackboneError, match=r"16 context tokens: shorten the name\.$"):
+        CoOp(backbone, ["dog " * 74])

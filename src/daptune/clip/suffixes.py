@@ -61,13 +61,14 @@ class Suffixes:
                 f"{tokenizer.context_length}: learn fewer context tokens, "
                 f"{tokenizer.context_length - len(tokenizer.start) - 3} at most."
             )
-        for name, suffix in zip(names, ids, strict=True):
-            if len(suffix) > room:
-                raise BackboneError(
-                    f"class name {name!r} takes {len(suffix)} tokens, but {room} of the backbone's "
-                    f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "
-                    "or learn fewer context tokens."
-                )
+        name, suffix = max(zip(names, ids, strict=True), key=lambda own: len(own[1]))
+        if len(suffix) > room:
+            fewer = context_tokens - (len(suffix) - room)
+            learn = f" or learn fewer context tokens, {fewer} at most: --set text_tokens={fewer}" if fewer > 0 else ""
+            raise BackboneError(
+                f"class name {name!r} takes {len(suffix)} tokens, but {room} of the backbone's "
+                f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name{learn}."
+            )
         return cls(tuple(tuple(suffix[cut:]) for suffix in ids), tokenizer.start, tokenizer.pad, pool)
 
     @classmethod
