@@ -21,7 +21,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("method", "advice"),
-    [("coop", "shorten the name or learn fewer"), ("zero_shot", "--names"), ("tip_adapter", "--names")],
+    [("coop", "shorten the name (--names keeps the label)."), ("zero_shot", "--names"), ("tip_adapter", "--names")],
 )
 def test_methods_that_read_names_refuse_them(
     method: str, advice: str, daptune: Command, images: Path, made_up_backbone: str
