@@ -67,7 +67,8 @@ class Suffixes:
             learn = f" or learn fewer context tokens, {fewer} at most: --set text_tokens={fewer}" if fewer > 0 else ""
             raise BackboneError(
                 f"class name {name!r} takes {len(suffix)} tokens, but {room} of the backbone's "
-                f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name (--names keeps the label){learn}."
+                f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "
+                f"(--names keeps the label){learn}."
             )
         return cls(tuple(tuple(suffix[cut:]) for suffix in ids), tokenizer.start, tokenizer.pad, pool)
 
