@@ -58,7 +58,7 @@ class OnnxRuntime(Runtime):
 class OpenVino(Runtime):
     """The image tower in bfloat16, where the processor has it, and what follows in float32.
 
-    Features and logits that are rounded to bfloat16 change five times as many answers as a tower in bfloat16 does. A
+    Features and logits that are rounded to bfloat16 too change eight times as many answers (docs/export.md). A
     file whose metadata does not name the end of its tower, of an earlier version, is computed in float32.
     """
 
