@@ -227,7 +227,7 @@ def _identity(adapter: Path, paths: Sequence[str], predict: PredictOptions, opti
         "sets": predict.sets,
         "scores": None if predict.scores == "softmax" else predict.scores,
         "transductive": predict.transductive or None,  # as in runs of earlier versions
-        "engine": predict.engine,
+        "engine": None if predict.engine == "onnxruntime" else predict.engine,  # the default
         "precision": options.precision,
         "scaled-decoding": predict.scaled_decoding,
         "every": predict.every,

@@ -64,7 +64,7 @@ class Suffixes:
         name, suffix = max(zip(names, ids, strict=True), key=lambda own: len(own[1]))
         if len(suffix) > room:
             fewer = context_tokens - (len(suffix) - room)
-            learn = f" or learn fewer context tokens, {fewer} at most: --set text_tokens={fewer}" if fewer > 0 else ""
+            learn = f" or learn fewer context tokens, {fewer} at most (--set text_tokens)" if fewer > 0 else ""
             raise BackboneError(
                 f"class name {name!r} takes {len(suffix)} tokens, but {room} of the backbone's "
                 f"{tokenizer.context_length} are left beside {context_tokens} context tokens: shorten the name "

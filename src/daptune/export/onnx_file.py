@@ -96,7 +96,7 @@ def onnx_bytes(
 
 
 def tower_ends(model: Any, last: str) -> tuple[str, ...]:
-    """Tensors that are multiplied by the parameter `last`, the tower's projection; none where it is not used."""
+    """Tensors that the norm with the parameter `last` is given; none of a residual network, which has no such norm."""
     return tuple(dict.fromkeys(node.input[0] for node in model.graph.node if last in node.input))
 
 

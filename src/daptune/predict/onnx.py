@@ -50,7 +50,7 @@ class Metadata:
     truth: tuple[float, ...] = ()  # probabilities of the true classes of known images, ascending, for prediction sets
     thresholds: tuple[float, ...] | None = None
     """An image shows each class from this probability on, (C,); `probabilities` are then sigmoids."""
-    tower_ends: tuple[str, ...] = ()  # tensors of the graph that the image tower's projection is given
+    tower_ends: tuple[str, ...] = ()  # tensors of the graph that the image tower's last norm is given
     format_version: int = 1
 
     def to_json(self) -> str:

@@ -34,12 +34,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def run(self, outputs: Sequence[str], images: NDArray[np.float32]) -> list[Any]:
-        """Arrays of the outputs with these names."""
+        """The outputs with these names, arrays of B rows, for preprocessed images (B, 3, R, R)."""
 
 
 class OnnxRuntime(Runtime):
+    """In the precision of the file."""
+
     def __init__(self, source: Source, device: str = "cpu", precision: str | None = None) -> None:
-        del precision  # that of the file
+        del precision
         import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 
         options = onnxruntime.SessionOptions()
@@ -59,7 +61,8 @@ class OpenVino(Runtime):
     """The image tower in bfloat16, where the processor has it, and what follows in float32.
 
     Features and logits that are rounded to bfloat16 too change eight times as many answers (docs/export.md). A
-    file whose metadata does not name the end of its tower, of an earlier version, is computed in float32.
+    file whose metadata does not name the end of its tower, of a residual network or an earlier version, is computed in
+    float32.
     """
 
     def __init__(self, source: Source, device: str = "cpu", precision: str | None = None) -> None:
@@ -74,7 +77,9 @@ class OpenVino(Runtime):
         self.outputs = {each.any_name: _shape(each.partial_shape) for each in model.outputs}
         ends = [] if precision == "fp32" else _tower_ends(self.metadata)
         if precision == "bf16" and not ends:
-            raise ValueError("precision bf16 needs a file that says where its image tower ends, of a later version")
+            raise ValueError(
+                "precision bf16 needs a file that says where its image tower ends; leave out the precision"
+            )
         tower, head = _halves(model, ends) if ends else (None, model)
         hint = {"INFERENCE_PRECISION_HINT": "bf16"} if precision == "bf16" else {}
         self._tower = tower and core.compile_model(tower, "CPU", hint)
@@ -89,7 +94,7 @@ class OpenVino(Runtime):
 
 
 def _tower_ends(metadata: Mapping[str, str]) -> list[str]:
-    """Names of the tensors that the image tower ends with, before its projection; none of a foreign or older file."""
+    """Names of the tensors that the last norm of the image tower is given; none of a foreign or older file."""
     try:
         named = json.loads(metadata.get(KEY, "{}")).get("tower_ends", [])
     except (ValueError, AttributeError):  # told when the metadata are read
