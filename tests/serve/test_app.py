@@ -89,7 +89,8 @@ def test_requests_for_different_adapters_meet_in_one_batch(start: Start) -> None
     names = ["prompted", "prompted-too"] * 2
     for name in set(names):  # in memory, so that they arrive together
         client.app.state.context.engine.open(name)  # type: ignore[attr-defined]
-    with ThreadPoolExecutor(4) as threads:
+    on_its_way = client.app.state.context.batcher.room(1)  # type: ignore[attr-defined]  # the others wait for it
+    with on_its_way, ThreadPoolExecutor(4) as threads:
         paths = [f"/v1/adapters/{name}/predict" for name in names[:3]] + [f"/v1/adapters/{names[3]}/predict?reject=0.5"]
         answers = list(threads.map(lambda path: client.post(path, files=files(png())), paths))
     assert [answer.json()["adapter"] for answer in answers] == names

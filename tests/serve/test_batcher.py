@@ -103,16 +103,39 @@ def test_waiting_images_of_one_key_go_together_up_to_the_limit() -> None:
     assert all(len({name == "other" for name, _ in batch}) == 1 for batch in batches)
 
 
-def test_an_image_waits_no_longer_than_the_bound() -> None:
-    async def body() -> float:
-        made = batcher(Engine(), max_batch=64, max_wait_ms=50)
-        began = time.monotonic()
-        await made.classify([Fake("one")], [1])
-        waited = time.monotonic() - began
-        await made.stop()
-        return waited
+def waited(max_wait_ms: float, on_the_way: int, gone_after: float | None = None) -> float:
+    """Seconds until an image is answered while others, that never come, have room; or give it up after a time."""
 
-    assert 0.045 <= run(body()) < 1
+    async def body() -> float:
+        made = batcher(Engine(), max_batch=64, max_wait_ms=max_wait_ms)
+
+        async def others() -> None:
+            with made.room(on_the_way):
+                await asyncio.sleep(20 if gone_after is None else gone_after)
+
+        other = asyncio.create_task(others())
+        await asyncio.sleep(0.01)
+        began = time.monotonic()
+        with made.room(1):
+            await made.classify([Fake("one")], [1])
+        found = time.monotonic() - began
+        other.cancel()
+        await made.stop()
+        return found
+
+    return float(run(body()))
+
+
+def test_an_image_waits_for_those_on_their_way_and_no_longer_than_the_bound() -> None:
+    assert 0.045 <= waited(50, on_the_way=2) < 1
+
+
+def test_an_image_does_not_wait_where_no_other_is_on_its_way() -> None:
+    assert waited(10_000, on_the_way=0) < 5
+
+
+def test_an_image_waits_no_more_once_the_others_are_gone() -> None:
+    assert 0.1 <= waited(10_000, on_the_way=2, gone_after=0.15) < 5
 
 
 def test_a_full_batch_does_not_wait() -> None:

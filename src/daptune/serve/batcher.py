@@ -29,8 +29,8 @@ class Batcher:
     """Runs batches one after another in a separate thread; used from one event loop.
 
     A batch has images of one `batch_key`, starting with the oldest image: up to `max_batch`, and no more than take
-    `BATCH_SECONDS` at the rate of the batches before. It runs as soon as it is full or its oldest image has waited for
-    `max_wait_ms`. The next batch fills while one runs.
+    `BATCH_SECONDS` at the rate of the batches before. It runs as soon as it is full, no other image is on its way, or
+    its oldest image has waited for `max_wait_ms`. The next batch fills while one runs.
     """
 
     def __init__(self, run: Run, limits: Limits, counters: Counters) -> None:
@@ -92,6 +92,11 @@ class Batcher:
     def _hold(self, images: int) -> None:
         self._held += images
         self._counters.queue.set(self._held)
+        self._more.set()
+
+    def _on_the_way(self) -> bool:
+        """Whether images have room that do not wait yet, as those that are being decoded."""
+        return self._held > sum(map(len, self._waiting.values()))
 
     async def _work(self) -> None:
         while True:
@@ -100,7 +105,7 @@ class Batcher:
                 await self._more.wait()
                 continue
             left = self._time_left(key)
-            if left > 0 and len(self._waiting[key]) < self._full() and not self.draining:
+            if left > 0 and self._on_the_way() and len(self._waiting[key]) < self._full() and not self.draining:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._more.wait()

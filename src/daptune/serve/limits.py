@@ -21,7 +21,7 @@ class Limits:
     max_batch: int = 16
     """Images per pass through the image tower; fewer where a pass would take long (`batcher.BATCH_SECONDS`)."""
     max_wait_ms: float = 5
-    """Maximum time that an image waits for others to fill its batch, in milliseconds."""
+    """Maximum time that an image waits for others on their way to fill its batch, in milliseconds."""
     max_queue: int = 256
     """Images accepted but not yet answered; beyond it the answer is 503 with Retry-After."""
     max_files: int = 32
