@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from daptune.classifier import FewShotClassifier
-from daptune.errors import AdapterError
+from daptune.errors import AdapterError, DataError
 from daptune.serve.engine import OnnxEngine
+from daptune.serve.limits import Limits
+from daptune.serve.server import Sources, make_engine, read_sources
 
 from .conftest import Start, files, png
 
@@ -68,6 +70,31 @@ def test_a_file_that_is_no_export_is_refused_at_the_start(tmp_path: Path) -> Non
     (tmp_path / "x.onnx").write_bytes(b"")
     with pytest.raises(AdapterError, match="is not an ONNX file that can be run"):
         OnnxEngine({"x": tmp_path / "x.onnx"})
+
+
+def test_openvino_serves_exported_models(start: Start, exported: Path) -> None:
+    pytest.importorskip("openvino")
+    sent = files(png(1), png(2, (300, 70)), png(3))
+    answered = []
+    for options in ({}, {"engine": "openvino", "precision": "fp32"}):
+        engine = make_engine(Sources({}, {"light": exported}, None), Limits(), **options)
+        assert isinstance(engine, OnnxEngine)
+        rows = start(engine=engine, folder=None).post("/v1/adapters/light/predict", files=sent).json()["predictions"]
+        answered.append([{guess["label"]: guess["probability"] for guess in row["top"]} for row in rows])
+    for plain, other in zip(*answered, strict=True):
+        assert other == pytest.approx(plain, abs=1e-3)
+
+
+def test_options_that_do_not_apply_are_refused(exported: Path, exact: FewShotClassifier, tmp_path: Path) -> None:
+    models = Sources({}, {"light": exported}, None)
+    for option in ({"backbone": "tiny"}, {"precision": "bf16"}):
+        with pytest.raises(DataError, match="leave out --backbone and --precision"):
+            make_engine(models, Limits(), **option)
+    with pytest.raises(AdapterError, match="use --device cpu"):
+        make_engine(models, Limits(), device="cuda")
+    exact.save(tmp_path / "own")
+    with pytest.raises(DataError, match="--engine runs exported models; write one with `daptune export"):
+        make_engine(read_sources([tmp_path / "own"]), Limits(), engine="openvino")
 
 
 def test_torch_is_not_imported(exported: Path) -> None:

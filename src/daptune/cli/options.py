@@ -41,6 +41,7 @@ NamesFile = Annotated[
     ),
 ]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
+Engine = Literal["onnxruntime", "openvino"]
 Shots = Annotated[
     int | str | None,
     Parameter(
@@ -336,7 +337,7 @@ class PredictOptions:
     """This process, or the tasks of a Ray cluster (`RAY_ADDRESS`) whose nodes see the same paths."""
     scaled_decoding: bool = False
     """Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, with slightly different pixels."""
-    engine: Literal["onnxruntime", "openvino"] | None = None
+    engine: Engine | None = None
     """What runs an exported model (.onnx): `onnxruntime`, or `openvino`, twice as fast on processors with bfloat16."""
     json: Annotated[bool, Parameter(name="--json")] = False
     """The same as `--format jsonl`."""

@@ -84,9 +84,9 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
         from daptune.cli.loading import predictor_with
 
         if predict.engine is not None:
-            raise DataError(
-                f"--engine runs exported models; write one with `daptune export {adapter}`, or leave out --engine"
-            )
+            from daptune.predict.onnx import no_engine
+
+            raise no_engine(adapter)
         held = predictor_with(adapter, options)
         held.scaled_decoding = predict.scaled_decoding
         if predict.scores == "sigmoid":
@@ -97,21 +97,13 @@ def load_predictor(adapter: Path, predict: PredictOptions, options: RunOptions) 
 
 
 def _exported(model: Path, predict: PredictOptions, options: RunOptions) -> Predictor:
-    from daptune.predict.onnx import OnnxClassifier
+    from daptune.predict.onnx import open_exported
 
     if predict.scores == "sigmoid":
         raise DataError(f"{model} holds the scores that it was exported with; leave out --scores")
-    if options.backbone or (options.precision and predict.engine != "openvino"):
-        raise DataError(f"{model} holds its backbone in its own precision; leave out --backbone and --precision")
-    if options.precision == "fp16-faithful":
-        raise DataError("--engine openvino computes in fp32 or bf16; found --precision fp16-faithful")
-    return OnnxClassifier(
-        model,
-        device=options.device,
-        engine=predict.engine or "onnxruntime",
-        precision=None if options.precision == "auto" else options.precision,
-        **({} if options.batch_size is None else {"batch_size": options.batch_size}),
-    )
+    how: dict[str, Any] = {"precision": options.precision, "backbone": options.backbone, "device": options.device}
+    how |= {} if options.batch_size is None else {"batch_size": options.batch_size}
+    return open_exported(model, engine=predict.engine, **how)
 
 
 def _executor(

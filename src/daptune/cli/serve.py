@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from daptune.cli.app import command
 from daptune.cli.console import note, warnings_shown
-from daptune.cli.options import AllowDownload, Precision
+from daptune.cli.options import AllowDownload, Engine, Precision
 from daptune.errors import DataError, extra
 from daptune.serve.limits import Limits
 from daptune.serve.threads import in_own_thread
@@ -25,6 +25,7 @@ def serve(
     backbone: str | None = None,
     precision: Precision | None = None,
     device: str = "cpu",
+    engine: Engine | None = None,
     reject: float | None = None,
     allow_download: AllowDownload = False,
     limits: Annotated[Limits, Parameter(name="*")] = _LIMITS,
@@ -47,7 +48,9 @@ def serve(
     precision
         Precision of the frozen CLIP; default: that of the first adapter.
     device
-        Torch device: `cpu`, `cuda`, `mps`.
+        Torch device: `cpu`, `cuda`, `mps`; of exported models `cpu` or `cuda`.
+    engine
+        What runs exported models, as for `daptune predict`: `onnxruntime` or `openvino`.
     reject
         Share of known images that may be called unknown, e.g. 0.05, in requests that do not say; adapters without
         statistics of known images answer as without it.
@@ -65,9 +68,10 @@ def serve(
     sources = server.read_sources(paths)
     with server.open_socket(host, port) as listening, warnings_shown():
         options: dict[str, Any] = {"precision": precision, "device": device, "allow_download": allow_download}
-        engine = in_own_thread(server.make_engine, sources, limits, backbone=backbone, **options)
-        served = make_app(engine, limits, folder=sources.folder, reject=reject, token=token)
-        count = sum(each.status == "ready" for each in engine.adapters())
+        options |= {"backbone": backbone, "engine": engine}
+        loaded = in_own_thread(server.make_engine, sources, limits, **options)
+        served = make_app(loaded, limits, folder=sources.folder, reject=reject, token=token)
+        count = sum(each.status == "ready" for each in loaded.adapters())
         line = f"daptune: {count} adapter{'' if count == 1 else 's'} at {server.url_of(listening)}  (Ctrl-C stops)"
         server.run(served, listening, ready=lambda: note(line), write=note)
     return 0

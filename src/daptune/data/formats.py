@@ -16,7 +16,7 @@ from daptune.errors import DataError
 from daptune.regular import open_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-FORMAT_WORDS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
+FORMAT_WORDS = "JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"})
 AVIF_SUFFIXES = frozenset({".avif", ".avifs"})
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".heics", ".heifs"})

@@ -143,6 +143,31 @@ class OnnxClassifier(Predictor):
             raise AdapterError(f"{name} is damaged: its graph does not match its metadata; export it again")
 
 
+def open_exported(
+    model: Path,
+    *,
+    engine: Engine | None = None,
+    precision: str | None = None,
+    backbone: str | None = None,
+    **options: Any,
+) -> OnnxClassifier:
+    """The file with a command's options; `options` are further arguments of `OnnxClassifier`.
+
+    Raises DataError for an option that an exported file leaves no choice of, and the errors of `OnnxClassifier`.
+    """
+    if backbone or (precision and engine != "openvino"):
+        raise DataError(f"{model} holds its backbone in its own precision; leave out --backbone and --precision")
+    if precision == "fp16-faithful":
+        raise DataError("--engine openvino computes in fp32 or bf16; found --precision fp16-faithful")
+    options |= {"engine": engine or "onnxruntime", "precision": None if precision == "auto" else precision}
+    return OnnxClassifier(model, **options)
+
+
+def no_engine(adapter: Path | str) -> DataError:
+    """The error for an engine of exported models with an adapter."""
+    return DataError(f"--engine runs exported models; write one with `daptune export {adapter}`, or leave out --engine")
+
+
 def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Preprocess]:
     """Checked metadata and image transform of a file. Raises AdapterError if it is foreign, newer or damaged."""
     if KEY not in stored:

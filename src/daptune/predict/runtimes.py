@@ -70,7 +70,10 @@ class OpenVino(Runtime):
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(source)
+        try:
+            model = core.read_model(source)
+        except RuntimeError as error:  # lines of where in its sources, and then the reason
+            raise ValueError(str(error).strip().rpartition("\n")[2]) from error
         stored = dict(model.rt_info["framework"]) if "framework" in model.rt_info else {}
         self.metadata = {name: str(value.astype(str)) for name, value in stored.items()}
         self.inputs = {each.any_name: _shape(each.partial_shape) for each in model.inputs}

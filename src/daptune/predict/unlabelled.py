@@ -48,7 +48,7 @@ def unlabelled_sources(method: Method, images: Any) -> list[ImageSource] | None:
     """A list of unlabelled images or those of a folder, None for None; called before the training.
 
     Raises MethodError for a method whose answers a rule on its image features cannot be added to, and DataError for
-    fewer than `LEAST` images.
+    fewer than `LEAST` images and for what is no images.
     """
     if images is None:
         return None
@@ -59,7 +59,11 @@ def unlabelled_sources(method: Method, images: Any) -> list[ImageSource] | None:
             f"{method.name} cannot learn from unlabelled images, because it answers by more than CLIP's image features;"
             " fit without them and answer to sets: `daptune predict --transductive`."
         )
-    if len(sources := image_sources(images)) < LEAST:
+    try:
+        sources = image_sources(images)
+    except DataError as error:
+        raise DataError(f"unlabelled images: {error}") from None
+    if len(sources) < LEAST:
         raise DataError(f"expected {LEAST} or more unlabelled images, found {len(sources)}; give more.")
     return sources
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from daptune.clip.preprocess import Preprocess
 from daptune.errors import AdapterError
-from daptune.predict.onnx import OnnxClassifier
+from daptune.predict.onnx import OnnxClassifier, open_exported
 from daptune.serve.limits import Refused
 
 Pixels = NDArray[np.uint8]  # an image in the queue: resized and cropped, (R, R, 3)
@@ -100,13 +100,13 @@ class ServedModel(Served):
 class OnnxEngine:
     """Exported models by name, with the interface of `AdapterPool`; all are in memory.
 
-    Raises AdapterError for a file that is not an export.
+    `options` are those of `open_exported`. Raises AdapterError for a file that is not an export.
     """
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    def __init__(self, files: Mapping[str, Path], **options: Any) -> None:
         self._models: dict[str, ServedModel] = {}
         for name, path in files.items():
-            model = OnnxClassifier(path)
+            model = open_exported(path, **options)
             judges = bool(model.metadata.similarity)
             self._models[name] = ServedModel(
                 model.classes_.tolist(), model.preprocess, ("model", name), judges, model.thresholds, model

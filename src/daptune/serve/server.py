@@ -20,7 +20,9 @@ from daptune.adapter.folder import adapter_folders
 from daptune.adapter.record import JSON_FILE, read_record
 from daptune.errors import AdapterError, DaptuneError
 from daptune.files import recovered
+from daptune.predict import runtimes
 from daptune.predict.inputs import spelt
+from daptune.predict.onnx import no_engine
 from daptune.serve.connections import BACKLOG, WAITING, Connection, Room
 from daptune.serve.context import Context, Engine
 from daptune.serve.engine import OnnxEngine
@@ -87,14 +89,18 @@ def make_engine(
     precision: str | None = None,
     device: str = "cpu",
     allow_download: bool = False,
+    engine: runtimes.Engine | None = None,
 ) -> Engine:
     """Load the models, or one backbone with its adapters; by default that of the first adapter whose own can be loaded.
 
     Adapters of a served folder that cannot be used are listed as broken, with a warning; one named explicitly raises
     AdapterError. Without `allow_download`, a backbone that only an adapter names is taken from this machine alone.
+    DataError for `engine` with adapters, and for what a model leaves no choice of.
     """
     if sources.models:
-        return OnnxEngine(sources.models)
+        return OnnxEngine(sources.models, engine=engine, backbone=backbone, precision=precision, device=device)
+    if engine is not None:
+        raise no_engine(next(iter(sources.adapters.values()), "ADAPTER"))
 
     from daptune.adapter.store import own_backbone
     from daptune.clip.backbone import Backbone, load_backbone
