@@ -58,8 +58,10 @@ def test_errors_are_measured_on_the_other_half() -> None:
     assert found.after == pytest.approx(expected_calibration_error(labels, p))
     assert found.before == pytest.approx(expected_calibration_error(labels, scaled(logits, 1)))
     assert found.before > 0.2 > 0.15 > found.after
+    after = -np.log(p[np.arange(240), labels]).mean()
+    assert [found.nll_before, found.nll_after] == pytest.approx([loss(labels, logits, 1), after])
     assert found.text == (
-        f"{found.temperature:.2f}: calibration error {100 * found.before:.1f} -> {100 * found.after:.1f} points on 240 "
+        f"{found.temperature:.2f}: negative log-likelihood {loss(labels, logits, 1):.2f} -> {after:.2f} on 240 "
         "validation images"
     )
 
@@ -70,7 +72,8 @@ def test_a_temperature_that_does_not_carry_over_is_not_applied() -> None:
     assert fit_temperature(labels[::2], logits[::2]) < 0.06 and fit_temperature(labels[1::2], logits[1::2]) > 19
     found = calibrate(labels, logits)
     assert found.temperature == 1 and found.before == found.after and found.images == 20
-    assert found.text.startswith("1: calibration error ") and "on 20 validation images" in found.text
+    assert found.nll_before == found.nll_after == pytest.approx(loss(labels, logits, 1))
+    assert found.text.startswith("1: negative log-likelihood ") and "on 20 validation images" in found.text
 
 
 def test_calibrated_probabilities_stay_as_they_are() -> None:

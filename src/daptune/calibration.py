@@ -25,22 +25,23 @@ class Calibration:
     images          how many judged it
     before, after   expected calibration error, 0 to 1, at temperature 1, and of each half of the images at the
                     temperature of the other half
+    nll_before, nll_after   negative log-likelihood in nats, likewise; the temperature is chosen by it
     """
 
     temperature: float
     images: int
     before: float
     after: float
+    nll_before: float
+    nll_after: float
 
     @property
     def text(self) -> str:
-        """In words, errors in percentage points."""
-        before, after = f"{100 * self.before:.1f}", f"{100 * self.after:.1f}"
+        """In words."""
+        before, where = f"negative log-likelihood {self.nll_before:.2f}", f"on {self.images} validation images"
         if self.temperature == 1:
-            return f"1: calibration error {before} points on {self.images} validation images, no other fits them better"
-        return (
-            f"{self.temperature:.2f}: calibration error {before} -> {after} points on {self.images} validation images"
-        )
+            return f"1: {before} {where}, no other makes them more likely"
+        return f"{self.temperature:.2f}: {before} -> {self.nll_after:.2f} {where}"
 
 
 def scaled(logits: ArrayLike, temperature: float) -> Floats:
@@ -74,7 +75,9 @@ def calibrate(labels: ArrayLike, logits: ArrayLike) -> Calibration:
     if len(y) > 1:
         for side in (0, 1):
             crossed[half == side] = scaled(raw[half == side], fit_temperature(y[half != side], raw[half != side]))
-    before, after = (expected_calibration_error(y, p) for p in (plain, crossed))
-    if not negative_log_likelihood(y, crossed) < negative_log_likelihood(y, plain):
-        return Calibration(1.0, len(y), before, before)
-    return Calibration(round(fit_temperature(y, raw), 4), len(y), before, after)
+    (before, after), (nll, crossed_nll) = (
+        [error(y, p) for p in (plain, crossed)] for error in (expected_calibration_error, negative_log_likelihood)
+    )
+    if not crossed_nll < nll:
+        return Calibration(1.0, len(y), before, before, nll, nll)
+    return Calibration(round(fit_temperature(y, raw), 4), len(y), before, after, nll, crossed_nll)

@@ -165,7 +165,7 @@ def test_fit_with_and_without_a_temperature(fit: Command, daptune: Command, tmp_
     assert record["temperature"] == done["calibration"]["temperature"]
     shown = fit(*words[:-1])
     line = next(line for line in shown.out.splitlines() if line.startswith("temperature"))
-    assert "calibration error" in line and "points on 6 validation images" in line
+    assert "negative log-likelihood" in line and "on 6 validation images" in line
     measured = daptune("eval", "adapter", words[0], "--json").json  # at the temperature, as `fit` measured
     assert measured["nll"] == pytest.approx(done["held_out"]["dapt"]["nll"], abs=1e-4)
     done = fit(words[0], "--calibrate", "yes")
