@@ -126,7 +126,7 @@ def test_bad_input_is_told_before_training_where_it_can_be(
         with pytest.raises(MethodError, match=f"{classifier.method} cannot learn from unlabelled images"):
             classifier.fit(train, labels, unlabelled=folders["unlabelled"])
     prototype = classifier_of("prototype", made_up_backbone)
-    with pytest.raises(DataError, match="^unlabelled images: expected a list of images or a folder"):
+    with pytest.raises(DataError, match=r"^unlabelled images: expected a list of images or a folder"):
         prototype.fit(train, labels, unlabelled=str(train[0]))
     (bad := tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="expected 8 or more unlabelled images, found 4"):
