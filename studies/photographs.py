@@ -2,6 +2,7 @@
 
 daptune bench photographs.toml --data-root DATA --out RUN   # the plan of the page
 python -m studies.photographs --run RUN                     # publish what is there, print the tables, draw the figure
+python -m studies.photographs --paper-run RUN               # and of the same plan with preset = "paper"
 python -m studies.photographs                               # the same from what is published
 python -m studies.photographs --restore RUN                 # go on with `daptune bench` where the published end
 """
@@ -21,6 +22,7 @@ from studies.runs import publish, published
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "studies/results/photographs.jsonl"
+PAPER = ROOT / "studies/results/photographs_paper.jsonl"
 TITLES = {
     "caltech101": "Caltech101", "oxford_flowers": "Flowers102", "eurosat": "EuroSAT", "dtd10": "DTD, 10 classes",
     "stanford_cars": "Stanford Cars, validation", "clothing": "Clothing",
@@ -105,6 +107,23 @@ def report(rows: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def beside_paper(rows: Sequence[Result], paper: Sequence[Result]) -> str:
+    """Markdown: accuracy with the settings of the paper's code, our defaults in brackets; of one draw."""
+    own, prompts = [row for row in rows if row.seed == SEED], ("coop", "vpt", BASE, DAPT)
+    lines = ["| set | images | " + " | ".join(prompts) + " | DAPT less both prompts |", "|---" * 7 + "|"]
+    for task in tasks_of(paper):
+        for shots in SHOTS:
+            pairs = [[accuracy(each, label, task, shots) for each in (paper, own)] for label in prompts]
+            if any(first != "–" for first, _ in pairs):
+                cells = [first if first == "–" else f"{first} ({second})" for first, second in pairs]
+                less = difference(paper, DAPT, BASE, shots, [task], "fewshot")
+                lines.append(f"| {TITLES[task]} | {shots} | " + " | ".join(cells) + f" | {less} |")
+    for shots in SHOTS:
+        less = difference(paper, DAPT, BASE, shots, tasks_of(paper), "fewshot")
+        lines += [] if less == "–" else [f"\n{shots} images, DAPT less both prompts: {less}"]
+    return "\n".join(lines)
+
+
 def draw(rows: Sequence[Result]) -> None:
     """Figure 4: accuracy over images per class, a panel a set that has a curve of DAPT."""
     tasks = [task for task in tasks_of(rows) if sum(hits(rows, OURS, task, shots) is not None for shots in SHOTS) > 1]
@@ -140,10 +159,12 @@ def draw(rows: Sequence[Result]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="folder of `daptune bench` to publish")
+    parser.add_argument("--paper-run", type=Path, help='folder of the plan with preset = "paper" to publish')
     parser.add_argument("--restore", type=Path, help="folder for `daptune bench` to go on in")
     options = parser.parse_args()
-    if options.run is not None:
-        publish(sorted(read_results(options.run), key=lambda row: row.key), OUT)
+    for run, out in ((options.run, OUT), (options.paper_run, PAPER)):
+        if run is not None:
+            publish(sorted(read_results(run), key=lambda row: row.key), out)
     rows = published(OUT)
     if options.restore is not None:
         options.restore.mkdir(parents=True)
@@ -151,6 +172,7 @@ def main() -> None:
         return
     shown = whole(rows)
     print(report(shown))
+    print(f"\n{beside_paper(shown, published(PAPER))}")
     draw(shown)
 
 
