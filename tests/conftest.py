@@ -24,9 +24,10 @@ SHARES = {"blue_thing": 0.7, "green thing": 0.4, "red": 0.25}
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on the terminal or on those before it, or reaches the network."""
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test depends on the terminal or on those before it, reaches the network, or writes to the user's cache."""
     torch.manual_seed(0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name(f"{tmp_path.name}-cache")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "PIP_CONSTRAINT"):
         monkeypatch.delenv(name, raising=False)

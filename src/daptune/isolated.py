@@ -2,6 +2,7 @@
 
 What a MATLAB or ONNX file makes its library allocate does not follow from its size. So it is read once in a process
 with limits on memory and time; only what passes is read here. A crash of the library ends that process and no other.
+A file that passed is not tried again until it changes (`looked_at.py`).
 """
 
 import os
@@ -16,6 +17,7 @@ from importlib import import_module
 
 from daptune.errors import why
 from daptune.foreign import megabytes
+from daptune.looked_at import line_of, note_passed, passed
 
 _CODE = "import sys; from daptune.isolated import answer; answer(*sys.argv[1:])"
 _WAITING = 30
@@ -30,6 +32,9 @@ def try_first(function: str, path: str, *, memory: int, seconds: int) -> None:
     """
     if os.name != "posix":
         return
+    line = line_of(function, memory, seconds, path=path)
+    if line is not None and passed(line):
+        return
     run = _forked if sys.platform == "linux" else _started  # elsewhere libraries may not survive a fork
     found = run(function, path, memory, seconds, 10 * seconds + _WAITING)
     limits = f"{megabytes(memory)} and {seconds} seconds"
@@ -40,6 +45,8 @@ def try_first(function: str, path: str, *, memory: int, seconds: int) -> None:
         raise ValueError(f"it takes more than {limits} to read, or crashes its reader")
     if code or said:
         raise ValueError(said or "it cannot be read")
+    if line is not None:
+        note_passed(line)
 
 
 def _forked(function: str, path: str, memory: int, seconds: int, wait: float) -> tuple[int, str] | None:

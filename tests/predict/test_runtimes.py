@@ -25,6 +25,7 @@ def test_openvino_answers_as_onnxruntime_does(
     path = export_onnx(exact, tmp_path / "model.onnx", dtype=dtype).path
     asked = OnnxClassifier(path, batch_size=7)
     found = OnnxClassifier(path, batch_size=7, engine="openvino", precision="fp32")
+    assert found.batch_size == 7 and OnnxClassifier(path).batch_size == 16  # on the processor
     sources = paths_and_labels[0]
     atol = {"fp32": 1e-5, "fp16": 1e-3, "int8": 0.02}[dtype]  # onnxruntime multiplies the rounded numbers in other ways
     np.testing.assert_allclose(found.predict_proba(sources), asked.predict_proba(sources), atol=atol)

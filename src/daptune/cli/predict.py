@@ -102,8 +102,7 @@ def _exported(model: Path, predict: PredictOptions, options: RunOptions) -> Pred
     if predict.scores == "sigmoid":
         raise DataError(f"{model} holds the scores that it was exported with; leave out --scores")
     how: dict[str, Any] = {"precision": options.precision, "backbone": options.backbone, "device": options.device}
-    how |= {} if options.batch_size is None else {"batch_size": options.batch_size}
-    return open_exported(model, engine=predict.engine, **how)
+    return open_exported(model, engine=predict.engine, batch_size=options.batch_size, **how)
 
 
 def _executor(

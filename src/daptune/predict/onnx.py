@@ -25,6 +25,7 @@ FORMAT_VERSION = 3
 """2: with the output SIMILARITY, which version 1 does not know; 3: with `thresholds`."""
 BYTES, VALUES = 16_000_000, 1_000_000
 """Limits of that object."""
+BATCH, BATCH_ON_CPU = 64, 16
 INPUT, LOGITS, PROBABILITIES, SIMILARITY = "images", "logits", "probabilities", "similarity"
 
 
@@ -62,7 +63,7 @@ class OnnxClassifier(Predictor):
 
     model       path of the file, or its bytes
     device      "cpu", or "cuda" with onnxruntime-gpu
-    batch_size  images per batch
+    batch_size  images per batch; by default 64, and 16 on the processor, whose caches hold no more
     engine      "onnxruntime", or "openvino" (daptune[openvino]): faster on processors with bfloat16
     precision   of openvino: "fp32", or "bf16", its default where the processor has it
     """
@@ -72,10 +73,12 @@ class OnnxClassifier(Predictor):
         model: str | Path | bytes,
         *,
         device: str = "cpu",
-        batch_size: int = 64,
+        batch_size: int | None = None,
         engine: Engine = "onnxruntime",
         precision: Literal["fp32", "bf16"] | None = None,
     ) -> None:
+        if batch_size is None:
+            batch_size = BATCH_ON_CPU if device == "cpu" else BATCH
         if batch_size < 1:
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
         if engine not in RUNTIMES:
