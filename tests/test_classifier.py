@@ -1,7 +1,7 @@
 """The scikit-learn contract, every form of images and labels, and what happens with bad ones."""
 
 import copy
-import os
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -479,7 +479,7 @@ def test_a_stopped_fit_goes_on_in_its_run_folder(
 ) -> None:
     def stop_early(state: Any) -> None:
         if state.step == 3:
-            os.kill(os.getpid(), 2)  # as Ctrl-C does: the state is saved after this step
+            signal.raise_signal(signal.SIGINT)  # as Ctrl-C does, in this thread: the state is saved after this step
 
     options = {"train_options": {"epochs": 6, "batch_size": 3, "lr": 0.01}}
     whole = quick(made_up_backbone, **options).fit(*paths_and_labels)
