@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from daptune.classifier import FewShotClassifier
@@ -72,17 +73,17 @@ def test_a_file_that_is_no_export_is_refused_at_the_start(tmp_path: Path) -> Non
         OnnxEngine({"x": tmp_path / "x.onnx"})
 
 
-def test_openvino_serves_exported_models(start: Start, exported: Path) -> None:
+def test_openvino_serves_exported_models(exported: Path) -> None:
     pytest.importorskip("openvino")
-    sent = files(png(1), png(2, (300, 70)), png(3))
     answered = []
     for options in ({}, {"engine": "openvino", "precision": "fp32"}):
         engine = make_engine(Sources({}, {"light": exported}, None), Limits(), **options)
-        assert isinstance(engine, OnnxEngine)
-        rows = start(engine=engine, folder=None).post("/v1/adapters/light/predict", files=sent).json()["predictions"]
-        answered.append([{guess["label"]: guess["probability"] for guess in row["top"]} for row in rows])
-    for plain, other in zip(*answered, strict=True):
-        assert other == pytest.approx(plain, abs=1e-3)
+        served = engine.open("light")
+        side = served.preprocess.size
+        images = list(np.random.default_rng(3).integers(0, 256, (3, side, side, 3), np.uint8))
+        answered.append(np.stack([each.probabilities for each in engine.run([served] * 3, images)]))
+        del engine, served
+    np.testing.assert_allclose(answered[1], answered[0], atol=1e-3)
 
 
 def test_options_that_do_not_apply_are_refused(exported: Path, exact: FewShotClassifier, tmp_path: Path) -> None:
