@@ -81,3 +81,13 @@ def test_a_file_that_is_not_there_has_no_line(tmp_path: Path) -> None:
     assert looked_at.line_of("look", path=str(tmp_path / "none")) is None
     with pytest.raises(ValueError, match="No such file"):
         isolated.try_first(f"{__name__}:notes", str(tmp_path / "none" / "file"), memory=300_000_000, seconds=5)
+
+
+def test_a_user_without_a_home_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # no user's
+    (tmp_path / "file").write_text("good")
+    assert [looks(tmp_path / "file"), looks(tmp_path / "file")] == [1, 2]
+    assert not (tmp_path / "~").exists()

@@ -11,7 +11,7 @@ import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
-from daptune.files import write
+from daptune.files import replacing
 
 MOST = 1_000
 """Lines that are kept, the latest."""
@@ -39,7 +39,8 @@ def note_passed(line: str) -> None:
     with suppress(OSError):
         place = _list()
         place.parent.mkdir(parents=True, exist_ok=True)
-        write(place, "".join(f"{each}\n" for each in [*_lines(), line][-MOST:]).encode())
+        with replacing(place, durable=False) as fresh:
+            fresh.write_text("".join(f"{each}\n" for each in [*_lines(), line][-MOST:]))
 
 
 def _lines() -> list[str]:
@@ -51,5 +52,8 @@ def _lines() -> list[str]:
 
 
 def _list() -> Path:
-    """In `XDG_CACHE_HOME`, or `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "daptune" / "looked-at"
+    """In `XDG_CACHE_HOME`, or `~/.cache`. Raises OSError without one."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not cache.is_absolute():  # a user without a home
+        raise FileNotFoundError(cache)
+    return cache / "daptune" / "looked-at"
