@@ -5,7 +5,9 @@ photographs of 640 x 480 pixels (benchmarks/pictures.py): `daptune fit` by every
 with `--classes 100`, 100 x 16 photographs; `daptune predict` of 1 and 100 files; `daptune serve` until it is ready;
 programs that encode the same files with transformers, ONNX Runtime and OpenVINO (`pip install transformers onnxruntime
 openvino`; `--peers`). A fit that takes longer than `--limit` seconds is ended, and its time is what had passed plus its
-remaining epochs at the rate of those that it did; such figures have a `~`. PLACE keeps photographs, weights and results
+remaining epochs at the rate of those that it did; such figures have a `~`. With `--short`, for methods that train
+through the image tower, it has two epochs of two images of each class, and the whole is counted at the rate of the
+second of them. PLACE keeps photographs, weights and results
 (waiting.json): what is there is not run again, so that a run may be ended at any time. `--show` prints what is there.
 """
 
@@ -28,8 +30,9 @@ from benchmarks import workload
 from benchmarks.host import about, environment
 from benchmarks.pictures import make_pictures
 from daptune.methods import METHODS
+from daptune.train import TrainConfig
 
-SHOTS = 16
+SHOTS, HELD_OUT, BATCH = 16, 0.2, 32  # images of a class; the defaults of `daptune fit`
 EPOCH = re.compile(r"^daptune: \S+ (\d+)/(\d+): ")
 PROGRAM = (sys.executable, "-m", "daptune")
 PEERS = ("transformers", "onnxruntime", "openvino")
@@ -75,6 +78,17 @@ def fit_seconds(command: list[str], limit: float) -> tuple[float, bool]:
         if process.wait():
             raise SystemExit(f"{' '.join(command)}: {last}")
     return time.perf_counter() - began, True
+
+
+def short_fit_seconds(command: list[str], out: Path, classes: int) -> tuple[float, bool]:
+    """Wall seconds of a whole fit without validation images, at the rate of a short one."""
+    each = 2
+    spent = seconds([*command, "--epochs", "2", "--train", f"epoch_shots={each}"])
+    rows = [json.loads(line) for line in (out.with_name(f"{out.name}.run") / "history.jsonl").read_text().splitlines()]
+    trained = round(SHOTS * (1 - HELD_OUT)) * classes
+    epochs = TrainConfig().resolved(-(-trained // BATCH)).epochs or 0
+    rest = spent - sum(row["seconds"] for row in rows)
+    return rest + epochs * trained / (each * classes) * rows[-1]["seconds"], False
 
 
 def seconds(command: list[str]) -> float:
@@ -131,15 +145,23 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     weights, photographs = prepared(options.place, options.classes)
     size = f"{options.classes} x {SHOTS}"
 
+    def place(method: str) -> Path:
+        return options.place / "fits" / f"{method}-{options.classes}"
+
     def fit(method: str) -> list[str]:
-        out = options.place / "fits" / f"{method}-{options.classes}"
+        out = place(method)
         for left in (out, out.with_name(f"{out.name}.run")):
             shutil.rmtree(left, ignore_errors=True)
-        given = ["--shots", str(SHOTS), "--method", method, "--backbone", str(weights), "--out", str(out)]
+        shots = () if options.short else ("--shots", str(SHOTS))
+        given = [*shots, "--method", method, "--backbone", str(weights), "--out", str(out)]
         return [*PROGRAM, "fit", str(photographs), *given]
 
     for method in options.methods:
-        yield f"fit {method}, {size}", lambda m=method: fit_seconds(fit(m), options.limit)
+        row = f"fit {method}, {size}"
+        if options.short:
+            yield row, lambda m=method: short_fit_seconds(fit(m), place(m), options.classes)
+        else:
+            yield row, lambda m=method: fit_seconds(fit(m), options.limit)
     adapter = small_adapter(options.place, weights, photographs)
     files = sorted(map(str, photographs.rglob("*.jpg")))
     for count in (1, 100):
@@ -175,6 +197,7 @@ def main() -> None:
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS))
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--limit", type=float, default=120.0)
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--show", action="store_true")

@@ -101,7 +101,7 @@ def test_options_of_the_command(
     capsys.readouterr()
     for given, said in {
         (str(exported), "--precision", "fp32"): "leave out --backbone and --precision",
-        (str(exported), "--engine", "openvino", "--precision", "fp16-faithful"): "computes in fp32 or bf16",
+        (str(exported), "--engine", "openvino", "--precision", "fp16-faithful"): "computes in fp32, bf16 or int8",
         (str(exported), "--engine", "openvino", "--backbone", "tiny"): "leave out --backbone",
         (str(adapter), "--engine", "openvino"): "--engine runs exported models; write one with `daptune export",
     }.items():

@@ -99,6 +99,11 @@ def _model(done: "Exported", classifier: "FewShotClassifier") -> tuple[dict[str,
         "same class as torch": f"{100 * found.top1:.2f} % in fp32{_beside_text(found)}",
         "largest difference": f"{found.max_logit_difference:.2g} in a logit",
     }
+    for name, share in done.rounding.same.items():
+        shown[f"openvino in {name}"] = (
+            f"{100 * share:.2f} % as in fp32, of {done.rounding.images} other images; "
+            f"{100 * done.rounding.again[name]:.1f} % near ties, computed again more finely"
+        )
     if folder:
         shown["try it"] = f"python -m http.server -d {done.path}, then open http://localhost:8000"
     return {
@@ -106,6 +111,7 @@ def _model(done: "Exported", classifier: "FewShotClassifier") -> tuple[dict[str,
         "bytes": done.size,
         "dtype": done.dtype,
         "agreement": asdict(found),
+        "openvino": {key: value for key, value in asdict(done.rounding).items() if key != "ranges"},
         "warning": done.warning,
     }, shown
 

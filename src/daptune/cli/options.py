@@ -41,6 +41,7 @@ NamesFile = Annotated[
     ),
 ]
 Precision = Literal["auto", "fp32", "bf16", "fp16-faithful"]
+RunPrecision = Literal["auto", "fp32", "bf16", "int8", "fp16-faithful"]
 Engine = Literal["onnxruntime", "openvino"]
 Shots = Annotated[
     int | str | None,
@@ -72,9 +73,9 @@ class RunOptions:
     """Where the frozen CLIP runs."""
 
     device: Device = "cpu"
-    precision: Precision | None = None
+    precision: RunPrecision | None = None
     """Precision of the frozen CLIP. `auto` uses bf16 if the hardware supports it; a saved adapter keeps its own by
-    default."""
+    default. `int8`: of exported models, with --engine openvino."""
     batch_size: int | None = None
     """Images per batch."""
     backbone: str | None = None

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from daptune.cli.app import command
 from daptune.cli.console import note, warnings_shown
-from daptune.cli.options import AllowDownload, Engine, Precision
+from daptune.cli.options import AllowDownload, Engine, RunPrecision
 from daptune.errors import DataError, extra
 from daptune.serve.limits import Limits
 from daptune.serve.threads import in_own_thread
@@ -23,7 +23,7 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     backbone: str | None = None,
-    precision: Precision | None = None,
+    precision: RunPrecision | None = None,
     device: str = "cpu",
     engine: Engine | None = None,
     reject: float | None = None,
@@ -46,7 +46,8 @@ def serve(
     backbone
         The frozen CLIP; default: that of the first adapter, or `photo` without adapters.
     precision
-        Precision of the frozen CLIP; default: that of the first adapter.
+        Precision of the frozen CLIP; default: that of the first adapter. `int8`: of exported models, with --engine
+        openvino.
     device
         Torch device: `cpu`, `cuda`, `mps`; of exported models `cpu` or `cuda`.
     engine

@@ -19,6 +19,11 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 def resolve_precision(precision: str, device: str | torch.device = "cpu") -> str:
     """Resolve "auto" for a device. Raises BackboneError for an unknown precision."""
+    if precision == "int8":
+        raise BackboneError(
+            "precision int8 is for exported models: write one with `daptune export ADAPTER --images FOLDER`, and run "
+            "it with --engine openvino."
+        )
     if precision not in PRECISIONS:
         raise BackboneError(f"there is no precision {precision!r}.{suggest(precision, PRECISIONS)}")
     if precision != "auto":

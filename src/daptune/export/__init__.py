@@ -2,8 +2,8 @@
 
 onnx_file.py   writing the file             graph.py   image tower with prompts, class weights
 agreement.py   agreement with torch         int8.py    8-bit matrices
-weights.py     class weights only           runtime.py alias of `OnnxClassifier`
-web.py         the page, with page/
+rounding.py    bf16 and 8 bits by OpenVINO  runtime.py alias of `OnnxClassifier`
+weights.py     class weights only           web.py     the page, with page/
 
 `daptune.predict.onnx` runs the file without torch.
 """

@@ -22,6 +22,7 @@ TARGETS = {"fp32": 0.999, "fp16": 0.999, "int8": 0.99}
 BATCHES = (1, 3, 32)  # batch sizes of the measurement; all differ from the traced one
 _DEMO = {"photo": (PHOTO_ARCHIVE, "caltech101/test/"), "tiny": (ARCHIVE, f"{demo_styles()[0]}/validation/")}
 """What the embedded backbones are measured on."""
+RANDOM = "random images; use --images FOLDER for your own"
 MOST = 1_000  # maximum number of images; more would only take longer
 
 
@@ -50,7 +51,7 @@ def images_for(classifier: FewShotClassifier, folder: Path | None) -> tuple[list
         archive, part = known
         with ZipFile(archive) as packed:
             return [packed.read(name) for name in packed.namelist() if name.startswith(part)], "pictures of the demo"
-    return made_up(), "random images; use --images FOLDER for your own"
+    return made_up(), RANDOM
 
 
 def made_up(count: int = 100) -> list[ImageSource]:

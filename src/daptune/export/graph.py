@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from daptune.errors import MethodError, extra
 from daptune.methods import Method
-from daptune.predict.onnx import INPUT, LOGITS, PROBABILITIES, SIMILARITY
+from daptune.predict.exported import INPUT, LOGITS, PROBABILITIES, SIMILARITY
 
 TRACED_BATCH = 2
 OPSET = 18  # onnxruntime >= 1.14 (2023)

@@ -1,6 +1,6 @@
 """`export_onnx`: a fitted classifier -> one ONNX file; its agreement with torch is measured before it is written."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,13 @@ from typing import Any
 from daptune import files
 from daptune.classifier import FewShotClassifier
 from daptune.errors import DataError, MethodError
-from daptune.export.agreement import TARGETS, Agreement, images_for, measure
+from daptune.export.agreement import RANDOM, TARGETS, Agreement, images_for, measure
 from daptune.export.graph import folded, trace
 from daptune.export.int8 import to_int8
+from daptune.export.rounding import can_measure, measured
+from daptune.predict.exported import KEY
 from daptune.predict.onnx import Metadata, OnnxClassifier
-from daptune.predict.runtimes import KEY
+from daptune.predict.openvino import Rounding
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Exported:
     size: int  # bytes
     dtype: str
     agreement: Agreement
+    rounding: Rounding = field(default_factory=Rounding)
 
     @property
     def warning(self) -> str | None:
@@ -49,15 +52,21 @@ def export_onnx(
     Raises DataError, MethodError, MissingExtraError.
     """
     target = check_out(Path(out), ".onnx")
-    content, about = onnx_bytes(classifier, dtype=dtype, images=images, beside=beside)
+    content, about = onnx_bytes(classifier, dtype=dtype, images=images, beside=beside, rounding=True)
     files.write(target, content)
-    return Exported(target, len(content), dtype, Agreement(**about.agreement))
+    return Exported(target, len(content), dtype, Agreement(**about.agreement), Rounding.read(about.rounding))
 
 
 def onnx_bytes(
-    classifier: FewShotClassifier, *, dtype: str, images: Path | None, beside: FewShotClassifier | None
+    classifier: FewShotClassifier,
+    *,
+    dtype: str,
+    images: Path | None,
+    beside: FewShotClassifier | None,
+    rounding: bool = False,
 ) -> tuple[bytes, Metadata]:
-    """The file that `export_onnx` writes, and the metadata in it."""
+    """The file that `export_onnx` writes, and the metadata in it; with `rounding`, where openvino is installed and the
+    images are no random ones, what it changes in bf16 and int8."""
     if dtype not in TARGETS:
         raise DataError(f"dtype must be one of {', '.join(TARGETS)}; found {dtype!r}")
     if (found := classifier.backbone_.precision) != "fp32":
@@ -92,6 +101,10 @@ def onnx_bytes(
     )
     agreement = measure(classifier, OnnxClassifier(_stamped(model, about)), sources, called, beside)
     about = replace(about, agreement=asdict(agreement))
+    if rounding and dtype == "fp32" and called != RANDOM and can_measure():
+        preprocess, levels = classifier.backbone_.preprocess, classifier.thresholds
+        changes = measured(_stamped(model, about), sources, preprocess, levels)
+        about = replace(about, rounding=asdict(changes))
     return _stamped(model, about), about
 
 

@@ -18,15 +18,18 @@ from daptune.errors import AdapterError, BackboneError, DataError, foreign
 from daptune.foreign import parse_json
 from daptune.metrics import tail_p_values
 from daptune.names import MOST_CLASSES, fault_of_name
+from daptune.predict.exported import INPUT, KEY, LOGITS, PROBABILITIES, SIMILARITY
+from daptune.predict.openvino import Rounding
 from daptune.predict.predictor import Answers, Predictor
-from daptune.predict.runtimes import KEY, RUNTIMES, Engine, open_model
+from daptune.predict.runtimes import RUNTIMES, Engine, open_model
 
 FORMAT_VERSION = 3
 """2: with the output SIMILARITY, which version 1 does not know; 3: with `thresholds`."""
 BYTES, VALUES = 16_000_000, 1_000_000
 """Limits of that object."""
 BATCH, BATCH_ON_CPU = 64, 16
-INPUT, LOGITS, PROBABILITIES, SIMILARITY = "images", "logits", "probabilities", "similarity"
+PRECISIONS = ("fp32", "bf16", "int8")
+"""Of OpenVINO."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Metadata:
     thresholds: tuple[float, ...] | None = None
     """An image shows each class from this probability on, (C,); `probabilities` are then sigmoids."""
     tower_ends: tuple[str, ...] = ()  # tensors of the graph that the image tower's last norm is given
+    rounding: dict[str, Any] = field(default_factory=dict)  # a `Rounding`, for OpenVINO; empty if it was not measured
     format_version: int = 1
 
     def to_json(self) -> str:
@@ -65,7 +69,7 @@ class OnnxClassifier(Predictor):
     device      "cpu", or "cuda" with onnxruntime-gpu
     batch_size  images per batch; by default 64, and 16 on the processor, whose caches hold no more
     engine      "onnxruntime", or "openvino" (daptune[openvino]): faster on processors with bfloat16
-    precision   of openvino: "fp32", or "bf16", its default where the processor has it
+    precision   of openvino: "fp32", "bf16", its default where the processor has it, or "int8", the fastest
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class OnnxClassifier(Predictor):
         device: str = "cpu",
         batch_size: int | None = None,
         engine: Engine = "onnxruntime",
-        precision: Literal["fp32", "bf16"] | None = None,
+        precision: Literal["fp32", "bf16", "int8"] | None = None,
     ) -> None:
         if batch_size is None:
             batch_size = BATCH_ON_CPU if device == "cpu" else BATCH
@@ -83,8 +87,10 @@ class OnnxClassifier(Predictor):
             raise DataError(f"expected a batch size of 1 or more, found {batch_size}.")
         if engine not in RUNTIMES:
             raise DataError(f"expected an engine of {', '.join(RUNTIMES)}, found {engine!r}.")
-        if precision is not None and (engine != "openvino" or precision not in ("fp32", "bf16")):
-            raise DataError(f"expected precision fp32 or bf16, of openvino, found {precision!r} of {engine}.")
+        if precision is not None and (engine != "openvino" or precision not in PRECISIONS):
+            raise DataError(
+                f"expected a precision of {', '.join(PRECISIONS)}, of openvino, found {precision!r} of {engine}."
+            )
         name = "the model" if isinstance(model, bytes) else str(model)
         self._name, self._model = name, open_model(model, name, engine, device, precision)
         self.metadata, self._preprocess = _read_metadata(self._model.metadata, name)
@@ -159,9 +165,11 @@ def open_exported(
     Raises DataError for an option that an exported file leaves no choice of, and the errors of `OnnxClassifier`.
     """
     if backbone or (precision and engine != "openvino"):
-        raise DataError(f"{model} holds its backbone in its own precision; leave out --backbone and --precision")
+        advice = "; --precision int8 needs --engine openvino" if precision == "int8" else ""
+        own = "holds its backbone in its own precision; leave out --backbone and --precision"
+        raise DataError(f"{model} {own}{advice}")
     if precision == "fp16-faithful":
-        raise DataError("--engine openvino computes in fp32 or bf16; found --precision fp16-faithful")
+        raise DataError("--engine openvino computes in fp32, bf16 or int8; found --precision fp16-faithful")
     options |= {"engine": engine or "onnxruntime", "precision": None if precision == "auto" else precision}
     return OnnxClassifier(model, **options)
 
@@ -192,6 +200,7 @@ def _read_metadata(stored: Mapping[str, str], path: str) -> tuple[Metadata, Prep
         if not names or (found.labels is not None and len(found.labels) != len(names)):
             raise ValueError("class names and labels differ in number")
         _check_types(found)
+        Rounding.read(found.rounding)
         if (levels := found.thresholds) is not None and (
             len(levels) != len(names) or not all(type(level) in (int, float) and 0 <= level <= 1 for level in levels)
         ):
