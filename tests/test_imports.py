@@ -14,7 +14,7 @@ SOURCE = Path(daptune.__file__).parent
 # From the ground up: a room may import from every room before it. `data` and `clip` stand beside each other.
 ROOMS = [
     "interrupts", "text", "errors", "regular", "foreign", "opcodes", "names", "locks", "files", "looked_at", "isolated",
-    "hub", "processes", "cluster", "metrics", "measured", "calibration", "presets", "data", "clip", "methods",
+    "hub", "processes", "heap", "cluster", "metrics", "measured", "calibration", "presets", "data", "clip", "methods",
     "transductive", "evaluate", "embedded", "suitability", "train", "adapter", "predict", "choose", "classifier",
     "compare", "labelling", "bench", "tune", "export", "__init__", "serve", "report", "cli", "__main__",
 ]  # fmt: skip

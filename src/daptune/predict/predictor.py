@@ -12,6 +12,7 @@ from daptune.clip.preprocess import Preprocess
 from daptune.data.stream import Decoded, Item, decoded_batches
 from daptune.data.table import ImageSource
 from daptune.errors import DataError
+from daptune.heap import memory_kept
 from daptune.metrics import prediction_sets
 from daptune.predict.inputs import image_sources
 
@@ -151,11 +152,12 @@ class Predictor(ABC):
         `answers` is used in place of the method of this name.
         """
         answers = self.answers if answers is None else answers
-        for batch in decoded_batches(sources, self.preprocess, self.batch_size, scaled=self.scaled_decoding):
-            if batch.indices:
-                yield batch, answers(batch.images)
-            else:
-                yield batch, Answers(np.empty((0, len(self.classes_)), np.float32))
+        with memory_kept():
+            for batch in decoded_batches(sources, self.preprocess, self.batch_size, scaled=self.scaled_decoding):
+                if batch.indices:
+                    yield batch, answers(batch.images)
+                else:
+                    yield batch, Answers(np.empty((0, len(self.classes_)), np.float32))
 
 
 def without_statistics(option: str) -> str:

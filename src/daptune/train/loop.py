@@ -23,6 +23,7 @@ from daptune.clip.transfer import Transfer
 from daptune.data.loader import Batch, ImageLoader
 from daptune.errors import TrainingError
 from daptune.evaluate import evaluate, start_sigmoids
+from daptune.heap import memory_kept
 from daptune.methods.base import Method
 from daptune.train.checkpoint import Checkpoint
 from daptune.train.compiling import check_compiler, compiled_blocks
@@ -70,7 +71,7 @@ def fit_method(
     if config.compile:
         check_compiler(method.device)
     ranks, identity = Ranks(), identity_of(method, train, val, config) if run_dir is not None else {}
-    with ExitStack() as held:
+    with memory_kept(), ExitStack() as held:
 
         def opened() -> Checkpoint | None:
             held.enter_context(run_folder(run_dir))
