@@ -4,7 +4,8 @@
 post JPEG photographs of 640 x 480 pixels, one a request, each as soon as the last is answered. Beside it, in the same
 rounds while the server waits, the bare engine: the image tower and the adapter on decoded images, one at a time and 32
 at a time. Then requests arrive at random (Poisson) at half the rate of 64 clients: how long is one answered in? PLACE
-is that of benchmarks/waiting.py. Writes benchmarks/results/<date>-over-http.json.
+is that of benchmarks/waiting.py. With `--model FILE`, an exported model by OpenVINO in `--precision`. Writes
+benchmarks/results/<date>-over-http.json.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import torch
 from benchmarks.host import environment, keep
 from benchmarks.waiting import prepared, ready, small_adapter
 from daptune.clip.backbone import load_backbone
+from daptune.serve.engine import OnnxEngine
 from daptune.serve.pool import AdapterPool
 
 CLIENTS, PORT, BOUNDARY = (1, 8, 64), 8742, "photograph"
@@ -40,13 +42,15 @@ def body_of(path: Path) -> bytes:
 class Client:
     """One connection that posts photographs in turn."""
 
+    name = "adapter"
+
     def __init__(self, bodies: list[bytes], first: int) -> None:
         self.connection, self.bodies = HTTPConnection("127.0.0.1", PORT, timeout=120), cycle(bodies[first:] + bodies)
 
     def ask(self) -> float:
         """Seconds until the answer."""
         began, kind = time.perf_counter(), f"multipart/form-data; boundary={BOUNDARY}"
-        self.connection.request("POST", "/v1/adapters/adapter/predict", next(self.bodies), {"Content-Type": kind})
+        self.connection.request("POST", f"/v1/adapters/{self.name}/predict", next(self.bodies), {"Content-Type": kind})
         response = self.connection.getresponse()
         found = response.read()
         if response.status != 200 or b"label" not in found:
@@ -91,9 +95,10 @@ def arriving(bodies: list[bytes], rate: float, seconds: float) -> list[float]:
         return [each.result() for each in waiting]
 
 
-def bare(pool: AdapterPool, batch: int, seconds: float) -> float:
+def bare(pool: AdapterPool | OnnxEngine, batch: int, seconds: float) -> float:
     """Images a second of the engine without HTTP and decoding."""
-    served, size = pool.open("adapter"), pool.backbone.preprocess.size
+    served: Any = pool.open(Client.name)
+    size = served.preprocess.size
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
@@ -106,16 +111,26 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--place", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     weights, photographs = prepared(options.place, 10)
-    adapter = small_adapter(options.place, weights, photographs)
     bodies = [body_of(path) for path in sorted(photographs.rglob("*.jpg"))]
-    pool = AdapterPool(load_backbone(weights))
-    pool.add(adapter, "adapter")
-    command = [sys.executable, "-m", "daptune", "serve", str(adapter), "--port", str(PORT)]
+    command = [sys.executable, "-m", "daptune", "serve", "--port", str(PORT)]
+    pool: AdapterPool | OnnxEngine
+    if options.model is None:
+        adapter = small_adapter(options.place, weights, photographs)
+        backbone = load_backbone(weights)
+        pool, precision = AdapterPool(backbone), backbone.precision
+        pool.add(adapter, Client.name)
+        command += [str(adapter)]
+    else:
+        Client.name, precision = options.model.stem, options.precision
+        pool = OnnxEngine({Client.name: options.model}, engine="openvino", precision=precision)
+        command += [str(options.model), "--engine", "openvino", "--precision", precision]
     rates: dict[str, list[float]] = {}
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment()) as server:
         try:
@@ -137,7 +152,7 @@ def main() -> None:
             server.terminate()
     one = 1 / statistics.median(rates["engine, 1 at a time"])
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "rates": rates, "one_image": one}
-    found |= {"precision": pool.backbone.precision, "half": half, "latency_p50_p95": latencies}
+    found |= {"precision": precision, "half": half, "latency_p50_p95": latencies}
     found |= {"one_client": statistics.median(alone)}
     base = rates["engine, 32 at a time"]
     for name, each in rates.items():
