@@ -34,8 +34,8 @@ def can_measure() -> bool:
 def measured(
     content: bytes, sources: Sequence[ImageSource], preprocess: Preprocess, levels: NDArray[np.float32] | None
 ) -> Rounding:
-    """Of an fp32 file. `levels` (C,) as for `gap`. Nothing, if there are too few images or it has no image tower of
-    blocks."""
+    """Of an fp32 file. `levels` (C,) as for `gap`. Nothing, if there are too few images, or the file has no end of an
+    image tower."""
     ours, others = sources[:MOST:2], sources[1:MOST:2]
     engine = OpenVino(content, precision="fp32")
     if len(sources) < LEAST or engine.tower is None:
@@ -46,38 +46,44 @@ def measured(
         for name, values in seen(images).items():
             lowest[name] = min(lowest.get(name, np.inf), float(values.min()))
             highest[name] = max(highest.get(name, -np.inf), float(values.max()))
+    if not lowest:  # every second image cannot be read
+        return Rounding()
     found = Rounding({name: (lowest[name], highest[name]) for name in lowest})
     rounded = ["bf16", "int8"] if engine.has_bf16 else ["int8"]
-    margins = dict[str, float]()
-    for name in rounded:
-        rounding = OpenVino(content, precision=name, rounding=found)
-        moved = [deviations(engine, rounding, images, levels) for images in batches(ours, preprocess)]
-        margins[name] = DEVIATIONS * float(np.sqrt(np.mean(np.square(np.concatenate(moved)))))
+    engines = {name: OpenVino(content, precision=name, rounding=found) for name in rounded}
+    moved: dict[str, list[Pixels]] = {name: [] for name in rounded}
+    for images in batches(ours, preprocess):
+        sure = engine.at("fp32", images)[PROBABILITIES]
+        for name, each in engines.items():
+            moved[name].append(deviations(sure, each.at(name, images)[PROBABILITIES], levels))
+    margins = {name: DEVIATIONS * float(np.sqrt(np.mean(np.concatenate(moved[name]) ** 2))) for name in rounded}
     return checked(content, replace(found, margins=margins), batches(others, preprocess), levels)
 
 
-def deviations(exact: OpenVino, rounding: OpenVino, images: Pixels, levels: NDArray[np.float32] | None) -> Pixels:
-    """How far rounding moves what `gap` measures, for each image, (B,), or with `levels` each class of it."""
-    sure, found = (engine.run([PROBABILITIES], images)[0] for engine in (exact, rounding))
+def deviations(sure: Pixels, found: Pixels, levels: NDArray[np.float32] | None) -> Pixels:
+    """How far rounding moves what `gap` measures, for each image, (B,), or with `levels` each class of it, from the
+    probabilities (B, C) without and with it."""
     if levels is not None:
         return np.asarray(found - sure).ravel()
-    two = np.argsort(found, axis=1)[:, -2:]
-    second, first = np.take_along_axis(found - sure, two, axis=1).T if found.shape[1] > 1 else (0.0, found[:, 0] * 0)
+    if found.shape[1] < 2:
+        return np.zeros(len(found), np.float32)
+    second, first = np.take_along_axis(found - sure, np.argsort(found, axis=1)[:, -2:], axis=1).T
     return np.asarray(first - second)
 
 
 def checked(content: bytes, found: Rounding, images: Iterator[Pixels], levels: NDArray[np.float32] | None) -> Rounding:
     """With `same`, `again` and `images` of these images."""
-    rounded = list(found.margins)
-    engines = {name: OpenVino(content, precision=name, rounding=found) for name in ("fp32", *rounded)}
-    same, again, count = dict.fromkeys(rounded, 0), dict.fromkeys(rounded, 0), 0
+    engines = {name: OpenVino(content, precision=name, rounding=found) for name in found.margins}
+    exact = OpenVino(content, precision="fp32")
+    same, again, count = dict.fromkeys(engines, 0), dict.fromkeys(engines, 0), 0
     for batch in images:
-        sure = said(engines["fp32"].run([PROBABILITIES], batch)[0], levels)
+        sure = said(exact.at("fp32", batch)[PROBABILITIES], levels)
         count += len(batch)
-        for name in rounded:
-            first = engines[name].at(name, batch)[PROBABILITIES]
-            again[name] += int((gap(first, levels) < found.margins[name]).sum())
-            same[name] += int((said(engines[name].run([PROBABILITIES], batch)[0], levels) == sure).all(axis=1).sum())
+        for name, engine in engines.items():
+            first = engine.at(name, batch)
+            again[name] += int((gap(first[PROBABILITIES], levels) < found.margins[name]).sum())
+            last = said(engine.decided(first, batch)[PROBABILITIES], levels)
+            same[name] += int((last == sure).all(axis=1).sum())
     shares = [{name: number / max(count, 1) for name, number in each.items()} for each in (same, again)]
     return replace(found, same=shares[0], again=shares[1], images=count)
 

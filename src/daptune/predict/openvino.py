@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from daptune.predict.exported import KEY, PROBABILITIES, Runtime, Source
 
+Outputs = dict[str, NDArray[np.float32]]
 FINER = {"int8": "bf16", "bf16": "fp32"}
 
 
@@ -93,15 +94,19 @@ class OpenVino(Runtime):
             self._compiled(self._stages[0])
 
     def run(self, outputs: Sequence[str], images: NDArray[np.float32]) -> list[Any]:
-        found = self.at(self._stages[0], images)
+        found = self.decided(self.at(self._stages[0], images), images)
+        return [found[name] for name in outputs]
+
+    def decided(self, found: Outputs, images: NDArray[np.float32]) -> Outputs:
+        """What the first precision found of the images, with near ties computed again."""
         for precision, finer in pairwise(self._stages):
             near = gap(found[PROBABILITIES], self._levels) < self._rounding.margins[precision]
             if near.any():
                 for name, values in self.at(finer, images[near]).items():
                     found[name][near] = values
-        return [found[name] for name in outputs]
+        return found
 
-    def at(self, precision: str, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def at(self, precision: str, images: NDArray[np.float32]) -> Outputs:
         """All outputs, in this precision alone."""
         given = [images]  # a request for each call: one for all would not do in threads
         if self.tower:
@@ -182,7 +187,7 @@ def products(tower: Any) -> dict[str, Any]:
     return {node.output(0).any_name: node for node in found if node.output(0).names}
 
 
-def inputs_of_products(tower: Any) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+def inputs_of_products(tower: Any) -> Callable[[NDArray[np.float32]], Outputs]:
     """What computes the inputs of `products` in float32, by the same names, for images (B, 3, R, R)."""
     import openvino
     from openvino import opset13
