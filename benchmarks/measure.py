@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks import workload
 from benchmarks.host import gigabytes
+from daptune.heap import memory_kept
 
 Run = Callable[[], dict[str, Tensor]]
 LEARNING_RATE = 0.0  # the optimiser does its work, the parameters stay, and every repetition computes the same
@@ -365,16 +367,18 @@ def main() -> None:
     repeats, warmup = case.pop("repeats"), case.pop("warmup", 1)
     if threads := case.pop("threads", None):
         torch.set_num_threads(threads)
+    kept = nullcontext() if case.get("side") == "reference" else memory_kept()  # as in a fit and a prediction
     run = ROWS[case.pop("row")](**case)
     before = gigabytes()
     seconds, busy = [], []
     found: dict[str, Tensor] = {}
-    for _ in range(warmup + repeats):
-        found.clear()
-        start, cpu = time.perf_counter(), time.process_time()
-        found = run()
-        seconds.append(time.perf_counter() - start)
-        busy.append(time.process_time() - cpu)
+    with kept:
+        for _ in range(warmup + repeats):
+            found.clear()
+            start, cpu = time.perf_counter(), time.process_time()
+            found = run()
+            seconds.append(time.perf_counter() - start)
+            busy.append(time.process_time() - cpu)
     np.savez(sys.argv[2], **{name: value.detach().float().numpy() for name, value in found.items()})
     seconds, busy = seconds[warmup:], busy[warmup:]
     result = {"seconds": seconds, "processor_seconds": busy, "peak_gb": gigabytes(), "before_gb": before}
