@@ -8,6 +8,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 _MOST = 32 << 20
@@ -15,6 +16,7 @@ _MOST = 32 << 20
 _LEFT = 64 << 20
 """Bytes that stay at the end of the heap otherwise, as where glibc chooses by the pieces that were freed."""
 _kept = 0
+_lock = Lock()
 
 
 @contextmanager
@@ -25,18 +27,20 @@ def memory_kept() -> Iterator[None]:
     if mallopt is None:
         yield
         return
-    if not _kept:
-        mallopt(_MMAP_THRESHOLD, _MOST)
-        mallopt(_TRIM_THRESHOLD, -1)
-    _kept += 1
+    with _lock:
+        if not _kept:
+            mallopt(_MMAP_THRESHOLD, _MOST)
+            mallopt(_TRIM_THRESHOLD, -1)
+        _kept += 1
     try:
         yield
     finally:
-        _kept -= 1
-        if not _kept:
-            mallopt(_TRIM_THRESHOLD, _LEFT)
-            if (trim := _function("malloc_trim")) is not None:
-                trim(0)
+        with _lock:
+            _kept -= 1
+            if not _kept:
+                mallopt(_TRIM_THRESHOLD, _LEFT)
+                if (trim := _function("malloc_trim")) is not None:
+                    trim(0)
 
 
 def _function(name: str) -> "ctypes._NamedFuncPointer | None":
