@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from daptune.errors import AdapterError
 from daptune.predict.exported import KEY, PROBABILITIES, Runtime, Source
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -57,7 +58,7 @@ class Rounding:
 class OpenVino(Runtime):
     """A file whose metadata does not name the end of its tower, of a residual network or an earlier version, is
     computed in float32. `precision`: None is bf16 where the processor has it, else fp32. `rounding` replaces the
-    file's. Raises ValueError for a precision that the file does not allow.
+    file's. Raises AdapterError for a precision that the file does not allow.
 
     tower     the model up to the last norm, if it has an end
     has_bf16  whether the processor has it
@@ -120,11 +121,11 @@ class OpenVino(Runtime):
         if first == "fp32":
             return [first]
         if not has_end:
-            raise ValueError(
+            raise AdapterError(
                 f"precision {first} needs a file that says where its image tower ends; leave out the precision"
             )
         if first == "int8" and not self._rounding.ranges:
-            raise ValueError(
+            raise AdapterError(
                 "precision int8 needs a file with the ranges of its products: export it again in fp32 where openvino "
                 "is installed, with --images FOLDER of 20 or more images"
             )

@@ -57,7 +57,10 @@ def open_model(model: str | Path | bytes, name: str, engine: Engine, device: str
     _check_device(engine, device)
     source = model if isinstance(model, bytes) else str(Path(model).expanduser())
     advice = "`daptune export` writes one"
-    with foreign(lambda why: AdapterError(f"{name} is not an ONNX file that can be run ({why}); {advice}")):
+    with foreign(
+        lambda why: AdapterError(f"{name} is not an ONNX file that can be run ({why}); {advice}"),
+        passing=(AdapterError,),
+    ):
         if isinstance(source, str):
             memory = MEMORY + GROWTH * os.path.getsize(source)
             try_first(f"daptune.predict.runtimes:try_{engine}", source, memory=memory, seconds=SECONDS)
