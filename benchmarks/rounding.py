@@ -17,6 +17,7 @@ from benchmarks.host import keep
 from benchmarks.turns import by_turns
 from daptune.data.folders import image_files
 from daptune.data.stream import decoded_batches
+from daptune.export.rounding import said
 from daptune.predict.exported import PROBABILITIES
 from daptune.predict.onnx import OnnxClassifier
 from daptune.predict.openvino import OpenVino, Rounding, gap
@@ -40,16 +41,15 @@ def measured(model: Path, images: list[Pixels], turns: int) -> Rows:
         raise SystemExit(f"{model} has no margins: export it again where openvino is installed, with --images FOLDER")
     alone = Rounding(known.ranges)
     made = {"fp32": ("fp32", alone)}
-    made |= {f"{name}, alone": (name, alone) for name in known.margins} | {
-        name: (name, known) for name in known.margins
-    }
+    made |= {f"{name}, alone": (name, alone) for name in known.margins}
+    made |= {name: (name, known) for name in known.margins}
     engines = {row: OpenVino(str(model), precision=name, rounding=how) for row, (name, how) in made.items()}
     answers = {row: np.concatenate([each.run([PROBABILITIES], b)[0] for b in images]) for row, each in engines.items()}
     seconds = by_turns({row: partial(several, each, images[:8]) for row, each in engines.items()}, turns)
     count = sum(map(len, images[:8]))
     found: Rows = {}
     for row, (name, how) in made.items():
-        changed = answers[row].argmax(axis=1) != answers["fp32"].argmax(axis=1)
+        changed = (said(answers[row], levels) != said(answers["fp32"], levels)).any(axis=1)
         near = gap(answers[f"{name}, alone" if name != "fp32" else name], levels) < how.margins.get(name, 0.0)
         found[row] = {
             "images a second": round(count / float(np.median(seconds[row])), 1),
